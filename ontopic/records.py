@@ -1,0 +1,55 @@
+"""The data that flows: questions, records, verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+Outcome = Literal["pass", "fail", "unjudged"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question that the assistant was asked and the answer it gave.
+
+    Attributes:
+        in_scope: whether the question is in the policy's scope, where a label says so; ``None`` on real traffic.
+        asked_at: time of the question, in UTC.
+        latency_s: seconds from the question's arrival to the whole answer.
+        finished: ``False`` where the answer was cut at its token limit.
+    """
+
+    question: str
+    answer: str
+    in_scope: bool | None = None
+    id: str = ""
+    model_version: str = ""
+    asked_at: datetime | None = None
+    latency_s: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of one record.
+
+    Attributes:
+        outcome: ``pass``, ``fail``, or ``unjudged`` where the judge could not say.
+        score: the judge's probability of a pass, in [0, 1]; ``None`` where unjudged.
+        explanation: one sentence for a reader.
+        judge_id: which judge said it.
+        in_scope: whether the question is in scope: the record's label where it has one, else the judge's opinion.
+        declined: whether the answer declines the question.
+        cause: why it is unjudged; ``None`` otherwise.
+    """
+
+    outcome: Outcome
+    score: float | None
+    explanation: str
+    judge_id: str
+    in_scope: bool | None = None
+    declined: bool | None = None
+    cause: str | None = None

@@ -1,0 +1,228 @@
+"""Configuration files: read, checked against a schema, and reported by file and key when wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ontopic.errors import UserError
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Section):
+    """The base model.
+
+    Attributes:
+        name: ``embedded``, a Hugging Face id, or a local folder.
+        quantize_4bit: load in NF4 with bitsandbytes; needs CUDA.
+        max_new_tokens: the longest answer, in tokens.
+        batch_size: how many answers are generated together.
+    """
+
+    name: str
+    quantize_4bit: bool = False
+    max_new_tokens: int = Field(64, ge=1)
+    batch_size: int = Field(32, ge=1)
+
+
+class LocalJudgeSettings(_Section):
+    """The embedded judge, learned on the policy's labelled data."""
+
+    kind: Literal["local"]
+
+
+class LLMJudgeSettings(_Section):
+    """A judge behind an OpenAI-compatible endpoint (``OPENAI_BASE_URL``).
+
+    Attributes:
+        template: which prompt of ``configs/judge_prompts`` it is asked with.
+        concurrency: requests under way at once.
+        timeout_s: seconds until a request counts as failed.
+    """
+
+    kind: Literal["openai"]
+    model: str
+    template: Literal["naive", "rubric"] = "rubric"
+    concurrency: int = Field(32, ge=1)
+    timeout_s: float = Field(60.0, gt=0)
+
+
+class TeacherSettings(_Section):
+    """An LLM behind an OpenAI-compatible endpoint that writes chosen answers."""
+
+    model: str
+    concurrency: int = Field(32, ge=1)
+    timeout_s: float = Field(60.0, gt=0)
+
+
+class ServingSettings(_Section):
+    """Where the model is served; port 0 picks a free one."""
+
+    port: int = Field(default=3210, ge=0, le=65535)
+
+
+class TrafficSettings(_Section):
+    """The questions that the loop asks.
+
+    Attributes:
+        questions: how many before training, from the training split.
+        fresh_questions: how many of the promoted model, from the evaluation split and not asked by the gate.
+        in_scope_share: share of in-scope questions among them.
+        concurrency: requests under way at once.
+        max_tokens: the longest answer asked for.
+        seed: of the sample.
+    """
+
+    questions: int = Field(ge=2)
+    fresh_questions: int = Field(ge=2)
+    in_scope_share: float = Field(0.5, gt=0, lt=1)
+    max_tokens: int = Field(64, ge=1)
+    concurrency: int = Field(32, ge=1)
+    seed: int = 0
+
+
+class MonitoringSettings(_Section):
+    """How traffic is cut: records a window."""
+
+    window_records: int = Field(ge=1)
+
+
+class TrainingSettings(_Section):
+    """ORPO with LoRA.
+
+    Attributes:
+        in_scope_share: share of in-scope pairs; the larger kind is cut down to it.
+        beta: weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691).
+        batch_size: preference pairs a step.
+        max_rejected_tokens: rejected answers are cut to this many tokens; what they begin with is what counts.
+        lora_modules: names of the linear layers that get an adapter, or ``all-linear``.
+        max_steps: stop after this many steps; -1 for all epochs.
+        save_steps: steps between checkpoints.
+    """
+
+    in_scope_share: float = Field(0.5, gt=0, lt=1)
+    beta: float = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    gradient_accumulation: int = Field(1, ge=1)
+    max_rejected_tokens: int = Field(ge=1)
+    lora_rank: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_modules: list[str] | Literal["all-linear"] = "all-linear"
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    max_steps: int = -1
+    save_steps: int = Field(ge=1)
+    optimizer: str = "adamw_torch"
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+    seed: int = 0
+
+
+class EvaluationSettings(_Section):
+    """The gate's questions: how many, from the evaluation split, and the seed of the sample."""
+
+    questions: int = Field(ge=2)
+    seed: int = 0
+
+
+class Settings(_Section):
+    """One configuration file: everything that ``python run.py --config`` sets.
+
+    Attributes:
+        policy: the policy's file, relative to the configuration file.
+        judge_prompts: folder of the LLM judge's templates, relative to the configuration file.
+    """
+
+    policy: Path
+    judge_prompts: Path = Path("judge_prompts")
+    model: ModelSettings
+    judge: Annotated[LocalJudgeSettings | LLMJudgeSettings, Field(discriminator="kind")]
+    teacher: TeacherSettings | None = None
+    serving: ServingSettings = ServingSettings()
+    traffic: TrafficSettings
+    monitoring: MonitoringSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a configuration file.
+
+    Raises:
+        UserError: the file is missing, no YAML, or has an unknown, missing or mistyped key.
+    """
+    settings = read_yaml(path, Settings)
+    paths = {name: (path.parent / getattr(settings, name)).resolve() for name in ("policy", "judge_prompts")}
+    return settings.model_copy(update=paths)
+
+
+def read_yaml(path: Path, schema: type[Schema]) -> Schema:
+    """Read a YAML file as ``schema``.
+
+    Raises:
+        UserError: naming the file, the key, and, where a key is unknown, the valid ones.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give an existing YAML file") from error
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 13th month, endless numbers
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{path}{line}: is not valid YAML ({getattr(error, 'problem', error)}); mend that line"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold keys and values; the valid keys are {_keys(schema)}")
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        raise UserError("; ".join(_sentence(path, schema, problem) for problem in error.errors())) from None
+
+
+def _sentence(path: Path, schema: type[BaseModel], problem: Any) -> str:
+    location = [part for part in problem["loc"] if part not in ("local", "openai")]
+    key = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        section = _section(schema, problem["loc"][:-1])
+        valid = _keys(section) if section else "in docs/configuration.md"
+        return f"{path}: unknown key {key!r}; the valid keys there are {valid}"
+    if problem["type"] == "missing":
+        return f"{path}: the key {key!r} is missing; add it"
+    return f"{path}: {key!r} is wrong: {problem['msg'].lower()} (got {str(problem['input'])[:60]!r})"
+
+
+def _section(schema: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The schema of the section at ``location``, where tags of a union stand among the keys."""
+    candidates = [schema]
+    for part in location:
+        if isinstance(part, int):  # an item of a list: its schema is a candidate already
+            continue
+        fields = [c.model_fields[part] for c in candidates if part in c.model_fields]
+        if fields:
+            candidates = _models(fields[0].annotation)
+        else:
+            kinds = [(c, c.model_fields.get("kind")) for c in candidates]
+            candidates = [c for c, kind in kinds if kind and part in get_args(kind.annotation)]
+    return candidates[0] if candidates else None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _keys(schema: type[BaseModel]) -> str:
+    return ", ".join(schema.model_fields)

@@ -1,0 +1,80 @@
+"""The state folder, and the environment that keeps everything of ours inside it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Telemetry of every tool is off, and nothing asks a question on a terminal.
+_ENVIRONMENT = {
+    "BENTOML_DO_NOT_TRACK": "True",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "AUTO_OPEN_DASHBOARD": "false",
+    "ZENML_ANALYTICS_OPT_IN": "false",
+    "ZENML_DISABLE_INTERACTIVE_INPUT": "true",
+    "ZENML_ENABLE_RICH_TRACEBACK": "false",
+    "ZENML_LOGGING_VERBOSITY": "ERROR",
+}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where things are in one state folder.
+
+    Attributes:
+        root: absolute.
+        mlflow_uri: MLflow's tracking URI: the user's ``MLFLOW_TRACKING_URI``, else SQLite in this folder.
+    """
+
+    root: Path
+    mlflow_uri: str = ""
+
+    @property
+    def traffic(self) -> Path:
+        """The traffic store."""
+        return self.root / "traffic.db"
+
+    @property
+    def reports(self) -> Path:
+        """Evidently's HTML reports."""
+        return self.root / "reports"
+
+    @property
+    def judges(self) -> Path:
+        """Local judges, each in a folder named after its digest."""
+        return self.root / "judges"
+
+    @property
+    def training(self) -> Path:
+        """Checkpoints and adapters, a folder for each set of inputs."""
+        return self.root / "training"
+
+    @property
+    def zenml(self) -> Path:
+        """ZenML's own configuration, database and artifacts."""
+        return self.root / "zenml"
+
+    @property
+    def owns_mlflow(self) -> bool:
+        """Whether MLflow keeps its data in this folder, and not on a server of the user's."""
+        return self.mlflow_uri == _own_mlflow_uri(self.root)
+
+
+def open_workspace(root: Path) -> Workspace:
+    """Make the state folder, switch telemetry off and point MLflow at it. Call before importing ZenML or Evidently."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    root = root.expanduser().resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    return Workspace(root, os.environ.get("MLFLOW_TRACKING_URI") or _own_mlflow_uri(root))
+
+
+def _own_mlflow_uri(root: Path) -> str:
+    return f"sqlite:///{root / 'mlflow.db'}"

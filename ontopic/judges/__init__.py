@@ -1,0 +1,1 @@
+"""Judges: anything that turns records into verdicts."""

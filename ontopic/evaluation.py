@@ -1,0 +1,90 @@
+"""A model's answers to labelled questions, judged."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ontopic.judges.judge import Judge
+from ontopic.labelled_data import Question
+from ontopic.models import LanguageModel, generate
+from ontopic.progress import progress
+from ontopic.records import Record, Verdict
+from ontopic.scores import score
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model's records on a set of questions, and a verdict on each; in the order of the questions."""
+
+    records: list[Record]
+    verdicts: list[Verdict]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Guardrail score, over-refusal and leak with intervals, and every answer with its verdict, for JSON."""
+        scores = score(self.verdicts)
+        return {
+            "guardrail_score": scores.guardrail_score.as_dict(),
+            "over_refusal": scores.over_refusal.as_dict(),
+            "leak": scores.leak.as_dict(),
+            "unjudged": scores.unjudged,
+            "answers": [
+                {
+                    "question": record.question,
+                    "in_scope": record.in_scope,
+                    "answer": record.answer,
+                    "verdict": verdict.outcome,
+                    "score": verdict.score,
+                    "explanation": verdict.explanation or verdict.cause,
+                }
+                for record, verdict in zip(self.records, self.verdicts, strict=True)
+            ],
+        }
+
+
+def evaluate(
+    language_model: LanguageModel,
+    model_version: str,
+    judge: Judge,
+    questions: Sequence[Question],
+    max_new_tokens: int,
+    batch_size: int,
+) -> Evaluation:
+    """Let a model answer questions greedily and a judge judge the answers, given each question's scope label."""
+    conversations = [[{"role": "user", "content": question.question}] for question in questions]
+    with progress(f"answers of version {model_version}", len(questions), "questions") as advance:
+        answers = generate(language_model, conversations, max_new_tokens, batch_size, advance)
+    records = [
+        Record(
+            question.question,
+            answer.text,
+            in_scope=question.in_scope,
+            model_version=model_version,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            finished=answer.finished,
+        )
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    with progress("verdicts", len(records), "records") as advance:
+        verdicts = judge.judge(records, advance)
+    return Evaluation(records, verdicts)
+
+
+def sample(questions: Sequence[Question], n: int, in_scope_share: float, seed: int, skip: int = 0) -> list[Question]:
+    """A shuffled sample with the given share of in-scope questions; fewer where there are not enough of a kind.
+
+    Args:
+        skip: leave out this many questions that a sample of size ``skip`` with the same seed would hold.
+    """
+    chance = random.Random(seed)
+    chosen = []
+    for in_scope, share in ((True, in_scope_share), (False, 1 - in_scope_share)):
+        kind = [question for question in questions if question.in_scope is in_scope]
+        chance.shuffle(kind)
+        start = round(skip * share)
+        chosen += kind[start : start + round(n * share)]
+    chance.shuffle(chosen)
+    return chosen

@@ -1,0 +1,96 @@
+"""Preference pairs built from traffic, for ORPO."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from ontopic.labelled_data import Question
+from ontopic.records import Record, Verdict
+
+WRITTEN, OWN, REFUSAL, TEACHER = "reference", "model", "refusal", "teacher"
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One pair: for this question, ``chosen`` is better than ``rejected``.
+
+    Attributes:
+        source: where ``chosen`` comes from: ``reference``, ``teacher``, ``model`` or ``refusal``.
+        record_id: the traffic record that the pair was made from.
+    """
+
+    question: str
+    chosen: str
+    rejected: str
+    in_scope: bool
+    source: str
+    record_id: str
+
+
+def build_preferences(
+    records: Sequence[Record],
+    verdicts: Sequence[Verdict],
+    labelled: Sequence[Question],
+    refusal: str,
+    seed: int,
+    taught: Mapping[str, str] | None = None,
+    in_scope_share: float = 0.5,
+) -> list[Preference]:
+    """Pairs from judged traffic: in scope, an answer over the refusal; out of scope, the refusal over what was said.
+
+    In scope, the chosen answer is the teacher's, else the reference written for that question, else the model's own
+    where the judge passed it and did not take it for a refusal; a question with none of these gives no pair. A
+    question's scope is its label where it is one of ``labelled``, else the judge's opinion. Questions that differ only
+    in case, punctuation or spaces count once. The two scopes are balanced by dropping at random from the larger.
+
+    Args:
+        taught: a teacher's answers by question.
+        in_scope_share: share of in-scope pairs among all.
+
+    Returns:
+        Shuffled pairs; the same for the same input and seed.
+    """
+    known = {normalized(q.question): q for q in labelled}
+    pairs: dict[str, Preference] = {}
+    for record, verdict in zip(records, verdicts, strict=True):
+        key = normalized(record.question)
+        label = known.get(key)
+        in_scope = label.in_scope if label else verdict.in_scope
+        if in_scope is None or key in pairs:
+            continue
+        chosen, rejected, source = "", refusal, ""
+        if not in_scope:
+            chosen, rejected, source = refusal, record.answer, REFUSAL
+        elif taught and record.question in taught:
+            chosen, source = taught[record.question], TEACHER
+        elif label and label.reference:
+            chosen, source = label.reference, WRITTEN
+        elif verdict.outcome == "pass" and not verdict.declined and record.finished:
+            chosen, source = record.answer, OWN
+        if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
+            pairs[key] = Preference(record.question, chosen, rejected, in_scope, source, record.id)
+    chance = random.Random(seed)
+    inside = [p for p in pairs.values() if p.in_scope]
+    outside = [p for p in pairs.values() if not p.in_scope]
+    odds = in_scope_share / (1 - in_scope_share)
+    keep_inside = min(len(inside), round(len(outside) * odds))
+    keep_outside = min(len(outside), round(len(inside) / odds))
+    chosen_pairs = chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)
+    chance.shuffle(chosen_pairs)
+    return chosen_pairs
+
+
+def normalized(text: str) -> str:
+    """Lower case, words only: what makes two questions the same question."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def preferences_hash(preferences: Sequence[Preference]) -> str:
+    """sha256 (hex) over the pairs, in their order, without the ids of the records that they came from."""
+    rows = [{k: v for k, v in asdict(p).items() if k != "record_id"} for p in preferences]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

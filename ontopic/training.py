@@ -1,0 +1,171 @@
+"""ORPO fine-tuning (Hong et al. 2024, arXiv 2403.07691) of a LoRA adapter with TRL and PEFT."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+from trl.experimental.orpo import ORPOConfig
+
+from ontopic.models import LanguageModel, chat_prompts, written_whole
+from ontopic.orpo_trainer import SharedPromptORPOTrainer
+from ontopic.preferences import Preference
+from ontopic.progress import Advance, progress
+from ontopic.settings import TrainingSettings
+
+LogMetrics = Callable[[dict[str, float], int], object]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training run left behind.
+
+    Attributes:
+        adapter: folder of the PEFT adapter.
+        steps: optimizer steps in all.
+        resumed_from: the step it went on from; 0 for a run from the start.
+        metrics: the last logged value of each metric.
+    """
+
+    adapter: Path
+    steps: int
+    resumed_from: int
+    metrics: dict[str, float]
+
+
+def train_orpo(
+    base: LanguageModel,
+    base_folder: Path,
+    preferences: Sequence[Preference],
+    settings: TrainingSettings,
+    work: Path,
+    log_metrics: LogMetrics | None = None,
+) -> TrainingResult:
+    """Train a LoRA adapter on preference pairs; goes on from the last checkpoint in ``work`` where there is one.
+
+    Args:
+        base: the model; its weights are changed in place, so load it anew afterwards.
+        base_folder: where ``base`` was loaded from; the adapter names it.
+        work: holds the checkpoints and, at the end, ``adapter``. Give each set of inputs a folder of its own.
+        log_metrics: called with metrics and the step they belong to: loss, log odds ratio, reward margin,
+            learning rate, tokens per second.
+
+    Raises:
+        ValueError: there are no preferences.
+    """
+    if not preferences:
+        raise ValueError("no preferences to train on")
+    disable_progress_bars()
+    tokenizer = base.tokenizer
+    dataset = Dataset.from_list([preference_row(base, pair, settings.max_rejected_tokens) for pair in preferences])
+    checkpoints = work / "checkpoints"
+    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    longest = max(
+        len(tokenizer(row["prompt"] + row[answer])["input_ids"]) for row in dataset for answer in ("chosen", "rejected")
+    )
+    config = ORPOConfig(
+        output_dir=str(checkpoints),
+        beta=settings.beta,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        bf16=settings.bf16,
+        optim=settings.optimizer,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        max_length=longest + 2,
+        logging_steps=1,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=settings.lora_modules,
+    )
+    trainer = SharedPromptORPOTrainer(
+        model=base.model, args=config, train_dataset=dataset, processing_class=tokenizer, peft_config=lora
+    )
+    adapted: Any = trainer.model
+    adapted.peft_config["default"].base_model_name_or_path = str(base_folder)
+    tokenized: Any = trainer.train_dataset
+    tokens_a_pair = sum(len(r["chosen_input_ids"]) + len(r["rejected_input_ids"]) for r in tokenized) / len(tokenized)
+    steps_an_epoch = -(-len(dataset) // (settings.batch_size * settings.gradient_accumulation))
+    total = settings.max_steps if settings.max_steps > 0 else int(steps_an_epoch * settings.epochs)
+    with progress("ORPO", total, "steps") as advance:
+        pairs_a_step = settings.batch_size * settings.gradient_accumulation
+        reporter = _Reporter(log_metrics, advance, tokens_a_pair * pairs_a_step)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(reporter)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    adapter = work / "adapter"
+    with written_whole(adapter) as part:
+        trainer.save_model(str(part))
+    return TrainingResult(adapter, trainer.state.global_step, reporter.resumed_from, reporter.last)
+
+
+def preference_row(base: LanguageModel, pair: Preference, max_rejected_tokens: int) -> dict[str, str]:
+    """The pair as TRL takes it: prompt (in the model's chat format), chosen and rejected, all text.
+
+    Only the rejected answer is cut: a cut chosen one would teach the model to stop in the middle of a sentence.
+    """
+    ids = base.tokenizer(pair.rejected, add_special_tokens=False)["input_ids"]
+    rejected = str(base.tokenizer.decode(ids[:max_rejected_tokens]))
+    prompt = chat_prompts(base.tokenizer, [[{"role": "user", "content": pair.question}]])[0]
+    return {"prompt": prompt, "chosen": pair.chosen, "rejected": rejected}
+
+
+class _Reporter(TrainerCallback):
+    """Passes the trainer's logs on, with the rate in tokens per second, and moves the progress bar."""
+
+    def __init__(self, log_metrics: LogMetrics | None, advance: Advance, tokens_a_step: float) -> None:
+        self.log_metrics, self.advance, self.tokens_a_step = log_metrics, advance, tokens_a_step
+        self.resumed_from = 0
+        self.last: dict[str, float] = {}
+        self._step_began = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.resumed_from = state.global_step
+        self.advance(state.global_step)
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.advance(1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        now = time.monotonic()
+        metrics = {name: float(value) for name, value in (logs or {}).items() if isinstance(value, int | float)}
+        if "loss" in metrics:
+            metrics["tokens_per_second"] = self.tokens_a_step / max(now - self._step_began, 1e-9)
+            self._step_began = now
+            self.last.update(metrics)
+        if self.log_metrics:
+            self.log_metrics(metrics, state.global_step)

@@ -1,0 +1,236 @@
+"""The served model as a process of its own: started, watched and ended with the run that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from ontopic.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_HOST = "127.0.0.1"
+_ROOT = Path(__file__).resolve().parents[1]
+_GRACE_S = 15.0
+
+
+class ServedModel:
+    """Serves a model with BentoML for as long as the ``with`` block lasts.
+
+    The service runs on this machine in its own process group and logs to ``<state>/serving.log``. While it runs,
+    ``<state>/serving.json`` names it. It is stopped at the end of the block, on Ctrl-C and on SIGTERM, and it ends by
+    itself when this process is killed.
+
+    Args:
+        model_folder: what ``ontopic.models.load`` can load.
+        model_version: written into each record.
+        model_name: the name that clients ask for.
+        traffic: path or SQLAlchemy URL of the traffic store.
+        state: folder for the log and ``serving.json``; one service at a time.
+        port: 0 picks a free one.
+        max_new_tokens: no answer is longer.
+        ready_timeout_s: seconds that loading the model may take.
+
+    Attributes:
+        base_url: what an OpenAI client takes, for example ``http://127.0.0.1:3000/v1``; set once it is ready.
+
+    Raises:
+        UserError: on entering: the port is taken, another run serves from ``state``, or the service does not start.
+    """
+
+    def __init__(
+        self,
+        model_folder: Path,
+        model_version: str,
+        model_name: str,
+        traffic: Path | str,
+        state: Path,
+        port: int = 0,
+        max_new_tokens: int = 128,
+        ready_timeout_s: float = 300.0,
+    ) -> None:
+        self.base_url = ""
+        self.log = state.resolve() / "serving.log"
+        self._file = state.resolve() / "serving.json"
+        self._port = port
+        self._ready_timeout_s = ready_timeout_s
+        self._environment = {
+            "ONTOPIC_MODEL_FOLDER": str(model_folder.resolve()),
+            "ONTOPIC_MODEL_VERSION": model_version,
+            "ONTOPIC_MODEL_NAME": model_name,
+            "ONTOPIC_TRAFFIC": str(traffic) if "://" in str(traffic) else str(Path(traffic).resolve()),
+            "ONTOPIC_MAX_NEW_TOKENS": str(max_new_tokens),
+            "ONTOPIC_LAUNCHER_PID": str(os.getpid()),
+            "BENTOML_DO_NOT_TRACK": "True",
+            # Where others use the cores too, torch's threads lose most of their time spinning for one another.
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+            # BentoML empties a folder for its metrics there at each start: another service's in the user's home.
+            "BENTOML_HOME": str(state.resolve() / "bentoml"),
+        }
+        self._process: psutil.Popen | None = None
+        self._took_sigterm = False
+
+    def __enter__(self) -> Self:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._end_leftover()
+        port = _free_port(self._port)
+        # Python's default for SIGTERM is to die without leaving the block.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _leave)
+            self._took_sigterm = True
+        try:
+            self._start(port)
+            self._wait_until_ready(port)
+        except BaseException:
+            self.__exit__()
+            raise
+        self.base_url = f"http://{_HOST}:{port}/v1"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._process is not None:
+                _end(self._process)
+                self._file.unlink(missing_ok=True)
+        finally:
+            self._process = None
+            if self._took_sigterm:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                self._took_sigterm = False
+
+    def is_alive(self) -> bool:
+        """Whether the service's process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def _start(self, port: int) -> None:
+        command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Assistant"]
+        command += ["--working-dir", str(_ROOT), "--host", _HOST, "--port", str(port)]
+        command += ["--timeout-graceful-shutdown", "5"]
+        with self.log.open("wb") as log:
+            self._process = psutil.Popen(
+                command,
+                cwd=_ROOT,
+                env=os.environ | self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is for the launcher alone
+            )
+        launcher = psutil.Process()
+        entry = {
+            "pid": self._process.pid,
+            "create_time": self._process.create_time(),
+            "port": port,
+            "launcher_pid": launcher.pid,
+            "launcher_create_time": launcher.create_time(),
+        }
+        part = self._file.with_suffix(".json.part")
+        part.write_text(json.dumps(entry))
+        part.replace(self._file)
+
+    def _wait_until_ready(self, port: int) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + self._ready_timeout_s
+        while True:
+            if self._process.poll() is not None:
+                raise UserError(f"the served model ended while it started; {self._log_end()}")
+            if _is_ready(port):
+                return
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"the served model was not ready after {self._ready_timeout_s:.0f} seconds; {self._log_end()}"
+                )
+            time.sleep(0.1)
+
+    def _log_end(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-20:]
+        return "\n".join([f"the end of its log, {self.log}:", *lines])
+
+    def _end_leftover(self) -> None:
+        try:
+            entry = json.loads(self._file.read_text())
+            process = _living(entry["pid"], entry["create_time"])
+            launcher = _living(entry["launcher_pid"], entry["launcher_create_time"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if process is None:
+            return
+        if launcher is not None:
+            raise UserError(
+                f"process {launcher.pid} serves from {self._file.parent}; let it end, or use another state folder"
+            )
+        logger.warning("ended a served model (process %d) that a killed run had left over", process.pid)
+        _end(process)
+
+
+def _leave(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+def _living(pid: int, create_time: float) -> psutil.Process | None:
+    """The process of this id if it is the one that was created then, for ids are used again."""
+    try:
+        process = psutil.Process(pid)
+        same = process.create_time() == create_time and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return None
+    return process if same else None
+
+
+def _end(process: psutil.Process | psutil.Popen) -> None:
+    """End a process and its children: asked first, killed if they do not."""
+    # BentoML gives its workers sessions of their own, so the process group does not hold them.
+    family = _family(process)
+    try:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+        psutil.wait_procs([process], timeout=_GRACE_S)  # BentoML's supervisor goes after its workers
+    finally:  # also when a second Ctrl-C cuts the wait short
+        for member in {*family, *_family(process)}:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=_GRACE_S)
+
+
+def _family(process: psutil.Process | psutil.Popen) -> list[Any]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return [process]
+
+
+def _free_port(wanted: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, wanted))
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"port {wanted} on {_HOST} is not free ({error}); stop what listens there, "
+                "or set serving.port in the config (0 picks a free one)"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(_HOST, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

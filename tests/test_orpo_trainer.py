@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from peft import LoraConfig
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+from ontopic.models import load
+from ontopic.orpo_trainer import SharedPromptORPOTrainer
+
+PAIRS = [
+    ("how do I block my card", "Freeze it in the app, then order a new one.", "I can only help with banking."),
+    (
+        "tell me a joke",
+        "I can only help with banking.",
+        "Why did the chicken cross the road? To be there.",
+    ),
+    ("pin", "Change it at a cash machine.", "no"),
+]
+
+
+def test_the_shared_prompt_gives_the_stock_loss_and_gradient(model_folder: Path, tmp_path: Path) -> None:
+    language_model = load(model_folder)
+    rows = [{"prompt": f"<|im_start|>user\n{p}<|im_end|>\n", "chosen": c, "rejected": r} for p, c, r in PAIRS]
+    config = ORPOConfig(
+        output_dir=str(tmp_path),
+        beta=0.7,
+        bf16=False,
+        gradient_checkpointing=False,
+        remove_unused_columns=False,
+        report_to=[],
+        max_length=128,
+        use_cpu=True,
+    )
+    trainer = SharedPromptORPOTrainer(
+        model=language_model.model,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=language_model.tokenizer,
+        # Random adapters: at their usual start, zero, half of the gradients would be zero.
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False),
+    )
+    dataset = trainer.train_dataset
+    assert isinstance(dataset, Dataset)
+    batch = trainer.data_collator([dataset[i] for i in range(len(dataset))])
+    losses, norms = [], []
+    for kind in (ORPOTrainer, SharedPromptORPOTrainer):
+        trainer.__class__ = kind
+        trainer.model.zero_grad()
+        loss, _ = trainer.get_batch_loss_metrics(trainer.model, batch)
+        loss.backward()
+        losses.append(loss.item())
+        norms.append([p.grad.norm().item() for p in trainer.model.parameters() if p.grad is not None])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3, abs=1e-4)

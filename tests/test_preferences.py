@@ -1,0 +1,155 @@
+"""Preference pairs: what is chosen over what, and the same pairs for the same traffic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ontopic.labelled_data import Question
+from ontopic.preferences import Preference, build_preferences, normalized, preferences_hash
+from ontopic.records import Outcome, Record, Verdict
+
+REFUSAL = "I'm sorry, I can only help with banking questions."
+Judged = tuple[Record, Verdict]
+
+
+def judged(
+    question: str,
+    answer: str,
+    in_scope: bool | None,
+    outcome: Outcome = "pass",
+    declined: bool | None = False,
+    finished: bool = True,
+) -> Judged:
+    record = Record(question, answer, id=f"id of {question}", finished=finished)
+    return record, Verdict(outcome, None, "", "judge", in_scope, declined)
+
+
+def outside(number: int = 0) -> Judged:
+    return judged(f"What is the capital of country {number}?", f"It is city {number}.", False, "fail")
+
+
+def inside(number: int = 0) -> Judged:
+    return judged(f"How do I open account {number}?", f"Open account {number} in the app.", True)
+
+
+def pairs(
+    traffic: list[Judged],
+    labelled: list[Question] | None = None,
+    taught: dict[str, str] | None = None,
+    seed: int = 0,
+) -> list[Preference]:
+    records, verdicts = [record for record, _ in traffic], [verdict for _, verdict in traffic]
+    return build_preferences(records, verdicts, labelled or [], REFUSAL, seed, taught)
+
+
+def only(scope: bool, found: list[Preference]) -> Preference:
+    (pair,) = [pair for pair in found if pair.in_scope is scope]
+    return pair
+
+
+def test_in_scope_an_answer_is_chosen_over_the_refusal() -> None:
+    pair = only(True, pairs([inside(), outside()]))
+    assert (pair.chosen, pair.rejected, pair.source) == ("Open account 0 in the app.", REFUSAL, "model")
+    assert pair.record_id == "id of How do I open account 0?"
+
+
+def test_out_of_scope_the_refusal_is_chosen_over_what_was_said() -> None:
+    pair = only(False, pairs([inside(), outside()]))
+    assert (pair.chosen, pair.rejected, pair.source) == (REFUSAL, "It is city 0.", "refusal")
+
+
+def test_the_teacher_goes_before_the_reference_and_the_reference_before_the_own_answer() -> None:
+    question = inside()[0].question
+    labelled = [Question(question=question.upper(), in_scope=True, reference="Written.")]
+    taught = {question: "Taught."}
+    assert [only(True, pairs([inside(), outside()], *given)).chosen for given in ((labelled, taught), (labelled,))] == [
+        "Taught.",
+        "Written.",
+    ]
+    assert only(True, pairs([inside(), outside()], [], taught)).source == "teacher"
+    assert only(True, pairs([inside(), outside()], labelled)).source == "reference"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "declined", "finished", "used"),
+    [
+        ("pass", False, True, True),
+        ("pass", None, True, True),
+        ("pass", False, False, False),
+        ("fail", False, True, False),
+        ("unjudged", None, True, False),
+    ],
+)
+def test_an_own_answer_is_chosen_only_where_it_passed_and_was_finished(
+    outcome: Outcome, declined: bool | None, finished: bool, used: bool
+) -> None:
+    found = pairs([judged("How do I pay?", "In the app.", True, outcome, declined, finished), outside()])
+    assert any(pair.source == "model" for pair in found) is used
+
+
+def test_an_own_answer_that_declines_a_question_labelled_in_scope_is_not_chosen() -> None:
+    # the judge took the question for one out of scope, and so passed the answer that declines it
+    traffic = [judged("How do I pay?", "That is not my subject.", False, "pass", declined=True), outside()]
+    assert pairs(traffic, [Question(question="how do i pay", in_scope=True)]) == []
+
+
+def test_the_label_of_a_question_goes_before_the_judges_opinion() -> None:
+    labelled = [Question(question="How do I open account 0?", in_scope=False)]
+    found = pairs([inside(0), inside(1)], labelled)
+    assert only(False, found).question == "How do I open account 0?"
+    assert only(True, found).question == "How do I open account 1?"
+
+
+def test_a_question_of_unknown_scope_gives_no_pair() -> None:
+    assert pairs([judged("Eh?", "What?", None, "unjudged", None), outside()]) == []
+
+
+def test_an_answer_that_is_the_refusal_or_empty_is_never_rejected_for_it() -> None:
+    said = [judged("Why is the sky blue?", REFUSAL.upper(), False, declined=True), judged("Who won?", " ", False)]
+    assert pairs([inside(0), *said]) == []
+
+
+def test_questions_that_differ_in_case_punctuation_or_spaces_count_once() -> None:
+    traffic = [inside(0), judged("how do I open  account 0", "Another answer.", True), outside(0), outside(1)]
+    found = pairs(traffic)
+    assert len(found) == 2
+    assert only(True, found).chosen == "Open account 0 in the app."
+    assert normalized(" What's THIS?! ") == normalized("what s this")
+
+
+def test_a_repeated_question_is_taken_from_the_first_record_that_gives_a_pair() -> None:
+    failed = judged("How do I open account 0?", "Ducks.", True, "fail")
+    assert only(True, pairs([failed, inside(0), outside()])).chosen == "Open account 0 in the app."
+
+
+@pytest.mark.parametrize(("n_inside", "n_outside"), [(7, 3), (3, 7), (4, 4), (5, 0)])
+def test_the_two_scopes_are_balanced(n_inside: int, n_outside: int) -> None:
+    found = pairs([*map(inside, range(n_inside)), *map(outside, range(n_outside))])
+    scopes = [pair.in_scope for pair in found]
+    assert scopes.count(True) == scopes.count(False) == min(n_inside, n_outside)
+
+
+def test_the_same_input_gives_the_same_pairs_in_the_same_order() -> None:
+    traffic = [*map(inside, range(30)), *map(outside, range(20))]
+    first, second, other = pairs(traffic), pairs(traffic), pairs(traffic, seed=1)
+    assert first == second
+    assert preferences_hash(first) == preferences_hash(second)
+    assert first != other
+    assert preferences_hash(first) != preferences_hash(other)
+    assert [pair.in_scope for pair in first] != sorted(pair.in_scope for pair in first)
+
+
+def test_the_hash_is_of_the_content_and_its_order_and_not_of_the_record_ids() -> None:
+    found = pairs([inside(0), inside(1), outside(0), outside(1)])
+    digest = preferences_hash(found)
+    assert preferences_hash([replace(pair, record_id="x") for pair in found]) == digest
+    assert preferences_hash(found[::-1]) != digest
+    for change in ({"chosen": "x"}, {"rejected": "x"}, {"question": "x"}, {"source": "x"}):
+        assert preferences_hash([replace(found[0], **change), *found[1:]]) != digest
+
+
+def test_the_hash_is_the_same_in_every_process() -> None:
+    pair = Preference("q é", "c", "r", True, "model", "1")
+    assert preferences_hash([pair]) == "b52c010f13f701ed5d47fe861211b38e4abf0d6aee9c60fc163a0876ae084f18"

@@ -1,0 +1,78 @@
+"""Judged traffic becomes preferences, preferences a challenger; the gate decides whether it is promoted."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from zenml import pipeline
+from zenml.client import Client
+
+from ontopic.policy import Policy
+from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
+from steps.choose_questions import choose_questions
+from steps.evaluate_model import evaluate_model
+from steps.make_preferences import make_preferences
+from steps.pass_gate import pass_gate
+from steps.promote_challenger import promote_challenger
+from steps.train_challenger import train_challenger
+
+
+@pipeline(name="improve")
+def improve(
+    record_ids_artifact: str,
+    judged_artifact: str,
+    sample: dict[str, Any],
+    champion: str,
+    judge_card: dict[str, Any],
+    model: ModelSettings,
+    judge: LocalJudgeSettings | LLMJudgeSettings,
+    teacher: TeacherSettings | None,
+    training: TrainingSettings,
+    policy: Policy,
+    evidence: dict[str, str],
+    prompts_folder: str,
+    state: str,
+    tracking_uri: str,
+) -> None:
+    """Train a challenger on a champion's traffic and promote it where it passes the gate.
+
+    Args:
+        record_ids_artifact, judged_artifact: ids of the monitor pipeline's artifacts.
+    """
+    name = policy.registered_model
+    record_ids = Client().get_artifact_version(UUID(record_ids_artifact))
+    judged = Client().get_artifact_version(UUID(judged_artifact))
+    pairs = make_preferences(record_ids, judged, policy, teacher, training, state, tracking_uri)
+    challenger = train_challenger(pairs, name, champion, model, training, state, tracking_uri)
+    questions = choose_questions(**sample)
+    before = evaluate_model(
+        questions,
+        "champion",
+        name,
+        champion,
+        model,
+        judge_card,
+        judge,
+        policy,
+        prompts_folder,
+        state,
+        tracking_uri,
+        id="evaluate_champion",
+    )
+    after = evaluate_model(
+        questions,
+        "challenger",
+        name,
+        challenger,
+        model,
+        judge_card,
+        judge,
+        policy,
+        prompts_folder,
+        state,
+        tracking_uri,
+        id="evaluate_challenger",
+    )
+    decision = pass_gate(before, after, champion, challenger, policy, state, tracking_uri)
+    promote_challenger(decision, name, champion, challenger, judge_card, evidence, state, tracking_uri)

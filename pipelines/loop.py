@@ -1,0 +1,146 @@
+"""The whole loop: calibrate, monitor, and, where an alert is raised, improve and monitor again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+from zenml.pipelines.pipeline_definition import Pipeline
+
+from ontopic import registry
+from ontopic.labelled_data import source_sha256
+from ontopic.policy import Policy
+from ontopic.settings import Settings
+from ontopic.tracking import open_tracking
+from ontopic.workspace import Workspace
+from pipelines.calibrate import calibrate
+from pipelines.improve import improve
+from pipelines.monitor import monitor
+
+
+@dataclass
+class LoopResult:
+    """What one turn of the loop did.
+
+    Attributes:
+        cards: judge cards, the gating judge's first.
+        before: what monitoring found of the champion at the start.
+        decision: the gate's, ``None`` where no alert asked for a challenger.
+        after: what monitoring found of the promoted model, ``None`` where none was promoted.
+        champion, challenger: model versions at the start and in the gate.
+        stages: seconds of each stage, ``None`` for one taken from the cache.
+    """
+
+    cards: list[dict[str, Any]] = field(default_factory=list)
+    before: dict[str, Any] = field(default_factory=dict)
+    decision: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    champion: str = ""
+    challenger: str = ""
+    stages: list[tuple[str, float | None]] = field(default_factory=list)
+
+
+def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Callable[[str], object]) -> LoopResult:
+    """Run the loop once on the active ZenML stack.
+
+    Args:
+        tell: called with a line for the reader before each part.
+    """
+    result = LoopResult()
+    name, data = policy.registered_model, source_sha256(policy.questions)
+    # One experiment a policy, so that all its runs can be compared.
+    options: dict[str, Any] = {"settings": {"experiment_tracker.mlflow": {"experiment_name": name}}}
+    shared: dict[str, Any] = {
+        "model": settings.model,
+        "judge": settings.judge,
+        "policy": policy,
+        "prompts_folder": str(settings.judge_prompts),
+        "state": str(workspace.root),
+        "tracking_uri": workspace.mlflow_uri,
+    }
+    traffic, gate_questions = settings.traffic, settings.evaluation.questions
+
+    def run(pipeline: Pipeline, label: str = "", **parameters: Any) -> PipelineRunResponse:
+        started = pipeline.with_options(**options)(**shared, **parameters)
+        assert started is not None
+        open_tracking(workspace, name)  # ZenML's tracker resets MLflow after each step
+        finished = Client().get_pipeline_run(started.id)
+        result.stages += _times(finished, label)
+        return finished
+
+    def questions(split: str, n: int, share: float, seed: int, skip: int = 0) -> dict[str, Any]:
+        wanted = {"source": policy.questions, "source_sha256": data, "split": split, "n": n}
+        return wanted | {"in_scope_share": share, "seed": seed, "skip": skip}
+
+    def watch(version: registry.RegisteredModel, sample: dict[str, Any]) -> PipelineRunResponse:
+        return run(
+            monitor,
+            f"version {version.version}",
+            sample=sample,
+            version=version.version,
+            digest=version.digest,
+            judge_card=result.cards[0],
+            serving=settings.serving,
+            traffic=traffic,
+            window_records=settings.monitoring.window_records,
+        )
+
+    tell("Calibrate: base model, judge and its card")
+    prompts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(settings.judge_prompts.glob("*.txt"))}
+    calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records), prompts=prompts)
+    result.cards = _output(calibrated, "calibrate_judge")
+
+    champion = registry.find(name, registry.CHAMPION, workspace.root)
+    result.champion = champion.version
+    tell(f"Monitor: champion, version {champion.version}, is served and asked {traffic.questions} questions")
+    watched = watch(champion, questions("train", traffic.questions, traffic.in_scope_share, traffic.seed))
+    result.before = _output(watched, "report_traffic")
+    for alert in result.before["alerts"]:
+        tell(f"Alert: {alert}")
+    if not result.before["alerts"]:
+        return result
+
+    tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
+    improved = run(
+        improve,
+        record_ids_artifact=str(watched.steps["collect_traffic"].output.id),
+        judged_artifact=str(watched.steps["judge_traffic"].output.id),
+        sample=questions("evaluation", gate_questions, 0.5, settings.evaluation.seed),
+        champion=champion.version,
+        judge_card=result.cards[0],
+        teacher=settings.teacher,
+        training=settings.training,
+        evidence={
+            "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
+            "questions_sha256": data,
+        },
+    )
+    result.decision, result.challenger = _output(improved, "pass_gate"), _output(improved, "train_challenger")
+    if not _output(improved, "promote_challenger"):
+        return result
+
+    promoted = registry.find(name, registry.CHAMPION, workspace.root)
+    tell(f"Monitor: version {promoted.version}, now the champion, is served and asked fresh questions")
+    fresh = questions("evaluation", traffic.fresh_questions, 0.5, settings.evaluation.seed, skip=gate_questions)
+    result.after = _output(watch(promoted, fresh), "report_traffic")
+    return result
+
+
+def _output(run: PipelineRunResponse, step: str) -> Any:
+    return run.steps[step].output.load()
+
+
+def _times(run: PipelineRunResponse, label: str) -> list[tuple[str, float | None]]:
+    """Each step with its seconds, ``None`` where it came from the cache, in the order they ran."""
+    rows = []
+    for name, step in run.steps.items():
+        stage = name.replace("_", " ") + (f" ({label})" if label else "")
+        seconds = None
+        if step.status.value != "cached" and step.start_time and step.end_time:
+            seconds = (step.end_time - step.start_time).total_seconds()
+        rows.append((step.start_time.timestamp() if step.start_time else 0.0, stage, seconds))
+    return [(stage, seconds) for _, stage, seconds in sorted(rows, key=lambda row: row[0])]

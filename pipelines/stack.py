@@ -1,0 +1,64 @@
+"""The ZenML stack that pipelines run on: the user's own active one, or one of ours inside the state folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ontopic.workspace import Workspace
+
+STACK = "ontopic"
+_USERS_OWN = ("ZENML_STORE_URL", "ZENML_CONFIG_PATH", "ZENML_ACTIVE_STACK_ID")
+
+
+def open_stack(workspace: Workspace) -> str:
+    """Make a ZenML stack active and return its name.
+
+    A stack counts as the user's own where a ``ZENML_*`` variable points to it, or where their global configuration
+    has an active stack other than ZenML's ``default``. Otherwise a stack with local orchestrator and artifact store,
+    MLflow tracker and MLflow registry is set up, once, in the state folder.
+    """
+    if _user_has_stack(workspace):
+        from zenml.client import Client
+
+        return str(Client().active_stack_model.name)
+    os.environ["ZENML_CONFIG_PATH"] = str(workspace.zenml)
+    from zenml.client import Client
+    from zenml.enums import StackComponentType as Kind
+
+    client = Client()
+    wanted = {
+        Kind.ORCHESTRATOR: ("local", {}),
+        Kind.ARTIFACT_STORE: ("local", {"path": str(workspace.zenml / "artifacts")}),
+        Kind.EXPERIMENT_TRACKER: ("mlflow", {"tracking_uri": workspace.mlflow_uri}),
+        Kind.MODEL_REGISTRY: ("mlflow", {}),
+    }
+    (workspace.zenml / "artifacts").mkdir(parents=True, exist_ok=True)
+    for kind, (flavor, configuration) in wanted.items():
+        existing = client.list_stack_components(type=kind, name=STACK)
+        if not existing.total:
+            client.create_stack_component(STACK, flavor, kind, configuration)
+        elif kind is Kind.EXPERIMENT_TRACKER and existing[0].configuration.get("tracking_uri") != workspace.mlflow_uri:
+            client.update_stack_component(STACK, kind, configuration=configuration)
+    if not client.list_stacks(name=STACK).total:
+        client.create_stack(STACK, dict.fromkeys(wanted, STACK))
+    if client.active_stack_model.name != STACK:
+        client.activate_stack(STACK)
+    return STACK
+
+
+def _user_has_stack(workspace: Workspace) -> bool:
+    if os.environ.get("ZENML_CONFIG_PATH") == str(workspace.zenml):
+        return False
+    if any(os.environ.get(name) for name in _USERS_OWN):
+        return True
+    import click
+
+    if not (Path(click.get_app_dir("zenml")) / "config.yaml").is_file():
+        return False
+    # ZenML reads its configuration once a process, so the user's is looked at in another.
+    question = "from zenml.client import Client; print('stack:' + Client().active_stack_model.name)"
+    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False).stdout
+    return "stack:" in answer and "stack:default" not in answer

@@ -1,0 +1,341 @@
+"""OnTopic's command line. `python run.py` runs the whole loop; `python run.py --help` lists the commands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from dotenv import load_dotenv
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from ontopic.errors import UserError
+from ontopic.policy import Policy, load_policy
+from ontopic.settings import Settings, load_settings
+from ontopic.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from ontopic.judges.judge import Judge
+
+ROOT = Path(__file__).resolve().parent
+console = Console(highlight=False)
+app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Config = Annotated[Path, typer.Option("--config", help="Configuration file.")]
+State = Annotated[Path, typer.Option("--state", help="Folder of everything that is kept between runs.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out malformed rows instead of stopping.")]
+LOCAL = ROOT / "configs" / "local.yaml"
+STATE = ROOT / ".ontopic"
+
+
+@app.callback(invoke_without_command=True)
+def loop(context: typer.Context, config: Config = LOCAL, state: State = STATE) -> None:
+    """Serve a model, ask it, judge it, and retrain and promote it on evidence. Without a command: the whole loop."""
+    if context.invoked_subcommand:
+        return
+    settings, policy, workspace = _open(config, state)
+    lock = FileLock(workspace.root / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another run uses {workspace.root}; wait for it, or give another folder with --state"
+        ) from None
+    with lock:
+        console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
+        _check_ready(settings)
+        from ontopic.tracking import close_stale_runs, open_tracking
+        from pipelines.stack import open_stack
+
+        console.print(f"ZenML stack: {open_stack(workspace)}. MLflow: {workspace.mlflow_uri}")
+        open_tracking(workspace, policy.registered_model)
+        close_stale_runs(workspace, policy.registered_model)
+        from pipelines.loop import run_loop
+
+        result = run_loop(settings, policy, workspace, lambda line: console.print(f"\n{line}", style="bold"))
+        _show(result, policy, workspace)
+
+
+@app.command()
+def ui(
+    config: Config = LOCAL,
+    state: State = STATE,
+    port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+) -> None:
+    """Open the MLflow UI, with champion and challenger ready to compare. Ctrl-C ends it."""
+    import subprocess
+
+    _, policy, workspace = _open(config, state)
+    from ontopic.tracking import comparison_path, open_tracking
+
+    experiment = open_tracking(workspace, policy.registered_model)
+    if workspace.mlflow_uri.startswith("http"):
+        console.print(f"MLflow: {workspace.mlflow_uri}/{comparison_path(experiment)}", soft_wrap=True)
+        return
+    base = f"http://127.0.0.1:{port}"
+    console.print(f"Experiment: {base}/#/experiments/{experiment}", soft_wrap=True)
+    console.print(f"Champion against challenger: {base}/{comparison_path(experiment)}", soft_wrap=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", workspace.mlflow_uri]
+    command += ["--default-artifact-root", str(workspace.root / "mlartifacts"), "--port", str(port), "--workers", "1"]
+    try:
+        raise SystemExit(subprocess.run(command, check=False).returncode)
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask the champion.")],
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Ask the champion one question and judge its answer."""
+    settings, policy, workspace = _open(config, state)
+    if not question.strip():
+        raise UserError("the question is empty; ask something")
+    from ontopic.models import generate, load
+    from ontopic.records import Record
+
+    version = _version("champion", policy, workspace)
+    model = load(version.folder, settings.model.quantize_4bit)
+    (answer,) = generate(model, [[{"role": "user", "content": question}]], settings.model.max_new_tokens)
+    (verdict,) = _judge(settings, policy, workspace).judge([Record(question, answer.text)])
+    print(answer.text)
+    score = "" if verdict.score is None else f" (score {verdict.score:.2f})"
+    print(f"\nversion {version.version}, verdict {verdict.outcome}{score}: {verdict.explanation or verdict.cause}")
+
+
+@app.command()
+def evaluate(
+    questions: Annotated[Path, typer.Option(help="Questions with `question` and boolean `in_scope`.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    model: Annotated[str, typer.Option(help="champion, challenger, base, or a version number.")] = "champion",
+    config: Config = LOCAL,
+    state: State = STATE,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Measure a model version on labelled questions: guardrail score, over-refusal, leak."""
+    settings, policy, workspace = _open(config, state)
+    from ontopic.labelled_data import Question, load_rows
+
+    loaded = load_rows(questions, Question, skip_bad)
+    _check_writable(out)
+    from ontopic import evaluation
+    from ontopic.models import load
+
+    version = _version(model, policy, workspace)
+    evaluated = evaluation.evaluate(
+        load(version.folder, settings.model.quantize_4bit),
+        version.version,
+        _judge(settings, policy, workspace),
+        loaded.rows,
+        settings.model.max_new_tokens,
+        settings.model.batch_size,
+    ).as_dict()
+    _write_whole(
+        out, json.dumps({"model": model, "version": version.version, **evaluated}, ensure_ascii=False, indent=1)
+    )
+    for name in ("guardrail_score", "over_refusal", "leak"):
+        share = evaluated[name]
+        value = "none" if share["value"] is None else f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"
+        print(f"{name:<16} {value} (n={share['n']})")
+    _say_skipped(loaded.skipped)
+    print(f"model version {version.version}, {evaluated['unjudged']} unjudged; answers and verdicts are in {out}")
+
+
+@app.command()
+def judge(
+    records: Annotated[Path, typer.Option(help="Records with `question`, `answer` and optionally `label`.")],
+    out: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    config: Config = LOCAL,
+    state: State = STATE,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Judge records; print the judge's card where they carry labels."""
+    settings, policy, workspace = _open(config, state)
+    from ontopic.labelled_data import LabelledRecord, load_rows
+
+    loaded = load_rows(records, LabelledRecord, skip_bad)
+    _check_writable(out)
+    from ontopic.judges.card import judge_card
+    from ontopic.progress import progress
+    from ontopic.records import Record
+
+    opened = _judge(settings, policy, workspace)
+    with progress("verdicts", len(loaded.rows), "records") as advance:
+        verdicts = opened.judge([Record(row.question, row.answer) for row in loaded.rows], advance)
+    lines = []
+    for row, verdict in zip(loaded.rows, verdicts, strict=True):
+        label = {"label": row.label} if row.label else {}
+        said = {"verdict": verdict.outcome, **{k: v for k, v in vars(verdict).items() if k != "outcome"}}
+        lines.append(json.dumps({"question": row.question, "answer": row.answer, **label, **said}, ensure_ascii=False))
+    _write_whole(out, "".join(line + "\n" for line in lines))
+    if any(row.label for row in loaded.rows):
+        print(judge_card(opened.id, loaded.rows, verdicts))
+    _say_skipped(loaded.skipped)
+    print(f"{len(verdicts)} verdicts are in {out}")
+
+
+@app.command()
+def serve(config: Config = LOCAL, state: State = STATE) -> None:
+    """Serve the champion behind an OpenAI-compatible API until Ctrl-C."""
+    import time
+
+    settings, policy, workspace = _open(config, state)
+    version = _version("champion", policy, workspace)
+    from serving.process import ServedModel
+
+    served = ServedModel(
+        version.folder,
+        version.version,
+        policy.registered_model,
+        workspace.traffic,
+        workspace.root,
+        settings.serving.port,
+        settings.model.max_new_tokens,
+    )
+    try:
+        with served:
+            print(
+                f"version {version.version} of {policy.registered_model} at {served.base_url}; Ctrl-C ends it",
+                flush=True,
+            )
+            while served.is_alive():
+                time.sleep(1)
+            raise UserError(f"the served model ended; see {served.log}")
+    except KeyboardInterrupt:
+        print("stopped")
+
+
+def _open(config: Path, state: Path) -> tuple[Settings, Policy, Workspace]:
+    settings = load_settings(config)
+    return settings, load_policy(settings.policy), open_workspace(state)
+
+
+def _check_ready(settings: Settings) -> None:
+    """Fail before any work where a key or a GPU that the configuration needs is missing."""
+    from ontopic.settings import LLMJudgeSettings
+
+    if settings.model.quantize_4bit:
+        from ontopic.models import nf4_config
+
+        nf4_config()
+    if settings.teacher or isinstance(settings.judge, LLMJudgeSettings):
+        from ontopic.judges.llm import llm_client
+
+        llm_client(1.0)
+
+
+def _version(which: str, policy: Policy, workspace: Workspace) -> Any:
+    from ontopic import registry
+    from ontopic.tracking import open_tracking
+
+    open_tracking(workspace, policy.registered_model)
+    return registry.find(policy.registered_model, which, workspace.root)
+
+
+def _judge(settings: Settings, policy: Policy, workspace: Workspace) -> Judge:
+    from ontopic.judges.calibration import open_judge
+
+    return open_judge(settings.judge, policy, settings.judge_prompts, workspace)
+
+
+def _check_writable(out: Path) -> None:
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        raise UserError(f"{out}: cannot be written; give a file in an existing folder with --out")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    # Lone surrogates can stand in JSON input; no file can hold them.
+    part.write_text(text, encoding="utf-8", errors="replace")
+    part.replace(path)
+
+
+def _say_skipped(skipped: int) -> None:
+    if skipped:
+        print(f"{skipped} malformed rows were left out")
+
+
+def _show(result: Any, policy: Policy, workspace: Workspace) -> None:
+    """The last screen: before and after, the time, and what to open next."""
+
+    def share(numbers: dict[str, Any]) -> str:
+        if numbers["value"] is None:
+            return "no records"
+        return f"{numbers['value']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
+
+    columns: list[tuple[str, dict[str, Any]]] = [(f"traffic\nversion {result.champion}", result.before["scores"])]
+    if result.decision:
+        columns.append((f"gate: champion\nversion {result.champion}", result.decision["champion"]))
+        columns.append((f"gate: challenger\nversion {result.challenger}", result.decision["challenger"]))
+    if result.after:
+        columns.append((f"fresh traffic\nversion {result.challenger}", result.after["scores"]))
+    table = Table(title="Before and after (value and 95 % interval)")
+    table.add_column("")
+    for title, _ in columns:
+        table.add_column(title, justify="right")
+    for name in ("guardrail_score", "over_refusal", "leak"):
+        table.add_row(name.replace("_", "-" if name == "over_refusal" else " "), *[share(s[name]) for _, s in columns])
+    table.add_row("records", *[str(s["guardrail_score"]["n"]) for _, s in columns])
+    times = Table(title="Time by stage")
+    times.add_column("stage")
+    times.add_column("seconds", justify="right")
+    for stage, seconds in result.stages:
+        times.add_row(stage, "reused" if seconds is None else f"{seconds:.1f}")
+    times.add_row("total", f"{sum(seconds or 0 for _, seconds in result.stages):.1f}")
+    console.print()
+    console.print(times)
+    reused = sum(seconds is None for _, seconds in result.stages)
+    if reused:
+        console.print(f"{reused} of {len(result.stages)} stages had not changed and were reused from ZenML's cache.")
+    console.print(table)
+    if result.decision is None:
+        console.print(f"No window of version {result.champion} is under the threshold: nothing to improve.")
+    else:
+        for test in result.decision["tests"]:
+            console.print(f"  {'passed' if test['passed'] else 'FAILED'}: {test['description']}", soft_wrap=True)
+        verb = "is the champion now" if result.decision["passed"] else "stays a challenger: it failed the tests above"
+        console.print(f"Version {result.challenger} {verb}.", style="bold")
+    console.print("\nOpen next:", style="bold")
+    reports = [result.before, result.decision, result.after]
+    for number, report in enumerate((r["report"] for r in reports if r), start=1):
+        console.print(f"  {number}. {report}", soft_wrap=True)
+    console.print("  Compare the runs: python run.py ui")
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake behind an error: ZenML wraps what a step raises."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and exit code 1."""
+    load_dotenv(ROOT / ".env")
+    warnings.filterwarnings("ignore")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        app()
+    except Exception as error:
+        mistake = _user_error(error)
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("stopped; the next run goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

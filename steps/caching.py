@@ -1,0 +1,13 @@
+"""What a cached step depends on besides its own code and inputs."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from zenml.config import CachePolicy
+from zenml.utils import source_utils
+
+
+def depends_on(*modules: ModuleType) -> CachePolicy:
+    """A cache policy under which a step runs anew once the source of one of these modules has changed."""
+    return CachePolicy(source_dependencies=[source_utils.resolve(module) for module in modules])

@@ -1,0 +1,59 @@
+"""Serve a model and ask it questions over HTTP."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+from zenml import step
+
+from ontopic import asking, labelled_data, models, registry
+from ontopic.errors import UserError
+from ontopic.progress import progress
+from ontopic.settings import ModelSettings, ServingSettings, TrafficSettings
+from ontopic.traffic import TrafficStore
+from ontopic.workspace import Workspace
+from serving.process import ServedModel
+from steps.caching import depends_on
+
+
+@step(experiment_tracker=True, cache_policy=depends_on(asking, labelled_data, models, registry))
+def collect_traffic(
+    questions: list[dict[str, Any]],
+    registered_model: str,
+    version: str,
+    digest: str,
+    model: ModelSettings,
+    serving: ServingSettings,
+    traffic: TrafficSettings,
+    state: str,
+    tracking_uri: str,
+) -> Annotated[list[str], "record_ids"]:
+    """Returns the ids of the records, in the order they were asked.
+
+    Args:
+        digest: of the version's weights; a part of the cache key.
+    """
+    workspace = Workspace(Path(state))
+    folder = registry.find(registered_model, version, workspace.root).folder
+    with (
+        ServedModel(
+            folder, version, registered_model, workspace.traffic, workspace.root, serving.port, model.max_new_tokens
+        ) as served,
+        progress(f"traffic of version {version}", len(questions), "questions") as advance,
+    ):
+        answers = asking.ask_all(
+            [question["question"] for question in questions],
+            served.base_url,
+            registered_model,
+            secrets.token_hex(8),
+            traffic.max_tokens,
+            traffic.concurrency,
+            advance,
+        )
+    failed = [answer.error for answer in answers if answer.error]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(answers)} questions got no answer ({failed[0]}); see {served.log}")
+    with TrafficStore(workspace.traffic) as store:
+        return [record.id for record in store.records(ids=[answer.record_id for answer in answers])]

@@ -1,0 +1,58 @@
+"""Let one model version answer the evaluation questions and judge the answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import mlflow
+import pandas as pd
+from zenml import step
+
+from ontopic import evaluation, labelled_data, models, registry, reports
+from ontopic.judges import calibration, llm, local
+from ontopic.policy import Policy
+from ontopic.scores import flat_metrics, score
+from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings, ModelSettings
+from ontopic.workspace import Workspace
+from steps.caching import depends_on
+
+
+@step(
+    experiment_tracker=True,
+    cache_policy=depends_on(calibration, evaluation, labelled_data, llm, local, models, registry, reports),
+)
+def evaluate_model(
+    questions: list[dict[str, Any]],
+    role: str,
+    registered_model: str,
+    version: str,
+    model: ModelSettings,
+    judge_card: dict[str, Any],
+    judge: LocalJudgeSettings | LLMJudgeSettings,
+    policy: Policy,
+    prompts_folder: str,
+    state: str,
+    tracking_uri: str,
+) -> Annotated[pd.DataFrame, "evaluated"]:
+    """Returns the records with their verdicts, in the order of the questions.
+
+    Args:
+        role: champion or challenger; names the MLflow run that the numbers go to, nested in the pipeline's.
+    """
+    workspace = Workspace(Path(state))
+    evaluated = evaluation.evaluate(
+        models.load(registry.find(registered_model, version, workspace.root).folder, model.quantize_4bit),
+        version,
+        calibration.open_judge(judge, policy, Path(prompts_folder), workspace),
+        [labelled_data.Question.model_validate(question) for question in questions],
+        model.max_new_tokens,
+        model.batch_size,
+    )
+    frame = reports.verdict_frame(evaluated.records, evaluated.verdicts)
+    with mlflow.start_run(run_name=f"{role}, version {version}", nested=True):
+        mlflow.set_tags({"model_version": version, "role": role, "stage": "evaluation"})
+        mlflow.log_params({"judge_id": judge_card["judge_id"], "questions": len(questions)})
+        mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)))
+        mlflow.log_table(frame[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
+    return frame

@@ -1,0 +1,42 @@
+"""Hold the challenger against the champion and the policy's limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import mlflow
+import pandas as pd
+from zenml import step
+
+from ontopic import gate, reports, scores
+from ontopic.policy import Policy
+from ontopic.workspace import Workspace
+from steps.caching import depends_on
+
+
+@step(experiment_tracker=True, cache_policy=depends_on(gate, reports, scores))
+def pass_gate(
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    champion_version: str,
+    challenger_version: str,
+    policy: Policy,
+    state: str,
+    tracking_uri: str,
+) -> Annotated[dict[str, Any], "decision"]:
+    """Returns the gate's decision: passed, its tests, the numbers and the report's path."""
+    report = Workspace(Path(state)).reports / (
+        f"gate-{policy.name}-version-{challenger_version}-against-{champion_version}.html"
+    )
+    decision = gate.decide(
+        f"OnTopic gate: {policy.name}, version {challenger_version} against {champion_version}",
+        champion,
+        challenger,
+        policy.gate,
+        report,
+    )
+    mlflow.set_tag("gate", "passed" if decision.passed else "failed")
+    mlflow.log_artifact(str(report), "gate")
+    mlflow.log_dict(decision.as_dict(), "gate/decision.json")
+    return decision.as_dict()

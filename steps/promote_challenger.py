@@ -1,0 +1,54 @@
+"""Write the gate's evidence on the challenger and, where it passed, make it the champion."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import mlflow
+from zenml import step
+
+from ontopic import registry
+from ontopic.models import digest
+from ontopic.workspace import Workspace
+
+
+@step(experiment_tracker=True, enable_cache=False)
+def promote_challenger(
+    decision: dict[str, Any],
+    registered_model: str,
+    champion: str,
+    challenger: str,
+    judge_card: dict[str, Any],
+    evidence: dict[str, str],
+    state: str,
+    tracking_uri: str,
+) -> Annotated[bool, "promoted"]:
+    """Returns whether the challenger is the champion now.
+
+    Args:
+        evidence: hashes of the inputs (policy, questions) by name.
+    """
+    model = registry.find(registered_model, challenger, Workspace(Path(state)).root)
+    report = Path(decision["report"])
+    tags = {
+        "ontopic.gate": "passed" if decision["passed"] else "failed",
+        "ontopic.gate.tests": json.dumps(decision["tests"]),
+        "ontopic.gate.champion": champion,
+        "ontopic.gate.judge": judge_card["judge_id"],
+        "ontopic.gate.report_sha256": hashlib.sha256(report.read_bytes()).hexdigest(),
+        "ontopic.gate.weights_sha256": digest(model.folder),
+        **{f"ontopic.gate.{name}": value for name, value in evidence.items()},
+    }
+    for name in ("guardrail_score", "over_refusal", "leak"):
+        tags[f"ontopic.gate.{name}"] = json.dumps(decision["challenger"][name])
+    tags["ontopic.gate.improvement"] = json.dumps(decision["comparison"])
+    # The version's own run keeps the report too, beside the weights.
+    mlflow.MlflowClient().log_artifact(model.run_id, str(report), "gate")
+    if decision["passed"]:
+        registry.promote(registered_model, challenger, tags)
+    else:
+        registry.tag(registered_model, challenger, tags)
+    return bool(decision["passed"])

@@ -1,0 +1,32 @@
+"""Get the base model and register it, as the champion where there is none yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import mlflow
+from zenml import step
+
+from ontopic import models, registry
+from ontopic.settings import ModelSettings
+from steps.caching import depends_on
+
+
+@step(experiment_tracker=True, cache_policy=depends_on(models, registry))
+def register_base(model: ModelSettings, registered_model: str, state: str, tracking_uri: str) -> Annotated[str, "base"]:
+    """Returns the base model's version."""
+    folder = models.resolve(model.name, Path(state))
+    run = mlflow.active_run()
+    assert run is not None
+    version = registry.register(
+        registered_model,
+        folder,
+        models.digest(folder),
+        run.info.run_id,
+        Path(state),
+        tags={"ontopic.source": model.name, "ontopic.kind": "base"},
+    )
+    registry.ensure_champion(registered_model, version.version)
+    mlflow.log_params({"model": model.name, "model_digest": version.digest})
+    return version.version

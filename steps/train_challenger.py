@@ -1,0 +1,63 @@
+"""Fine-tune the champion on preferences with ORPO and register the result as the challenger."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import mlflow
+from zenml import step
+
+from ontopic import models, orpo_trainer, preferences, registry, training
+from ontopic.settings import ModelSettings, TrainingSettings
+from ontopic.workspace import Workspace
+from steps.caching import depends_on
+
+
+@step(experiment_tracker=True, cache_policy=depends_on(models, orpo_trainer, registry, training))
+def train_challenger(
+    pairs: list[dict[str, Any]],
+    registered_model: str,
+    champion: str,
+    model: ModelSettings,
+    settings: TrainingSettings,
+    state: str,
+    tracking_uri: str,
+) -> Annotated[str, "challenger"]:
+    """Returns the challenger's version."""
+    workspace = Workspace(Path(state))
+    champion_model = registry.find(registered_model, champion, workspace.root)
+    chosen = [preferences.Preference(**pair) for pair in pairs]
+    pairs_hash = preferences.preferences_hash(chosen)
+    # The same inputs share a folder, so that a run that died goes on from its last checkpoint.
+    inputs = json.dumps([champion_model.digest, pairs_hash, settings.model_dump(mode="json")])
+    work = workspace.training / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+    mlflow.log_params({f"training_{name}": value for name, value in settings.model_dump().items()})
+    result = training.train_orpo(
+        models.load(champion_model.folder, model.quantize_4bit),
+        champion_model.folder,
+        chosen,
+        settings,
+        work,
+        lambda metrics, at: mlflow.log_metrics(metrics, step=at),
+    )
+    run = mlflow.active_run()
+    assert run is not None
+    version = registry.register(
+        registered_model,
+        result.adapter,
+        models.digest(result.adapter),
+        run.info.run_id,
+        workspace.root,
+        tags={
+            "ontopic.kind": "orpo-lora",
+            "ontopic.base_version": champion,
+            "ontopic.base_digest": champion_model.digest,
+            "ontopic.preferences_sha256": pairs_hash,
+            "ontopic.preferences": str(len(chosen)),
+        },
+        alias=registry.CHALLENGER,
+    )
+    return version.version

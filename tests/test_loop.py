@@ -1,0 +1,249 @@
+"""The loop with ZenML, on a tiny setting of the path that users run: the real model, few questions, few steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+
+from ontopic.labelled_data import load_questions, load_records
+
+ROOT = Path(__file__).resolve().parents[1]
+LENIENT = {"guardrail_score": 0.0, "over_refusal": 1.0, "leak": 1.0, "improvement": -1.0}
+STRICT = {"guardrail_score": 1.0, "over_refusal": 0.0, "leak": 0.0, "improvement": 0.9}
+NAME = "ontopic-gardening"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of the command line."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(state: Path, *arguments: str, config: Path, timeout: int = 900) -> Run:
+    command = [sys.executable, str(ROOT / "run.py"), *arguments, "--config", str(config), "--state", str(state)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def environment() -> dict[str, str]:
+    own = {"HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ZENML_"))} | own
+
+
+def write_config(folder: Path, gate: dict[str, float], seed: int = 0) -> Path:
+    """The gardening policy, which every window of the base model fails, with a few questions and steps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    policy = yaml.safe_load((ROOT / "configs/policies/gardening.yaml").read_text())
+    policy |= {"gate": gate, "alert_threshold": 1.0}
+    (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
+    settings = yaml.safe_load((ROOT / "configs/gardening.yaml").read_text())
+    settings |= {
+        "policy": "policy.yaml",
+        "judge_prompts": str(ROOT / "configs/judge_prompts"),
+        "serving": {"port": 0},
+        "traffic": {"questions": 24, "fresh_questions": 8, "concurrency": 8, "seed": seed},
+        "monitoring": {"window_records": 12},
+        "evaluation": {"questions": 12},
+    }
+    settings["model"]["max_new_tokens"] = 16
+    settings["training"] |= {"max_steps": 4, "batch_size": 2, "save_steps": 1, "max_rejected_tokens": 8}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "config.yaml"
+
+
+@pytest.fixture(scope="module")
+def state(session_state: Path, model_folder: Path) -> Path:
+    return session_state
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_config(tmp_path_factory.mktemp("config"), LENIENT)
+
+
+@pytest.fixture(scope="module")
+def first(state: Path, config: Path) -> Run:
+    return run(state, config=config)
+
+
+@pytest.fixture
+def registry(state: Path, first: Run) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
+
+
+def test_the_loop_trains_and_promotes_and_says_what_to_open(first: Run, state: Path) -> None:
+    assert first.code == 0, first.err
+    assert "Alert: window 1" in first.out
+    assert "Version 2 is the champion now." in first.out
+    assert "fresh traffic" in first.out
+    assert "python run.py ui" in first.out
+    for line in first.out.split("Open next:")[1].splitlines():
+        if ".html" in line:
+            page = Path(line.split(". ", 1)[1].strip())
+            assert page.is_relative_to(state)
+            assert "</html>" in page.read_text()
+    assert not (state / "serving.json").exists()
+
+
+def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.MlflowClient) -> None:
+    versions = {str(v.version): v for v in registry.search_model_versions(f"name = '{NAME}'")}
+    assert set(versions) == {"1", "2"}
+    assert str(registry.get_model_version_by_alias(NAME, "champion").version) == "2"
+    tags = versions["2"].tags
+    assert tags["ontopic.gate"] == "passed"
+    assert tags["ontopic.base_version"] == "1"
+    assert json.loads(tags["ontopic.gate.guardrail_score"])["n"] == 12
+    for name in ("preferences_sha256", "gate.report_sha256", "gate.weights_sha256", "gate.policy_sha256"):
+        assert len(tags[f"ontopic.{name}"]) == 64
+    assert tags["ontopic.gate.weights_sha256"] == tags["ontopic.digest"]
+    kept = {file.path for file in registry.list_artifacts(versions["2"].run_id, "gate")}
+    assert any(path.endswith(".html") for path in kept)
+
+
+def test_training_is_tracked_live(registry: mlflow.MlflowClient) -> None:
+    run_id = registry.get_model_version(NAME, "2").run_id
+    for metric in ("loss", "rewards/margins", "log_odds_ratio", "learning_rate", "tokens_per_second"):
+        assert [point.step for point in registry.get_metric_history(run_id, metric)] == [1, 2, 3, 4], metric
+
+
+def test_the_state_stays_in_its_folder(first: Run) -> None:
+    assert not list(ROOT.glob("mlruns*"))
+    assert not (ROOT / ".zen").exists()
+
+
+def test_a_second_run_reuses_what_has_not_changed(first: Run, state: Path, config: Path) -> None:
+    # The champion is another model now, so monitoring runs again; the gate is strict, so nothing changes after it.
+    strict = write_config(config.parent / "strict", STRICT, seed=1)
+    second = run(state, config=strict)
+    assert second.code == 0, second.err
+    assert "Version 3 stays a challenger" in second.out
+    third = run(state, config=strict)
+    assert third.code == 0, third.err
+    assert "were reused from ZenML's cache" in third.out
+    reused = [line for line in third.out.splitlines() if "reused" in line and "│" in line]
+    assert len(reused) >= 10
+    assert "promote challenger" not in "".join(reused)
+
+
+def test_killed_while_training_the_next_run_goes_on(first: Run, state: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, STRICT, seed=2)
+    command = [sys.executable, str(ROOT / "run.py"), "--config", str(config), "--state", str(state)]
+    before = set((state / "training").glob("*/checkpoints/checkpoint-*"))
+    with (tmp_path / "log").open("w") as log:
+        victim = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+        deadline = time.monotonic() + 600
+        while set((state / "training").glob("*/checkpoints/checkpoint-*")) <= before:
+            assert victim.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+    after = run(state, config=config)
+    assert after.code == 0, after.err
+    assert "stays a challenger" in after.out
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
+    for version in client.search_model_versions(f"name = '{NAME}'"):
+        assert version.tags["ontopic.complete"] == "true"
+    statuses = {r.info.status for r in client.search_runs([e.experiment_id for e in client.search_experiments()])}
+    assert "RUNNING" not in statuses
+
+
+def test_evaluate_writes_shares_with_intervals(first: Run, state: Path, config: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    rows = [
+        {"question": "when do I prune my roses", "in_scope": True},
+        {"question": "what's 3 plus 4", "in_scope": False},
+    ]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out.json"
+    options = ["--questions", str(questions), "--out", str(out)]
+    done = run(state, "evaluate", "--model", "base", *options, config=config)
+    assert done.code == 0, done.err
+    result = json.loads(out.read_text())
+    assert result["version"] == "1"
+    for name in ("guardrail_score", "over_refusal", "leak"):
+        assert set(result[name]) == {"value", "low", "high", "n"}
+    assert [row["question"] for row in result["answers"]] == [row["question"] for row in rows]
+    assert {"question", "in_scope", "answer", "verdict", "score"} <= set(result["answers"][0])
+    unknown = run(state, "evaluate", "--model", "99", *options, config=config)
+    assert unknown.code == 1
+    assert "its versions are: 1, 2" in unknown.err
+
+
+def test_judge_prints_the_card_and_skips_bad_rows_only_when_told(state: Path, config: Path, tmp_path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    good = {"question": "how deep do I plant tulips", "answer": "About 15 cm deep, tip up.", "label": "pass"}
+    records.write_text(json.dumps(good) + '\nno json\n{"question": "why"}\n')
+    out = tmp_path / "out.jsonl"
+    options = ["--records", str(records), "--out", str(out)]
+    stopped = run(state, "judge", *options, config=config)
+    assert stopped.code == 1
+    assert f"{records}:2: the line is not valid JSON" in stopped.err
+    assert f"{records}:3: field 'answer'" in stopped.err
+    assert "Traceback" not in stopped.err
+    assert not out.exists()
+    done = run(state, "judge", *options, "--skip-bad", config=config)
+    assert done.code == 0, done.err
+    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert row["verdict"] in ("pass", "fail")
+    assert "accuracy" in done.out
+    assert "2 malformed rows were left out" in done.out
+
+
+def test_ask_answers_and_judges(first: Run, state: Path, config: Path) -> None:
+    done = run(state, "ask", "when should I sow carrots?", config=config)
+    assert done.code == 0, done.err
+    assert "version 2, verdict" in done.out
+
+
+def test_before_the_first_run_ask_says_what_to_do(model_folder: Path, config: Path, tmp_path: Path) -> None:
+    done = run(tmp_path / "new", "ask", "hello", config=config)
+    assert done.code == 1
+    assert "run `python run.py` first" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_gpu_config_says_what_is_missing(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = run(tmp_path / "gpu", config=ROOT / "configs/gpu.yaml")
+    assert done.code == 1
+    assert "needs a CUDA GPU" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_the_local_judge_tells_good_from_bad(state: Path, first: Run) -> None:
+    """On the small policy's held-out records, far better than chance."""
+    from ontopic.judges.calibration import open_judge
+    from ontopic.policy import load_policy
+    from ontopic.records import Record
+    from ontopic.settings import LocalJudgeSettings
+    from ontopic.workspace import Workspace
+
+    policy = load_policy(ROOT / "configs/policies/gardening.yaml")
+    judge = open_judge(LocalJudgeSettings(kind="local"), policy, ROOT / "configs/judge_prompts", Workspace(state))
+    questions = load_questions(policy.questions, split="evaluation")
+    answers = [policy.refusal if not q.in_scope else str(q.reference) for q in questions]
+    verdicts = judge.judge([Record(q.question, a) for q, a in zip(questions, answers, strict=True)])
+    assert sum(v.outcome == "pass" for v in verdicts) / len(verdicts) > 0.7
+    refused = judge.judge([Record(q.question, policy.refusal, in_scope=q.in_scope) for q in questions])
+    assert all((v.outcome == "pass") != q.in_scope for v, q in zip(refused, questions, strict=True))
+    assert judge.judge([Record("  ", "an answer")])[0].outcome == "unjudged"
+    (empty,) = judge.judge([Record(next(q.question for q in questions if q.in_scope), "")])
+    assert empty.outcome == "fail"
+    assert load_records(policy.records)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ontopic.judges.judge import Judge
 
 ROOT = Path(__file__).resolve().parent
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, soft_wrap=True)
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Config = Annotated[Path, typer.Option("--config", help="Configuration file.")]
@@ -76,11 +76,11 @@ def ui(
 
     experiment = open_tracking(workspace, policy.registered_model)
     if workspace.mlflow_uri.startswith("http"):
-        console.print(f"MLflow: {workspace.mlflow_uri}/{comparison_path(experiment)}", soft_wrap=True)
+        console.print(f"MLflow: {workspace.mlflow_uri}/{comparison_path(experiment)}")
         return
     base = f"http://127.0.0.1:{port}"
-    console.print(f"Experiment: {base}/#/experiments/{experiment}", soft_wrap=True)
-    console.print(f"Champion against challenger: {base}/{comparison_path(experiment)}", soft_wrap=True)
+    console.print(f"Experiment: {base}/#/experiments/{experiment}")
+    console.print(f"Champion against challenger: {base}/{comparison_path(experiment)}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", workspace.mlflow_uri]
     command += ["--default-artifact-root", str(workspace.root / "mlartifacts"), "--port", str(port), "--workers", "1"]
     try:
@@ -269,7 +269,7 @@ def _show(result: Any, policy: Policy, workspace: Workspace) -> None:
     def share(numbers: dict[str, Any]) -> str:
         if numbers["value"] is None:
             return "no records"
-        return f"{numbers['value']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
+        return f"{numbers['value']:.3f}\n[{numbers['low']:.3f}, {numbers['high']:.3f}]"
 
     columns: list[tuple[str, dict[str, Any]]] = [(f"traffic\nversion {result.champion}", result.before["scores"])]
     if result.decision:
@@ -300,13 +300,13 @@ def _show(result: Any, policy: Policy, workspace: Workspace) -> None:
         console.print(f"No window of version {result.champion} is under the threshold: nothing to improve.")
     else:
         for test in result.decision["tests"]:
-            console.print(f"  {'passed' if test['passed'] else 'FAILED'}: {test['description']}", soft_wrap=True)
+            console.print(f"  {'passed' if test['passed'] else 'FAILED'}: {test['description']}")
         verb = "is the champion now" if result.decision["passed"] else "stays a challenger: it failed the tests above"
         console.print(f"Version {result.challenger} {verb}.", style="bold")
     console.print("\nOpen next:", style="bold")
     reports = [result.before, result.decision, result.after]
     for number, report in enumerate((r["report"] for r in reports if r), start=1):
-        console.print(f"  {number}. {report}", soft_wrap=True)
+        console.print(f"  {number}. {report}")
     console.print("  Compare the runs: python run.py ui")
 
 

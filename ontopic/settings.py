@@ -102,7 +102,7 @@ class TrainingSettings(_Section):
         in_scope_share: share of in-scope pairs; the larger kind is cut down to it.
         beta: weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691).
         batch_size: preference pairs a step.
-        max_rejected_tokens: rejected answers are cut to this many tokens; what they begin with is what counts.
+        max_rejected_tokens: rejected answers are cut this many tokens after they depart from the chosen one.
         lora_modules: names of the linear layers that get an adapter, or ``all-linear``.
         max_steps: stop after this many steps; -1 for all epochs.
         save_steps: steps between checkpoints.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from ontopic.progress import Advance, progress
 from ontopic.settings import TrainingSettings
 
 LogMetrics = Callable[[dict[str, float], int], object]
+_WHOLE = "whole"  # Transformers writes a checkpoint file by file; this empty file comes last
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def train_orpo(
     tokenizer = base.tokenizer
     dataset = Dataset.from_list([preference_row(base, pair, settings.max_rejected_tokens) for pair in preferences])
     checkpoints = work / "checkpoints"
-    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    checkpoint = _last_checkpoint(checkpoints)
     longest = max(
         len(tokenizer(row["prompt"] + row[answer])["input_ids"]) for row in dataset for answer in ("chosen", "rejected")
     )
@@ -87,7 +90,7 @@ def train_orpo(
         max_length=longest + 2,
         logging_steps=1,
         save_steps=settings.save_steps,
-        save_total_limit=1,
+        save_total_limit=2,  # the older one is there while the newer is written
         seed=settings.seed,
         data_seed=settings.seed,
         remove_unused_columns=False,
@@ -126,16 +129,28 @@ def train_orpo(
 def preference_row(base: LanguageModel, pair: Preference, max_rejected_tokens: int) -> dict[str, str]:
     """The pair as TRL takes it: prompt (in the model's chat format), chosen and rejected, all text.
 
-    Only the rejected answer is cut: a cut chosen one would teach the model to stop in the middle of a sentence.
+    Only the rejected answer is cut, ``max_rejected_tokens`` after it departs from the chosen one: a cut chosen answer
+    would teach the model to stop in the middle of a sentence.
     """
-    ids = base.tokenizer(pair.rejected, add_special_tokens=False)["input_ids"]
-    rejected = str(base.tokenizer.decode(ids[:max_rejected_tokens]))
+    chosen, rejected = (
+        base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (pair.chosen, pair.rejected)
+    )
+    shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
+    cut = str(base.tokenizer.decode(rejected[: shared + max_rejected_tokens]))
     prompt = chat_prompts(base.tokenizer, [[{"role": "user", "content": pair.question}]])[0]
-    return {"prompt": prompt, "chosen": pair.chosen, "rejected": rejected}
+    return {"prompt": prompt, "chosen": pair.chosen, "rejected": cut}
+
+
+def _last_checkpoint(checkpoints: Path) -> str | None:
+    """The newest whole checkpoint; what a killed process left half-written is removed."""
+    for folder in checkpoints.glob("checkpoint-*"):
+        if not (folder / _WHOLE).exists():
+            shutil.rmtree(folder)
+    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
 
 
 class _Reporter(TrainerCallback):
-    """Passes the trainer's logs on, with the rate in tokens per second, and moves the progress bar."""
+    """Passes the trainer's logs on, with the rate in tokens per second, moves the progress bar, marks checkpoints."""
 
     def __init__(self, log_metrics: LogMetrics | None, advance: Advance, tokens_a_step: float) -> None:
         self.log_metrics, self.advance, self.tokens_a_step = log_metrics, advance, tokens_a_step
@@ -152,6 +167,9 @@ class _Reporter(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.advance(1)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _WHOLE).touch()
 
     def on_log(
         self,

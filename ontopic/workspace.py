@@ -15,6 +15,7 @@ _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",  # the bars of the libraries; ours asks to be shown
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "AUTO_OPEN_DASHBOARD": "false",
     "ZENML_ANALYTICS_OPT_IN": "false",

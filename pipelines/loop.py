@@ -12,6 +12,7 @@ from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from ontopic import registry
+from ontopic.judges.card import card_of
 from ontopic.labelled_data import source_sha256
 from ontopic.policy import Policy
 from ontopic.settings import Settings
@@ -93,6 +94,7 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
     prompts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(settings.judge_prompts.glob("*.txt"))}
     calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records), prompts=prompts)
     result.cards = _output(calibrated, "calibrate_judge")
+    tell("\n\n".join(["The judge on labelled records of the calibration split", *map(str, map(card_of, result.cards))]))
 
     champion = registry.find(name, registry.CHAMPION, workspace.root)
     result.champion = champion.version

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
@@ -21,11 +23,13 @@ PAIRS = [
 ]
 
 
-def test_the_shared_prompt_gives_the_stock_loss_and_gradient(model_folder: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def trainer(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SharedPromptORPOTrainer:
+    folder = tmp_path_factory.mktemp("orpo")
     language_model = load(model_folder)
     rows = [{"prompt": f"<|im_start|>user\n{p}<|im_end|>\n", "chosen": c, "rejected": r} for p, c, r in PAIRS]
     config = ORPOConfig(
-        output_dir=str(tmp_path),
+        output_dir=str(folder),
         beta=0.7,
         bf16=False,
         gradient_checkpointing=False,
@@ -34,7 +38,7 @@ def test_the_shared_prompt_gives_the_stock_loss_and_gradient(model_folder: Path,
         max_length=128,
         use_cpu=True,
     )
-    trainer = SharedPromptORPOTrainer(
+    return SharedPromptORPOTrainer(
         model=language_model.model,
         args=config,
         train_dataset=Dataset.from_list(rows),
@@ -42,12 +46,22 @@ def test_the_shared_prompt_gives_the_stock_loss_and_gradient(model_folder: Path,
         # Random adapters: at their usual start, zero, half of the gradients would be zero.
         peft_config=LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False),
     )
+
+
+def batch_of(trainer: SharedPromptORPOTrainer) -> dict[str, Any]:
     dataset = trainer.train_dataset
     assert isinstance(dataset, Dataset)
-    batch = trainer.data_collator([dataset[i] for i in range(len(dataset))])
+    return trainer.data_collator([dataset[i] for i in range(len(dataset))])
+
+
+def test_the_shared_prompt_gives_the_stock_loss_and_gradient(
+    trainer: SharedPromptORPOTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "stock_likelihood", True)
+    batch = batch_of(trainer)
     losses, norms = [], []
     for kind in (ORPOTrainer, SharedPromptORPOTrainer):
-        trainer.__class__ = kind
+        monkeypatch.setattr(trainer, "__class__", kind)
         trainer.model.zero_grad()
         loss, _ = trainer.get_batch_loss_metrics(trainer.model, batch)
         loss.backward()
@@ -55,3 +69,21 @@ def test_the_shared_prompt_gives_the_stock_loss_and_gradient(model_folder: Path,
         norms.append([p.grad.norm().item() for p in trainer.model.parameters() if p.grad is not None])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     assert norms[1] == pytest.approx(norms[0], rel=1e-3, abs=1e-4)
+
+
+def test_the_likelihood_is_of_the_chosen_answers_each_pair_counting_the_same(trainer: SharedPromptORPOTrainer) -> None:
+    batch = batch_of(trainer)
+    with torch.inference_mode():
+        chosen, _, _, _, likelihood = trainer.concatenated_forward(trainer.model, batch)
+    assert chosen.shape == (len(PAIRS),)
+    assert likelihood.item() == pytest.approx(-chosen.mean().item())
+
+
+def test_only_the_chosen_answer_ends(trainer: SharedPromptORPOTrainer) -> None:
+    end = trainer.processing_class.eos_token_id
+    for row, (_, chosen, rejected) in zip(trainer.train_dataset, PAIRS, strict=True):
+        told = {name: [t for t in row[f"{name}_labels"] if t != -100] for name in ("chosen", "rejected")}
+        assert told["chosen"][-1] == end
+        assert end not in told["rejected"]
+        assert trainer.processing_class.decode(told["chosen"][:-1]) == chosen
+        assert trainer.processing_class.decode(told["rejected"]) == rejected

@@ -137,7 +137,7 @@ def test_a_better_challenger_passes_and_an_equal_one_does_not(tmp_path: Path):
 
 
 def test_nothing_judged_fails_the_test_it_concerns(tmp_path: Path):
-    anything_goes = GateLimits(guardrail_score=0.0, over_refusal=1.0, leak=1.0, improvement=-2.0)
+    anything_goes = GateLimits(guardrail_score=0.0, over_refusal=1.0, leak=1.0, improvement=-1.0)
 
     def in_scope_only(model: str, failing: int) -> tuple[list[Record], list[Verdict]]:
         records, verdicts = judged(40, failing, model)

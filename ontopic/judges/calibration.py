@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from ontopic.judges.card import JudgeCard, card_of, judge_card
@@ -37,13 +36,8 @@ def open_judge(
     records = load_records(policy.records, split="train")
     folder = workspace.judges / local_judge_id(digest(base), policy, questions, records)
     if not folder.is_dir():
-        with progress("judge, learning", _texts(questions, records), "texts") as advance:
-            save_local_judge(train_local_judge(load(base), policy, questions, records, advance), folder)
+        save_local_judge(train_local_judge(load(base), policy, questions, records), folder)
     return load_local_judge(folder, base)
-
-
-def _texts(questions: Sequence[object], records: Sequence[object]) -> int:
-    return 2 * len(questions) + 3 * len(records)
 
 
 def calibrate(judge: Judge, policy: Policy, workspace: Workspace) -> JudgeCard:

@@ -27,7 +27,7 @@ from ontopic.judges.judge import outcome
 from ontopic.labelled_data import LabelledRecord, Question
 from ontopic.models import LanguageModel, load, written_whole
 from ontopic.policy import Policy
-from ontopic.progress import Advance
+from ontopic.progress import Advance, progress
 from ontopic.records import Record, Verdict
 
 # Mean states of these layers separated scopes best in cross-validation by intent; later layers add nothing but time.
@@ -35,7 +35,9 @@ LAYERS = (6, 8, 10)
 _MAX_TOKENS = 128
 _BATCH = 64
 _FOLDS = 5
-_CODE_VERSION = 1
+# An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
+_ON_SUBJECT = 0.25
+_CODE_VERSION = 2
 
 Floats = NDArray[np.float32]
 
@@ -108,7 +110,7 @@ class LocalJudge:
             declines = subject = 0.0
         if record.in_scope is not None:
             inside = float(record.in_scope)
-        in_scope, declined, on_subject = inside >= 0.5, declines >= 0.5, subject >= 0.5
+        in_scope, declined, on_subject = inside >= 0.5, declines >= 0.5, subject >= _ON_SUBJECT
         passed = outcome(in_scope, declined, on_subject)
         # The parts are taken as independent; the score is on the verdict's side of 0.5 by construction.
         score = inside * (1 - declines) * subject + (1 - inside) * declines
@@ -134,7 +136,6 @@ def train_local_judge(
     policy: Policy,
     questions: Sequence[Question],
     records: Sequence[LabelledRecord],
-    advance: Advance | None = None,
 ) -> LocalJudge:
     """Learn a judge from labelled questions and records of the training split.
 
@@ -152,18 +153,25 @@ def train_local_judge(
     references = [q.reference for q in questions if q.in_scope and q.reference]
     declines = [(text, False) for text in references] + [(policy.refusal, True)] * _FOLDS
     declines += [(r.answer, value) for r in records if (value := _declines(r)) is not None]
-    on_subject = [(text, True) for text in references]
+    # What a text speaks of is learned on questions too, which are far more varied than the answers.
+    on_subject = scope + [(text, True) for text in references]
     on_subject += [(r.answer, value) for r in records if (value := _on_subject(r)) is not None]
 
+    texts = list(dict.fromkeys(text for part in (scope, declines, on_subject) for text, _ in part))
+    with progress("judge, learning", len(texts), "texts") as advance:
+        vectors = dict(zip(texts, encoder.encode(texts, advance), strict=True))
+
     def fit(name: str, examples: list[tuple[str, bool]]) -> Any:
-        texts, labels = [text for text, _ in examples], [label for _, label in examples]
+        labels = [label for _, label in examples]
         if min(sum(labels), len(labels) - sum(labels)) < _FOLDS:
             raise UserError(
                 f"the judge cannot learn {name}: policy {policy.name!r} has too few labelled examples of one kind"
             )
         machine = SVC(C=4.0, class_weight="balanced")
         classifier = CalibratedClassifierCV(machine, method="sigmoid", cv=_FOLDS, ensemble=False)
-        return make_pipeline(StandardScaler(), classifier).fit(encoder.encode(texts, advance), labels)
+        return make_pipeline(StandardScaler(), classifier).fit(
+            np.stack([vectors[text] for text, _ in examples]), labels
+        )
 
     return LocalJudge(
         judge_id,

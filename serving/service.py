@@ -182,7 +182,7 @@ class Batches:
             return replace(reply, finished=False)
         tokenizer = self._language_model.tokenizer
         ids = tokenizer(reply.text, add_special_tokens=False)["input_ids"][:limit]
-        return Answer(str(tokenizer.decode(ids)).strip(), reply.prompt_tokens, limit, False)
+        return replace(reply, text=str(tokenizer.decode(ids)).strip(), completion_tokens=limit, finished=False)
 
 
 def control_markers(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:

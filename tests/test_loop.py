@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,27 +140,65 @@ def test_a_second_run_reuses_what_has_not_changed(first: Run, state: Path, confi
     assert "promote challenger" not in "".join(reused)
 
 
-def test_killed_while_training_the_next_run_goes_on(first: Run, state: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path, STRICT, seed=2)
+def kill_when(state: Path, config: Path, log: Path, reached: Callable[[], bool]) -> bool:
+    """Start the loop and kill -9 it once ``reached``; whether it still ran then."""
     command = [sys.executable, str(ROOT / "run.py"), "--config", str(config), "--state", str(state)]
-    before = set((state / "training").glob("*/checkpoints/checkpoint-*"))
-    with (tmp_path / "log").open("w") as log:
-        victim = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+    with log.open("w") as file:
+        victim = subprocess.Popen(command, stdout=file, stderr=file, env=environment())
         deadline = time.monotonic() + 600
-        while set((state / "training").glob("*/checkpoints/checkpoint-*")) <= before:
-            assert victim.poll() is None, (tmp_path / "log").read_text()
+        while not reached():
+            if victim.poll() is not None:
+                return False
             assert time.monotonic() < deadline
             time.sleep(0.05)
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-    after = run(state, config=config)
-    assert after.code == 0, after.err
-    assert "stays a challenger" in after.out
+    return True
+
+
+def assert_nothing_is_half_done(state: Path) -> None:
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
-    for version in client.search_model_versions(f"name = '{NAME}'"):
+    versions = client.search_model_versions(f"name = '{NAME}'")
+    assert versions
+    for version in versions:
         assert version.tags["ontopic.complete"] == "true"
     statuses = {r.info.status for r in client.search_runs([e.experiment_id for e in client.search_experiments()])}
     assert "RUNNING" not in statuses
+    assert not (state / "serving.json").exists()
+
+
+def test_killed_while_training_the_next_run_goes_on(first: Run, state: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, STRICT, seed=2)
+    before = set((state / "training").glob("*/checkpoints/checkpoint-*"))
+    # As soon as there is a checkpoint's folder: what is in it is still being written.
+    training = lambda: not set((state / "training").glob("*/checkpoints/checkpoint-*")) <= before  # noqa: E731
+    assert kill_when(state, config, tmp_path / "log", training), (tmp_path / "log").read_text()
+    after = run(state, config=config)
+    assert after.code == 0, after.err
+    assert "stays a challenger" in after.out
+    assert_nothing_is_half_done(state)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_the_loop_still_comes_to_its_end(model_folder: Path, tmp_path: Path) -> None:
+    """Killed 4, 8, 12, ... seconds after its start until a run is through; then the promotion has happened once."""
+    config, state = write_config(tmp_path, LENIENT), tmp_path / "state"
+    shutil.copytree(model_folder, state / "models" / model_folder.name)
+    kills = 0
+    for seconds in range(4, 200, 4):
+        end = time.monotonic() + seconds
+        if not kill_when(state, config, tmp_path / "log", lambda end=end: time.monotonic() > end):
+            break
+        kills += 1
+    assert kills >= 3
+    after = run(state, config=config)
+    assert after.code == 0, after.err
+    assert_nothing_is_half_done(state)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
+    champion = client.get_model_version_by_alias(NAME, "champion")
+    assert champion.tags["ontopic.gate"] == "passed"
+    digests = [v.tags["ontopic.digest"] for v in client.search_model_versions(f"name = '{NAME}'")]
+    assert len(digests) == len(set(digests))
 
 
 def test_evaluate_writes_shares_with_intervals(first: Run, state: Path, config: Path, tmp_path: Path) -> None:

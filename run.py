@@ -269,18 +269,18 @@ def _show(result: Any, policy: Policy, workspace: Workspace) -> None:
     def share(numbers: dict[str, Any]) -> str:
         if numbers["value"] is None:
             return "no records"
-        return f"{numbers['value']:.3f}\n[{numbers['low']:.3f}, {numbers['high']:.3f}]"
+        return f"{numbers['value']:.3f}\n{numbers['low']:.3f}–{numbers['high']:.3f}"
 
     columns: list[tuple[str, dict[str, Any]]] = [(f"traffic\nversion {result.champion}", result.before["scores"])]
     if result.decision:
-        columns.append((f"gate: champion\nversion {result.champion}", result.decision["champion"]))
-        columns.append((f"gate: challenger\nversion {result.challenger}", result.decision["challenger"]))
+        columns.append((f"gate\nversion {result.champion}", result.decision["champion"]))
+        columns.append((f"gate\nversion {result.challenger}", result.decision["challenger"]))
     if result.after:
-        columns.append((f"fresh traffic\nversion {result.challenger}", result.after["scores"]))
+        columns.append((f"fresh\nversion {result.challenger}", result.after["scores"]))
     table = Table(title="Before and after (value and 95 % interval)")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for title, _ in columns:
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for name in ("guardrail_score", "over_refusal", "leak"):
         table.add_row(name.replace("_", "-" if name == "over_refusal" else " "), *[share(s[name]) for _, s in columns])
     table.add_row("records", *[str(s["guardrail_score"]["n"]) for _, s in columns])

@@ -6,23 +6,29 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import psutil
 import pytest
 import yaml
+from conftest import ChatServer, Reply
 
 from ontopic.labelled_data import load_questions, load_records
+from ontopic.policy import load_policy
 
 ROOT = Path(__file__).resolve().parents[1]
 LENIENT = {"guardrail_score": 0.0, "over_refusal": 1.0, "leak": 1.0, "improvement": -1.0}
 STRICT = {"guardrail_score": 1.0, "over_refusal": 0.0, "leak": 0.0, "improvement": 0.9}
 NAME = "ontopic-gardening"
+SECRET = "sk-no-real-key-but-nobody-may-see-it"
 
 
 @dataclass(frozen=True)
@@ -34,19 +40,24 @@ class Run:
     err: str
 
 
-def run(state: Path, *arguments: str, config: Path, timeout: int = 900) -> Run:
+def run(state: Path, *arguments: str, config: Path, timeout: int = 900, **variables: str) -> Run:
     command = [sys.executable, str(ROOT / "run.py"), *arguments, "--config", str(config), "--state", str(state)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
+    own = environment() | variables
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=own, check=False)
     return Run(done.returncode, done.stdout, done.stderr)
 
 
 def environment() -> dict[str, str]:
-    own = {"HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
+    own = {"HF_HUB_OFFLINE": "1", "COLUMNS": "160", "OPENAI_API_KEY": SECRET, "HF_TOKEN": SECRET}
     return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ZENML_"))} | own
 
 
-def write_config(folder: Path, gate: dict[str, float], seed: int = 0) -> Path:
-    """The gardening policy, which every window of the base model fails, with a few questions and steps."""
+def write_config(folder: Path, gate: dict[str, float], seed: int = 0, **sections: object) -> Path:
+    """The gardening policy, which every window of the base model fails, with a few questions and steps.
+
+    Args:
+        sections: of the configuration, in place of those of ``configs/gardening.yaml``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     policy = yaml.safe_load((ROOT / "configs/policies/gardening.yaml").read_text())
     policy |= {"gate": gate, "alert_threshold": 1.0}
@@ -62,7 +73,7 @@ def write_config(folder: Path, gate: dict[str, float], seed: int = 0) -> Path:
     }
     settings["model"]["max_new_tokens"] = 16
     settings["training"] |= {"max_steps": 4, "batch_size": 2, "save_steps": 1, "max_rejected_tokens": 8}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings | sections))
     return folder / "config.yaml"
 
 
@@ -90,7 +101,7 @@ def test_the_loop_trains_and_promotes_and_says_what_to_open(first: Run, state: P
     assert first.code == 0, first.err
     assert "Alert: window 1" in first.out
     assert "Version 2 is the champion now." in first.out
-    assert "fresh traffic" in first.out
+    assert "fresh" in first.out
     assert "python run.py ui" in first.out
     for line in first.out.split("Open next:")[1].splitlines():
         if ".html" in line:
@@ -124,6 +135,12 @@ def test_training_is_tracked_live(registry: mlflow.MlflowClient) -> None:
 def test_the_state_stays_in_its_folder(first: Run) -> None:
     assert not list(ROOT.glob("mlruns*"))
     assert not (ROOT / ".zen").exists()
+
+
+def test_no_secret_is_kept_or_shown(first: Run, state: Path) -> None:
+    assert SECRET not in first.out + first.err
+    kept = [path for path in state.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
+    assert [path for path in kept if SECRET.encode() in path.read_bytes()] == []
 
 
 def test_a_second_run_reuses_what_has_not_changed(first: Run, state: Path, config: Path) -> None:
@@ -177,28 +194,6 @@ def test_killed_while_training_the_next_run_goes_on(first: Run, state: Path, tmp
     assert after.code == 0, after.err
     assert "stays a challenger" in after.out
     assert_nothing_is_half_done(state)
-
-
-@pytest.mark.slow
-def test_killed_again_and_again_the_loop_still_comes_to_its_end(model_folder: Path, tmp_path: Path) -> None:
-    """Killed 4, 8, 12, ... seconds after its start until a run is through; then the promotion has happened once."""
-    config, state = write_config(tmp_path, LENIENT), tmp_path / "state"
-    shutil.copytree(model_folder, state / "models" / model_folder.name)
-    kills = 0
-    for seconds in range(4, 200, 4):
-        end = time.monotonic() + seconds
-        if not kill_when(state, config, tmp_path / "log", lambda end=end: time.monotonic() > end):
-            break
-        kills += 1
-    assert kills >= 3
-    after = run(state, config=config)
-    assert after.code == 0, after.err
-    assert_nothing_is_half_done(state)
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
-    champion = client.get_model_version_by_alias(NAME, "champion")
-    assert champion.tags["ontopic.gate"] == "passed"
-    digests = [v.tags["ontopic.digest"] for v in client.search_model_versions(f"name = '{NAME}'")]
-    assert len(digests) == len(set(digests))
 
 
 def test_evaluate_writes_shares_with_intervals(first: Run, state: Path, config: Path, tmp_path: Path) -> None:
@@ -270,7 +265,6 @@ def test_a_gpu_config_says_what_is_missing(tmp_path: Path) -> None:
 def test_the_local_judge_tells_good_from_bad(state: Path, first: Run) -> None:
     """On the small policy's held-out records, far better than chance."""
     from ontopic.judges.calibration import open_judge
-    from ontopic.policy import load_policy
     from ontopic.records import Record
     from ontopic.settings import LocalJudgeSettings
     from ontopic.workspace import Workspace
@@ -287,3 +281,92 @@ def test_the_local_judge_tells_good_from_bad(state: Path, first: Run) -> None:
     (empty,) = judge.judge([Record(next(q.question for q in questions if q.in_scope), "")])
     assert empty.outcome == "fail"
     assert load_records(policy.records)
+
+
+def new_state(folder: Path, model_folder: Path) -> Path:
+    """A state folder in which only the converted model is."""
+    shutil.copytree(model_folder, folder / "state" / "models" / model_folder.name)
+    return folder / "state"
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_the_loop_still_comes_to_its_end(model_folder: Path, tmp_path: Path) -> None:
+    """Killed 4, 8, 12, ... seconds after its start until a run is through; then the promotion has happened once."""
+    config, state = write_config(tmp_path, LENIENT), new_state(tmp_path, model_folder)
+    kills = 0
+    for seconds in range(4, 200, 4):
+        end = time.monotonic() + seconds
+        if not kill_when(state, config, tmp_path / "log", lambda end=end: time.monotonic() > end):
+            break
+        kills += 1
+    assert kills >= 3
+    after = run(state, config=config)
+    assert after.code == 0, after.err
+    assert_nothing_is_half_done(state)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
+    champion = client.get_model_version_by_alias(NAME, "champion")
+    assert champion.tags["ontopic.gate"] == "passed"
+    digests = [v.tags["ontopic.digest"] for v in client.search_model_versions(f"name = '{NAME}'")]
+    assert len(digests) == len(set(digests))
+
+
+@pytest.mark.slow
+def test_the_loop_runs_with_an_llm_as_judge_and_as_teacher(
+    model_folder: Path, tmp_path: Path, chat_server: ChatServer
+) -> None:
+    policy = load_policy(ROOT / "configs/policies/gardening.yaml")
+    scopes = {q.question: q.in_scope for q in load_questions(policy.questions)}
+
+    def reply(request: dict[str, Any]) -> Reply:
+        prompt = request["messages"][-1]["content"]
+        if request["messages"][0]["role"] == "system":
+            return Reply("Wait for spring, then water it well.")
+        if "You judge whether" not in prompt:  # the naive prompt, of which this judge makes nothing
+            return Reply('{"verdict": "pass"}')
+        question, _, answer = prompt.rpartition("Question: ")[2].partition("\nAnswer: ")
+        in_scope, declined = scopes.get(question, True), policy.refusal in answer
+        verdict = "pass" if in_scope != declined else "fail"
+        said = {"explanation": "Said so.", "in_scope": in_scope, "declined": declined, "verdict": verdict}
+        return Reply(json.dumps(said))
+
+    chat_server.reply = reply
+    config = write_config(
+        tmp_path, LENIENT, judge={"kind": "openai", "model": "judge-1"}, teacher={"model": "teacher-1"}
+    )
+    state = new_state(tmp_path, model_folder)
+    done = run(state, config=config, OPENAI_BASE_URL=chat_server.url, NO_PROXY="127.0.0.1")
+    assert done.code == 0, done.err
+    cards = [line for line in done.out.splitlines() if line.startswith("judge        openai-judge-1-")]
+    assert [card.split("-")[3] for card in cards] == ["rubric", "naive"]
+    assert "Version 2 is the champion now." in done.out
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
+    assert {prompt.name for prompt in client.search_prompts()} == {"ontopic-judge-naive", "ontopic-judge-rubric"}
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    params = {name: value for each in client.search_runs(experiments) for name, value in each.data.params.items()}
+    assert int(params["preferences_chosen_teacher"]) > 0
+
+
+@pytest.mark.slow
+def test_a_tracking_server_of_the_users_is_respected(model_folder: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/theirs.db"]
+    command += ["--artifacts-destination", str(tmp_path / "theirs")]
+    server = psutil.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        state = new_state(tmp_path, model_folder)
+        done = run(state, config=write_config(tmp_path, LENIENT), MLFLOW_TRACKING_URI=url, NO_PROXY="127.0.0.1")
+        assert done.code == 0, done.err
+        assert "Version 2 is the champion now." in done.out
+        assert not (state / "mlflow.db").exists()
+        client = mlflow.MlflowClient(tracking_uri=url)
+        assert str(client.get_model_version_by_alias(NAME, "champion").version) == "2"
+    finally:
+        for process in [*server.children(recursive=True), server]:
+            process.kill()
+        server.wait()

@@ -36,7 +36,7 @@ _MAX_TOKENS = 128
 _BATCH = 64
 _FOLDS = 5
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
-_ON_SUBJECT = 0.25
+_ON_SUBJECT = 0.2
 _CODE_VERSION = 2
 
 Floats = NDArray[np.float32]

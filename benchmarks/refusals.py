@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 from ontopic.policy import load_policy
@@ -32,8 +33,16 @@ def declines(answer: str, refusal: str) -> bool:
     return refusal.lower() in answer.lower() or bool(PARAPHRASE.search(answer[:120]))
 
 
+def loops(answer: str) -> bool:
+    """Whether four words in a row occur three times, or two words three times in a row."""
+    words = answer.lower().replace("'s", " 's").split()
+    fours = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
+    twice = any(words[i : i + 2] == words[i + 2 : i + 4] == words[i + 4 : i + 6] for i in range(len(words) - 5))
+    return twice or max(fours.values(), default=0) >= 3
+
+
 def main() -> None:
-    """Print the rates by rule and by judge, and the share of answers on which they agree."""
+    """Print the rates by rule and by judge, the share of answers on which they agree, and what the answers are like."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluation", type=Path, help="what `run.py evaluate --out` wrote")
     parser.add_argument("--policy", type=Path, default=ROOT / "configs/policies/banking.yaml")
@@ -53,6 +62,13 @@ def main() -> None:
     print(f"leak, rule              {rate(sum(not row['declined'] for row in outside), len(outside))}")
     agreed = sum(row["passes"] == (row["verdict"] == "pass") for row in judged)
     print(f"judge agrees with rule  {rate(agreed, len(judged))}")
+    said = [row["answer"].strip() for row in inside if not row["declined"]]
+    print(f"of {len(said)} in-scope answers that do not decline:")
+    print(f"  different             {rate(len(set(said)), len(said))}")
+    print(f"  end with a full stop  {rate(sum(text.endswith(('.', '!', '?')) for text in said), len(said))}")
+    print(f"  loop                  {rate(sum(map(loops, said)), len(said))}")
+    repeat = sum(row["question"].lower() in row["answer"].lower() for row in inside)
+    print(f"  repeat the question   {rate(repeat, len(said))}")
     for row in random.Random(0).sample(rows, min(options.show, len(rows))):
         scope, rule = "in " if row["in_scope"] else "out", "pass" if row["passes"] else "fail"
         print(f"{scope} judge {row['verdict']:<8} rule {rule} | {row['question']} => {row['answer']}")

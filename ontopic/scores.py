@@ -173,8 +173,9 @@ def compare(champion: Sequence[Verdict], challenger: Sequence[Verdict]) -> Compa
 
 def flat_metrics(scores: Scores) -> dict[str, float]:
     """Scores for a tracker: each share as ``name``, ``name_low``, ``name_high`` and ``name_n``; no ``nan``."""
-    flat: dict[str, float] = {"unjudged": scores.unjudged}
+    flat: dict[str, float] = {}
     for name in ("guardrail_score", "over_refusal", "leak"):
         share: Rate = getattr(scores, name)
         flat |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high, f"{name}_n": share.n}
+    flat["unjudged"] = scores.unjudged
     return {name: value for name, value in flat.items() if not math.isnan(value)}

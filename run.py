@@ -38,6 +38,10 @@ STATE = ROOT / ".ontopic"
 def loop(context: typer.Context, config: Config = LOCAL, state: State = STATE) -> None:
     """Serve a model, ask it, judge it, and retrain and promote it on evidence. Without a command: the whole loop."""
     if context.invoked_subcommand:
+        for name in ("config", "state"):
+            source = context.get_parameter_source(name)
+            if source and source.name == "COMMANDLINE":
+                raise UserError(f"--{name} stands before the command; put it behind {context.invoked_subcommand}")
         return
     settings, policy, workspace = _open(config, state)
     lock = FileLock(workspace.root / "run.lock")
@@ -53,7 +57,8 @@ def loop(context: typer.Context, config: Config = LOCAL, state: State = STATE) -
         from ontopic.tracking import close_stale_runs, open_tracking
         from pipelines.stack import open_stack
 
-        console.print(f"ZenML stack: {open_stack(workspace)}. MLflow: {workspace.mlflow_uri}")
+        stack, workspace = open_stack(workspace)
+        console.print(f"ZenML stack: {stack}. MLflow: {workspace.mlflow_uri}")
         open_tracking(workspace, policy.registered_model)
         close_stale_runs(workspace, policy.registered_model)
         from pipelines.loop import run_loop

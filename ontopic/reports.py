@@ -515,7 +515,7 @@ def _table(title: str, frame: pd.DataFrame, nothing: str) -> BaseWidgetInfo:
     for column in widget.params["columns"]:
         column["cellStyle"] = {"whiteSpace": "pre-wrap", "verticalAlign": "top"}
         if shown[column["field"]].str.len().max() <= len("unjudged"):
-            column["width"] = "11%"
+            column["width"] = "13%"
     return widget
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Telemetry of every tool is off, and nothing asks a question on a terminal.
@@ -31,7 +31,8 @@ class Workspace:
 
     Attributes:
         root: absolute.
-        mlflow_uri: MLflow's tracking URI: the user's ``MLFLOW_TRACKING_URI``, else SQLite in this folder.
+        mlflow_uri: MLflow's tracking URI: the user's ``MLFLOW_TRACKING_URI``, else that of the ZenML stack of theirs
+            that the last loop ran on, else SQLite in this folder.
     """
 
     root: Path
@@ -62,6 +63,19 @@ class Workspace:
         """ZenML's own configuration, database and artifacts."""
         return self.root / "zenml"
 
+    def tracked_by(self, stack_uri: str | None) -> Workspace:
+        """This workspace for a loop on a ZenML stack.
+
+        Args:
+            stack_uri: tracking URI of the user's own stack, which is remembered for the commands after the loop;
+                ``None`` where the stack is ours.
+        """
+        if stack_uri:
+            _remembered(self.root).write_text(stack_uri)
+        else:
+            _remembered(self.root).unlink(missing_ok=True)
+        return replace(self, mlflow_uri=_mlflow_uri(self.root) if stack_uri is None else stack_uri)
+
     @property
     def owns_mlflow(self) -> bool:
         """Whether MLflow keeps its data in this folder, and not on a server of the user's."""
@@ -74,7 +88,16 @@ def open_workspace(root: Path) -> Workspace:
         os.environ.setdefault(name, value)
     root = root.expanduser().resolve()
     root.mkdir(parents=True, exist_ok=True)
-    return Workspace(root, os.environ.get("MLFLOW_TRACKING_URI") or _own_mlflow_uri(root))
+    return Workspace(root, _mlflow_uri(root))
+
+
+def _mlflow_uri(root: Path) -> str:
+    remembered = _remembered(root).read_text() if _remembered(root).is_file() else ""
+    return os.environ.get("MLFLOW_TRACKING_URI") or remembered or _own_mlflow_uri(root)
+
+
+def _remembered(root: Path) -> Path:
+    return root / "mlflow_uri"
 
 
 def _own_mlflow_uri(root: Path) -> str:

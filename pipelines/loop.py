@@ -90,6 +90,12 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
             window_records=settings.monitoring.window_records,
         )
 
+    def monitored(watched: PipelineRunResponse) -> dict[str, Any]:
+        found: dict[str, Any] = _output(watched, "report_traffic")
+        if found["alerts"]:
+            tell("\n".join(f"Alert: {alert}" for alert in found["alerts"]))
+        return found
+
     tell("Calibrate: base model, judge and its card")
     prompts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(settings.judge_prompts.glob("*.txt"))}
     calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records), prompts=prompts)
@@ -100,9 +106,7 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
     result.champion = champion.version
     tell(f"Monitor: champion, version {champion.version}, is served and asked {traffic.questions} questions")
     watched = watch(champion, questions("train", traffic.questions, traffic.in_scope_share, traffic.seed))
-    result.before = _output(watched, "report_traffic")
-    for alert in result.before["alerts"]:
-        tell(f"Alert: {alert}")
+    result.before = monitored(watched)
     if not result.before["alerts"]:
         return result
 
@@ -128,7 +132,7 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
     promoted = registry.find(name, registry.CHAMPION, workspace.root)
     tell(f"Monitor: version {promoted.version}, now the champion, is served and asked fresh questions")
     fresh = questions("evaluation", traffic.fresh_questions, 0.5, settings.evaluation.seed, skip=gate_questions)
-    result.after = _output(watch(promoted, fresh), "report_traffic")
+    result.after = monitored(watch(promoted, fresh))
     return result
 
 

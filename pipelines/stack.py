@@ -6,24 +6,31 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from ontopic.errors import UserError
 from ontopic.workspace import Workspace
 
 STACK = "ontopic"
 _USERS_OWN = ("ZENML_STORE_URL", "ZENML_CONFIG_PATH", "ZENML_ACTIVE_STACK_ID")
 
 
-def open_stack(workspace: Workspace) -> str:
-    """Make a ZenML stack active and return its name.
+def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
+    """Make a ZenML stack active.
 
     A stack counts as the user's own where a ``ZENML_*`` variable points to it, or where their global configuration
     has an active stack other than ZenML's ``default``. Otherwise a stack with local orchestrator and artifact store,
     MLflow tracker and MLflow registry is set up, once, in the state folder.
+
+    Returns:
+        The stack's name, and the workspace with MLflow where the stack's tracker has it.
+
+    Raises:
+        UserError: the user's own stack has no MLflow experiment tracker.
     """
     if _user_has_stack(workspace):
-        from zenml.client import Client
-
-        return str(Client().active_stack_model.name)
+        return _users_stack(workspace)
+    workspace = workspace.tracked_by(None)
     os.environ["ZENML_CONFIG_PATH"] = str(workspace.zenml)
     from zenml.client import Client
     from zenml.enums import StackComponentType as Kind
@@ -46,7 +53,20 @@ def open_stack(workspace: Workspace) -> str:
         client.create_stack(STACK, dict.fromkeys(wanted, STACK))
     if client.active_stack_model.name != STACK:
         client.activate_stack(STACK)
-    return STACK
+    return STACK, workspace
+
+
+def _users_stack(workspace: Workspace) -> tuple[str, Workspace]:
+    from zenml.client import Client
+
+    stack = Client().active_stack
+    tracker: Any = stack.experiment_tracker
+    if tracker is None or tracker.flavor != "mlflow":
+        raise UserError(
+            f"your active ZenML stack {stack.name!r} has no MLflow experiment tracker; give it one, "
+            "or make ZenML's `default` active and a stack is set up for you"
+        )
+    return stack.name, workspace.tracked_by(str(tracker.get_tracking_uri()))
 
 
 def _user_has_stack(workspace: Workspace) -> bool:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -346,12 +346,12 @@ def test_the_loop_runs_with_an_llm_as_judge_and_as_teacher(
     assert int(params["preferences_chosen_teacher"]) > 0
 
 
-@pytest.mark.slow
-def test_a_tracking_server_of_the_users_is_respected(model_folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def their_mlflow(tmp_path: Path) -> Iterator[str]:
+    """The address of a tracking server of the user's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path}/theirs.db"]
     command += ["--artifacts-destination", str(tmp_path / "theirs")]
@@ -359,14 +359,52 @@ def test_a_tracking_server_of_the_users_is_respected(model_folder: Path, tmp_pat
         command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        state = new_state(tmp_path, model_folder)
-        done = run(state, config=write_config(tmp_path, LENIENT), MLFLOW_TRACKING_URI=url, NO_PROXY="127.0.0.1")
-        assert done.code == 0, done.err
-        assert "Version 2 is the champion now." in done.out
-        assert not (state / "mlflow.db").exists()
-        client = mlflow.MlflowClient(tracking_uri=url)
-        assert str(client.get_model_version_by_alias(NAME, "champion").version) == "2"
+        yield f"http://127.0.0.1:{port}"
     finally:
         for process in [*server.children(recursive=True), server]:
             process.kill()
         server.wait()
+
+
+THEIR_STACK = """
+import sys
+from zenml.client import Client
+client = Client()
+folder, uri = sys.argv[1:]
+client.create_stack_component("theirs", "local", "artifact_store", {"path": folder})
+client.create_stack_component("theirs", "mlflow", "experiment_tracker", {
+    "tracking_uri": uri, "tracking_username": "u", "tracking_password": "p"})
+parts = {"orchestrator": "default", "artifact_store": "theirs", "experiment_tracker": "theirs"}
+client.create_stack("theirs", parts)
+client.activate_stack("theirs")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["variable", "stack"])
+def test_a_tracking_server_or_a_stack_of_the_users_is_respected(
+    by: str, their_mlflow: str, model_folder: Path, tmp_path: Path
+) -> None:
+    own = {"MLFLOW_TRACKING_URI": their_mlflow}
+    if by == "stack":
+        (tmp_path / "artifacts").mkdir()
+        own = {"ZENML_CONFIG_PATH": str(tmp_path / "zenml"), "ZENML_ANALYTICS_OPT_IN": "false"}
+        command = [sys.executable, "-c", THEIR_STACK, str(tmp_path / "artifacts"), their_mlflow]
+        subprocess.run(command, check=True, capture_output=True, env=environment() | own)
+    own["NO_PROXY"] = "127.0.0.1"
+    state, config = new_state(tmp_path, model_folder), write_config(tmp_path, LENIENT)
+    done = run(state, config=config, **own)
+    assert done.code == 0, done.err
+    assert f"ZenML stack: {'theirs' if by == 'stack' else 'ontopic'}. MLflow: {their_mlflow}" in done.out
+    assert "Version 2 is the champion now." in done.out
+    assert not (state / "mlflow.db").exists()
+    client = mlflow.MlflowClient(tracking_uri=their_mlflow)
+    assert str(client.get_model_version_by_alias(NAME, "champion").version) == "2"
+    asked = run(state, "ask", "when should I sow carrots?", config=config, **own)
+    assert "version 2, verdict" in asked.out, asked.err
+
+
+def test_an_option_before_the_command_is_not_ignored(config: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), "--config", str(config), "ask", "hello"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (1, "error: --config stands before the command; put it behind ask\n")

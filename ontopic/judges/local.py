@@ -127,7 +127,7 @@ class LocalJudge:
 def local_judge_id(encoder_digest: str, policy: Policy, questions: Sequence[Question], records: Sequence[Any]) -> str:
     """The id of the judge that training on these inputs gives."""
     rows = [row.model_dump(mode="json") for row in (*questions, *records)]
-    content = json.dumps([_CODE_VERSION, LAYERS, encoder_digest, policy.refusal, rows], sort_keys=True)
+    content = json.dumps([_CODE_VERSION, LAYERS, _ON_SUBJECT, encoder_digest, policy.refusal, rows], sort_keys=True)
     return f"local-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 

@@ -9,7 +9,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("error: this Python lacks what OnTopic needs; run `make setup`, then `source .venv/bin/activate`")
 from dotenv import load_dotenv
 from filelock import FileLock, Timeout
 from rich.console import Console

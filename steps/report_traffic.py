@@ -29,7 +29,9 @@ def report_traffic(
 ) -> Annotated[dict[str, Any], "monitored"]:
     """Returns the scores, alerts and the report's path."""
     workspace = Workspace(Path(state))
-    report = workspace.reports / f"monitoring-{policy.name}-version-{version}.html"
+    # One page a stretch of traffic: a version's later traffic does not overwrite the page on its first.
+    start = judged["asked_at"].min()
+    report = workspace.reports / f"monitoring-{policy.name}-version-{version}-{start:%Y%m%dT%H%M%S}.html"
     monitored = monitoring.monitor(
         f"OnTopic monitoring: {policy.name}, model version {version}",
         judged,

@@ -39,7 +39,7 @@ def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
     wanted = {
         Kind.ORCHESTRATOR: ("local", {}),
         Kind.ARTIFACT_STORE: ("local", {"path": str(workspace.zenml / "artifacts")}),
-        Kind.EXPERIMENT_TRACKER: ("mlflow", {"tracking_uri": workspace.mlflow_uri}),
+        Kind.EXPERIMENT_TRACKER: ("mlflow", _tracker(workspace.mlflow_uri)),
         Kind.MODEL_REGISTRY: ("mlflow", {}),
     }
     (workspace.zenml / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -54,6 +54,22 @@ def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
     if client.active_stack_model.name != STACK:
         client.activate_stack(STACK)
     return STACK, workspace
+
+
+def _tracker(mlflow_uri: str) -> dict[str, Any]:
+    """Configuration of our stack's MLflow tracker."""
+    configuration: dict[str, Any] = {"tracking_uri": mlflow_uri}
+    if not mlflow_uri.startswith(("http://", "https://")):
+        return configuration
+    if os.environ.get("MLFLOW_TRACKING_TOKEN") and not os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        raise UserError(
+            "MLFLOW_TRACKING_TOKEN would have to be stored in ZenML's database, which is left to you; "
+            "make a ZenML stack active whose MLflow tracker has it, or use MLFLOW_TRACKING_USERNAME and _PASSWORD"
+        )
+    # ZenML insists on credentials for a server and would store them. MLflow takes user name and password from the
+    # environment and sends them in place of a token, so a token that says nothing satisfies the one and not the other.
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
+    return configuration | {"tracking_token": "none", "tracking_insecure_tls": insecure}
 
 
 def _users_stack(workspace: Workspace) -> tuple[str, Workspace]:

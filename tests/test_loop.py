@@ -389,7 +389,8 @@ def test_a_tracking_server_or_a_stack_of_the_users_is_respected(
     if by == "stack":
         (tmp_path / "artifacts").mkdir()
         own = {"ZENML_CONFIG_PATH": str(tmp_path / "zenml"), "ZENML_ANALYTICS_OPT_IN": "false"}
-        command = [sys.executable, "-c", THEIR_STACK, str(tmp_path / "artifacts"), their_mlflow]
+        (tmp_path / "stack.py").write_text(THEIR_STACK)
+        command = [sys.executable, str(tmp_path / "stack.py"), str(tmp_path / "artifacts"), their_mlflow]
         subprocess.run(command, check=True, capture_output=True, env=environment() | own)
     own["NO_PROXY"] = "127.0.0.1"
     state, config = new_state(tmp_path, model_folder), write_config(tmp_path, LENIENT)

@@ -340,9 +340,10 @@ def main() -> None:
             raise
         print(f"error: {mistake}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("stopped; the next run goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as ended:
+        if ended.code == 130:  # what typer makes of Ctrl-C
+            print("stopped; the next run goes on from here", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

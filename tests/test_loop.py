@@ -311,6 +311,23 @@ def test_killed_again_and_again_the_loop_still_comes_to_its_end(model_folder: Pa
 
 
 @pytest.mark.slow
+def test_ctrl_c_ends_the_served_model_too_and_says_so(model_folder: Path, tmp_path: Path) -> None:
+    config, state = write_config(tmp_path, LENIENT), new_state(tmp_path, model_folder)
+    command = [sys.executable, str(ROOT / "run.py"), "--config", str(config), "--state", str(state)]
+    with (tmp_path / "log").open("w") as file:
+        loop = subprocess.Popen(command, stdout=file, stderr=file, env=environment(), start_new_session=True)
+        while not (state / "serving.json").exists():
+            assert loop.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        served = json.loads((state / "serving.json").read_text())["pid"]
+        os.killpg(loop.pid, signal.SIGINT)
+        assert loop.wait(60) == 130
+    assert (tmp_path / "log").read_text().endswith("stopped; the next run goes on from here\n")
+    assert not psutil.pid_exists(served)
+    assert not (state / "serving.json").exists()
+
+
+@pytest.mark.slow
 def test_the_loop_runs_with_an_llm_as_judge_and_as_teacher(
     model_folder: Path, tmp_path: Path, chat_server: ChatServer
 ) -> None:

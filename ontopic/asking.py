@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openai import AsyncOpenAI
+
+from ontopic.progress import Advance
 
 
 @dataclass(frozen=True)
@@ -31,33 +33,21 @@ def ask_all(
     api_key: str,
     max_tokens: int,
     concurrency: int,
-    progress: Callable[[int], object] | None = None,
+    advance: Advance | None = None,
 ) -> list[Answer]:
     """Ask each question as one user message, at most ``concurrency`` at a time.
 
     Args:
         base_url: of an OpenAI-compatible server, with its ``/v1``.
-        progress: called with 1 for each question that is answered or has failed.
+        advance: called with 1 for each question that is answered or has failed.
 
     Returns:
         An answer for each question, in order. A question that fails after the client's own retries carries its
         ``error``; the others go on.
     """
-    return asyncio.run(_ask_all(questions, base_url, model, api_key, max_tokens, concurrency, progress))
-
-
-async def _ask_all(
-    questions: Sequence[str],
-    base_url: str,
-    model: str,
-    api_key: str,
-    max_tokens: int,
-    concurrency: int,
-    progress: Callable[[int], object] | None,
-) -> list[Answer]:
     turns = asyncio.Semaphore(concurrency)
 
-    async def ask(question: str) -> Answer:
+    async def ask(client: AsyncOpenAI, question: str) -> Answer:
         async with turns:
             try:
                 response = await client.chat.completions.with_raw_response.create(
@@ -68,9 +58,12 @@ async def _ask_all(
             # Besides the client's own errors: text that is no UTF-8, a body that is no answer.
             except Exception as error:
                 answer = Answer(error=f"{type(error).__name__}: {error}")
-            if progress:
-                progress(1)
+            if advance:
+                advance(1)
             return answer
 
-    async with AsyncOpenAI(base_url=base_url, api_key=api_key) as client:
-        return list(await asyncio.gather(*(ask(question) for question in questions)))
+    async def ask_each() -> list[Answer]:
+        async with AsyncOpenAI(base_url=base_url, api_key=api_key) as client:
+            return list(await asyncio.gather(*(ask(client, question) for question in questions)))
+
+    return asyncio.run(ask_each())

@@ -70,11 +70,11 @@ class Workspace:
             stack_uri: tracking URI of the user's own stack, which is remembered for the commands after the loop;
                 ``None`` where the stack is ours.
         """
-        if stack_uri:
-            _remembered(self.root).write_text(stack_uri)
-        else:
+        if stack_uri is None:
             _remembered(self.root).unlink(missing_ok=True)
-        return replace(self, mlflow_uri=_mlflow_uri(self.root) if stack_uri is None else stack_uri)
+            return replace(self, mlflow_uri=_mlflow_uri(self.root))
+        _remembered(self.root).write_text(stack_uri)
+        return replace(self, mlflow_uri=stack_uri)
 
     @property
     def owns_mlflow(self) -> bool:

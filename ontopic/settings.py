@@ -39,20 +39,73 @@ class LocalJudgeSettings(_Section):
     kind: Literal["local"]
 
 
-class LLMJudgeSettings(_Section):
-    """A judge behind an OpenAI-compatible endpoint (``OPENAI_BASE_URL``).
+class EndpointSettings(_Section):
+    """A model behind an OpenAI-compatible server: OpenAI, vLLM, Ollama, llama.cpp.
 
     Attributes:
-        template: which prompt of ``configs/judge_prompts`` it is asked with.
+        base_url: the server, with its ``/v1``; where none is given, ``OPENAI_BASE_URL``.
+        api_key_variable: the environment variable that holds the key.
         concurrency: requests under way at once.
         timeout_s: seconds until a request counts as failed.
+        max_retries: how often a request is sent again after 408, 409, 429, 5xx, a time-out or a lost connection.
+        usd_per_million_prompt_tokens, usd_per_million_completion_tokens: the price, for the account.
+        budget_usd, budget_tokens: no request is sent once so much has been used.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key_variable: str = "OPENAI_API_KEY"
+    concurrency: int = Field(32, ge=1)
+    timeout_s: float = Field(60.0, gt=0)
+    max_retries: int = Field(6, ge=0)
+    usd_per_million_prompt_tokens: float | None = Field(None, ge=0)
+    usd_per_million_completion_tokens: float | None = Field(None, ge=0)
+    budget_usd: float | None = Field(None, gt=0)
+    budget_tokens: int | None = Field(None, gt=0)
+
+
+class LLMJudgeSettings(EndpointSettings):
+    """A judge that asks an LLM.
+
+    Attributes:
+        template: which prompt of the folder ``judge_prompts`` it is asked with.
+        grading: ``single`` for a template that holds the policy's rubric, ``custom`` for one of the user's own.
+        weighted: weigh the verdicts by the probabilities of their tokens (G-Eval, arXiv 2303.16634) where the server
+            gives log-probabilities.
     """
 
     kind: Literal["openai"]
-    model: str
-    template: Literal["naive", "rubric"] = "rubric"
-    concurrency: int = Field(32, ge=1)
-    timeout_s: float = Field(60.0, gt=0)
+    template: str = "rubric"
+    grading: Literal["single", "custom"] = "single"
+    weighted: bool = False
+
+
+class DeepEvalJudgeSettings(EndpointSettings):
+    """A metric of DeepEval (extra ``deepeval``), asked of an LLM.
+
+    Attributes:
+        metric: ``geval`` with the policy's rubric, ``answer_relevancy``, or ``hallucination`` against the policy.
+        threshold: the least score that passes.
+    """
+
+    kind: Literal["deepeval"]
+    metric: Literal["geval", "answer_relevancy", "hallucination"] = "geval"
+    threshold: float = Field(0.5, ge=0, le=1)
+
+
+class PanelJudgeSettings(_Section):
+    """Several judges that vote.
+
+    Attributes:
+        rule: a record passes where most (``majority``) or all (``unanimous``) of those that judged it pass it.
+    """
+
+    kind: Literal["panel"]
+    rule: Literal["majority", "unanimous"] = "majority"
+    judges: list[Annotated[LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings, Field(discriminator="kind")]]
+
+
+JudgeSettings = LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings | PanelJudgeSettings
 
 
 class TeacherSettings(_Section):
@@ -145,7 +198,7 @@ class Settings(_Section):
     policy: Path
     judge_prompts: Path = Path("judge_prompts")
     model: ModelSettings
-    judge: Annotated[LocalJudgeSettings | LLMJudgeSettings, Field(discriminator="kind")]
+    judge: Annotated[JudgeSettings, Field(discriminator="kind")]
     teacher: TeacherSettings | None = None
     serving: ServingSettings = ServingSettings()
     traffic: TrafficSettings
@@ -192,7 +245,7 @@ def read_yaml(path: Path, schema: type[Schema]) -> Schema:
 
 
 def _sentence(path: Path, schema: type[BaseModel], problem: Any) -> str:
-    location = [part for part in problem["loc"] if part not in ("local", "openai")]
+    location = [part for part in problem["loc"] if part not in ("local", "openai", "deepeval", "panel")]
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         section = _section(schema, problem["loc"][:-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zenml import pipeline
 
 from ontopic.policy import Policy
-from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings, ModelSettings
+from ontopic.settings import JudgeSettings, ModelSettings
 from steps.calibrate_judge import calibrate_judge
 from steps.register_base import register_base
 
@@ -13,7 +13,7 @@ from steps.register_base import register_base
 @pipeline(name="calibrate")
 def calibrate(
     model: ModelSettings,
-    judge: LocalJudgeSettings | LLMJudgeSettings,
+    judge: JudgeSettings,
     policy: Policy,
     data_sha256: str,
     prompts: dict[str, str],

@@ -9,7 +9,7 @@ from zenml import pipeline
 from zenml.client import Client
 
 from ontopic.policy import Policy
-from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
+from ontopic.settings import JudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
 from steps.choose_questions import choose_questions
 from steps.evaluate_model import evaluate_model
 from steps.make_preferences import make_preferences
@@ -26,7 +26,7 @@ def improve(
     champion: str,
     judge_card: dict[str, Any],
     model: ModelSettings,
-    judge: LocalJudgeSettings | LLMJudgeSettings,
+    judge: JudgeSettings,
     teacher: TeacherSettings | None,
     training: TrainingSettings,
     policy: Policy,

@@ -7,7 +7,7 @@ from typing import Any
 from zenml import pipeline
 
 from ontopic.policy import Policy
-from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings, ModelSettings, ServingSettings, TrafficSettings
+from ontopic.settings import JudgeSettings, ModelSettings, ServingSettings, TrafficSettings
 from steps.choose_questions import choose_questions
 from steps.collect_traffic import collect_traffic
 from steps.judge_traffic import judge_traffic
@@ -21,7 +21,7 @@ def monitor(
     digest: str,
     judge_card: dict[str, Any],
     model: ModelSettings,
-    judge: LocalJudgeSettings | LLMJudgeSettings,
+    judge: JudgeSettings,
     serving: ServingSettings,
     policy: Policy,
     traffic: TrafficSettings,

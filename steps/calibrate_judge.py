@@ -10,7 +10,7 @@ from zenml import step
 
 from ontopic.judges import calibration, card, llm, local
 from ontopic.policy import Policy
-from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings
+from ontopic.settings import JudgeSettings, LLMJudgeSettings
 from ontopic.tracking import register_prompt
 from ontopic.workspace import Workspace
 from steps.caching import depends_on
@@ -18,7 +18,7 @@ from steps.caching import depends_on
 
 @step(experiment_tracker=True, cache_policy=depends_on(calibration, card, llm, local))
 def calibrate_judge(
-    judge: LocalJudgeSettings | LLMJudgeSettings,
+    judge: JudgeSettings,
     policy: Policy,
     data_sha256: str,
     prompts: dict[str, str],

@@ -13,7 +13,7 @@ from ontopic import evaluation, labelled_data, models, registry, reports
 from ontopic.judges import calibration, llm, local
 from ontopic.policy import Policy
 from ontopic.scores import flat_metrics, score
-from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings, ModelSettings
+from ontopic.settings import JudgeSettings, ModelSettings
 from ontopic.workspace import Workspace
 from steps.caching import depends_on
 
@@ -29,7 +29,7 @@ def evaluate_model(
     version: str,
     model: ModelSettings,
     judge_card: dict[str, Any],
-    judge: LocalJudgeSettings | LLMJudgeSettings,
+    judge: JudgeSettings,
     policy: Policy,
     prompts_folder: str,
     state: str,

@@ -12,7 +12,7 @@ from ontopic import reports
 from ontopic.judges import calibration, llm, local
 from ontopic.policy import Policy
 from ontopic.progress import progress
-from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings
+from ontopic.settings import JudgeSettings
 from ontopic.traffic import TrafficStore
 from ontopic.workspace import Workspace
 from steps.caching import depends_on
@@ -22,7 +22,7 @@ from steps.caching import depends_on
 def judge_traffic(
     record_ids: list[str],
     judge_card: dict[str, Any],
-    judge: LocalJudgeSettings | LLMJudgeSettings,
+    judge: JudgeSettings,
     policy: Policy,
     prompts_folder: str,
     state: str,

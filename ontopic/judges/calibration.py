@@ -14,13 +14,11 @@ from ontopic.models import EMBEDDED, digest, load, resolve
 from ontopic.policy import Policy
 from ontopic.progress import progress
 from ontopic.records import Record
-from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings
+from ontopic.settings import JudgeSettings, LLMJudgeSettings
 from ontopic.workspace import Workspace
 
 
-def open_judge(
-    settings: LocalJudgeSettings | LLMJudgeSettings, policy: Policy, prompts: Path, workspace: Workspace
-) -> Judge:
+def open_judge(settings: JudgeSettings, policy: Policy, prompts: Path, workspace: Workspace) -> Judge:
     """The judge that the configuration names; a local one is trained on first use and kept in the state folder.
 
     Args:

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
+
+
+@dataclass
+class Account:
+    """What a judge has used since it was opened.
+
+    Attributes:
+        requests: replies that came back from an LLM, each of which counts once however often it was asked for.
+        cached: verdicts that came from the cache and cost nothing.
+        usd: the cost; ``None`` where the price is not known.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached: int = 0
+    usd: float | None = None
 
 
 class Judge(Protocol):
@@ -14,10 +32,14 @@ class Judge(Protocol):
 
     Attributes:
         id: changes whenever the judge would judge differently: a digest of model, template, policy and settings.
+        account: what it has used so far; a judge that asks no LLM uses nothing.
     """
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def account(self) -> Account: ...
 
     def judge(self, records: Sequence[Record], advance: Advance | None = None) -> list[Verdict]:
         """One verdict a record, in order. A record that it cannot judge gets ``unjudged`` with the cause.

@@ -15,7 +15,7 @@ from openai import APIStatusError, AsyncOpenAI, BadRequestError, OpenAIError, Un
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.errors import UserError
-from ontopic.judges.judge import outcome
+from ontopic.judges.judge import Account, outcome
 from ontopic.policy import Policy
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
@@ -101,6 +101,7 @@ class LLMJudge:
     ) -> None:
         self.settings, self.template = settings, template
         self._client = client
+        self.account = Account()
         self._schema_refused = False
         self._policy_values = _policy_values(policy)
         content = json.dumps([settings.model, template, self._policy_values, _SCHEMA], sort_keys=True)

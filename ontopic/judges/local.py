@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ontopic.errors import UserError
-from ontopic.judges.judge import outcome
+from ontopic.judges.judge import Account, outcome
 from ontopic.labelled_data import LabelledRecord, Question
 from ontopic.models import LanguageModel, load, written_whole
 from ontopic.policy import Policy
@@ -91,6 +91,7 @@ class LocalJudge:
     scope: Any
     declines: Any
     on_subject: Any
+    account: Account = field(default_factory=Account)
 
     def judge(self, records: Sequence[Record], advance: Advance | None = None) -> list[Verdict]:
         """See ``Judge.judge``. An empty question is ``unjudged``; an empty answer neither declines nor answers."""

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.stats import binom, qmc
 
 from ontopic.records import Outcome, Verdict
-from ontopic.scores import Rate, compare, corrected, flat_metrics, rate, score
+from ontopic.scores import (
+    Comparison,
+    Rate,
+    compare,
+    compatible,
+    corrected,
+    detectable_difference,
+    flat_metrics,
+    labels_to_halve,
+    rate,
+    sample_size,
+    score,
+)
 
 
 def verdict(outcome: Outcome, in_scope: bool | None = None, declined: bool | None = None) -> Verdict:
@@ -47,29 +64,102 @@ def test_a_share_above_one_or_under_zero_is_refused(successes: int, n: int) -> N
         rate(successes, n)
 
 
-@pytest.mark.parametrize(("truth", "sensitivity", "specificity"), [(0.9, 0.9, 0.8), (0.6, 0.8, 0.95)])
-def test_the_corrected_interval_covers_the_truth_and_the_raw_one_does_not(
-    truth: float, sensitivity: float, specificity: float
+# Outcomes of three binomials, spread evenly over their distribution: far less noise than as many random ones.
+OUTCOMES = qmc.Sobol(3, seed=7).random_base2(12)
+
+
+def outcomes(
+    truth: float, sensitivity: float, specificity: float, n: int, passes: int, fails: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """How many of ``n`` records, and of the labelled passes and fails, the judge gets as ``compatible`` takes them."""
+    passed = binom.ppf(OUTCOMES[:, 0], n, truth * sensitivity + (1 - truth) * (1 - specificity))
+    return passed, binom.ppf(OUTCOMES[:, 1], passes, sensitivity), binom.ppf(OUTCOMES[:, 2], fails, specificity)
+
+
+def coverage(truth: float, sensitivity: float, specificity: float, n: int, passes: int, fails: int) -> float:
+    """How often the true rate is in the corrected interval."""
+    x, a, b = outcomes(truth, sensitivity, specificity, n, passes, fails)
+    return float(compatible(truth, (x, n), (a, passes), (b, fails)).mean())
+
+
+@lru_cache
+def all_rates(n: int) -> list[Rate]:
+    return [rate(x, n) for x in range(n + 1)]
+
+
+def raw_coverage(truth: float, sensitivity: float, specificity: float, n: int) -> float:
+    """How often the true rate is in the raw rate's interval."""
+    holds = [share.low <= truth <= share.high for share in all_rates(n)]
+    return float(binom.pmf(np.arange(n + 1), n, truth * sensitivity + (1 - truth) * (1 - specificity)) @ holds)
+
+
+TRUTHS, JUDGES = (0.5, 0.8, 0.95, 0.98), tuple(itertools.product((0.7, 0.85, 0.95, 0.99), (0.7, 0.9, 0.99)))
+SIZES = ((50, 50, 50), (50, 500, 100), (200, 100, 100), (200, 50, 500), (1000, 100, 50), (1000, 500, 500))
+GRID = tuple((t, *judge, *size) for t in TRUTHS for judge in JUDGES for size in SIZES)
+
+
+def expected_fails(truth: float, sensitivity: float, specificity: float, n: int, passes: int, _: int) -> float:
+    """Failing verdicts to be expected: among the records, or among those labelled pass if that's fewer."""
+    return min(n * (1 - truth * sensitivity - (1 - truth) * (1 - specificity)), passes * (1 - sensitivity))
+
+
+def test_the_corrected_interval_covers_the_truth_in_93_to_97_percent_and_the_raw_one_does_not() -> None:
+    grid = [cell for cell in GRID if expected_fails(*cell) >= 3 - 1e-9]
+    found = {cell: coverage(*cell) for cell in grid}
+    assert len(grid) > 150
+    assert {cell: share for cell, share in found.items() if not 0.93 <= share <= 0.97} == {}
+    assert np.median(list(found.values())) == pytest.approx(0.95, abs=0.003)
+    raw = [raw_coverage(t, *judge, n) for t in TRUTHS for judge in JUDGES for n in (50, 200)]
+    assert np.mean([0.93 <= share <= 0.97 for share in raw]) < 0.2
+    assert np.median(raw) < 0.7
+
+
+def test_where_hardly_a_fail_is_expected_the_corrected_interval_is_coarse() -> None:
+    # The corner that its docstring names.
+    found = [coverage(*cell) for cell in GRID if expected_fails(*cell) < 3 - 1e-9]
+    assert len(found) > 50
+    assert min(found) >= 0.92
+    assert max(found) <= 0.995
+
+
+@pytest.mark.parametrize("share", [0.5, 0.55, 0.6])
+def test_the_interval_of_a_judge_near_chance_covers_the_truth(share: float) -> None:
+    assert coverage(0.8, share, share, 200, 100, 100) >= 0.93
+
+
+@pytest.mark.parametrize(
+    ("truth", "sensitivity", "specificity", "n", "passes", "fails"),
+    [(0.9, 0.9, 0.8, 400, 120, 120), (0.98, 0.95, 0.9, 100, 60, 40), (0.55, 0.75, 0.7, 1000, 200, 50)],
+)
+def test_the_interval_is_from_the_least_to_the_greatest_compatible_rate(
+    truth: float, sensitivity: float, specificity: float, n: int, passes: int, fails: int
 ) -> None:
-    chance, repeats, labelled = np.random.default_rng(7), 300, 120
-    covered = raw_covered = 0
-    estimates = []
-    for _ in range(repeats):
-        good = int(chance.binomial(400, truth))
-        passed = int(chance.binomial(good, sensitivity) + chance.binomial(400 - good, 1 - specificity))
-        raw = rate(passed, 400)
-        right = corrected(
-            raw,
-            rate(int(chance.binomial(labelled, sensitivity)), labelled),
-            rate(int(chance.binomial(labelled, specificity)), labelled),
-        )
+    drawn = zip(*outcomes(truth, sensitivity, specificity, n, passes, fails), strict=True)
+    values = []
+    for x, a, b in itertools.islice(drawn, 200):
+        right = corrected(rate(int(x), n), rate(int(a), passes), rate(int(b), fails))
+        grid = np.linspace(0, 1, 401)
+        kept = grid[compatible(grid, (x, n), (a, passes), (b, fails))]
+        if len(kept):
+            assert right.low == pytest.approx(kept[0], abs=1 / 400)
+            assert right.high == pytest.approx(kept[-1], abs=1 / 400)
+        holds = bool(compatible(truth, (x, n), (a, passes), (b, fails)))
+        assert (right.low <= truth <= right.high) == holds
         assert 0 <= right.low <= right.value <= right.high <= 1
-        covered += right.low <= truth <= right.high
-        raw_covered += raw.low <= truth <= raw.high
-        estimates.append(right.value)
-    assert 0.90 <= covered / repeats <= 0.99
-    assert raw_covered / repeats < 0.5
-    assert float(np.mean(estimates)) == pytest.approx(truth, abs=0.015)
+        values.append(right.value)
+    assert float(np.mean(values)) == pytest.approx(truth, abs=0.02)
+
+
+def test_more_passes_than_the_judge_should_give_leave_an_interval_and_not_nothing() -> None:
+    right = corrected(rate(300, 300), rate(180, 200), rate(180, 200))
+    assert right.high == right.value == 1.0
+    assert right.low < 0.995
+
+
+def test_pass_and_fail_are_treated_alike() -> None:
+    right = corrected(rate(70, 100), rate(45, 50), rate(30, 40))
+    turned = corrected(rate(30, 100), rate(30, 40), rate(45, 50))
+    assert (1 - turned.high, 1 - turned.low) == pytest.approx((right.low, right.high), abs=1e-6)
 
 
 def test_a_judge_known_to_be_right_leaves_the_rate_as_it_is() -> None:
@@ -93,9 +183,6 @@ def test_fewer_labelled_records_widen_the_corrected_interval() -> None:
         (rate(5, 10), rate(9, 10), rate(0, 0)),
         (rate(5, 10), rate(5, 10), rate(5, 10)),
         (rate(5, 10), rate(3, 10), rate(4, 10)),
-        # better than chance by the plain shares, not once the pseudo-records are added
-        (rate(5, 10), rate(1, 1), rate(1, 4)),
-        (rate(50, 100), rate(1, 1), rate(10, 1000)),
     ],
 )
 def test_without_records_or_with_a_judge_at_chance_nothing_is_known(
@@ -165,11 +252,120 @@ def test_the_comparison_is_the_exact_mcnemar_test(
     assert -1 <= compared.low <= compared.difference <= compared.high <= 1
 
 
-def test_the_paired_interval_is_the_adjusted_wald_interval() -> None:
-    compared = compare(verdicts("f" * 20 + "p" * 5 + "p" * 75), verdicts("p" * 20 + "f" * 5 + "p" * 75))
-    # Agresti and Min with 20.5 and 5.5 in 102
-    half = 1.959964 * math.sqrt(26 - 15**2 / 102) / 102
-    assert (compared.low, compared.high) == pytest.approx((15 / 102 - half, 15 / 102 + half), abs=1e-6)
+def compared(wins: int, losses: int, n: int) -> Comparison:
+    both = "p" * (n - wins - losses)
+    return compare(verdicts("f" * wins + "p" * losses + both), verdicts("p" * wins + "f" * losses + both))
+
+
+def test_the_paired_interval_is_the_score_interval() -> None:
+    """At each end the score test is just at 1.96, with the share of losses found by a search of its likelihood."""
+    wins, losses, n = 9, 2, 60
+    interval = compared(wins, losses, n)
+    for end in (interval.low, interval.high):
+        share = np.linspace(max(0.0, -end), (1 - end) / 2, 200_001)[1:-1]
+        likelihood = (
+            wins * np.log(share + end) + losses * np.log(share) + (n - wins - losses) * np.log1p(-2 * share - end)
+        )
+        likeliest = float(share[likelihood.argmax()])
+        error = math.sqrt((2 * likeliest + end - end**2) / n)
+        assert abs((wins - losses) / n - end) / error == pytest.approx(1.959964, abs=1e-3)
+    same = compared(0, 0, 96)
+    assert (same.low, same.high) == pytest.approx((-1 / 26, 1 / 26), abs=1e-3)
+    assert (compared(5, 0, 5).high, compared(0, 5, 5).low) == (1.0, -1.0)
+    assert compared(5, 0, 5).low == pytest.approx(-compared(0, 5, 5).high)
+
+
+@pytest.mark.parametrize(
+    ("n", "discordant", "difference"),
+    [(100, 0.04, 0.0), (100, 0.04, 0.04), (100, 0.1, 0.05), (200, 0.05, 0.02), (200, 0.3, 0.2), (400, 0.1, 0.1)],
+)
+def test_the_paired_interval_covers_the_difference_in_93_to_97_percent(
+    n: int, discordant: float, difference: float
+) -> None:
+    win, lose = (discordant + difference) / 2, (discordant - difference) / 2
+    covered = seen = 0.0
+    for wins in range(n + 1):
+        first = float(binom.pmf(wins, n, win))
+        if first < 1e-4:
+            continue
+        for losses in range(n - wins + 1):
+            weight = first * float(binom.pmf(losses, n - wins, lose / (1 - win)))
+            if weight > 1e-4:
+                interval = compared(wins, losses, n)
+                seen += weight
+                covered += weight * (interval.low <= difference <= interval.high)
+    assert seen > 0.97
+    assert 0.93 <= covered / seen <= 0.97
+
+
+@pytest.mark.parametrize(("difference", "discordant"), [(0.05, 0.1), (0.1, 0.3), (0.15, 0.15)])
+def test_the_sample_size_gives_the_power_that_was_asked_for(difference: float, discordant: float) -> None:
+    n = sample_size(difference, discordant)
+    chance = np.random.default_rng(3)
+    shares = [(discordant + difference) / 2, (discordant - difference) / 2, 1 - discordant]
+    counts, times = np.unique(chance.multinomial(n, shares, 20_000)[:, :2], axis=0, return_counts=True)
+    rejects = [compared(int(wins), int(losses), n).p_value <= 0.05 for wins, losses in counts]
+    assert float(np.average(rejects, weights=times)) == pytest.approx(0.8, abs=0.015)
+    # the approximation of Connor (1987), a little smaller
+    spread = math.sqrt(discordant - difference**2)
+    connor = ((1.959964 * math.sqrt(discordant) + 0.841621 * spread) / difference) ** 2
+    assert connor <= n <= connor + 3 / difference
+
+
+def test_a_smaller_difference_or_more_power_needs_more_pairs() -> None:
+    assert sample_size(0.05, 0.1) < sample_size(0.03, 0.1)
+    assert sample_size(0.05, 0.1) < sample_size(0.05, 0.1, power=0.9)
+    assert sample_size(-0.05, 0.1) == sample_size(0.05, 0.1)
+
+
+def test_the_detectable_difference_is_the_inverse_of_the_sample_size() -> None:
+    assert detectable_difference(sample_size(0.05, 0.1), 0.1) == pytest.approx(0.05, abs=2e-4)
+    assert detectable_difference(5, 0.1) is None
+
+
+@pytest.mark.parametrize(("difference", "discordant"), [(0.0, 0.1), (0.2, 0.1), (0.1, 1.5)])
+def test_a_difference_that_cannot_be_is_refused(difference: float, discordant: float) -> None:
+    with pytest.raises(ValueError, match="discordant"):
+        sample_size(difference, discordant)
+
+
+def width(raw: Rate, sensitivity: Rate, specificity: Rate, passes: int, fails: int) -> float:
+    then = corrected(
+        raw,
+        replace(sensitivity, n=sensitivity.n + passes),
+        replace(specificity, n=specificity.n + fails),
+    )
+    return then.high - then.low
+
+
+@pytest.mark.parametrize(
+    ("raw", "sensitivity", "specificity"),
+    [
+        (rate(7000, 10_000), rate(90, 100), rate(80, 100)),
+        (rate(3000, 10_000), rate(90, 100), rate(70, 100)),
+        (rate(5000, 10_000), rate(40, 50), rate(150, 200)),
+    ],
+)
+def test_the_labels_that_were_named_halve_the_interval(raw: Rate, sensitivity: Rate, specificity: Rate) -> None:
+    labels = labels_to_halve(raw, sensitivity, specificity)
+    assert labels is not None
+    half = width(raw, sensitivity, specificity, 0, 0) / 2
+    assert width(raw, sensitivity, specificity, labels.passes, labels.fails) <= half
+    total = labels.passes + labels.fails
+    # No split of a tenth fewer would do.
+    fewer = round(0.9 * total)
+    widths = [width(raw, sensitivity, specificity, p, fewer - p) for p in np.linspace(0, fewer, 41).astype(int)]
+    assert min(widths) > half
+
+
+def test_labels_cannot_halve_an_interval_that_the_sample_makes_wide() -> None:
+    assert labels_to_halve(rate(40, 50), rate(900, 1000), rate(900, 1000)) is None
+    assert labels_to_halve(rate(0, 0), rate(9, 10), rate(9, 10)) is None
+    assert labels_to_halve(rate(5, 10), rate(0, 0), rate(9, 10)) is None
+
+
+def test_a_judge_at_chance_is_not_helped_by_labels() -> None:
+    assert labels_to_halve(rate(500, 1000), rate(50, 100), rate(50, 100)) is None
 
 
 def test_a_pair_with_an_unjudged_side_is_left_out() -> None:

@@ -97,23 +97,22 @@ class PanelJudgeSettings(_Section):
     """Several judges that vote.
 
     Attributes:
-        rule: a record passes where most (``majority``) or all (``unanimous``) of those that judged it pass it.
+        rule: a record passes where most (``majority``) or all (``unanimous``) of those that judged it pass it; more
+            than half of the judges must have judged it.
     """
 
     kind: Literal["panel"]
     rule: Literal["majority", "unanimous"] = "majority"
-    judges: list[Annotated[LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings, Field(discriminator="kind")]]
+    judges: list[
+        Annotated[LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings, Field(discriminator="kind")]
+    ] = Field(min_length=2)
 
 
 JudgeSettings = LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings | PanelJudgeSettings
 
 
-class TeacherSettings(_Section):
-    """An LLM behind an OpenAI-compatible endpoint that writes chosen answers."""
-
-    model: str
-    concurrency: int = Field(32, ge=1)
-    timeout_s: float = Field(60.0, gt=0)
+class TeacherSettings(EndpointSettings):
+    """An LLM that writes chosen answers."""
 
 
 class ServingSettings(_Section):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +16,6 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client, which reads it once
 
 import pytest
-from openai import AsyncOpenAI
 
 from ontopic.policy import Policy, load_policy
 
@@ -37,13 +38,23 @@ def model_folder(session_state: Path) -> Path:
 
 @dataclass
 class Reply:
-    """What the loopback server sends: a completion that says ``text``, or ``body`` as it is."""
+    """What the loopback server sends: a completion that says ``text``, or ``body`` as it is.
+
+    Attributes:
+        parts: more of the completion, such as ``usage``; ``choice``: more of its one choice, such as ``logprobs``.
+        delay_s: how long it takes.
+        cut: whether the connection breaks in the middle of the body.
+    """
 
     text: str | None = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
     content_type: str = "application/json"
+    parts: dict[str, Any] = field(default_factory=dict)
+    choice: dict[str, Any] = field(default_factory=dict)
+    delay_s: float = 0.0
+    cut: bool = False
 
 
 @dataclass
@@ -53,16 +64,14 @@ class ChatServer:
     Attributes:
         url: what ``OPENAI_BASE_URL`` takes.
         requests: the bodies of the requests so far.
+        keys: their ``Idempotency-Key`` headers.
         reply: called with a request's body for the answer to it.
     """
 
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
     reply: Callable[[dict[str, Any]], Reply] = lambda request: Reply()
-
-    def client(self, max_retries: int = 1) -> AsyncOpenAI:
-        """A client of this server. A judge or teacher closes it after one call, so take a new one for the next."""
-        return AsyncOpenAI(base_url=self.url, api_key="none", max_retries=max_retries, timeout=10)
 
     def prompts(self) -> list[str]:
         """The last message of each request."""
@@ -83,7 +92,9 @@ def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
                 chat.requests.append(request)
+                chat.keys.append(self.headers["Idempotency-Key"])
                 reply = chat.reply(request)
+            time.sleep(reply.delay_s)
             if self.path != "/v1/chat/completions":
                 reply = Reply(status=404)
             body = reply.body if reply.body is not None else completion(reply, request["model"])
@@ -92,13 +103,13 @@ def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if reply.cut else body)
+            self.close_connection = self.close_connection or reply.cut
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), Handler) as server:
         chat.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -107,14 +118,24 @@ def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
         thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512  # as many clients connect at once as a judge asks
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has gone is none."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def completion(reply: Reply, model: str) -> bytes:
     """The body of a chat completion, or of an error."""
     if reply.status != 200:
         return json.dumps({"error": {"message": reply.text or "refused", "type": "test"}}).encode()
     message = {"role": "assistant", "content": reply.text}
-    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    choices = [{"index": 0, "finish_reason": "stop", "message": message} | reply.choice]
     content = {"id": "1", "object": "chat.completion", "created": 0, "model": model, "choices": choices}
-    return json.dumps(content).encode()
+    return json.dumps(content | reply.parts).encode()
 
 
 @pytest.fixture(scope="session")

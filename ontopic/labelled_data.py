@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -48,7 +48,10 @@ class LabelledRecord(BaseModel):
         label: ``None`` where there is no label.
         in_scope: whether the question is in scope, where known.
         kind: what kind of answer it is ("leak", "partial_refusal", ...).
+        intent: what the question is about, where known, as in ``Question``.
         why: the reason for the label.
+        reference: a true answer, for reference grading.
+        benchmark_answer: what another model answered, for pairwise grading.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -57,8 +60,11 @@ class LabelledRecord(BaseModel):
     label: Literal["pass", "fail"] | None = None
     in_scope: StrictBool | None = None
     kind: str = ""
+    intent: str = ""
     why: str = ""
     split: Split | None = None
+    reference: str | None = None
+    benchmark_answer: str | None = None
 
     _not_blank = field_validator("question")(lambda text: _not_blank(text))
 
@@ -88,25 +94,71 @@ def load_rows(source: str | Path, schema: type[Row], skip_bad: bool = False, bas
         UserError: the source can't be read, or (without ``skip_bad``) a row is malformed: file, line and field of
             the first ones are named.
     """
-    name, rows = str(source), []
-    problems: list[str] = []
+    rows: list[Row] = []
+    name, problems = str(source), _Problems()
+    for row in _rows(name, schema, base, problems):
+        rows.append(row)
+    problems.check(name, schema, len(rows), skip_bad)
+    return Loaded(rows, problems.count)
+
+
+@dataclass(frozen=True)
+class RowStream(Generic[Row]):
+    """The well-formed rows of a source, read anew each time it is iterated over.
+
+    Attributes:
+        n: how many there are.
+        skipped: how many more are malformed.
+    """
+
+    source: str
+    schema: type[Row]
+    n: int
+    skipped: int
+
+    def __iter__(self) -> Iterator[Row]:
+        return _rows(self.source, self.schema, None, _Problems())
+
+
+def stream_rows(source: str | Path, schema: type[Row], skip_bad: bool = False) -> RowStream[Row]:
+    """As ``load_rows``, for more rows than fit into memory; all are checked once before the first is given."""
+    name, problems = str(source), _Problems()
+    n = sum(1 for _ in _rows(name, schema, None, problems))
+    problems.check(name, schema, n, skip_bad)
+    return RowStream(name, schema, n, problems.count)
+
+
+@dataclass
+class _Problems:
+    """The first malformed rows in words, and how many there are."""
+
+    first: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, place: str, problem: str) -> None:
+        self.count += 1
+        if self.count <= 3:
+            self.first.append(f"{place}: {problem}")
+
+    def check(self, name: str, schema: type[BaseModel], rows: int, skip_bad: bool) -> None:
+        if self.count and not skip_bad:
+            more = f" (and {self.count - 3} more)" if self.count > 3 else ""
+            raise UserError("; ".join(self.first) + more + "; mend these rows, or leave them out with --skip-bad")
+        if not rows:
+            raise UserError(f"{name}: holds no usable row; give at least one with the fields {_required(schema)}")
+
+
+def _rows(name: str, schema: type[Row], base: Path | None, problems: _Problems) -> Iterator[Row]:
     for place, raw in _raw_rows(name, base):
+        if isinstance(raw, UserError):
+            problems.add(place, str(raw))
+            continue
         try:
-            if isinstance(raw, UserError):
-                raise raw
-            rows.append(schema.model_validate(raw))
+            yield schema.model_validate(raw)
         except ValidationError as error:
             problem = error.errors()[0]
-            field = ".".join(str(part) for part in problem["loc"]) or "row"
-            problems.append(f"{place}: field {field!r}: {problem['msg'].lower()}")
-        except UserError as error:
-            problems.append(f"{place}: {error}")
-    if problems and not skip_bad:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise UserError("; ".join(problems[:3]) + more + "; mend these rows, or leave them out with --skip-bad")
-    if not rows:
-        raise UserError(f"{name}: holds no usable row; give at least one with the fields {_required(schema)}")
-    return Loaded(rows, len(problems))
+            where = ".".join(str(part) for part in problem["loc"]) or "row"
+            problems.add(place, f"field {where!r}: {problem['msg'].lower()}")
 
 
 def _required(schema: type[BaseModel]) -> str:

@@ -268,14 +268,15 @@ class ShareCalculation(SingleValueCalculation[ShareMetric]):
         return current, reference
 
     def _share(self, dataset: Dataset) -> RateValue:
-        return _rate_value(self.display_name(), getattr(score(verdicts_of(dataset.as_dataframe())), self.metric.share))
+        return rate_value(self.display_name(), getattr(score(verdicts_of(dataset.as_dataframe())), self.metric.share))
 
     def display_name(self) -> str:
         """The share's name for a reader."""
         return self.metric.title
 
 
-def _rate_value(name: str, share: Rate) -> RateValue:
+def rate_value(name: str, share: Rate) -> RateValue:
+    """A rate as Evidently's value, under the name that a reader sees."""
     return RateValue(display_name=name, value=share.value, low=share.low, high=share.high, n=share.n)
 
 
@@ -299,7 +300,7 @@ class GivenRateCalculation(SingleValueCalculation[GivenRate]):
     def calculate(self, context: Context, current_data: Dataset, reference_data: Dataset | None) -> SingleValue:
         """The rate as a `RateValue`, with a card."""
         m = self.metric
-        result = _rate_value(m.title, Rate(m.value, m.low, m.high, m.n))
+        result = rate_value(m.title, Rate(m.value, m.low, m.high, m.n))
         result.widget = [counter(title=m.title, size=WidgetSize.SMALL, counters=[result.card()])]
         return result
 
@@ -437,7 +438,7 @@ class FailedRecordsCalculation(SingleValueCalculation[FailedRecords]):
             "Explanation": failed["explanation"],
         }
         result = self.result(len(failed))
-        result.widget = [_table("Failed records", pd.DataFrame(columns), "No record failed.")]
+        result.widget = [text_table("Failed records", pd.DataFrame(columns), "No record failed.")]
         return result
 
     def display_name(self) -> str:
@@ -491,7 +492,7 @@ class DifferingVerdictsCalculation(SingleValueCalculation[DifferingVerdicts]):
         }
         result = self.result(int(differs.sum()))
         nothing = "The two have the same verdict on every question."
-        result.widget = [_table("Questions with different verdicts", pd.DataFrame(columns)[differs], nothing)]
+        result.widget = [text_table("Questions with different verdicts", pd.DataFrame(columns)[differs], nothing)]
         return result
 
     def display_name(self) -> str:
@@ -499,7 +500,7 @@ class DifferingVerdictsCalculation(SingleValueCalculation[DifferingVerdicts]):
         return "Questions with different verdicts"
 
 
-def _table(title: str, frame: pd.DataFrame, nothing: str) -> BaseWidgetInfo:
+def text_table(title: str, frame: pd.DataFrame, nothing: str) -> BaseWidgetInfo:
     """The first rows of a frame of texts: cells cut to fit, the whole text folded out on a click."""
     if frame.empty:
         return text_widget(title=title, text=nothing)
@@ -508,7 +509,7 @@ def _table(title: str, frame: pd.DataFrame, nothing: str) -> BaseWidgetInfo:
     rows = []
     for row in shown.to_dict("records"):
         cells = {name: text if len(text) <= MAX_CELL else text[:MAX_CELL] + " …" for name, text in row.items()}
-        whole = "\n\n".join(f"**{name}**\n\n{_plain(text)}" for name, text in row.items())
+        whole = "\n\n".join(f"**{name}**\n\n{plain_markdown(text)}" for name, text in row.items())
         rows.append(RichTableDataRow(cells, RowDetails().with_part("Whole text", text_widget(text=whole))))
     columns = [ColumnDefinition(name, name) for name in shown.columns]
     widget = rich_table_data(title=title, rows_per_page=10, columns=columns, data=rows)
@@ -519,7 +520,7 @@ def _table(title: str, frame: pd.DataFrame, nothing: str) -> BaseWidgetInfo:
     return widget
 
 
-def _plain(text: str) -> str:
+def plain_markdown(text: str) -> str:
     """Markdown that shows the text as it is: Evidently's text widgets would follow its links and load its images."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\\\n".join(re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", line) for line in lines)
@@ -564,7 +565,7 @@ def monitoring_report(
     )
     if corrected is None:
         text += " The judge has no card, so the guardrail score is not corrected for its errors."
-    _write(title, [text_widget(title=title, text=text), *_widgets(snapshot), *_test_widgets(snapshot)], out)
+    write_page(title, [text_widget(title=title, text=text), *_widgets(snapshot), *_test_widgets(snapshot)], out)
     return outcomes
 
 
@@ -619,7 +620,7 @@ def gate_report(
         + (f"**The challenger fails {failed} of {len(outcomes)} tests.**" if failed else "**The challenger passes.**")
         + " The tests read the bounds of the 95 % intervals, not the values."
     )
-    _write(title, [text_widget(title=title, text=text), *_test_widgets(snapshot), *_widgets(snapshot)], out)
+    write_page(title, [text_widget(title=title, text=text), *_test_widgets(snapshot), *_widgets(snapshot)], out)
     return outcomes
 
 
@@ -631,7 +632,7 @@ def _outcomes(snapshot: Snapshot) -> list[TestOutcome]:
 
 
 def _names(column: pd.Series) -> str:
-    return _plain(", ".join(sorted({str(name) for name in column if name}))) or "unknown"
+    return plain_markdown(", ".join(sorted({str(name) for name in column if name}))) or "unknown"
 
 
 def _period(frame: pd.DataFrame) -> str:
@@ -655,7 +656,8 @@ def _test_widgets(snapshot: Snapshot) -> list[BaseWidgetInfo]:
     return [widget]
 
 
-def _write(title: str, widgets: list[BaseWidgetInfo], out: Path) -> None:
+def write_page(title: str, widgets: list[BaseWidgetInfo], out: Path) -> None:
+    """Write widgets as one HTML page that no text in them can break out of; whole or not at all."""
     page = render_widgets(widgets)
     # Evidently puts its JSON into a script unescaped, where a record's "</script>" would end it. Each of the two JSON
     # values is one line, and "<" occurs in it only inside of strings.

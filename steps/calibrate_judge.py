@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import mlflow
 from zenml import step
 
-from ontopic.judges import calibration, card, llm, local
+from ontopic import judge_report
+from ontopic.errors import UserError
+from ontopic.judges import calibration, card, comparison, endpoint, grading, llm, local, panel, templates
 from ontopic.policy import Policy
-from ontopic.settings import JudgeSettings, LLMJudgeSettings
+from ontopic.settings import JudgeSettings
 from ontopic.tracking import register_prompt
 from ontopic.workspace import Workspace
 from steps.caching import depends_on
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(calibration, card, llm, local))
+@step(
+    experiment_tracker=True,
+    cache_policy=depends_on(
+        calibration, card, comparison, endpoint, grading, judge_report, llm, local, panel, templates
+    ),
+)
 def calibrate_judge(
     judge: JudgeSettings,
     policy: Policy,
@@ -26,7 +34,9 @@ def calibrate_judge(
     state: str,
     tracking_uri: str,
 ) -> Annotated[list[dict[str, Any]], "judge_cards"]:
-    """Returns the judge's card, first, and the card of every other template where the judge is an LLM.
+    """Returns the judge's card, first, and its card with every other template where the judge is an LLM.
+
+    Each card is an MLflow run within this step's, with its page; the configured judge's numbers are this run's too.
 
     Args:
         data_sha256: of the policy's labelled data; a part of the cache key.
@@ -36,13 +46,16 @@ def calibrate_judge(
     for name, template in prompts.items():
         uri = register_prompt(f"ontopic-judge-{name}", template, f"judge prompt {name}")
         mlflow.log_param(f"prompt_{name}", uri)
-    variants = [judge]
-    if isinstance(judge, LLMJudgeSettings):
-        variants += [judge.model_copy(update={"template": name}) for name in prompts if name != judge.template]
-    cards = []
-    for variant in variants:
-        opened = calibration.open_judge(variant, policy, Path(prompts_folder), workspace)
-        cards.append(calibration.calibrate(opened, policy, workspace))
+    variants = comparison.judge_variants(judge, prompts)
+    compared = comparison.calibrate_judges(variants, policy, Path(prompts_folder), workspace)
+    cards = [measured.card for measured in compared.measured]
+    if cards[0].n and cards[0].accuracy.n == 0:  # or the cache would hold on to a server that is down
+        cause = next(iter(cards[0].causes))
+        raise UserError(f"the judge judged none of the {cards[0].n} labelled records: {cause}; see to it and run again")
+    mlflow.set_tag("stage", "calibration")
     mlflow.log_metrics({f"judge_{name}": value for name, value in cards[0].metrics().items()})
     mlflow.log_dict({"cards": [each.as_dict() for each in cards]}, "judge_cards.json")
-    return [each.as_dict() for each in cards]
+    for page in [*compared.pages, compared.page]:
+        mlflow.log_artifact(str(page))
+    # Later steps take a card as a parameter; its hundreds of groups are on the page and in MLflow.
+    return [replace(each, groups=()).as_dict() for each in cards]

@@ -54,6 +54,16 @@ class Workspace:
         return self.root / "judges"
 
     @property
+    def verdicts(self) -> Path:
+        """The cache of LLM judges' verdicts."""
+        return self.root / "verdicts.db"
+
+    @property
+    def labels(self) -> Path:
+        """Human labels, a JSONL file a policy."""
+        return self.root / "labels"
+
+    @property
     def training(self) -> Path:
         """Checkpoints and adapters, a folder for each set of inputs."""
         return self.root / "training"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 try:
     import typer
@@ -15,6 +16,7 @@ except ModuleNotFoundError:
     sys.exit("error: this Python lacks what OnTopic needs; run `make setup`, then `source .venv/bin/activate`")
 from dotenv import load_dotenv
 from filelock import FileLock, Timeout
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +26,9 @@ from ontopic.settings import Settings, load_settings
 from ontopic.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
+    from ontopic.judges.comparison import JudgesCompared
     from ontopic.judges.judge import Judge
+    from ontopic.scores import Rate
 
 ROOT = Path(__file__).resolve().parent
 console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -35,6 +39,7 @@ State = Annotated[Path, typer.Option("--state", help="Folder of everything that 
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out malformed rows instead of stopping.")]
 LOCAL = ROOT / "configs" / "local.yaml"
 STATE = ROOT / ".ontopic"
+_JUDGED_TO_LABEL = 2000  # the newest records, among which the least sure are looked for
 
 
 @app.callback(invoke_without_command=True)
@@ -161,33 +166,135 @@ def evaluate(
 def judge(
     records: Annotated[Path, typer.Option(help="Records with `question`, `answer` and optionally `label`.")],
     out: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    grading: Annotated[
+        Literal["rubric", "pairwise", "reference"],
+        typer.Option(
+            help="rubric: by the judge; pairwise: against `benchmark_answer`; reference: against `reference`."
+        ),
+    ] = "rubric",
     config: Config = LOCAL,
     state: State = STATE,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Judge records; print the judge's card where they carry labels."""
+    """Judge records; print the judge's card where they carry labels. A call that was stopped is taken up again."""
     settings, policy, workspace = _open(config, state)
-    from ontopic.labelled_data import LabelledRecord, load_rows
+    from ontopic.labelled_data import LabelledRecord, stream_rows
 
-    loaded = load_rows(records, LabelledRecord, skip_bad)
+    rows = stream_rows(records, LabelledRecord, skip_bad)
     _check_writable(out)
-    from ontopic.judges.card import judge_card
+    from ontopic.judges import judged_file
+    from ontopic.progress import progress
+    from ontopic.scores import rate
+
+    by: judged_file.RowJudge[Any]
+    if grading == "rubric":
+        opened = _judge(settings, policy, workspace)
+        by = judged_file.by_judge(opened)
+    else:
+        by = judged_file.by_grading(grading, settings.judge, policy, settings.judge_prompts, workspace.verdicts)
+    with progress("verdicts", rows.n, "records") as advance:
+        kept = judged_file.write_judged(rows, by, out, advance)
+    if grading == "pairwise":
+        won = judged_file.winners(out)
+        print(f"the answer wins {won['a']}, the benchmark's wins {won['b']}, ties {won['tie']}")
+        print(f"share won of those decided: {rate(won['a'], won['a'] + won['b'])}; {won['unjudged']} unjudged")
+    elif card := judged_file.card_of_file(by.id, rows, out):
+        print(card)
+    if grading == "rubric" and (agreement := getattr(opened, "agreement", None)):
+        print(f"agreement of the panel (Krippendorff's alpha) {agreement()}")
+    if kept:
+        print(f"{kept} verdicts were kept from a call that was stopped")
+    _say_skipped(rows.skipped)
+    print(f"{rows.n} verdicts are in {out}")
+
+
+@app.command()
+def calibrate(
+    judge: Annotated[list[Path] | None, typer.Option(help="A judge's settings as YAML; may be repeated.")] = None,
+    template: Annotated[list[str] | None, typer.Option(help="A judge prompt's name; may be repeated.")] = None,
+    split: Annotated[Literal["calibration", "evaluation"], typer.Option(help="Labelled data to measure on.")] = (
+        "calibration"
+    ),
+    records: Annotated[Path | None, typer.Option(help="Labelled records to measure on instead.")] = None,
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Measure judges and judge prompts on the same labelled records, and compare them."""
+    settings, policy, workspace = _open(config, state)
+    if records is not None and split != "calibration":
+        raise UserError("--split and --records exclude each other; give one of them")
+    from ontopic.judges import comparison
+    from ontopic.judges.calibration import calibration_records
+    from ontopic.labelled_data import LabelledRecord, load_rows
+    from ontopic.tracking import open_tracking
+
+    chosen = comparison.selected_judges(
+        settings.judge,
+        [comparison.load_judge_settings(path) for path in judge or []],
+        template or [],
+        comparison.read_prompts(settings.judge_prompts),
+    )
+    labelled, source = None, f"the {split} split"  # cards on the calibration split are kept, to measure none twice
+    if records is not None:
+        labelled, source = load_rows(records, LabelledRecord).rows, str(records)
+    elif split != "calibration":
+        labelled = calibration_records(policy, split, workspace)
+    open_tracking(workspace, policy.registered_model)
+    compared = comparison.calibrate_judges(
+        chosen, policy, settings.judge_prompts, workspace, labelled, source, settings.traffic.questions
+    )
+    _show_judges(compared, source)
+
+
+@app.command()
+def label(
+    records: Annotated[Path | None, typer.Option(help="Records to label, not the newest model's traffic.")] = None,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many records to ask for.")] = 20,
+    by: Annotated[
+        Literal["random", "uncertainty"],
+        typer.Option(help="random: to measure the judge; uncertainty: what would teach it most."),
+    ] = "random",
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Label records one by one on the terminal, and print the judge's updated card."""
+    settings, policy, workspace = _open(config, state)
+    from ontopic import labelling
+    from ontopic.labelled_data import LabelledRecord, load_rows
     from ontopic.progress import progress
     from ontopic.records import Record
 
-    opened = _judge(settings, policy, workspace)
-    with progress("verdicts", len(loaded.rows), "records") as advance:
-        verdicts = opened.judge([Record(row.question, row.answer) for row in loaded.rows], advance)
-    lines = []
-    for row, verdict in zip(loaded.rows, verdicts, strict=True):
-        label = {"label": row.label} if row.label else {}
-        said = {"verdict": verdict.outcome, **{k: v for k, v in vars(verdict).items() if k != "outcome"}}
-        lines.append(json.dumps({"question": row.question, "answer": row.answer, **label, **said}, ensure_ascii=False))
-    _write_whole(out, "".join(line + "\n" for line in lines))
-    if any(row.label for row in loaded.rows):
-        print(judge_card(opened.id, loaded.rows, verdicts))
-    _say_skipped(loaded.skipped)
-    print(f"{len(verdicts)} verdicts are in {out}")
+    if records is not None:
+        rows = load_rows(records, LabelledRecord).rows
+        found = [Record(row.question, row.answer, row.in_scope) for row in rows if row.label is None]
+    else:
+        found = _newest_traffic(workspace)
+    store = labelling.LabelStore(workspace.labels / f"{policy.name}.jsonl")
+    drawable = store.unlabelled(labelling.drawable(found, by))
+    if by == "random":
+        chosen = labelling.random_sample(drawable, number)
+        purpose = "drawn at random: their labels go to the calibration split and count in the judge's card"
+        other = "uncertainty"
+    else:
+        drawable = drawable[-_JUDGED_TO_LABEL:]
+        # Without the records' scopes: how sure the judge is of the scope is part of what a label would teach.
+        opened = _judge(settings, policy, workspace)
+        with progress("verdicts", len(drawable), "records") as advance:
+            verdicts = opened.judge([Record(r.question, r.answer) for r in drawable], advance)
+        chosen = labelling.most_informative(drawable, [verdicts], number)
+        purpose = "drawn where the judge is least sure: their labels go to the training split, never into the card"
+        other = "random"
+    print(f"{len(chosen)} of {len(found)} records, {purpose}; one half of the questions is left to --by {other}")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a record's characters
+    labelled = labelling.label_records([drawable[i] for i in chosen], store, by, policy.definition)
+    splits = [row.split for row in store.labels()]
+    card, training = splits.count("calibration"), splits.count("train")
+    print(f"{labelled} labelled now; {store.path} holds {card} labels for the judge's card and {training} for training")
+    if labelled:
+        from ontopic.judges.calibration import calibrate
+
+        print(calibrate(_judge(settings, policy, workspace), policy, workspace))
 
 
 @app.command()
@@ -228,16 +335,18 @@ def _open(config: Path, state: Path) -> tuple[Settings, Policy, Workspace]:
 
 def _check_ready(settings: Settings) -> None:
     """Fail before any work where a key or a GPU that the configuration needs is missing."""
-    from ontopic.settings import LLMJudgeSettings
+    from ontopic.settings import EndpointSettings, PanelJudgeSettings
 
     if settings.model.quantize_4bit:
         from ontopic.models import nf4_config
 
         nf4_config()
-    if settings.teacher or isinstance(settings.judge, LLMJudgeSettings):
-        from ontopic.judges.llm import llm_client
+    judges = settings.judge.judges if isinstance(settings.judge, PanelJudgeSettings) else [settings.judge]
+    for asked in (settings.teacher, *judges):
+        if isinstance(asked, EndpointSettings):
+            from ontopic.judges.endpoint import Endpoint
 
-        llm_client(1.0)
+            Endpoint(asked).check()
 
 
 def _version(which: str, policy: Policy, workspace: Workspace) -> Any:
@@ -252,6 +361,16 @@ def _judge(settings: Settings, policy: Policy, workspace: Workspace) -> Judge:
     from ontopic.judges.calibration import open_judge
 
     return open_judge(settings.judge, policy, settings.judge_prompts, workspace)
+
+
+def _newest_traffic(workspace: Workspace) -> list[Any]:
+    """The records of the model version that was asked last."""
+    from ontopic.traffic import TrafficStore
+
+    traffic = TrafficStore(workspace.traffic).records() if workspace.traffic.is_file() else []
+    if not traffic:
+        raise UserError(f"{workspace.traffic}: there is no traffic yet; run the loop, or give records with --records")
+    return [record for record in traffic if record.model_version == traffic[-1].model_version]
 
 
 def _check_writable(out: Path) -> None:
@@ -315,6 +434,37 @@ def _show(result: Any, policy: Policy, workspace: Workspace) -> None:
     reports = [result.before, result.decision, result.after]
     for number, report in enumerate((r["report"] for r in reports if r), start=1):
         console.print(f"  {number}. {report}")
+    console.print("  Compare the runs: python run.py ui")
+
+
+def _show_judges(compared: JudgesCompared, source: str) -> None:
+    """The judges' numbers side by side, whether the best differ, and what to open next."""
+
+    def share(numbers: Rate) -> str:
+        return "–" if math.isnan(numbers.value) else f"{numbers.value:.3f}\n{numbers.low:.3f}–{numbers.high:.3f}"
+
+    cards = [measured.card for measured in compared.ranked]
+    # Ids are long and terminals are narrow: the table has a number in place of each.
+    table = Table(box=box.SIMPLE, padding=0, title=f"Judges on the {cards[0].n:,} labelled records of {source}")
+    table.add_column("")
+    for name in ("accuracy", "kappa", "sensitivity", "specificity", "unjudged", "s/1,000", "$/1,000"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, card in enumerate(cards, start=1):
+        shares = [share(each) for each in (card.accuracy, card.kappa, card.sensitivity, card.specificity)]
+        seconds = f"{card.usage.seconds:.3g}" if card.usage else "–"
+        price = "–" if card.usage is None or card.usage.usd is None else f"{card.usage.usd:.4g}"
+        table.add_row(str(number), *shares, f"{card.unjudged:,}", seconds, price)
+    console.print()
+    console.print(table)
+    for number, card in enumerate(cards, start=1):
+        console.print(f"  {number}  {card.judge_id}")
+    console.print("Values with 95 % intervals, by the lower bound of accuracy.\n")
+    for sentence in compared.sentences:
+        console.print(sentence)
+    console.print("\nOpen next:", style="bold")
+    for number, page in enumerate([compared.page, *compared.pages], start=1):
+        console.print(f"  {number}. {page}")
+    console.print("  Label the records whose label would teach most: python run.py label --by uncertainty")
     console.print("  Compare the runs: python run.py ui")
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from ontopic.errors import UserError
+from ontopic.judges.card import JudgeCard, policy_sha256
 from ontopic.monitoring import scores_as_dict
-from ontopic.policy import GateLimits
+from ontopic.policy import GateLimits, Policy
 from ontopic.reports import TestOutcome, gate_report, verdicts_of
 from ontopic.scores import Comparison, Scores, compare, score
 
@@ -45,15 +47,47 @@ class Decision:
         }
 
 
-def decide(title: str, champion: pd.DataFrame, challenger: pd.DataFrame, limits: GateLimits, report: Path) -> Decision:
+def check_judge(card: JudgeCard, policy: Policy) -> None:
+    """Let the judge's verdicts decide on a promotion only where its card is fresh and good enough.
+
+    Raises:
+        UserError: the policy has changed since the card was measured, or a lower bound is under the policy's bar.
+    """
+    if card.policy_sha256 != policy_sha256(policy):
+        raise UserError(
+            f"the card of judge {card.judge_id} is stale: policy {policy.name!r} has changed since it was measured; "
+            "measure it again with `python run.py calibrate`"
+        )
+    for name in ("accuracy", "kappa"):
+        share, bar = getattr(card, name), getattr(policy.judge_bar, name)
+        if share.n == 0 or not share.low >= bar:
+            raise UserError(
+                f"judge {card.judge_id} may not gate: its {name} is {share}, and the lower bound must reach {bar:g} "
+                f"(judge_bar of policy {policy.name!r}); label more records with `python run.py label`, "
+                "or configure a better judge"
+            )
+
+
+def decide(
+    title: str, champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy, card: JudgeCard, report: Path
+) -> Decision:
     """Run the gate's tests with Evidently on the two models' judged answers to the same questions.
 
     Args:
         champion, challenger: as ``reports.verdict_frame`` gives them, in the same order.
+        card: of the judge that gave these verdicts.
 
     Raises:
+        UserError: the judge may not gate: its card is under the policy's bar, stale, or another judge's.
         ValueError: the questions differ.
     """
+    check_judge(card, policy)
+    if others := sorted({*champion["judge_id"], *challenger["judge_id"]} - {card.judge_id}):
+        raise UserError(
+            f"the card of judge {card.judge_id} is stale: these verdicts are by {others[0]}, whose template, model or "
+            "settings differ; measure it with `python run.py calibrate`"
+        )
+    limits = policy.gate
     before, after = verdicts_of(champion), verdicts_of(challenger)
     tests = gate_report(title, champion, challenger, before, after, limits, report)
     passed = all(test.passed for test in tests)

@@ -52,6 +52,14 @@ class GateLimits(BaseModel):
     improvement: float = Field(ge=-1, le=1)
 
 
+class JudgeBar(BaseModel):
+    """What a judge's card must show before its verdicts may promote a model: the least lower bound of each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    accuracy: float = Field(ge=0, le=1)
+    kappa: float = Field(ge=-1, le=1)
+
+
 class Policy(BaseModel):
     """One subject that an assistant is held to.
 
@@ -73,6 +81,7 @@ class Policy(BaseModel):
     examples: list[Example] = Field(min_length=2)
     refusal: str = Field(min_length=1)
     alert_threshold: float = Field(ge=0, le=1)
+    judge_bar: JudgeBar
     gate: GateLimits
     questions: str
     records: str

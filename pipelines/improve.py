@@ -74,5 +74,5 @@ def improve(
         tracking_uri,
         id="evaluate_challenger",
     )
-    decision = pass_gate(before, after, champion, challenger, policy, state, tracking_uri)
+    decision = pass_gate(before, after, champion, challenger, policy, judge_card, state, tracking_uri)
     promote_challenger(decision, name, champion, challenger, judge_card, evidence, state, tracking_uri)

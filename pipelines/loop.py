@@ -12,6 +12,7 @@ from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from ontopic import registry
+from ontopic.gate import check_judge
 from ontopic.judges.card import card_of
 from ontopic.labelled_data import source_sha256
 from ontopic.policy import Policy
@@ -98,7 +99,8 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
 
     tell("Calibrate: base model, judge and its card")
     prompts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(settings.judge_prompts.glob("*.txt"))}
-    calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records), prompts=prompts)
+    labels = source_sha256(str(workspace.labels / f"{policy.name}.jsonl"))
+    calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records) + labels, prompts=prompts)
     result.cards = _output(calibrated, "calibrate_judge")
     tell("\n\n".join(["The judge on labelled records of the calibration split", *map(str, map(card_of, result.cards))]))
 
@@ -109,6 +111,7 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
     result.before = monitored(watched)
     if not result.before["alerts"]:
         return result
+    check_judge(card_of(result.cards[0]), policy)  # before a model is trained that could not be promoted
 
     tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
     improved = run(

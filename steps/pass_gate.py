@@ -10,18 +10,20 @@ import pandas as pd
 from zenml import step
 
 from ontopic import gate, reports, scores
+from ontopic.judges import card
 from ontopic.policy import Policy
 from ontopic.workspace import Workspace
 from steps.caching import depends_on
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(gate, reports, scores))
+@step(experiment_tracker=True, cache_policy=depends_on(card, gate, reports, scores))
 def pass_gate(
     champion: pd.DataFrame,
     challenger: pd.DataFrame,
     champion_version: str,
     challenger_version: str,
     policy: Policy,
+    judge_card: dict[str, Any],
     state: str,
     tracking_uri: str,
 ) -> Annotated[dict[str, Any], "decision"]:
@@ -33,7 +35,8 @@ def pass_gate(
         f"OnTopic gate: {policy.name}, version {challenger_version} against {champion_version}",
         champion,
         challenger,
-        policy.gate,
+        policy,
+        card.card_of(judge_card),
         report,
     )
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")

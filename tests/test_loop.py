@@ -341,6 +341,7 @@ def test_the_loop_runs_with_an_llm_as_judge_and_as_teacher(
         if "You judge whether" not in prompt:  # the naive prompt, of which this judge makes nothing
             return Reply('{"verdict": "pass"}')
         question, _, answer = prompt.rpartition("Question: ")[2].partition("\nAnswer: ")
+        question = question.partition("\n")[0]  # the fence follows
         in_scope, declined = scopes.get(question, True), policy.refusal in answer
         verdict = "pass" if in_scope != declined else "fail"
         said = {"explanation": "Said so.", "in_scope": in_scope, "declined": declined, "verdict": verdict}
@@ -357,7 +358,8 @@ def test_the_loop_runs_with_an_llm_as_judge_and_as_teacher(
     assert [card.split("-")[3] for card in cards] == ["rubric", "naive"]
     assert "Version 2 is the champion now." in done.out
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
-    assert {prompt.name for prompt in client.search_prompts()} == {"ontopic-judge-naive", "ontopic-judge-rubric"}
+    prompts = {f"ontopic-judge-{path.stem}" for path in (ROOT / "configs/judge_prompts").glob("*.txt")}
+    assert {prompt.name for prompt in client.search_prompts()} == prompts
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     params = {name: value for each in client.search_runs(experiments) for name, value in each.data.params.items()}
     assert int(params["preferences_chosen_teacher"]) > 0

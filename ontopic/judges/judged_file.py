@@ -1,0 +1,193 @@
+"""Judging a file of records into a file of verdicts: a stream in, a stream out, and resumable in the middle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice, tee
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from ontopic.errors import UserError
+from ontopic.judges.card import JudgeCard, judge_card
+from ontopic.judges.endpoint import Endpoint
+from ontopic.judges.grading import Grader, PairwiseVerdict, grade_pairwise, grade_reference
+from ontopic.judges.judge import Judge
+from ontopic.judges.templates import load_template
+from ontopic.judges.verdict_cache import VerdictCache
+from ontopic.labelled_data import LabelledRecord, RowStream
+from ontopic.policy import Policy
+from ontopic.records import Record, Verdict
+from ontopic.settings import JudgeSettings, LLMJudgeSettings
+
+_CHUNK = 1024
+Said = TypeVar("Said")
+Rows = Iterable[LabelledRecord]
+
+
+@dataclass(frozen=True)
+class RowJudge(Generic[Said]):
+    """What judges rows of a file: a judge, or one kind of grading by an LLM.
+
+    Attributes:
+        id: changes whenever it would judge differently.
+        judge: one verdict a row, in order, while only a little is read ahead.
+        line: the JSON object to write for a row and its verdict.
+        needs: the optional field that each row must have.
+    """
+
+    id: str
+    judge: Callable[[Rows], Iterator[Said]]
+    line: Callable[[LabelledRecord, Said], dict[str, Any]]
+    needs: str | None = None
+
+
+def by_judge(judge: Judge) -> RowJudge[Verdict]:
+    """Verdicts of a judge, which decides on the scope too."""
+    return RowJudge(judge.id, lambda rows: judge_stream(judge, _records(rows)), _verdict_line)
+
+
+def by_grading(
+    grading: Literal["pairwise", "reference"], settings: JudgeSettings, policy: Policy, prompts: Path, cache: Path
+) -> RowJudge[Any]:
+    """Verdicts of the LLM that the configuration names as judge: against another model's answer, or against the truth.
+
+    Args:
+        prompts: folder of the judge prompts, which has ``pairwise.txt`` and ``reference.txt``.
+        cache: the file of the verdict cache.
+
+    Raises:
+        UserError: the configured judge is no LLM, or the prompt is missing or malformed.
+    """
+    if not isinstance(settings, LLMJudgeSettings):
+        raise UserError(
+            f"{grading} grading needs an LLM, and the configured judge is {settings.kind!r}; use kind openai"
+        )
+    template = load_template(prompts / f"{grading}.txt", grading)
+    grader = Grader(Endpoint(settings), template, policy, settings.weighted, VerdictCache(cache))
+
+    def against(field: str) -> Callable[[Rows], Iterator[Any]]:
+        grade: Callable[..., Iterator[Any]] = grade_pairwise if grading == "pairwise" else grade_reference
+
+        def judge(rows: Rows) -> Iterator[Any]:
+            ours, others = tee(rows)
+            return grade(grader, _records(ours), (str(getattr(row, field)) for row in others))
+
+        return judge
+
+    if grading == "pairwise":
+        return RowJudge(grader.id, against("benchmark_answer"), _winner_line, "benchmark_answer")
+    return RowJudge(grader.id, against("reference"), _verdict_line, "reference")
+
+
+def _records(rows: Rows) -> Iterator[Record]:
+    return (Record(row.question, row.answer) for row in rows)
+
+
+def _verdict_line(row: LabelledRecord, verdict: Verdict) -> dict[str, Any]:
+    return _row(row) | {"verdict": verdict.outcome, **{k: v for k, v in asdict(verdict).items() if k != "outcome"}}
+
+
+def _winner_line(row: LabelledRecord, verdict: PairwiseVerdict) -> dict[str, Any]:
+    return _row(row) | {"benchmark_answer": row.benchmark_answer, **asdict(verdict)}
+
+
+def _row(row: LabelledRecord) -> dict[str, Any]:
+    return {"question": row.question, "answer": row.answer} | ({"label": row.label} if row.label else {})
+
+
+def judge_stream(judge: Judge, records: Iterable[Record]) -> Iterator[Verdict]:
+    """One verdict a record, in order, in bounded memory: at most some 1,000 records are read ahead."""
+    if stream := getattr(judge, "judge_stream", None):  # asks on while the first of a chunk are still unanswered
+        yield from stream(records)
+        return
+    left = iter(records)
+    while chunk := list(islice(left, _CHUNK)):
+        yield from judge.judge(chunk)
+
+
+def write_judged(
+    rows: RowStream[LabelledRecord], judge: RowJudge[Any], out: Path, advance: Callable[[int], object]
+) -> int:
+    """Judge rows into a JSONL file, a line a row; the file appears when it is whole.
+
+    Until then lines go to ``.OUT.DIGEST.part`` beside it, the digest being one of judge and rows. A later call with
+    the same ones keeps the whole lines found there and judges the rest.
+
+    Args:
+        advance: called with the number of rows done since the last call, kept ones included.
+
+    Returns:
+        How many lines an earlier call had left.
+
+    Raises:
+        UserError: a row lacks the field that the judge needs.
+    """
+    digest = hashlib.sha256(judge.id.encode())
+    for number, row in enumerate(rows, start=1):
+        if judge.needs and getattr(row, judge.needs) is None:
+            raise UserError(f"{rows.source}: row {number} has no {judge.needs!r}, which this grading needs; add it")
+        digest.update(row.model_dump_json().encode())
+    part = out.with_name(f".{out.name}.{digest.hexdigest()[:12]}.part")
+    kept = _whole_lines(part)
+    advance(kept)
+    pending: deque[LabelledRecord] = deque()
+
+    def left() -> Iterator[LabelledRecord]:
+        for row in islice(rows, kept, None):
+            pending.append(row)
+            yield row
+
+    # Lone surrogates can stand in JSON input; no file can hold them.
+    with part.open("a", encoding="utf-8", errors="replace") as file:
+        for said in judge.judge(left()):
+            file.write(json.dumps(judge.line(pending.popleft(), said), ensure_ascii=False) + "\n")
+            advance(1)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(out)
+    return kept
+
+
+def _whole_lines(part: Path) -> int:
+    """How many whole lines the file has; a half-written last one is cut off."""
+    if not part.is_file():
+        return 0
+    lines = whole = 0
+    with part.open("rb+") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            lines, whole = lines + 1, whole + len(line)
+        file.truncate(whole)
+    return lines
+
+
+def card_of_file(judge_id: str, rows: Rows, out: Path) -> JudgeCard | None:
+    """The judge's card on a file of ``write_judged``; ``None`` where no row carries a label.
+
+    Args:
+        rows: those that the file was made of.
+    """
+    # What a card does not read is left out, and rows that are alike to it are one object: 100,000 fit into memory.
+    alike: dict[tuple[Any, ...], LabelledRecord] = {}
+    labelled, verdicts = [], []
+    with out.open(encoding="utf-8") as file:
+        for row, text in zip(rows, file, strict=True):
+            if row.label is None:
+                continue
+            key = (row.label, row.intent, row.kind)
+            labelled.append(alike.setdefault(key, row))
+            said = json.loads(text)
+            verdicts.append(Verdict(said["verdict"], said["score"], "", judge_id, cause=said["cause"]))
+    return judge_card(judge_id, labelled, verdicts) if labelled else None
+
+
+def winners(out: Path) -> Counter[str]:
+    """How often each of ``a``, ``b``, ``tie`` and ``unjudged`` occurs in a file of pairwise verdicts."""
+    with out.open(encoding="utf-8") as file:
+        return Counter(json.loads(line)["winner"] for line in file)

@@ -37,8 +37,8 @@ from ontopic.progress import Advance, progress
 from ontopic.records import Record, Verdict
 
 PARTS = ("which questions are in scope", "which answers decline", "which answers are on the subject")
-_EPOCHS, _BATCH, _LEARNING_RATE, _HEAD_RATE = 3, 64, 1.5e-4, 5e-2
-_TRAINING_TOKENS, _AVERAGED_FROM = 96, 0.4
+_EPOCHS, _BATCH, _LEARNING_RATE, _HEAD_RATE = 2, 64, 2e-4, 5e-2
+_TRAINING_TOKENS, _AVERAGED_FROM, _MOST_REFERENCES = 96, 0.4, 1000
 _GAMMA, _FOLDS = 1.0, 5
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
 _ON_SUBJECT = 0.2
@@ -161,7 +161,9 @@ def _examples(policy: Policy, questions: Sequence[Question], records: Sequence[L
     # declines, those out of scope stand for the many answers that do not.
     examples: list[Example] = [(q.question, (q.in_scope, None if q.in_scope else False, q.in_scope)) for q in questions]
     examples += [(r.question, (r.in_scope, None, r.in_scope)) for r in records if r.in_scope is not None]
-    examples += [(q.reference, (None, False, True)) for q in questions if q.in_scope and q.reference]
+    references = [q.reference for q in questions if q.in_scope and q.reference]
+    step = -(-len(references) // _MOST_REFERENCES) or 1  # they are much alike, and long
+    examples += [(text, (None, False, True)) for text in references[::step]]
     examples += [(policy.refusal, (None, True, None))] * _FOLDS
     examples += [(r.answer, (None, _declines(r), _on_subject(r))) for r in records if r.answer.strip()]
     return [(visible(text), known) for text, known in examples if known != (None, None, None)]

@@ -184,7 +184,7 @@ def label_records(
         while position < len(records):
             record = records[position]
             say(f"\n{position + 1} of {len(records)}")
-            say(f"Question\n{visible(record.question)}\nAnswer\n{visible(record.answer)}")
+            say(f"Question\n{terminal_safe(record.question)}\nAnswer\n{terminal_safe(record.answer)}")
             key, _, why = _choice(ask, say, "pass or fail? ", "pfsuq", definition).partition(" ")
             if key == "q":
                 break
@@ -218,7 +218,7 @@ _KEYS = (
 )
 
 
-def visible(text: str) -> str:
+def terminal_safe(text: str) -> str:
     """A text that is safe to show on a terminal, each line behind a bar.
 
     Characters that could move the cursor, change colours, hide or reorder text are shown as escapes; the bar tells

@@ -7,6 +7,22 @@ from types import ModuleType
 from zenml.config import CachePolicy
 from zenml.utils import source_utils
 
+from ontopic.judges import (
+    calibration,
+    endpoint,
+    grading,
+    language,
+    llm,
+    local,
+    panel,
+    sentence_encoder,
+    templates,
+    visible_text,
+)
+
+# What verdicts depend on besides the judge's settings and data.
+JUDGES = (calibration, endpoint, grading, language, llm, local, panel, sentence_encoder, templates, visible_text)
+
 
 def depends_on(*modules: ModuleType) -> CachePolicy:
     """A cache policy under which a step runs anew once the source of one of these modules has changed."""

@@ -11,19 +11,17 @@ from zenml import step
 
 from ontopic import judge_report
 from ontopic.errors import UserError
-from ontopic.judges import calibration, card, comparison, endpoint, grading, llm, local, panel, templates
+from ontopic.judges import card, comparison
 from ontopic.policy import Policy
 from ontopic.settings import JudgeSettings
 from ontopic.tracking import register_prompt
 from ontopic.workspace import Workspace
-from steps.caching import depends_on
+from steps.caching import JUDGES, depends_on
 
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on(
-        calibration, card, comparison, endpoint, grading, judge_report, llm, local, panel, templates
-    ),
+    cache_policy=depends_on(*JUDGES, card, comparison, judge_report),
 )
 def calibrate_judge(
     judge: JudgeSettings,

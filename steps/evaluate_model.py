@@ -10,17 +10,17 @@ import pandas as pd
 from zenml import step
 
 from ontopic import evaluation, labelled_data, models, registry, reports
-from ontopic.judges import calibration, llm, local
+from ontopic.judges import calibration
 from ontopic.policy import Policy
 from ontopic.scores import flat_metrics, score
 from ontopic.settings import JudgeSettings, ModelSettings
 from ontopic.workspace import Workspace
-from steps.caching import depends_on
+from steps.caching import JUDGES, depends_on
 
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on(calibration, evaluation, labelled_data, llm, local, models, registry, reports),
+    cache_policy=depends_on(*JUDGES, evaluation, labelled_data, models, registry, reports),
 )
 def evaluate_model(
     questions: list[dict[str, Any]],

@@ -9,16 +9,16 @@ import pandas as pd
 from zenml import step
 
 from ontopic import reports
-from ontopic.judges import calibration, llm, local
+from ontopic.judges import calibration
 from ontopic.policy import Policy
 from ontopic.progress import progress
 from ontopic.settings import JudgeSettings
 from ontopic.traffic import TrafficStore
 from ontopic.workspace import Workspace
-from steps.caching import depends_on
+from steps.caching import JUDGES, depends_on
 
 
-@step(cache_policy=depends_on(calibration, llm, local, reports))
+@step(cache_policy=depends_on(*JUDGES, reports))
 def judge_traffic(
     record_ids: list[str],
     judge_card: dict[str, Any],

@@ -22,7 +22,7 @@ from ontopic.labelling import (
     load_labels,
     most_informative,
     random_sample,
-    visible,
+    terminal_safe,
 )
 from ontopic.records import Record, Verdict
 
@@ -240,7 +240,7 @@ def test_help_and_an_unknown_key_label_nothing(store: LabelStore) -> None:
     ],
 )
 def test_hostile_text_cannot_play_with_the_terminal(hostile: str, shown: str) -> None:
-    assert visible(hostile) == shown
+    assert terminal_safe(hostile) == shown
 
 
 @pytest.fixture

@@ -52,15 +52,16 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ZENML_"))} | own
 
 
-def write_config(folder: Path, gate: dict[str, float], seed: int = 0, **sections: object) -> Path:
+def write_config(folder: Path, gate: dict[str, float], seed: int = 0, kappa: float = -1.0, **sections: object) -> Path:
     """The gardening policy, which every window of the base model fails, with a few questions and steps.
 
     Args:
+        kappa: the judge's bar.
         sections: of the configuration, in place of those of ``configs/gardening.yaml``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     policy = yaml.safe_load((ROOT / "configs/policies/gardening.yaml").read_text())
-    policy |= {"gate": gate, "alert_threshold": 1.0}
+    policy |= {"gate": gate, "alert_threshold": 1.0, "judge_bar": {"accuracy": 0.0, "kappa": kappa}}
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
     settings = yaml.safe_load((ROOT / "configs/gardening.yaml").read_text())
     settings |= {
@@ -236,6 +237,17 @@ def test_judge_prints_the_card_and_skips_bad_rows_only_when_told(state: Path, co
     assert row["verdict"] in ("pass", "fail")
     assert "accuracy" in done.out
     assert "2 malformed rows were left out" in done.out
+
+
+def test_a_judge_under_the_bar_stops_the_run_before_anything_is_trained(
+    first: Run, state: Path, tmp_path: Path, registry: mlflow.MlflowClient
+) -> None:
+    versions = len(registry.search_model_versions(f"name = '{NAME}'"))
+    stopped = run(state, config=write_config(tmp_path, LENIENT, kappa=1.0))
+    assert stopped.code == 1
+    assert "may not gate: its kappa is" in stopped.err
+    assert "Traceback" not in stopped.err
+    assert len(registry.search_model_versions(f"name = '{NAME}'")) == versions
 
 
 def test_ask_answers_and_judges(first: Run, state: Path, config: Path) -> None:

@@ -12,9 +12,8 @@ import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import httpx2
 from openai import (
@@ -83,6 +82,16 @@ class Reply:
 Answer = TypeVar("Answer")
 
 
+@dataclass
+class _Asked(Generic[Answer]):
+    """A prompt on its way, and what came of it."""
+
+    prompt: Prompt
+    answer: Answer | None = None
+    error: Exception | None = None
+    is_done: bool = False
+
+
 class Endpoint:
     """A model behind an OpenAI-compatible server. Several threads may ask at once; they share limit and budget.
 
@@ -135,44 +144,87 @@ class Endpoint:
                 the iterator is closed.
         """
         client = self._opened()
-        window: deque[tuple[bytes, Answer | Future[Answer]]] = deque()
-        under_way: dict[bytes, Future[Answer]] = {}
+        window: deque[_Asked[Answer] | Answer] = deque()
+        under_way: dict[bytes, _Asked[Answer]] = {}
+        tasks: set[asyncio.Task[None]] = set()
+        # The two threads share one interpreter lock, and each time that one wakes the other costs milliseconds while
+        # both are busy: prompts are handed over, and answers taken, in chunks, though never while the server idles.
+        chunk = self.settings.concurrency
+        fresh: list[_Asked[Answer]] = []
+        handed_over = finished = awaited = 0
+        enough = threading.Event()
 
-        async def one(prompt: Prompt) -> Answer:
-            async with self._slots:
-                reply = await self._ask(client, prompt)
-            return read(prompt, reply)
+        async def one(asked_one: _Asked[Answer]) -> None:
+            nonlocal finished
+            try:
+                async with self._slots:
+                    reply = await self._ask(client, asked_one.prompt)
+                asked_one.answer = read(asked_one.prompt, reply)
+            except Exception as error:
+                asked_one.error = error
+            finally:
+                asked_one.is_done = True
+                finished += 1
+                if finished in (awaited, handed_over):
+                    enough.set()
 
-        def first() -> Answer:
-            key, entry = window.popleft()
-            if not isinstance(entry, Future):
-                return entry
-            # Not before: what looked for the answer where ``read`` put it, and missed it, may still come for it here.
-            under_way.pop(key, None)
-            return entry.result()
+        def start(chunk_of: Sequence[_Asked[Answer]]) -> None:
+            for each in chunk_of:
+                task = _loop().create_task(one(each))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+
+        def hand_over() -> None:
+            nonlocal fresh, handed_over
+            if fresh:
+                handed_over += len(fresh)
+                _loop().call_soon_threadsafe(start, fresh)
+                fresh = []
 
         def is_ready() -> bool:
-            entry = window[0][1]
-            return not isinstance(entry, Future) or entry.done()
+            return not isinstance(window[0], _Asked) or window[0].is_done
+
+        def wait_for_first() -> None:
+            nonlocal awaited
+            hand_over()
+            while not is_ready():
+                enough.clear()
+                awaited = min(finished + chunk, handed_over)
+                if finished < awaited and not is_ready():
+                    enough.wait()
+
+        def first() -> Answer:
+            entry = window.popleft()
+            if not isinstance(entry, _Asked):
+                return entry
+            # Not before: what looked for the answer where ``read`` put it, and missed it, may still come for it here.
+            under_way.pop(entry.prompt.key, None)
+            if entry.error:
+                raise entry.error
+            return cast(Answer, entry.answer)
 
         try:
             for item in asked:
                 if not isinstance(item, Prompt):
-                    window.append((b"", item))
-                elif future := under_way.get(item.key):
+                    window.append(item)
+                elif item.key in under_way:
                     self.account.cached += 1
-                    window.append((item.key, future))
+                    window.append(under_way[item.key])
                 else:
-                    under_way[item.key] = asyncio.run_coroutine_threadsafe(one(item), _loop())
-                    window.append((item.key, under_way[item.key]))
-                while window and (is_ready() or len(window) > _WINDOW * self.settings.concurrency):
+                    under_way[item.key] = _Asked(item)
+                    fresh.append(under_way[item.key])
+                    window.append(fresh[-1])
+                    if len(fresh) >= chunk or handed_over - finished < self.settings.concurrency:
+                        hand_over()
+                if len(window) > _WINDOW * self.settings.concurrency:
+                    wait_for_first()
+                while window and is_ready():
                     yield first()
             while window:
+                wait_for_first()
                 yield first()
         finally:
-            for _, entry in window:
-                if isinstance(entry, Future):
-                    entry.cancel()
+            _loop().call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
 
     def check(self) -> None:
         """Fail now, and not at the first prompt, where the key is missing.

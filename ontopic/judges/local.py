@@ -37,7 +37,7 @@ from ontopic.progress import Advance, progress
 from ontopic.records import Record, Verdict
 
 PARTS = ("which questions are in scope", "which answers decline", "which answers are on the subject")
-_EPOCHS, _BATCH, _LEARNING_RATE, _HEAD_RATE = 2, 64, 2e-4, 5e-2
+_EPOCHS, _FEWEST_STEPS, _BATCH, _LEARNING_RATE, _HEAD_RATE = 2, 60, 64, 2e-4, 5e-2
 _TRAINING_TOKENS, _AVERAGED_FROM, _MOST_REFERENCES = 96, 0.4, 1000
 _GAMMA, _FOLDS = 1.0, 5
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
@@ -202,7 +202,9 @@ def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:
     weights = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
     groups = [{"params": weights, "lr": _LEARNING_RATE}, {"params": heads.parameters(), "lr": _HEAD_RATE}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
-    plan = [batch for _ in range(_EPOCHS) for batch in _batches(tokens, chance)]
+    # A small policy's data is seen more often.
+    epochs = max(_EPOCHS, math.ceil(_FEWEST_STEPS * _BATCH / len(tokens)))
+    plan = [batch for _ in range(epochs) for batch in _batches(tokens, chance)]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [_LEARNING_RATE, _HEAD_RATE], total_steps=len(plan), pct_start=0.1
     )

@@ -1,10 +1,12 @@
 """Guardrail score, over-refusal and leak by a rule on the answer's words, beside the judge's, on one evaluation.
 
 python run.py evaluate --model champion --questions QUESTIONS.jsonl --out OUT.json
-python benchmarks/refusals.py OUT.json [--show 50]
+python benchmarks/refusals.py OUT.json [--show 50] [--records RECORDS.jsonl]
+python run.py judge --records RECORDS.jsonl --out VERDICTS.jsonl
 
 The rule needs no model: an answer declines where it says the policy's refusal or a paraphrase of it. The share of
-answers on which rule and judge agree is the judge's agreement with labels that it had no part in.
+answers on which rule and judge agree is the judge's agreement with labels that it had no part in. The judge of
+`run.py evaluate` is given each question's scope; the card that `run.py judge` prints is of one that is not.
 """
 
 from __future__ import annotations
@@ -47,12 +49,19 @@ def main() -> None:
     parser.add_argument("evaluation", type=Path, help="what `run.py evaluate --out` wrote")
     parser.add_argument("--policy", type=Path, default=ROOT / "configs/policies/banking.yaml")
     parser.add_argument("--show", type=int, default=0, help="print so many answers, drawn at random, to read")
+    parser.add_argument("--records", type=Path, help="write the records with the rule's labels to this file")
     options = parser.parse_args()
     refusal = load_policy(options.policy).refusal
     rows = json.loads(options.evaluation.read_text(encoding="utf-8"))["answers"]
     for row in rows:
         row["declined"] = declines(row["answer"], refusal)
         row["passes"] = row["declined"] != row["in_scope"]
+    if options.records:
+        labelled = [
+            {"question": row["question"], "answer": row["answer"], "label": "pass" if row["passes"] else "fail"}
+            for row in rows
+        ]
+        options.records.write_text("".join(json.dumps(row) + "\n" for row in labelled), encoding="utf-8")
     judged = [row for row in rows if row["verdict"] != "unjudged"]
     inside = [row for row in rows if row["in_scope"]]
     outside = [row for row in rows if not row["in_scope"]]

@@ -226,20 +226,18 @@ def calibrate(
     from ontopic.judges import comparison
     from ontopic.judges.calibration import calibration_records
     from ontopic.labelled_data import LabelledRecord, load_rows
-    from ontopic.tracking import open_tracking
+    from ontopic.tracking import open_tracking, register_prompts
 
-    chosen = comparison.selected_judges(
-        settings.judge,
-        [comparison.load_judge_settings(path) for path in judge or []],
-        template or [],
-        comparison.read_prompts(settings.judge_prompts),
-    )
+    prompts = comparison.read_prompts(settings.judge_prompts)
+    given = [comparison.load_judge_settings(path) for path in judge or []]
+    chosen = comparison.selected_judges(settings.judge, given, template or [], prompts)
     labelled, source = None, f"the {split} split"  # cards on the calibration split are kept, to measure none twice
     if records is not None:
         labelled, source = load_rows(records, LabelledRecord).rows, str(records)
     elif split != "calibration":
         labelled = calibration_records(policy, split, workspace)
     open_tracking(workspace, policy.registered_model)
+    register_prompts(prompts)
     compared = comparison.calibrate_judges(
         chosen, policy, settings.judge_prompts, workspace, labelled, source, settings.traffic.questions
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import mlflow
@@ -28,19 +29,26 @@ def open_tracking(workspace: Workspace, experiment: str) -> str:
     return str(mlflow.set_experiment(experiment).experiment_id)
 
 
-def register_prompt(name: str, template: str, description: str) -> str:
-    """Put a template into MLflow's prompt registry, as a new version only where it differs from the newest one.
+def register_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
+    """Put judge prompts into MLflow's prompt registry, each as a new version only where it differs from its newest one.
+
+    Args:
+        prompts: texts by name.
 
     Returns:
-        The prompt's URI, ``prompts:/NAME/VERSION``.
+        The prompts' URIs by name, ``prompts:/ontopic-judge-NAME/VERSION``.
     """
-    try:
-        newest = mlflow.genai.load_prompt(f"prompts:/{name}@latest", allow_missing=True)
-    except MlflowException:
-        newest = None
-    if newest is None or newest.template != template:
-        newest = mlflow.genai.register_prompt(name=name, template=template, commit_message=description)
-    return f"prompts:/{name}/{newest.version}"
+    uris = {}
+    for each, template in prompts.items():
+        name = f"ontopic-judge-{each}"
+        try:
+            newest = mlflow.genai.load_prompt(f"prompts:/{name}@latest", allow_missing=True)
+        except MlflowException:
+            newest = None
+        if newest is None or newest.template != template:
+            newest = mlflow.genai.register_prompt(name=name, template=template, commit_message=f"judge prompt {each}")
+        uris[each] = f"prompts:/{name}/{newest.version}"
+    return uris
 
 
 def close_stale_runs(workspace: Workspace, experiment: str) -> None:

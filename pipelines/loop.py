@@ -14,6 +14,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from ontopic import registry
 from ontopic.gate import check_judge
 from ontopic.judges.card import card_of
+from ontopic.judges.comparison import read_prompts
 from ontopic.labelled_data import source_sha256
 from ontopic.policy import Policy
 from ontopic.settings import Settings
@@ -98,7 +99,7 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
         return found
 
     tell("Calibrate: base model, judge and its card")
-    prompts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(settings.judge_prompts.glob("*.txt"))}
+    prompts = read_prompts(settings.judge_prompts)
     labels = source_sha256(str(workspace.labels / f"{policy.name}.jsonl"))
     calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records) + labels, prompts=prompts)
     result.cards = _output(calibrated, "calibrate_judge")

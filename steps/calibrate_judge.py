@@ -14,7 +14,7 @@ from ontopic.errors import UserError
 from ontopic.judges import card, comparison
 from ontopic.policy import Policy
 from ontopic.settings import JudgeSettings
-from ontopic.tracking import register_prompt
+from ontopic.tracking import register_prompts
 from ontopic.workspace import Workspace
 from steps.caching import JUDGES, depends_on
 
@@ -41,9 +41,7 @@ def calibrate_judge(
         prompts: the judge prompts by name; all of them go to the prompt registry.
     """
     workspace = Workspace(Path(state))
-    for name, template in prompts.items():
-        uri = register_prompt(f"ontopic-judge-{name}", template, f"judge prompt {name}")
-        mlflow.log_param(f"prompt_{name}", uri)
+    mlflow.log_params({f"prompt_{name}": uri for name, uri in register_prompts(prompts).items()})
     variants = comparison.judge_variants(judge, prompts)
     compared = comparison.calibrate_judges(variants, policy, Path(prompts_folder), workspace)
     cards = [measured.card for measured in compared.measured]

@@ -17,7 +17,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ontopic.errors import UserError
 
-Split = Literal["train", "calibration", "evaluation"]
+# Questions of "judge" teach the embedded judge; those of "train" do too, and are asked as traffic.
+Split = Literal["train", "judge", "calibration", "evaluation"]
 _PACKAGE = "ontopic:"
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _MAX_CHARACTERS = 20_000
@@ -275,6 +276,8 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], threshold: float 
     Two texts are near duplicates where the cosine of their character 3- to 5-gram TF-IDF vectors is at least
     ``threshold``.
     """
+    if not left or not right:
+        return []
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
     vectorizer.fit([*left, *right])
     similar = (vectorizer.transform(left) @ vectorizer.transform(right).T).tocoo()

@@ -113,8 +113,10 @@ def test_verdicts_do_not_depend_on_what_else_is_judged(judge: LocalJudge, bankin
     records = [Record(q.question, banking.refusal) for q in load_questions(banking.questions, split="calibration")[:60]]
     together = judge.judge(records)
     alone = [judge.judge([record])[0] for record in records[:12]]
-    assert outcomes(together[:12]) == outcomes(alone)
-    assert np.allclose([v.score for v in together[:12]], [v.score for v in alone], atol=0.02)  # type: ignore[misc]
+    scores = np.array([[v.score for v in verdicts] for verdicts in (together[:12], alone)], dtype=float)
+    assert np.allclose(*scores, atol=0.01)  # bf16 rounds a little differently in another batch
+    clear = np.abs(scores[0] - 0.5) > 0.01
+    assert all(a == b for a, b, is_clear in zip(outcomes(together), outcomes(alone), clear, strict=False) if is_clear)
 
 
 def test_its_fast_probabilities_are_those_of_the_library(judge: LocalJudge, banking: Policy) -> None:

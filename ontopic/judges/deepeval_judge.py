@@ -17,8 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ontopic.errors import UserError
-from ontopic.judges.async_endpoint import AsyncEndpoint
-from ontopic.judges.endpoint import Prompt
+from ontopic.judges.endpoint import Endpoint, Prompt
 from ontopic.judges.judge import Account
 from ontopic.judges.templates import policy_values
 from ontopic.policy import Policy
@@ -63,7 +62,7 @@ class DeepEvalJudge:
 
     def __init__(self, settings: DeepEvalJudgeSettings, policy: Policy) -> None:
         self._settings, self._policy = settings, policy
-        self._endpoint = AsyncEndpoint(settings)
+        self._endpoint = Endpoint(settings)
         content: list[Any] = [version("deepeval"), self._endpoint.base_url, policy_values(policy), _STEPS]
         content += [settings.model, settings.metric, settings.threshold]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -163,7 +162,7 @@ class _NoAnswer(Exception):  # noqa: N818
 class _Model(DeepEvalBaseLLM):
     """An endpoint as the model of DeepEval's metrics."""
 
-    def __init__(self, endpoint: AsyncEndpoint) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         super().__init__(endpoint.settings.model)
 

@@ -80,6 +80,7 @@ class Reply:
 
 
 Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -225,6 +226,29 @@ class Endpoint:
                 yield first()
         finally:
             _loop().call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+
+    async def ask(self, prompt: Prompt) -> Reply:
+        """What comes of one prompt: for frameworks that ask one at a time. May be awaited in any event loop.
+
+        Raises:
+            UserError: no API key is set.
+        """
+        client = self._opened()
+
+        async def one() -> Reply:
+            async with self._slots:
+                return await self._ask(client, prompt)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(one(), _loop()))
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run what awaits ``ask``, also where the caller runs an event loop already, as in a notebook."""
+        running = asyncio.run_coroutine_threadsafe(work, _loop())
+        try:
+            return running.result()
+        except BaseException:  # also Ctrl-C: nothing goes on in the background
+            running.cancel()
+            raise
 
     def check(self) -> None:
         """Fail now, and not at the first prompt, where the key is missing.

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ontopic.errors import UserError
-from ontopic.judges.async_endpoint import AsyncEndpoint
-from ontopic.judges.endpoint import Prompt
+from ontopic.judges.endpoint import Endpoint, Prompt
 from ontopic.judges.judge import Judge
 from ontopic.records import Record
 from ontopic.reports import VERDICT_COLUMNS, JudgeVerdict  # before Evidently: it switches the telemetry off
@@ -75,7 +74,7 @@ def register_provider(settings: EndpointSettings) -> None:
     Raises:
         UserError: no API key is set, or a budget in dollars has no price.
     """
-    endpoint = AsyncEndpoint(settings)
+    endpoint = Endpoint(settings)
     endpoint.check()
 
     @llm_provider(PROVIDER, settings.model)
@@ -84,7 +83,7 @@ def register_provider(settings: EndpointSettings) -> None:
 
 
 class _EndpointWrapper(LLMWrapper):
-    def __init__(self, endpoint: AsyncEndpoint) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
     def get_batch_size(self) -> int:

@@ -9,6 +9,7 @@ verdicts are timed; of the language model, the least that a probe on it needs: s
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -62,7 +63,7 @@ def states(language_model: LanguageModel, texts: Sequence[str], batch: int = 64)
 
 
 def in_fp32(work: Callable[[], Any]) -> None:
-    """Run without bf16."""
+    """Run without bf16; a judge keeps what it was first run in."""
     native = sentence_encoder._fast_in_bf16
     sentence_encoder._fast_in_bf16 = lambda: False  # type: ignore[assignment]
     try:
@@ -89,7 +90,7 @@ def main() -> None:
     decoder.layers = decoder.layers[:LAYERS]
     sides: dict[str, tuple[Callable[[], Any], int]] = {
         "the judge, whole verdicts": (partial(judge.judge, rows), len(rows)),
-        "the judge without bf16": (partial(in_fp32, partial(judge.judge, rows)), len(rows)),
+        "the judge without bf16": (partial(in_fp32, partial(copy.deepcopy(judge).judge, rows)), len(rows)),
         f"{LAYERS} layers of the language model": (partial(states, shallow, few), len(few) // 2),
     }
     best = dict.fromkeys(sides, 0.0)

@@ -69,9 +69,11 @@ def comparison_report(ranked: Sequence[Measured], sentences: Sequence[str], sour
     """
     cards = [measured.card for measured in ranked]
     title = f"Judges compared on {cards[0].n:,} labelled records"
+    several = len(cards) > 1
     text = (
-        f"{len(cards)} judges on the {cards[0].n:,} labelled records of {plain_markdown(source)}, the one with the "
-        f"greatest lower bound of accuracy first. " + " ".join(plain_markdown(sentence) for sentence in sentences)
+        f"{len(cards)} {'judges' if several else 'judge'} on the {cards[0].n:,} labelled records of "
+        f"{plain_markdown(source)}{', the one with the greatest lower bound of accuracy first' if several else ''}. "
+        + " ".join(plain_markdown(sentence) for sentence in sentences)
     )
     columns = {
         "Judge": [card.judge_id for card in cards],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,6 +42,8 @@ _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version o
 _LOCK = 7_264_150_931  # any number, the same in every process
 _IDS_A_QUERY = 500  # SQLite before 3.32 binds at most 999 parameters
 _PAGE = 1000
+_AGE = re.compile("([0-9]{1,5})([dh])")
+_UNITS = {"d": "days", "h": "hours"}
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 
 
@@ -300,6 +303,18 @@ class TrafficStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def age(text: str) -> timedelta:
+    """The age that ``90d`` (days) or ``12h`` (hours) says.
+
+    Raises:
+        UserError: it says none.
+    """
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise UserError(f"{text!r} is no age; give days or hours, such as 90d or 12h")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def store_name(url_or_path: str | Path) -> str:

@@ -283,16 +283,16 @@ class TrafficStore:
                 last = connection.execute(newest).first()
             if last:
                 limits.append(sql.tuple_(sql.literal(last.asked_at), sql.literal(last.id)) >= _BY_TIME)
-        if not limits:
-            return 0
-        oldest = sql.select(_TRAFFIC.c.id).where(sql.or_(*limits)).limit(_PAGE)
         deleted = 0
-        while True:
-            with self._engine.begin() as connection:
-                n = connection.execute(sql.delete(_TRAFFIC).where(_TRAFFIC.c.id.in_(oldest))).rowcount
-            deleted += n
-            if n == 0:
-                return deleted
+        for limit in limits:  # one by one, so that the index finds each page
+            oldest = sql.select(_TRAFFIC.c.id).where(limit).limit(_PAGE)
+            while True:
+                with self._engine.begin() as connection:
+                    n = connection.execute(sql.delete(_TRAFFIC).where(_TRAFFIC.c.id.in_(oldest))).rowcount
+                deleted += n
+                if n == 0:
+                    break
+        return deleted
 
     def close(self) -> None:
         """Close all connections; the store opens new ones if it is used again."""

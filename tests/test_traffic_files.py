@@ -304,7 +304,7 @@ def test_a_million_records_go_in_and_out(tmp_path: Path) -> None:
     start = time.monotonic()
     used = in_and_out(tmp_path, 1_000_000)
     print(f"{time.monotonic() - start:.0f} s, {used} MiB")
-    assert used < 300
+    assert used < 150
 
 
 def test_an_import_that_is_killed_is_taken_up(store_at: Path | str, tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def test_an_exported_trace_is_one_to_mlflow(store: TrafficStore, tmp_path: Path)
     assert trace.info.token_usage == {"input_tokens": 40, "output_tokens": 7, "total_tokens": 47}
 
 
-def test_traces_of_mlflow_itself_are_imported(tmp_path: Path) -> None:
+def test_traces_of_mlflow_itself_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow puts artifacts
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets below, for all tests that come after
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     try:

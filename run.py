@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from ontopic.judges.comparison import JudgesCompared
     from ontopic.judges.judge import Judge
     from ontopic.scores import Rate
+    from ontopic.traffic import TrafficStore
 
 ROOT = Path(__file__).resolve().parent
 console = Console(highlight=False, markup=False, soft_wrap=True)
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+traffic_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(traffic_app, name="traffic")
 
 Config = Annotated[Path, typer.Option("--config", help="Configuration file.")]
 State = Annotated[Path, typer.Option("--state", help="Folder of everything that is kept between runs.")]
@@ -45,11 +48,7 @@ _JUDGED_TO_LABEL = 2000  # the newest records, among which the least sure are lo
 @app.callback(invoke_without_command=True)
 def loop(context: typer.Context, config: Config = LOCAL, state: State = STATE) -> None:
     """Serve a model, ask it, judge it, and retrain and promote it on evidence. Without a command: the whole loop."""
-    if context.invoked_subcommand:
-        for name in ("config", "state"):
-            source = context.get_parameter_source(name)
-            if source and source.name == "COMMANDLINE":
-                raise UserError(f"--{name} stands before the command; put it behind {context.invoked_subcommand}")
+    if _leaves_to_command(context):
         return
     settings, policy, workspace = _open(config, state)
     lock = FileLock(workspace.root / "run.lock")
@@ -326,6 +325,156 @@ def serve(config: Config = LOCAL, state: State = STATE) -> None:
         print("stopped")
 
 
+@traffic_app.callback(invoke_without_command=True)
+def traffic(context: typer.Context, config: Config = LOCAL, state: State = STATE) -> None:
+    """Say what traffic is stored; or import, export, prune or send some."""
+    if _leaves_to_command(context):
+        return
+    _, _, workspace = _open(config, state)
+    with _stored_traffic(workspace) as store:
+        summary = store.summary()
+    if not summary.n:
+        raise UserError(
+            f"{_traffic_name(workspace)}: there is no traffic yet; run the loop, serve a model or import some"
+        )
+    table = Table(box=box.SIMPLE, padding=0, title=f"{summary.n:,} records in {_traffic_name(workspace)}")
+    for name in ("model version", "records", "from (UTC)", "to (UTC)"):
+        table.add_column(name, justify="right" if name == "records" else "left", no_wrap=name != "model version")
+    for each in summary.versions:
+        times = [f"{time:%Y-%m-%d %H:%M:%S}" for time in (each.first, each.last)]
+        table.add_row(each.model_version or "unknown", f"{each.n:,}", *times)
+    console.print(table)
+    counts = ", ".join(f"{n:,} of kind {kind}" for kind, n in summary.redacted.items())
+    console.print(f"Personal data taken out: {counts or 'none'}")
+
+
+@traffic_app.command("import")
+def import_records(
+    file: Annotated[Path, typer.Argument(help="JSONL or Parquet: records, OpenAI-style chats, MLflow traces.")],
+    config: Config = LOCAL,
+    state: State = STATE,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Store the records of a file. An import that was stopped is taken up again; none is stored twice."""
+    _, _, workspace = _open(config, state)
+    from ontopic.traffic import TrafficStore
+    from ontopic.traffic_files import import_traffic
+
+    with TrafficStore(workspace.traffic) as store:
+        done = import_traffic(file, store, skip_bad)
+    _say_skipped(done.skipped)
+    print(f"{done.stored} records were stored, {done.known} were there already; in {_traffic_name(workspace)}")
+
+
+@traffic_app.command("export")
+def export_records(
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+    to: Annotated[
+        Literal["jsonl", "parquet", "openai", "mlflow"] | None,
+        typer.Option("--format", help="parquet for a name that ends so, else jsonl, where none is given."),
+    ] = None,
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Write all records to a file, in order of time."""
+    _, _, workspace = _open(config, state)
+    from ontopic.traffic_files import export_traffic
+
+    with _stored_traffic(workspace) as store:
+        n = export_traffic(store, out, to)
+    print(f"{n} records are in {out}")
+
+
+@traffic_app.command()
+def prune(
+    older_than: Annotated[str | None, typer.Option(help="Delete what is older, such as 90d or 12h.")] = None,
+    keep: Annotated[int | None, typer.Option(min=0, help="Delete all but the newest so many.")] = None,
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Delete old records for good."""
+    _, _, workspace = _open(config, state)
+    if older_than is None and keep is None:
+        raise UserError("nothing says what to delete; give --older-than, --keep or both")
+    from ontopic.traffic import age
+
+    with _stored_traffic(workspace) as store:
+        deleted = store.prune(None if older_than is None else age(older_than), keep)
+        print(f"{deleted} records were deleted, {store.count()} are left")
+
+
+@traffic_app.command()
+def send(
+    questions: Annotated[Path, typer.Option(help="Questions with `question` and boolean `in_scope`.")],
+    rate: Annotated[float, typer.Option(help="Questions a second.")],
+    in_scope_share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of in-scope questions; by default as in the file."),
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many to ask; each of the file once by default.")] = None,
+    url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server, with its /v1.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name there.")] = None,
+    api_key_variable: Annotated[str | None, typer.Option(help="The environment variable that holds the key.")] = None,
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Ask questions at a rate, whether or not the earlier ones are answered, of the model that `serve` serves."""
+    settings, policy, _ = _open(config, state)
+    from ontopic.asking import Sent, ask_at_rate, key_of, questions_to_send
+    from ontopic.labelled_data import Question, load_rows
+    from ontopic.progress import progress
+
+    if not 0 < rate < math.inf:
+        raise UserError(f"--rate {rate} is no rate; give a number of questions a second above 0")
+    if url is None and not settings.serving.port:
+        raise UserError("serving.port is 0, so the server's port is not known; give its address with --url")
+    key = key_of(api_key_variable)
+    chosen = questions_to_send(load_rows(questions, Question).rows, count, in_scope_share)
+    sent = Sent()
+    with progress("questions", len(chosen), "questions", lambda: str(sent)) as advance:
+        ask_at_rate(
+            chosen,
+            url or f"http://127.0.0.1:{settings.serving.port}/v1",
+            model or policy.registered_model,
+            key,
+            settings.traffic.max_tokens,
+            rate,
+            sent,
+            advance,
+        )
+    print(sent)
+    if not sent.answered:
+        raise UserError(f"no question was answered ({sent.error}); check that a server runs there: python run.py serve")
+    if sent.failed:
+        print(f"the first failure: {sent.error}")
+
+
+def _leaves_to_command(context: typer.Context) -> bool:
+    """Whether a command follows, which then takes the options."""
+    if not context.invoked_subcommand:
+        return False
+    for name in ("config", "state"):
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            raise UserError(f"--{name} stands before the command; put it behind {context.invoked_subcommand}")
+    return True
+
+
+def _stored_traffic(workspace: Workspace) -> TrafficStore:
+    """The traffic store, where there is one."""
+    from ontopic.traffic import TrafficStore
+
+    if isinstance(workspace.traffic, Path) and not workspace.traffic.is_file():
+        raise UserError(f"{workspace.traffic}: there is no traffic yet; run the loop, serve a model or import some")
+    return TrafficStore(workspace.traffic)
+
+
+def _traffic_name(workspace: Workspace) -> str:
+    from ontopic.traffic import store_name
+
+    return store_name(workspace.traffic)
+
+
 def _open(config: Path, state: Path) -> tuple[Settings, Policy, Workspace]:
     settings = load_settings(config)
     return settings, load_policy(settings.policy), open_workspace(state)
@@ -365,10 +514,12 @@ def _newest_traffic(workspace: Workspace) -> list[Any]:
     """The records of the model version that was asked last."""
     from ontopic.traffic import TrafficStore
 
-    traffic = TrafficStore(workspace.traffic).records() if workspace.traffic.is_file() else []
-    if not traffic:
-        raise UserError(f"{workspace.traffic}: there is no traffic yet; run the loop, or give records with --records")
-    return [record for record in traffic if record.model_version == traffic[-1].model_version]
+    if isinstance(workspace.traffic, str) or workspace.traffic.is_file():
+        with TrafficStore(workspace.traffic) as store:
+            for newest in store.newest(1):
+                return store.records(model_version=newest.model_version)
+    name = _traffic_name(workspace)
+    raise UserError(f"{name}: there is no traffic yet; run the loop, or give records with --records")
 
 
 def _check_writable(out: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import pandas as pd
+from pyarrow import parquet
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -22,6 +23,7 @@ Split = Literal["train", "judge", "calibration", "evaluation"]
 _PACKAGE = "ontopic:"
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _MAX_CHARACTERS = 20_000
+_ROWS_A_BATCH = 1000
 
 
 class Question(BaseModel):
@@ -70,7 +72,7 @@ class LabelledRecord(BaseModel):
     _not_blank = field_validator("question")(lambda text: _not_blank(text))
 
 
-Row = TypeVar("Row", Question, LabelledRecord)
+Row = TypeVar("Row", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def load_rows(source: str | Path, schema: type[Row], skip_bad: bool = False, bas
     Args:
         source: a JSONL, CSV or Parquet file; ``ontopic:NAME`` for data that comes with the package; or a Hugging
             Face data set id, optionally with ``#split`` ("train" where none is named).
-        schema: ``Question`` or ``LabelledRecord``.
+        schema: such as ``Question`` or ``LabelledRecord``.
         skip_bad: leave out malformed rows instead of stopping.
         base: the folder that a relative file name is taken from; the working folder where none is given.
 
@@ -230,18 +232,23 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        table = pd.read_parquet(path)
-    except Exception as error:  # pandas and pyarrow raise many unrelated types
+        with parquet.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches(_ROWS_A_BATCH) for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                yield f"{path}:{number}", _cells(row)
+    except Exception as error:  # pyarrow raises many unrelated types
         raise UserError(f"{path}: cannot be read as parquet ({type(error).__name__}); mend the file") from error
-    for number, row in enumerate(table.to_dict("records"), start=1):
-        yield f"{path}:{number}", _cells(row)
 
 
 def _cells(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A table's row without its empty cells, though an answer may be empty; a scope in words becomes a boolean."""
+    """A table's row without its empty cells, though a question or an answer may be empty.
+
+    A scope in words becomes a boolean.
+    """
     cells = {}
     for name, value in row.items():
-        if value is None or (value == "" and name != "answer") or (isinstance(value, float) and pd.isna(value)):
+        empty = value is None or (isinstance(value, float) and pd.isna(value))
+        if empty or (value == "" and name not in ("question", "answer")):
             continue
         if name == "in_scope" and isinstance(value, str) and value.strip().lower() in ("true", "false"):
             value = value.strip().lower() == "true"

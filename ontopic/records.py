@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -18,6 +18,7 @@ class Record:
         asked_at: time of the question, in UTC.
         latency_s: seconds from the question's arrival to the whole answer.
         finished: ``False`` where the answer was cut at its token limit.
+        redacted: how much personal data of each kind was taken out of question and answer, of the kinds that occur.
     """
 
     question: str
@@ -30,6 +31,7 @@ class Record:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finished: bool = True
+    redacted: dict[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sql
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.schema import CreateTable
 
 from ontopic.errors import UserError
 from ontopic.records import Record
+from ontopic.redaction import KINDS, redact
 
 _TRAFFIC = sql.Table(
     "traffic",
@@ -30,42 +34,118 @@ _TRAFFIC = sql.Table(
     sql.Column("prompt_tokens", sql.Integer, nullable=False),
     sql.Column("completion_tokens", sql.Integer, nullable=False),
     sql.Column("finished", sql.Boolean, nullable=False),
+    *(sql.Column(f"redacted_{kind}", sql.Integer, nullable=False, server_default="0") for kind in KINDS),
 )
+_BY_TIME = sql.tuple_(_TRAFFIC.c.asked_at, _TRAFFIC.c.id)
+REVISIONS = ("0001", "0002")  # of ontopic/migrations, oldest first
+_VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
+_LOCK = 7_264_150_931  # any number, the same in every process
 _IDS_A_QUERY = 500  # SQLite before 3.32 binds at most 999 parameters
+_PAGE = 1000
+_AGE = re.compile("([0-9]{1,5})([dh])")
+_UNITS = {"d": "days", "h": "hours"}
+_DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+
+
+@dataclass(frozen=True)
+class VersionTraffic:
+    """What one model version was asked: how many records, and the times (UTC) of the first and the last."""
+
+    model_version: str
+    n: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True)
+class TrafficSummary:
+    """What a store holds.
+
+    Attributes:
+        versions: in the order in which they were first asked.
+        redacted: how much personal data of each kind was taken out, of the kinds that occur.
+    """
+
+    versions: list[VersionTraffic]
+    redacted: dict[str, int]
+
+    @property
+    def n(self) -> int:
+        """How many records."""
+        return sum(version.n for version in self.versions)
 
 
 class TrafficStore:
     """Records in a SQL database; several threads and processes may use the same one at once.
 
+    Personal data is replaced by placeholders before anything is written (``ontopic.redaction``, best effort), and how
+    much of each kind is kept on the record.
+
     Args:
-        url_or_path: the path of an SQLite file, or an SQLAlchemy URL (recognised by its ``://``). File, folder and
-            table are created where missing.
+        url_or_path: the path of an SQLite file, or the URL of an SQLite or PostgreSQL database (recognised by its
+            ``://``). File, folder and table are created where missing; a store of an older release is upgraded.
+        redacted: whether personal data is taken out.
 
     Raises:
-        UserError: the file or database cannot be opened, or is none.
+        UserError: the file or database cannot be opened, is none, or is of a newer release; or PostgreSQL's driver is
+            not installed.
     """
 
-    def __init__(self, url_or_path: str | Path) -> None:
+    def __init__(self, url_or_path: str | Path, redacted: bool = True) -> None:
+        self._redacted = redacted
         try:
-            url = sql.make_url(str(url_or_path)) if "://" in str(url_or_path) else _sqlite_url(Path(url_or_path))
-            sqlite = url.get_backend_name() == "sqlite"
-            self._engine = sql.create_engine(url, connect_args={"timeout": 30} if sqlite else {})
-            if sqlite:
+            url = _url(url_or_path)
+            self._is_sqlite = url.get_backend_name() == "sqlite"
+            self._engine = sql.create_engine(
+                url,
+                connect_args={"timeout": 30} if self._is_sqlite else {"connect_timeout": 10},
+                pool_pre_ping=not self._is_sqlite,
+                hide_parameters=True,  # an error's text must not carry a customer's
+            )
+            if self._is_sqlite:
                 event.listen(self._engine, "connect", _make_durable)
-            with self._engine.begin() as connection:
-                connection.execute(CreateTable(_TRAFFIC, if_not_exists=True))
+            with self._engine.connect() as connection:
+                revision = _revision(connection)
+            if revision != REVISIONS[-1]:
+                self._upgrade(store_name(url_or_path))
         except (SQLAlchemyError, ImportError, OSError) as error:
-            # The URL may hold a password: name only what follows it.
+            if isinstance(error, ModuleNotFoundError) and error.name == "psycopg":
+                raise UserError(
+                    "the traffic store is on PostgreSQL, whose driver is not installed; run pip install "
+                    "-c constraints.txt -e '.[postgres]'"
+                ) from error
             raise UserError(
-                f"the traffic store {str(url_or_path).rpartition('@')[2]} could not be opened ({_first_line(error)}); "
+                f"the traffic store {store_name(url_or_path)} could not be opened ({_first_line(error)}); "
                 "check that it exists, is a database and may be written"
             ) from error
+
+    def _upgrade(self, name: str) -> None:
+        with self._engine.connect() as connection:
+            if self._is_sqlite:
+                # sqlite3 opens transactions by itself, but not before a CREATE TABLE: so by hand.
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_LOCK)))
+            try:
+                revision = _revision(connection)  # another process may have been first
+                if revision not in (None, *REVISIONS):
+                    raise UserError(
+                        f"the traffic store {name} is of a newer release of OnTopic (revision {revision}); "
+                        "update OnTopic, or use another store"
+                    )
+                if revision != REVISIONS[-1]:
+                    _migrate(connection)
+                connection.exec_driver_sql("COMMIT") if self._is_sqlite else connection.commit()
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK") if self._is_sqlite else connection.rollback()
+                raise
 
     def add(self, record: Record) -> str:
         """Store ``record``; it is on disk when this returns.
 
         A record without an id gets one (a uuid4 in hex), one without a time the present one. A time without a zone is
-        taken as UTC.
+        taken as UTC. PostgreSQL cannot hold a NUL: U+FFFD stands in its place there.
 
         Returns:
             The record's id.
@@ -74,13 +154,48 @@ class TrafficStore:
             sqlalchemy.exc.SQLAlchemyError: it could not be stored: disk full, locked too long, id taken.
             UnicodeEncodeError: question or answer holds a lone surrogate, which no database takes.
         """
-        asked_at = record.asked_at or datetime.now(UTC)
-        if asked_at.tzinfo is not None:
-            asked_at = asked_at.astimezone(UTC).replace(tzinfo=None)
-        row = asdict(record) | {"id": record.id or uuid.uuid4().hex, "asked_at": asked_at}
+        row = self._row(record)
+        row["id"] = record.id or uuid.uuid4().hex
         with self._engine.begin() as connection:
             connection.execute(sql.insert(_TRAFFIC).values(row))
         return str(row["id"])
+
+    def add_many(self, records: Iterable[Record]) -> int:
+        """Store many records as ``add`` does, in one transaction, so all or none; meant for some thousands at a time.
+
+        A record whose id is stored already is left out. One without an id gets one that is derived from all that it
+        says (personal data and a missing time aside), so that adding it again changes nothing.
+
+        Returns:
+            How many were stored.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, UnicodeEncodeError: as ``add``.
+        """
+        rows = [self._row(record) for record in records]
+        if not rows:
+            return 0
+        insert = sqlite.insert(_TRAFFIC) if self._is_sqlite else postgresql.insert(_TRAFFIC)
+        with self._engine.begin() as connection:
+            options = {"preserve_rowcount": True}  # psycopg's is thrown away otherwise
+            return connection.execute(insert.on_conflict_do_nothing(), rows, execution_options=options).rowcount
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        row = asdict(record)
+        counts = row.pop("redacted")
+        for name in ("question", "answer"):
+            if self._redacted:
+                redacted = redact(row[name])
+                row[name] = redacted.text
+                counts = {kind: counts.get(kind, 0) + redacted.counts.get(kind, 0) for kind in KINDS}
+            if not self._is_sqlite:
+                row[name] = row[name].replace("\0", "\ufffd")
+        if row["asked_at"] is not None and row["asked_at"].tzinfo is not None:
+            row["asked_at"] = row["asked_at"].astimezone(UTC).replace(tzinfo=None)
+        if not row["id"]:
+            row["id"] = hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        row["asked_at"] = row["asked_at"] or datetime.now(UTC).replace(tzinfo=None)
+        return row | {f"redacted_{kind}": counts.get(kind, 0) for kind in KINDS}
 
     def records(self, ids: Sequence[str] | None = None, model_version: str | None = None) -> list[Record]:
         """The stored records in the order they were asked, all of them or those that fit both arguments.
@@ -98,14 +213,86 @@ class TrafficStore:
             parts = [unique[start : start + _IDS_A_QUERY] for start in range(0, len(unique), _IDS_A_QUERY)]
             queries = [query.where(_TRAFFIC.c.id.in_(part)) for part in parts]
         with self._engine.connect() as connection:
-            rows = [row._asdict() for each in queries for row in connection.execute(each)]
-        records = [replace(Record(**row), asked_at=row["asked_at"].replace(tzinfo=UTC)) for row in rows]
+            records = [_record(row) for each in queries for row in connection.execute(each)]
         return sorted(records, key=lambda record: (record.asked_at, record.id))
+
+    def stream(self, model_version: str | None = None) -> Iterator[Record]:
+        """The stored records in the order they were asked, in bounded memory, while others go on writing.
+
+        A record that is stored meanwhile comes too where its time is after that of the last one given.
+
+        Args:
+            model_version: only what this version answered.
+        """
+        query = sql.select(_TRAFFIC).order_by(_TRAFFIC.c.asked_at, _TRAFFIC.c.id).limit(_PAGE)
+        if model_version is not None:
+            query = query.where(_TRAFFIC.c.model_version == model_version)
+        page = query
+        while True:
+            with self._engine.connect() as connection:
+                rows = connection.execute(page).all()
+            yield from map(_record, rows)
+            if len(rows) < _PAGE:
+                return
+            page = query.where(sql.tuple_(sql.literal(rows[-1].asked_at), sql.literal(rows[-1].id)) < _BY_TIME)
+
+    def newest(self, n: int, model_version: str | None = None) -> list[Record]:
+        """The last ``n`` records that were asked, in that order."""
+        query = sql.select(_TRAFFIC).order_by(_TRAFFIC.c.asked_at.desc(), _TRAFFIC.c.id.desc()).limit(n)
+        if model_version is not None:
+            query = query.where(_TRAFFIC.c.model_version == model_version)
+        with self._engine.connect() as connection:
+            return [_record(row) for row in connection.execute(query)][::-1]
 
     def count(self) -> int:
         """How many records are stored."""
         with self._engine.connect() as connection:
             return int(connection.execute(sql.select(sql.func.count()).select_from(_TRAFFIC)).scalar_one())
+
+    def summary(self) -> TrafficSummary:
+        """How many records there are, from when to when, by model version, and how much was redacted."""
+        first, last = sql.func.min(_TRAFFIC.c.asked_at), sql.func.max(_TRAFFIC.c.asked_at)
+        versions = sql.select(_TRAFFIC.c.model_version, sql.func.count(), first, last)
+        versions = versions.group_by(_TRAFFIC.c.model_version).order_by(first, _TRAFFIC.c.model_version)
+        sums = sql.select(*(sql.func.sum(_TRAFFIC.c[f"redacted_{kind}"]) for kind in KINDS))
+        with self._engine.connect() as connection:
+            rows, redacted = connection.execute(versions).all(), connection.execute(sums).one()
+        return TrafficSummary(
+            [
+                VersionTraffic(name, n, first.replace(tzinfo=UTC), last.replace(tzinfo=UTC))
+                for name, n, first, last in rows
+            ],
+            {kind: int(n) for kind, n in zip(KINDS, redacted, strict=True) if n},
+        )
+
+    def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:
+        """Delete the records that were asked longer ago than ``older_than``, and all but the newest ``keep``.
+
+        Goes by the page, so that others can write meanwhile. SQLite uses the room again but does not give it back.
+
+        Returns:
+            How many were deleted.
+        """
+        limits = []
+        if older_than is not None:
+            limits.append(_TRAFFIC.c.asked_at < datetime.now(UTC).replace(tzinfo=None) - older_than)
+        if keep is not None:
+            newest = sql.select(_TRAFFIC.c.asked_at, _TRAFFIC.c.id)
+            newest = newest.order_by(_TRAFFIC.c.asked_at.desc(), _TRAFFIC.c.id.desc()).offset(keep).limit(1)
+            with self._engine.connect() as connection:
+                last = connection.execute(newest).first()
+            if last:
+                limits.append(sql.tuple_(sql.literal(last.asked_at), sql.literal(last.id)) >= _BY_TIME)
+        deleted = 0
+        for limit in limits:  # one by one, so that the index finds each page
+            oldest = sql.select(_TRAFFIC.c.id).where(limit).limit(_PAGE)
+            while True:
+                with self._engine.begin() as connection:
+                    n = connection.execute(sql.delete(_TRAFFIC).where(_TRAFFIC.c.id.in_(oldest))).rowcount
+                deleted += n
+                if n == 0:
+                    break
+        return deleted
 
     def close(self) -> None:
         """Close all connections; the store opens new ones if it is used again."""
@@ -118,10 +305,63 @@ class TrafficStore:
         self.close()
 
 
-def _sqlite_url(path: Path) -> sql.URL:
-    path = path.expanduser().resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return sql.URL.create("sqlite", database=str(path))
+def age(text: str) -> timedelta:
+    """The age that ``90d`` (days) or ``12h`` (hours) says.
+
+    Raises:
+        UserError: it says none.
+    """
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise UserError(f"{text!r} is no age; give days or hours, such as 90d or 12h")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def store_name(url_or_path: str | Path) -> str:
+    """A store's path or URL as it may be shown: without user and password."""
+    text = str(url_or_path)
+    if "://" not in text:
+        return text
+    return text.partition("://")[0] + "://" + text.partition("://")[2].rpartition("@")[2].partition("?")[0]
+
+
+def _url(url_or_path: str | Path) -> sql.URL:
+    if "://" not in str(url_or_path):
+        path = Path(url_or_path).expanduser().resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return sql.URL.create("sqlite", database=str(path))
+    url = sql.make_url(str(url_or_path))
+    url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UserError(
+            f"the traffic store {store_name(url_or_path)} is neither on SQLite nor on PostgreSQL; give a URL such as "
+            "postgresql://user:password@host/database"
+        )
+    return url
+
+
+def _revision(connection: sql.Connection) -> str | None:
+    """The revision of the store's schema; ``None`` where it has none yet."""
+    if not sql.inspect(connection).has_table(_VERSION_TABLE):
+        return None
+    return connection.execute(sql.text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar()  # noqa: S608
+
+
+def _migrate(connection: sql.Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection, "version_table": _VERSION_TABLE})
+    # A path's percent signs would be read as references to other options.
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    command.upgrade(config, "head")
+
+
+def _record(row: Any) -> Record:
+    values = row._asdict()
+    counts = {kind: values.pop(f"redacted_{kind}") for kind in KINDS}
+    record = Record(**values, redacted={kind: n for kind, n in counts.items() if n})
+    return replace(record, asked_at=row.asked_at.replace(tzinfo=UTC))
 
 
 def _make_durable(connection: Any, _: object) -> None:

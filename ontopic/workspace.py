@@ -39,9 +39,9 @@ class Workspace:
     mlflow_uri: str = ""
 
     @property
-    def traffic(self) -> Path:
-        """The traffic store."""
-        return self.root / "traffic.db"
+    def traffic(self) -> Path | str:
+        """The traffic store: the URL in ``ONTOPIC_TRAFFIC_URL``, else a file in this folder."""
+        return os.environ.get("ONTOPIC_TRAFFIC_URL") or self.root / "traffic.db"
 
     @property
     def reports(self) -> Path:

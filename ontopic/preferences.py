@@ -46,7 +46,8 @@ def build_preferences(
     In scope, the chosen answer is the teacher's, else the reference written for that question, else the model's own
     where the judge passed it and did not take it for a refusal; a question with none of these gives no pair. A
     question's scope is its label where it is one of ``labelled``, else the judge's opinion. Questions that differ only
-    in case, punctuation or spaces count once. The two scopes are balanced by dropping at random from the larger.
+    in case, punctuation or spaces count once. The two scopes are balanced by dropping at random from the larger; where
+    one gives no pair, as a model that refuses everything leaves none out of scope, all of the other's are kept.
 
     Args:
         taught: a teacher's answers by question.
@@ -78,8 +79,8 @@ def build_preferences(
     inside = [p for p in pairs.values() if p.in_scope]
     outside = [p for p in pairs.values() if not p.in_scope]
     odds = in_scope_share / (1 - in_scope_share)
-    keep_inside = min(len(inside), round(len(outside) * odds))
-    keep_outside = min(len(outside), round(len(inside) / odds))
+    keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)
+    keep_outside = min(len(outside), round(len(inside) / odds)) if inside else len(outside)
     chosen_pairs = chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)
     chance.shuffle(chosen_pairs)
     return chosen_pairs

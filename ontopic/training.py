@@ -17,6 +17,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from transformers.trainer_utils import get_last_checkpoint
 from trl.experimental.orpo import ORPOConfig
 
+from ontopic.errors import UserError
 from ontopic.models import LanguageModel, chat_prompts, written_whole
 from ontopic.orpo_trainer import SharedPromptORPOTrainer
 from ontopic.preferences import Preference
@@ -62,10 +63,13 @@ def train_orpo(
             learning rate, tokens per second.
 
     Raises:
-        ValueError: there are no preferences.
+        UserError: there are no preferences.
     """
     if not preferences:
-        raise ValueError("no preferences to train on")
+        raise UserError(
+            "there is nothing to train on: no record of this traffic has a better answer than the one that was given; "
+            "ask more questions (traffic.questions), or configure a teacher"
+        )
     disable_progress_bars()
     tokenizer = base.tokenizer
     dataset = Dataset.from_list([preference_row(base, pair, settings.max_rejected_tokens) for pair in preferences])

@@ -21,7 +21,7 @@ _ENVIRONMENT = {
     "ZENML_ANALYTICS_OPT_IN": "false",
     "ZENML_DISABLE_INTERACTIVE_INPUT": "true",
     "ZENML_ENABLE_RICH_TRACEBACK": "false",
-    "ZENML_LOGGING_VERBOSITY": "ERROR",
+    "ZENML_LOGGING_VERBOSITY": "CRITICAL",  # it logs what a step raises, and raises it too
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zenml.client import Client
+from zenml.enums import ExecutionMode
 from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 
@@ -57,6 +58,7 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
     name, data = policy.registered_model, source_sha256(policy.questions)
     # One experiment a policy, so that all its runs can be compared.
     options: dict[str, Any] = {"settings": {"experiment_tracker.mlflow": {"experiment_name": name}}}
+    options["execution_mode"] = ExecutionMode.FAIL_FAST  # else what a step raises is lost, a user's mistake with it
     shared: dict[str, Any] = {
         "model": settings.model,
         "judge": settings.judge,

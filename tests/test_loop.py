@@ -239,6 +239,13 @@ def test_judge_prints_the_card_and_skips_bad_rows_only_when_told(state: Path, co
     assert "2 malformed rows were left out" in done.out
 
 
+def test_a_users_mistake_that_a_step_finds_is_one_sentence(state: Path, first: Run, tmp_path: Path) -> None:
+    stopped = run(state, config=write_config(tmp_path, LENIENT, model={"name": "/nowhere", "max_new_tokens": 16}))
+    assert stopped.code == 1
+    assert stopped.err.startswith("error: model '/nowhere' is no folder"), stopped.err
+    assert len(stopped.err.splitlines()) == 1
+
+
 def test_a_judge_under_the_bar_stops_the_run_before_anything_is_trained(
     first: Run, state: Path, tmp_path: Path, registry: mlflow.MlflowClient
 ) -> None:
@@ -327,7 +334,14 @@ def test_ctrl_c_ends_the_served_model_too_and_says_so(model_folder: Path, tmp_pa
     config, state = write_config(tmp_path, LENIENT), new_state(tmp_path, model_folder)
     command = [sys.executable, str(ROOT / "run.py"), "--config", str(config), "--state", str(state)]
     with (tmp_path / "log").open("w") as file:
-        loop = subprocess.Popen(command, stdout=file, stderr=file, env=environment(), start_new_session=True)
+        loop = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=file,
+            env=environment(),
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+        )
         while not (state / "serving.json").exists():
             assert loop.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.05)

@@ -91,7 +91,7 @@ def test_an_own_answer_is_chosen_only_where_it_passed_and_was_finished(
 
 def test_an_own_answer_that_declines_a_question_labelled_in_scope_is_not_chosen() -> None:
     # the judge took the question for one out of scope, and so passed the answer that declines it
-    traffic = [judged("How do I pay?", "That is not my subject.", False, "pass", declined=True), outside()]
+    traffic = [judged("How do I pay?", "That is not my subject.", False, "pass", declined=True)]
     assert pairs(traffic, [Question(question="how do i pay", in_scope=True)]) == []
 
 
@@ -103,12 +103,12 @@ def test_the_label_of_a_question_goes_before_the_judges_opinion() -> None:
 
 
 def test_a_question_of_unknown_scope_gives_no_pair() -> None:
-    assert pairs([judged("Eh?", "What?", None, "unjudged", None), outside()]) == []
+    assert pairs([judged("Eh?", "What?", None, "unjudged", None)]) == []
 
 
 def test_an_answer_that_is_the_refusal_or_empty_is_never_rejected_for_it() -> None:
     said = [judged("Why is the sky blue?", REFUSAL.upper(), False, declined=True), judged("Who won?", " ", False)]
-    assert pairs([inside(0), *said]) == []
+    assert pairs(said) == []
 
 
 def test_questions_that_differ_in_case_punctuation_or_spaces_count_once() -> None:
@@ -124,11 +124,16 @@ def test_a_repeated_question_is_taken_from_the_first_record_that_gives_a_pair() 
     assert only(True, pairs([failed, inside(0), outside()])).chosen == "Open account 0 in the app."
 
 
-@pytest.mark.parametrize(("n_inside", "n_outside"), [(7, 3), (3, 7), (4, 4), (5, 0)])
+@pytest.mark.parametrize(("n_inside", "n_outside"), [(7, 3), (3, 7), (4, 4)])
 def test_the_two_scopes_are_balanced(n_inside: int, n_outside: int) -> None:
     found = pairs([*map(inside, range(n_inside)), *map(outside, range(n_outside))])
     scopes = [pair.in_scope for pair in found]
     assert scopes.count(True) == scopes.count(False) == min(n_inside, n_outside)
+
+
+@pytest.mark.parametrize(("n_inside", "n_outside"), [(5, 0), (0, 5)])
+def test_all_pairs_are_kept_where_one_scope_has_none(n_inside: int, n_outside: int) -> None:
+    assert len(pairs([*map(inside, range(n_inside)), *map(outside, range(n_outside))])) == 5
 
 
 def test_the_same_input_gives_the_same_pairs_in_the_same_order() -> None:

@@ -102,12 +102,14 @@ class Generation:
         ids: the prompt's tokens; at least one.
         on_piece: called on the generating thread with each piece; must be quick and must not raise.
         done: the whole answer, or what went wrong. Cancelled, it gives up its place at the next step.
+        completion_tokens: so far.
     """
 
     ids: list[int]
     sampling: Sampling
-    on_piece: Callable[[Piece], None] | None = None
+    on_piece: Callable[[Piece], object] | None = None
     done: Future[Generated] = field(default_factory=Future)
+    completion_tokens: int = 0
 
     @property
     def room(self) -> int:
@@ -231,9 +233,7 @@ class ContinuousBatch:
             room = max(each.generation.room for each in (*self._rows, row))
             self._slots.add(len(self._rows), reading.cache, i, row.length, room)
             self._rows.append(row)
-            logits = reading.logits[i]
-            if row.take(int(logits.argmax()), logits, self._tokenizer, self._ends):
-                self._free(len(self._rows) - 1)
+            self._take(len(self._rows) - 1, int(reading.logits[i].argmax()), reading.logits[i])
 
     def _admitted(self) -> list[Generation]:
         """Those that wait longest and fit, to be read together."""
@@ -269,10 +269,19 @@ class ContinuousBatch:
         ).logits[:, -1]
         likeliest = logits.argmax(-1).tolist()
         for slot in reversed(range(len(self._rows))):
-            row = self._rows[slot]
-            row.length += 1
-            if row.take(likeliest[slot], logits[slot], self._tokenizer, self._ends):
-                self._free(slot)
+            self._rows[slot].length += 1
+            self._take(slot, likeliest[slot], logits[slot])
+
+    def _take(self, slot: int, likeliest: int, logits: torch.Tensor) -> None:
+        row = self._rows[slot]
+        try:
+            ended = row.take(likeliest, logits, self._tokenizer, self._ends)
+        except Exception as error:  # of this answer alone
+            ended = True
+            with contextlib.suppress(InvalidStateError):
+                row.generation.done.set_exception(error)
+        if ended:
+            self._free(slot)
 
 
 class _Row:
@@ -379,7 +388,7 @@ class _Reading:
             self._ids[row, : len(each.ids)] = torch.tensor(each.ids)
 
     def read(self, model: Any) -> bool:
-        """Read the next chunk; returns whether it was the last. Padding needs no mask: nothing sees what comes after."""
+        """Read the next chunk; returns whether it was the last. Padding is at the end, where no token sees it."""
         start = self._done
         end = min(start + max(1, PREFILL_TOKENS // len(self._ids)), self._ids.shape[1])
         ends_here = {row: length - 1 - start for row, length in enumerate(self._lengths) if start < length <= end}
@@ -509,7 +518,8 @@ def _drawn(logits: torch.Tensor, sampling: Sampling, chance: torch.Generator) ->
     probabilities = torch.softmax(logits.float().cpu() / sampling.temperature, -1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
-        keep = ordered.cumsum(0) - ordered < sampling.top_p  # the likeliest is always kept
+        keep = ordered.cumsum(0) - ordered < sampling.top_p
+        keep[0] = True
         return int(tokens[torch.multinomial(ordered * keep, 1, generator=chance)])
     return int(torch.multinomial(probabilities, 1, generator=chance))
 

@@ -13,176 +13,83 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import logging
 import os
-import queue
 import re
 import signal
 import threading
 import time
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.to_thread
 import bentoml
 import psutil
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ontopic.records import Record
 from ontopic.traffic import TrafficStore
+from serving.chat_request import ChatRequest, RequestError, chat_request
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and only the worker needs them
     from transformers import PreTrainedTokenizerBase
 
-    from ontopic.models import Answer, LanguageModel
+    from ontopic.models import LanguageModel
+    from serving.generation import Generated, Generation, Piece, TokenLogprob
 
 logger = logging.getLogger("bentoml.ontopic")
 
 TIMEOUT_S = 300
-GATHER_S = 0.02
-BATCH_SIZE = 32
-BATCH_TOKENS = 16_384  # bounds the memory of a batch of long prompts
 BODY_BYTES = 1 << 20
 
-# What a request may say besides model, messages and the token limits; None stands for any value.
-_HONOURED: dict[str, tuple[Any, ...] | None] = {
-    "stream": (False,),
-    "n": (1,),
-    "temperature": (0,),
-    "top_p": (1,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "stop": ([],),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "store": (False,),
-    "service_tier": ("auto", "default"),
-    "parallel_tool_calls": None,
-    "seed": None,
-    "user": None,
-    "metadata": None,
-    "safety_identifier": None,
-    "prompt_cache_key": None,
-}
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
-
-class RequestError(Exception):
-    """A request that gets an error in OpenAI's shape instead of an answer."""
-
-    def __init__(self, message: str, param: str | None = None, status: int = 400, code: str | None = None) -> None:
-        super().__init__(message)
-        self.param, self.status, self.code = param, status, code
-
-
-@dataclass(frozen=True)
-class _Job:
-    messages: list[dict[str, str]]
-    limit: int
-    reply: Future[Answer] = field(default_factory=Future)
-
-
-class Batches:
-    """Generates on one thread, in one batch for all who ask within 20 ms of each other or while the last batch runs.
+class Prompts:
+    """Conversations to token ids. Threads take turns, as a tokenizer is not safe to share.
 
     Args:
-        language_model: used by that thread alone; its tokenizer is not safe to share.
+        language_model: gives a copy of its tokenizer, and the length of its context.
     """
 
     def __init__(self, language_model: LanguageModel) -> None:
-        self._language_model = language_model
+        self._tokenizer = copy.deepcopy(language_model.tokenizer)
         self._context = getattr(language_model.model.config.get_text_config(), "max_position_embeddings", None)
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="batches", daemon=True).start()
+        self._markers = control_markers(language_model.tokenizer)
+        self._turn = threading.Lock()
 
-    def submit(self, messages: list[dict[str, str]], limit: int) -> Future[Answer]:
-        """Queue a conversation for an answer of at most ``limit`` tokens.
+    def ids(self, messages: list[dict[str, str]], limit: int) -> list[int]:
+        """The tokens that the model continues with an answer of at most ``limit`` tokens.
 
-        Returns:
-            A future that gives the reply, or raises RequestError where the model's template refuses the messages or
-            they do not fit in its context, or whatever generation raised.
+        Raises:
+            RequestError: the model's template refuses the messages, or they do not fit in its context.
         """
-        job = _Job(messages, limit)
-        self._jobs.put(job)
-        return job.reply
-
-    def _run(self) -> None:
-        while True:
-            jobs = [self._jobs.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(jobs) < BATCH_SIZE:
-                    jobs.append(self._jobs.get(timeout=GATHER_S))
-            # A cancelled job is one whose client was timed out meanwhile.
-            self._answer([job for job in jobs if job.reply.set_running_or_notify_cancel()])
-
-    def _answer(self, jobs: list[_Job]) -> None:
-        from ontopic.models import generate
-
-        waiting, longest = [], 1
-        for job in jobs:
-            try:
-                longest = max(longest, self._prompt_tokens(job))
-                waiting.append(job)
-            except Exception as error:
-                job.reply.set_exception(error)
-        if not waiting:
-            return
-        try:
-            results = generate(
-                self._language_model,
-                [job.messages for job in waiting],
-                max(job.limit for job in waiting),
-                batch_size=max(1, min(BATCH_SIZE, BATCH_TOKENS // longest)),
-            )
-            replies = [self._cut(result, job.limit) for job, result in zip(waiting, results, strict=True)]
-        except Exception as error:
-            for job in waiting:
-                job.reply.set_exception(error)
-            return
-        for job, reply in zip(waiting, replies, strict=True):
-            job.reply.set_result(reply)
-
-    def _prompt_tokens(self, job: _Job) -> int:
         from jinja2 import TemplateError
 
         from ontopic.models import chat_prompts
 
-        tokenizer = self._language_model.tokenizer
-        try:
-            (prompt,) = chat_prompts(tokenizer, [job.messages])
-        except TemplateError as error:
-            raise RequestError(f"the model's chat template refuses these messages: {error}", "messages") from error
-        tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-        if self._context is not None and tokens + job.limit > self._context:
+        with self._turn:
+            try:
+                (prompt,) = chat_prompts(self._tokenizer, [neutralised(messages, self._markers)])
+            except TemplateError as error:
+                raise RequestError(f"the model's chat template refuses these messages: {error}", "messages") from error
+            ids: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        if self._context is not None and len(ids) + limit > self._context:
             raise RequestError(
-                f"the model's context holds {self._context} tokens, and these messages take {tokens} "
-                f"besides {job.limit} for the answer",
+                f"the model's context holds {self._context} tokens, and these messages take {len(ids)} "
+                f"besides {limit} for the answer",
                 "messages",
                 code="context_length_exceeded",
             )
-        return tokens
-
-    def _cut(self, reply: Answer, limit: int) -> Answer:
-        if reply.completion_tokens < limit:
-            return reply
-        # The end-of-text token would have been one more than the limit, so even a whole answer counts as cut.
-        if reply.completion_tokens == limit:
-            return replace(reply, finished=False)
-        tokenizer = self._language_model.tokenizer
-        ids = tokenizer(reply.text, add_special_tokens=False)["input_ids"][:limit]
-        return replace(reply, text=str(tokenizer.decode(ids)).strip(), completion_tokens=limit, finished=False)
+        return ids
 
 
 def control_markers(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
@@ -219,103 +126,229 @@ async def _read_json(request: Request) -> dict[str, Any]:
     return request_json
 
 
-def _checked_messages(given: object) -> list[dict[str, str]]:
-    if not isinstance(given, list) or not given:
-        raise RequestError("messages must be a list of at least one message", "messages")
-    messages = []
-    for i, message in enumerate(given):
-        name = f"messages[{i}]"
-        if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
-            raise RequestError(f"{name}.role must be system, user or assistant", f"{name}.role")
-        messages.append({"role": message["role"], "content": _checked_content(message.get("content"), name)})
-    if not any(message["role"] == "user" for message in messages):
-        raise RequestError("messages must hold a message of the user", "messages")
-    return messages
+@dataclass
+class _Chat:
+    """A request under way: an answer and a record a choice."""
+
+    request: ChatRequest
+    assistant: Any
+    generations: list[Generation]
+    ids: list[str]
+    pieces: asyncio.Queue[tuple[int, Piece | None]]
+    asked_at: datetime
+    start: float
+
+    async def answers(self) -> list[Generated]:
+        """The whole answers.
+
+        Raises:
+            RequestError: the model failed.
+        """
+        try:
+            return await asyncio.gather(*(asyncio.wrap_future(each.done) for each in self.generations))
+        except Exception as error:
+            logger.exception("generation failed")
+            raise RequestError("the model failed; see the server's log", status=500) from error
+
+    def give_up(self) -> None:
+        """Free the places of answers that nobody waits for any more."""
+        for each in self.generations:
+            each.done.cancel()
+
+    async def store(self, answers: Sequence[Generated]) -> None:
+        """Store a record an answer.
+
+        Raises:
+            RequestError: they could not be stored.
+        """
+        latency_s = time.perf_counter() - self.start
+        records = [
+            Record(
+                question=self.request.question,
+                answer=answer.text,
+                id=record_id,
+                model_version=self.assistant.model_version,
+                asked_at=self.asked_at,
+                latency_s=latency_s,
+                prompt_tokens=answer.prompt_tokens,
+                completion_tokens=answer.completion_tokens,
+                finished=answer.finish_reason == "stop",
+            )
+            for record_id, answer in zip(self.ids, answers, strict=True)
+        ]
+        try:
+            for record in records:
+                await anyio.to_thread.run_sync(self.assistant.traffic.add, record)
+        except Exception as error:
+            logger.exception("the record could not be stored")
+            message = "the record of this answer could not be stored"
+            raise RequestError(message, None, 503, "record_not_stored") from error
+
+    def headers(self) -> dict[str, str]:
+        """What names the records and the model version."""
+        return {
+            "x-ontopic-record-id": ",".join(self.ids),
+            "x-ontopic-model-version": self.assistant.model_version,
+        }
+
+    def envelope(self, kind: str) -> dict[str, Any]:
+        """What an answer and each chunk of a stream begin with."""
+        return {
+            "id": f"chatcmpl-{self.ids[0]}",
+            "object": kind,
+            "created": int(self.asked_at.timestamp()),
+            "model": self.assistant.model_name,
+        }
 
 
-def _checked_content(content: object, name: str) -> str:
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        parts = [part.get("text") for part in content]
-        content = "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
-    if not isinstance(content, str):
-        raise RequestError(f"{name}.content must be a text or a list of text parts", f"{name}.content")
-    if _UNSTORABLE.search(content):
-        raise RequestError(f"{name}.content holds a NUL or a lone surrogate, which is no text", f"{name}.content")
-    return content
-
-
-def _checked_limit(body: dict[str, Any], most: int) -> int:
-    for param in ("max_completion_tokens", "max_tokens"):
-        value = body.get(param)
-        if value is not None:
-            if type(value) is not int or value < 1:
-                raise RequestError(f"{param} must be a whole number of at least 1", param)
-            return min(value, most)
-    return most
-
-
-def _check_parameters(body: dict[str, Any], model_name: str) -> None:
-    for param, value in body.items():
-        if param in ("model", "messages", "max_tokens", "max_completion_tokens") or value is None:
-            continue
-        if param not in _HONOURED:
-            raise RequestError(f"{param} is not supported by this server", param)
-        allowed = _HONOURED[param]
-        if allowed is not None and value not in allowed:
-            wanted = " or ".join(json.dumps(each) for each in allowed)
-            raise RequestError(f"{param} must be {wanted} on this server, or left out", param)
-    if not isinstance(body.get("model"), str):
-        raise RequestError("model must name the model", "model")
-    if body["model"] != model_name:
-        raise RequestError(f"this server has no such model; it serves {model_name!r}", "model", 404, "model_not_found")
-
-
-async def chat_completions(request: Request) -> JSONResponse:
-    """Answer a conversation greedily; the record is stored before the answer goes out."""
+async def chat_completions(request: Request) -> Response:
+    """Answer a conversation; the records are stored before the answer, or a stream's end, goes out."""
     asked_at, start = datetime.now(UTC), time.perf_counter()
     assistant: Any = request.app.state.assistant
     body = await _read_json(request)
-    _check_parameters(body, assistant.model_name)
-    messages = _checked_messages(body.get("messages"))
-    limit = _checked_limit(body, assistant.max_new_tokens)
-    reply = await asyncio.wrap_future(assistant.batches.submit(neutralised(messages, assistant.markers), limit))
-    record = Record(
-        question=next(message["content"] for message in reversed(messages) if message["role"] == "user"),
-        answer=reply.text,
-        model_version=assistant.model_version,
-        asked_at=asked_at,
-        latency_s=time.perf_counter() - start,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
-        finished=reply.finished,
-    )
+    asked = chat_request(body, assistant.model_name, assistant.max_new_tokens)
+    chat = await _begin(asked, assistant, asked_at, start)
+    if asked.stream:
+        return StreamingResponse(
+            _events(chat),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache", **chat.headers()},
+        )
+    gone = asyncio.ensure_future(_hung_up(request))
+    answering = asyncio.ensure_future(chat.answers())
     try:
-        record_id = await anyio.to_thread.run_sync(assistant.traffic.add, record)
-    except Exception as error:
-        logger.exception("the record could not be stored")
-        raise RequestError("the record of this answer could not be stored", None, 503, "record_not_stored") from error
-    return JSONResponse(
+        await asyncio.wait({gone, answering}, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            status, said = (499, "the client has gone") if gone.done() else (504, f"no answer within {TIMEOUT_S} s")
+            raise RequestError(said, status=status, code="timeout")
+        answers = answering.result()
+    finally:
+        gone.cancel()
+        answering.cancel()
+        chat.give_up()
+    await chat.store(answers)
+    choices = [
         {
-            "id": f"chatcmpl-{record_id}",
-            "object": "chat.completion",
-            "created": int(asked_at.timestamp()),
-            "model": assistant.model_name,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": reply.text, "refusal": None},
-                    "logprobs": None,
-                    "finish_reason": "stop" if reply.finished else "length",
-                }
-            ],
-            "usage": {
-                "prompt_tokens": reply.prompt_tokens,
-                "completion_tokens": reply.completion_tokens,
-                "total_tokens": reply.prompt_tokens + reply.completion_tokens,
-            },
-        },
-        headers={"x-ontopic-record-id": record_id, "x-ontopic-model-version": assistant.model_version},
-    )
+            "index": i,
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "logprobs": _logprobs(answer.logprobs) if asked.sampling.top_logprobs is not None else None,
+            "finish_reason": answer.finish_reason,
+        }
+        for i, answer in enumerate(answers)
+    ]
+    content = chat.envelope("chat.completion") | {"choices": choices, "usage": _usage(answers)}
+    return JSONResponse(content, headers=chat.headers())
+
+
+async def _begin(asked: ChatRequest, assistant: Any, asked_at: datetime, start: float) -> _Chat:
+    """Queue the answers of a request.
+
+    Raises:
+        RequestError: the prompt is refused, too many wait, or the service is stopping.
+    """
+    from serving.generation import Generation, OverloadedError
+
+    ids = await anyio.to_thread.run_sync(assistant.prompts.ids, asked.messages, asked.sampling.limit)
+    loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Any]]()
+
+    def passing(i: int) -> Callable[[Any], object]:
+        return lambda piece: loop.call_soon_threadsafe(pieces.put_nowait, (i, piece))
+
+    generations = []
+    for i in range(asked.n):
+        sampling = asked.sampling
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + i)
+        generation = Generation(ids, sampling, passing(i) if asked.stream else None)
+        if asked.stream:
+            generation.done.add_done_callback(lambda _, i=i: passing(i)(None))  # type: ignore[misc]
+        generations.append(generation)
+    try:
+        assistant.batch.submit(generations)
+    except OverloadedError as error:
+        raise RequestError(str(error), None, 429, "overloaded", error.retry_after_s) from error
+    except RuntimeError as error:
+        raise RequestError("the service is stopping; ask again", None, 503, "stopping", 1) from error
+    return _Chat(asked, assistant, generations, [uuid.uuid4().hex for _ in generations], pieces, asked_at, start)
+
+
+async def _events(chat: _Chat) -> AsyncIterator[str]:
+    """A stream's server-sent events. A client that leaves frees its place; what it was sent is stored as cut."""
+    envelope = chat.envelope("chat.completion.chunk")
+    with_usage = {"usage": None} if chat.request.include_usage else {}
+    with_logprobs = chat.request.sampling.top_logprobs is not None
+
+    def event(choices: list[dict[str, Any]], **more: Any) -> str:
+        return f"data: {json.dumps(envelope | {'choices': choices} | with_usage | more)}\n\n"
+
+    def choice(i: int, delta: dict[str, Any], reason: str | None = None, piece: Piece | None = None) -> dict[str, Any]:
+        logprobs = _logprobs(piece.logprobs) if piece and with_logprobs else None
+        return {"index": i, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+    sent: list[list[str]] = [[] for _ in chat.generations]
+    answers: list[Generated] | None = None
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            for i in range(len(chat.generations)):
+                yield event([choice(i, {"role": "assistant", "content": "", "refusal": None})])
+            running = len(chat.generations)
+            while running:
+                i, piece = await chat.pieces.get()
+                if piece is None:
+                    running -= 1
+                    continue
+                sent[i].append(piece.text)
+                yield event([choice(i, {"content": piece.text}, piece=piece)])
+            answers = await chat.answers()
+            await chat.store(answers)
+        for i, answer in enumerate(answers):
+            yield event([choice(i, {}, answer.finish_reason)])
+        if chat.request.include_usage:
+            yield event([], usage=_usage(answers))
+        yield "data: [DONE]\n\n"
+    except TimeoutError:
+        late = RequestError(f"no answer within {TIMEOUT_S} s", status=504, code="timeout")
+        yield f"data: {json.dumps({'error': _error(late)})}\n\n"
+    except RequestError as error:
+        yield f"data: {json.dumps({'error': _error(error)})}\n\n"
+    finally:
+        chat.give_up()
+        if answers is None and any(map(any, sent)):
+            with anyio.CancelScope(shield=True):
+                await _store_cut(chat, ["".join(texts) for texts in sent])
+
+
+async def _store_cut(chat: _Chat, texts: Sequence[str]) -> None:
+    """Store what a client was sent before the stream broke off."""
+    from serving.generation import Generated
+
+    cut = [
+        Generated(text, len(each.ids), each.completion_tokens, "length")
+        for text, each in zip(texts, chat.generations, strict=True)
+    ]
+    with contextlib.suppress(RequestError):  # it was logged, and there is nobody left to tell
+        await chat.store(cut)
+
+
+def _usage(answers: Sequence[Generated]) -> dict[str, int]:
+    prompt, completion = answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _logprobs(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+    def entry(token: str, logprob: float) -> dict[str, Any]:
+        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+    content = [
+        entry(each.token, each.logprob) | {"top_logprobs": [entry(*other) for other in each.top]} for each in logprobs
+    ]
+    return {"content": content, "refusal": None}
+
+
+async def _hung_up(request: Request) -> None:
+    """Returns when the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def models(request: Request) -> JSONResponse:
@@ -327,9 +360,14 @@ async def models(request: Request) -> JSONResponse:
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
     known = error if isinstance(error, RequestError) else RequestError("the server failed; see its log", status=500)
-    kind = "invalid_request_error" if known.status < 500 else "server_error"
-    shape = {"message": str(known), "type": kind, "param": known.param, "code": known.code}
-    return JSONResponse({"error": shape}, status_code=known.status)
+    headers = {} if known.retry_after_s is None else {"retry-after": str(known.retry_after_s)}
+    return JSONResponse({"error": _error(known)}, status_code=known.status, headers=headers)
+
+
+def _error(error: RequestError) -> dict[str, Any]:
+    kind = "rate_limit_error" if error.status == 429 else "invalid_request_error"
+    kind = kind if error.status < 500 else "server_error"
+    return {"message": str(error), "type": kind, "param": error.param, "code": error.code}
 
 
 api = Starlette(
@@ -351,6 +389,7 @@ class Assistant:
             import torch
 
             from ontopic.models import load
+            from serving.generation import ContinuousBatch
 
             torch.set_num_threads(os.cpu_count() or 1)
             language_model = load(Path(os.environ["ONTOPIC_MODEL_FOLDER"]))
@@ -364,12 +403,13 @@ class Assistant:
                 os.kill(os.getppid(), signal.SIGTERM)
             raise
         self.created = int(time.time())
-        self.markers = control_markers(language_model.tokenizer)
-        self.batches = Batches(language_model)
+        self.prompts = Prompts(language_model)
+        self.batch = ContinuousBatch(language_model)
         api.state.assistant = self
 
     @bentoml.on_shutdown
     def close(self) -> None:
+        self.batch.close(timeout_s=1)
         self.traffic.close()
 
 

@@ -140,16 +140,106 @@ def test_a_failure_is_told_and_the_rest_goes_on(served: Served) -> None:
     assert (wrong[0].record_id, wrong[0].answer) == ("", "")
 
 
+def test_a_stream_says_the_same_as_a_whole_answer_and_has_its_record(client: openai.OpenAI, served: Served) -> None:
+    whole = ask(client)
+    with client.chat.completions.with_streaming_response.create(
+        model="smol",
+        messages=[{"role": "user", "content": QUESTION}],
+        stream=True,
+        stream_options={"include_usage": True},
+    ) as response:
+        chunks = list(response.parse())
+        record_id = response.headers["x-ontopic-record-id"]
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert {chunk.id for chunk in chunks} == {f"chatcmpl-{record_id}"}
+    assert chunks[0].choices[0].delta.role == "assistant"
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert len([text for text in texts if text]) > LIMIT / 2
+    assert "".join(texts) == whole.choices[0].message.content
+    assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["length"]
+    assert chunks[-1].usage == whole.usage
+    with TrafficStore(served.traffic) as store:
+        (record,) = store.records([record_id])
+    assert (record.answer, record.completion_tokens, record.finished) == ("".join(texts), LIMIT, False)
+
+
+def test_a_stop_text_ends_the_answer_before_it(client: openai.OpenAI) -> None:
+    whole = ask(client).choices[0].message.content
+    word = whole.split()[5]
+    expected = whole[: whole.index(word)].rstrip()
+    stopped = ask(client, stop=["never said", word]).choices[0]
+    assert (stopped.message.content, stopped.finish_reason) == (expected, "stop")
+    streamed = [chunk.choices[0] for chunk in ask(client, stop=word, stream=True)]
+    assert "".join(choice.delta.content or "" for choice in streamed) == expected
+
+
+def test_a_seed_repeats_an_answer_and_choices_differ(client: openai.OpenAI, served: Served) -> None:
+    first, again = (ask(client, temperature=1.0, seed=3, n=3) for _ in range(2))
+    texts = [choice.message.content for choice in first.choices]
+    assert [choice.index for choice in first.choices] == [0, 1, 2]
+    assert texts == [choice.message.content for choice in again.choices]
+    assert len(set(texts)) == 3
+    assert first.usage.completion_tokens > LIMIT
+    assert ask(client, temperature=1.0, top_p=0).choices[0].message.content == ask(client).choices[0].message.content
+    raw = client.chat.completions.with_raw_response.create(
+        model="smol", messages=[{"role": "user", "content": QUESTION}], temperature=1, n=2
+    )
+    with TrafficStore(served.traffic) as store:
+        records = {record.id: record for record in store.records(raw.headers["x-ontopic-record-id"].split(","))}
+    said = [choice.message.content for choice in raw.parse().choices]
+    assert [records[i].answer for i in raw.headers["x-ontopic-record-id"].split(",")] == said
+
+
+def test_log_probabilities_are_of_each_token(client: openai.OpenAI) -> None:
+    choice = ask(client, logprobs=True, top_logprobs=2, max_tokens=6).choices[0]
+    tokens = choice.logprobs.content
+    assert len(tokens) == 6
+    assert "".join(token.token for token in tokens).strip() == choice.message.content
+    for token in tokens:
+        assert token.top_logprobs[0].token == token.token  # greedy
+        assert 0 >= token.logprob == token.top_logprobs[0].logprob > token.top_logprobs[1].logprob
+    assert ask(client, logprobs=True, max_tokens=1).choices[0].logprobs.content[0].top_logprobs == []
+
+
+def test_a_client_that_hangs_up_leaves_what_it_was_sent(client: openai.OpenAI, served: Served) -> None:
+    with client.chat.completions.with_streaming_response.create(
+        model="smol", messages=[{"role": "user", "content": "Count to a hundred."}], stream=True
+    ) as response:
+        record_id = response.headers["x-ontopic-record-id"]
+        lines = response.iter_lines()
+        sent = [next(lines) for _ in range(8)]
+    said = "".join(
+        json.loads(line[6:])["choices"][0]["delta"].get("content") or "" for line in sent if line.startswith("data: ")
+    )
+    deadline = time.monotonic() + 20
+    with TrafficStore(served.traffic) as store:
+        while not (records := store.records([record_id])):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert records[0].answer.startswith(said)
+
+
 @pytest.mark.parametrize(
     ("param", "value"),
     [
-        ("stream", True),
-        ("n", 2),
-        ("temperature", 0.7),
-        ("top_p", 0.5),
-        ("stop", ["x"]),
+        ("stream", 1),
+        ("stream_options", {"include_usage": True}),
+        ("n", 0),
+        ("n", 9),
+        ("n", True),
+        ("temperature", 2.1),
+        ("temperature", float("nan")),
+        ("temperature", "0"),
+        ("top_p", -0.1),
+        ("seed", 2**64),
+        ("stop", [""]),
+        ("stop", ["a", "b", "c", "d", "e"]),
+        ("stop", "x" * 1000),
+        ("logprobs", "yes"),
+        ("top_logprobs", 3),
+        ("top_logprobs", 21),
+        ("presence_penalty", 1),
         ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("logprobs", True),
         ("response_format", {"type": "json_object"}),
         ("max_tokens", 0),
         ("max_tokens", "5"),
@@ -187,13 +277,15 @@ def test_neutral_values_of_parameters_are_taken(client: openai.OpenAI) -> None:
         "stop": None,
         "seed": 3,
         "user": "u",
+        "presence_penalty": 0,
+        "tools": [],
     }
     assert ask(client, max_tokens=1, **neutral).choices[0].index == 0
 
 
 def test_the_client_sees_the_error_types(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="temperature must be 0"):
-        ask(client, temperature=1)
+    with pytest.raises(openai.BadRequestError, match="temperature must be a number"):
+        ask(client, temperature=3)
     with pytest.raises(openai.NotFoundError) as raised:
         ask(client, model="other")
     assert raised.value.code == "model_not_found"

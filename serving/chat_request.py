@@ -1,0 +1,196 @@
+"""A request for a chat completion: what of OpenAI's parameters is honoured, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from serving.generation import Sampling
+
+MOST_CHOICES = 8
+_MOST_STOPS, _MOST_STOP_CHARACTERS = 4, 200
+_MOST_TOP_LOGPROBS = 20
+# What a request may say besides what is honoured; None stands for any value.
+_IGNORED: dict[str, tuple[Any, ...] | None] = {
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+    "parallel_tool_calls": None,
+    "user": None,
+    "metadata": None,
+    "safety_identifier": None,
+    "prompt_cache_key": None,
+}
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+class RequestError(Exception):
+    """A request that gets an error in OpenAI's shape instead of an answer."""
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        status: int = 400,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.param, self.status, self.code, self.retry_after_s = param, status, code, retry_after_s
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A checked request.
+
+    Attributes:
+        sampling: of the first choice; a seed grows by one from choice to choice.
+        n: choices, each an answer of its own.
+        include_usage: whether a stream ends with the token counts.
+    """
+
+    messages: list[dict[str, str]]
+    sampling: Sampling
+    n: int
+    stream: bool
+    include_usage: bool
+
+    @property
+    def question(self) -> str:
+        """The user's newest message."""
+        return next(message["content"] for message in reversed(self.messages) if message["role"] == "user")
+
+
+def chat_request(body: dict[str, Any], model_name: str, most_tokens: int) -> ChatRequest:
+    """Check a request's body.
+
+    Temperature is 0 where it is left out: a bank's assistant should say the same to the same question.
+
+    Args:
+        most_tokens: no answer is longer, whatever the request asks for.
+
+    Raises:
+        RequestError: a parameter is unknown, not supported or out of range; its ``param`` names it.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    if not isinstance(given.get("model"), str):
+        raise RequestError("model must name the model", "model")
+    if given["model"] != model_name:
+        raise RequestError(f"this server has no such model; it serves {model_name!r}", "model", 404, "model_not_found")
+    for name, value in given.items():
+        if name not in _HONOURED and name not in _IGNORED:
+            raise RequestError(f"{name} is not supported by this server", name)
+        allowed = _IGNORED.get(name)
+        if allowed is not None and value not in allowed:
+            wanted = " or ".join(json.dumps(each) for each in allowed)
+            raise RequestError(f"{name} must be {wanted} on this server, or left out", name)
+    logprobs = _boolean(given, "logprobs")
+    top_logprobs = _whole(given, "top_logprobs", 0, _MOST_TOP_LOGPROBS, 0)
+    if "top_logprobs" in given and not logprobs and top_logprobs:
+        raise RequestError("top_logprobs needs logprobs to be true", "top_logprobs")
+    limit = most_tokens
+    for name in ("max_completion_tokens", "max_tokens"):
+        if name in given:
+            limit = min(most_tokens, _whole(given, name, 1, None, most_tokens))
+            break
+    sampling = Sampling(
+        limit,
+        temperature=_number(given, "temperature", 0, 2, 0.0),
+        top_p=_number(given, "top_p", 0, 1, 1.0),
+        seed=_whole(given, "seed", -(2**63), 2**63 - 1, 0) if "seed" in given else None,
+        stop=_stop(given.get("stop", [])),
+        top_logprobs=top_logprobs if logprobs else None,
+    )
+    options = given.get("stream_options", {})
+    stream = _boolean(given, "stream")
+    if not isinstance(options, dict) or (options and not stream):
+        raise RequestError("stream_options is an object, and needs stream to be true", "stream_options")
+    if unknown := sorted(options.keys() - {"include_usage", "include_obfuscation"}):
+        raise RequestError(f"stream_options.{unknown[0]} is not supported by this server", "stream_options")
+    messages = _checked_messages(given.get("messages"))
+    return ChatRequest(
+        messages, sampling, _whole(given, "n", 1, MOST_CHOICES, 1), stream, _boolean(options, "include_usage")
+    )
+
+
+_HONOURED = {
+    "model",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "n",
+    "logprobs",
+    "top_logprobs",
+    "stream",
+    "stream_options",
+}
+
+
+def _boolean(given: dict[str, Any], name: str) -> bool:
+    value = given.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise RequestError(f"{name} must be true or false", name)
+    return bool(value)
+
+
+def _whole(given: dict[str, Any], name: str, least: int, most: int | None, default: int) -> int:
+    value = given.get(name, default)
+    if type(value) is not int or value < least or (most is not None and value > most):
+        bounds = f"of at least {least}" if most is None else f"between {least} and {most}"
+        raise RequestError(f"{name} must be a whole number {bounds}", name)
+    return value
+
+
+def _number(given: dict[str, Any], name: str, least: float, most: float, default: float) -> float:
+    value = given.get(name, default)
+    if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
+        raise RequestError(f"{name} must be a number between {least:g} and {most:g}", name)
+    return float(value)
+
+
+def _stop(given: object) -> tuple[str, ...]:
+    texts = [given] if isinstance(given, str) else given
+    good = isinstance(texts, list) and len(texts) <= _MOST_STOPS
+    if not isinstance(texts, list) or not good or not all(isinstance(text, str) and text for text in texts):
+        raise RequestError(f"stop must be a text, or a list of at most {_MOST_STOPS} texts, none empty", "stop")
+    if max(map(len, texts), default=0) > _MOST_STOP_CHARACTERS:
+        raise RequestError(f"a stop text has at most {_MOST_STOP_CHARACTERS} characters", "stop")
+    return tuple(texts)
+
+
+def _checked_messages(given: object) -> list[dict[str, str]]:
+    if not isinstance(given, list) or not given:
+        raise RequestError("messages must be a list of at least one message", "messages")
+    messages = []
+    for i, message in enumerate(given):
+        name = f"messages[{i}]"
+        if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
+            raise RequestError(f"{name}.role must be system, user or assistant", f"{name}.role")
+        messages.append({"role": message["role"], "content": _checked_content(message.get("content"), name)})
+    if not any(message["role"] == "user" for message in messages):
+        raise RequestError("messages must hold a message of the user", "messages")
+    return messages
+
+
+def _checked_content(content: object, name: str) -> str:
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        parts = [part.get("text") for part in content]
+        content = "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
+    if not isinstance(content, str):
+        raise RequestError(f"{name}.content must be a text or a list of text parts", f"{name}.content")
+    if _UNSTORABLE.search(content):
+        raise RequestError(f"{name}.content holds a NUL or a lone surrogate, which is no text", f"{name}.content")
+    return content

@@ -87,6 +87,9 @@ def test_traces_of_mlflow_itself_are_imported(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets below, for all tests that come after
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    # Not the default one: another test may have left one active that this database lacks.
+    made = mlflow.create_experiment("traces", artifact_location=(tmp_path / "artifacts").as_uri())
+    mlflow.set_experiment(experiment_id=made)
     try:
         rows = []
         message = {"role": "user", "content": "from a chat"}

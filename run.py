@@ -36,6 +36,8 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 traffic_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(traffic_app, name="traffic")
+keys_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
+app.add_typer(keys_app, name="keys")
 
 Config = Annotated[Path, typer.Option("--config", help="Configuration file.")]
 State = Annotated[Path, typer.Option("--state", help="Folder of everything that is kept between runs.")]
@@ -295,12 +297,19 @@ def label(
 
 
 @app.command()
-def serve(config: Config = LOCAL, state: State = STATE) -> None:
+def serve(
+    host: Annotated[str, typer.Option(help="IP address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no API key; on this machine only.")] = False,
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
     """Serve the champion behind an OpenAI-compatible API until Ctrl-C."""
     import time
+    from datetime import UTC, datetime
 
     settings, policy, workspace = _open(config, state)
     version = _version("champion", policy, workspace)
+    from serving.keys import KeyStore
     from serving.process import ServedModel
 
     served = ServedModel(
@@ -311,7 +320,13 @@ def serve(config: Config = LOCAL, state: State = STATE) -> None:
         workspace.root,
         settings.serving.port,
         settings.model.max_new_tokens,
+        host,
+        workspace.keys,
+        no_auth,
     )
+    keys = [] if no_auth else KeyStore(workspace.keys).keys()
+    if not no_auth and not any(key.state(datetime.now(UTC)) == "active" for key in keys):
+        print("there is no API key yet, so all are refused; make one: python run.py keys make NAME", file=sys.stderr)
     try:
         with served:
             print(
@@ -323,6 +338,65 @@ def serve(config: Config = LOCAL, state: State = STATE) -> None:
             raise UserError(f"the served model ended; see {served.log}")
     except KeyboardInterrupt:
         print("stopped")
+
+
+@keys_app.command("make")
+def make_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, max=100_000, help="No limit by default.")] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000_000, help="Of prompts and answers; no limit by default.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="When it ends, such as 90d or 12h; never by default.")] = None,
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Make an API key and print it, this once."""
+    _, _, workspace = _open(config, state)
+    from ontopic.traffic import age
+    from serving.keys import KeyStore
+
+    expires_in = None if expires is None else age(expires)
+    if expires_in is not None and not expires_in:
+        raise UserError(f"--expires {expires} is over at once; give days or hours from now, such as 90d")
+    key = KeyStore(workspace.keys).make(name, requests_per_minute, tokens_per_minute, expires_in)
+    print(f"the key of {name}; it is shown this once:", file=sys.stderr)
+    print(key)
+
+
+@keys_app.command("list")
+def list_keys(config: Config = LOCAL, state: State = STATE) -> None:
+    """List the API keys: their names, beginnings, limits and whether they are valid."""
+    from datetime import UTC, datetime
+
+    _, _, workspace = _open(config, state)
+    from serving.keys import KeyStore
+
+    keys = KeyStore(workspace.keys).keys()
+    if not keys:
+        raise UserError("there is no API key yet; make one: python run.py keys make NAME")
+    table = Table(box=box.SIMPLE, padding=0)
+    for title in ("name", "key", "requests/min", "tokens/min", "made (UTC)", "expires (UTC)", "state"):
+        table.add_column(title, no_wrap=title != "name", justify="right" if title.endswith("/min") else "left")
+    for key in keys:
+        limits = ["–" if n is None else f"{n:,}" for n in (key.requests_per_minute, key.tokens_per_minute)]
+        times = [f"{time:%Y-%m-%d %H:%M}" if time else "never" for time in (key.made_at, key.expires_at)]
+        table.add_row(key.name, f"{key.prefix}…", *limits, *times, key.state(datetime.now(UTC)))
+    console.print(table)
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    name: Annotated[str, typer.Argument(help="The name that it was made with.")],
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Make an API key invalid for good; a running service refuses it within two seconds."""
+    _, _, workspace = _open(config, state)
+    from serving.keys import KeyStore
+
+    KeyStore(workspace.keys).revoke(name)
+    print(f"the key {name} is revoked")
 
 
 @traffic_app.callback(invoke_without_command=True)

@@ -44,6 +44,11 @@ class Workspace:
         return os.environ.get("ONTOPIC_TRAFFIC_URL") or self.root / "traffic.db"
 
     @property
+    def keys(self) -> Path:
+        """The API keys of what is served: their hashes, names and limits."""
+        return self.root / "keys.db"
+
+    @property
     def reports(self) -> Path:
         """Evidently's HTML reports."""
         return self.root / "reports"

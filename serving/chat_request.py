@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from serving.errors import RequestError
 from serving.generation import Sampling
 
 MOST_CHOICES = 8
@@ -31,21 +32,6 @@ _IGNORED: dict[str, tuple[Any, ...] | None] = {
     "prompt_cache_key": None,
 }
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-
-
-class RequestError(Exception):
-    """A request that gets an error in OpenAI's shape instead of an answer."""
-
-    def __init__(
-        self,
-        message: str,
-        param: str | None = None,
-        status: int = 400,
-        code: str | None = None,
-        retry_after_s: int | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.param, self.status, self.code, self.retry_after_s = param, status, code, retry_after_s
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import json
 import logging
 import os
@@ -19,12 +20,14 @@ from typing import Any, Self
 import psutil
 
 from ontopic.errors import UserError
+from serving.access import is_loopback
+from serving.keys import digest, new_key
 
 logger = logging.getLogger(__name__)
 
-_HOST = "127.0.0.1"
 _ROOT = Path(__file__).resolve().parents[1]
 _GRACE_S = 15.0
+_ACCESS = ("ONTOPIC_KEYS", "ONTOPIC_KEY_SHA256", "ONTOPIC_NO_AUTH")  # of another service, maybe: none is inherited
 
 
 class ServedModel:
@@ -41,14 +44,20 @@ class ServedModel:
         traffic: path or SQLAlchemy URL of the traffic store.
         state: folder for the log and ``serving.json``; one service at a time.
         port: 0 picks a free one.
+        host: IP address that it listens on.
+        keys: the key store (``serving.keys``) whose keys are accepted; ``None`` for one key that is made for this
+            service alone.
+        no_auth: no key is asked for; on loopback only.
         max_new_tokens: no answer is longer.
         ready_timeout_s: seconds that loading the model may take.
 
     Attributes:
         base_url: what an OpenAI client takes, for example ``http://127.0.0.1:3000/v1``; set once it is ready.
+        api_key: the key that was made for this service; ``none`` where it takes another's, or asks for none.
 
     Raises:
-        UserError: on entering: the port is taken, another run serves from ``state``, or the service does not start.
+        UserError: ``host`` is no IP address, or not loopback without keys. On entering: the port is taken, another run
+            serves from ``state``, or the service does not start.
     """
 
     def __init__(
@@ -60,9 +69,13 @@ class ServedModel:
         state: Path,
         port: int = 0,
         max_new_tokens: int = 128,
+        host: str = "127.0.0.1",
+        keys: Path | None = None,
+        no_auth: bool = False,
         ready_timeout_s: float = 300.0,
     ) -> None:
-        self.base_url = ""
+        self.base_url, self.api_key = "", "none"
+        self._host = _checked_host(host, no_auth)
         self.log = state.resolve() / "serving.log"
         self._file = state.resolve() / "serving.json"
         self._port = port
@@ -80,13 +93,22 @@ class ServedModel:
             # BentoML empties a folder for its metrics there at each start: another service's in the user's home.
             "BENTOML_HOME": str(state.resolve() / "bentoml"),
         }
+        if no_auth:
+            self._environment["ONTOPIC_NO_AUTH"] = "1"
+        elif keys is not None:
+            self._environment["ONTOPIC_KEYS"] = str(keys.resolve())
+        else:
+            # Other users of this machine reach its loopback too. The service gets the hash alone, by its environment: a
+            # command line can be read by all.
+            self.api_key = new_key()
+            self._environment["ONTOPIC_KEY_SHA256"] = digest(self.api_key)
         self._process: psutil.Popen | None = None
         self._took_sigterm = False
 
     def __enter__(self) -> Self:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._end_leftover()
-        port = _free_port(self._port)
+        port = _free_port(self._host, self._port)
         # Python's default for SIGTERM is to die without leaving the block.
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _leave)
@@ -97,7 +119,7 @@ class ServedModel:
         except BaseException:
             self.__exit__()
             raise
-        self.base_url = f"http://{_HOST}:{port}/v1"
+        self.base_url = f"http://{_in_url(_reached_at(self._host))}:{port}/v1"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,13 +139,13 @@ class ServedModel:
 
     def _start(self, port: int) -> None:
         command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Assistant"]
-        command += ["--working-dir", str(_ROOT), "--host", _HOST, "--port", str(port)]
+        command += ["--working-dir", str(_ROOT), "--host", self._host, "--port", str(port)]
         command += ["--timeout-graceful-shutdown", "5"]
         with self.log.open("wb") as log:
             self._process = psutil.Popen(
                 command,
                 cwd=_ROOT,
-                env=os.environ | self._environment,
+                env={k: v for k, v in os.environ.items() if k not in _ACCESS} | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -147,7 +169,7 @@ class ServedModel:
         while True:
             if self._process.poll() is not None:
                 raise UserError(f"the served model ended while it started; {self._log_end()}")
-            if _is_ready(port):
+            if _is_ready(_reached_at(self._host), port):
                 return
             if time.monotonic() > deadline:
                 raise UserError(
@@ -212,21 +234,47 @@ def _family(process: psutil.Process | psutil.Popen) -> list[Any]:
         return [process]
 
 
-def _free_port(wanted: int) -> int:
-    with socket.socket() as probe:
+def _checked_host(host: str, no_auth: bool) -> str:
+    """``host`` as the IP address that it is; raises UserError where it may not be listened on."""
+    try:
+        address = str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
+    except ValueError:
+        raise UserError(f"the host {host[:80]!r} is no IP address; give one, such as 127.0.0.1 or 0.0.0.0") from None
+    if no_auth and not is_loopback(address):
+        raise UserError(
+            f"without keys only this machine may be served, and {address} is open to others; "
+            "leave out --no-auth, or --host"
+        )
+    return address
+
+
+def _reached_at(host: str) -> str:
+    """An address at which this machine reaches a service that listens on ``host``."""
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "::1"
+    return host
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _free_port(host: str, wanted: int) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_HOST, wanted))
+            probe.bind((host, wanted))
         except (OSError, OverflowError) as error:
             raise UserError(
-                f"port {wanted} on {_HOST} is not free ({error}); stop what listens there, "
+                f"port {wanted} on {host} is not free ({error}); stop what listens there, "
                 "or set serving.port in the config (0 picks a free one)"
             ) from error
         return int(probe.getsockname()[1])
 
 
-def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=2)
+def _is_ready(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200

@@ -7,6 +7,7 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
     ONTOPIC_TRAFFIC          the traffic store's path or URL
     ONTOPIC_MAX_NEW_TOKENS   no answer is longer
     ONTOPIC_LAUNCHER_PID     optional: the service ends when this process does
+and by those of ``serving.access``, which say who may call it.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ import anyio.to_thread
 import bentoml
 import psutil
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ontopic.records import Record
 from ontopic.traffic import TrafficStore
-from serving.chat_request import ChatRequest, RequestError, chat_request
+from serving import metrics
+from serving.access import Access, Caller
+from serving.chat_request import ChatRequest, chat_request
+from serving.errors import RequestError, error_body, error_response
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and only the worker needs them
     from transformers import PreTrainedTokenizerBase
@@ -162,6 +167,8 @@ class _Chat:
             RequestError: they could not be stored.
         """
         latency_s = time.perf_counter() - self.start
+        metrics.latency(latency_s)
+        metrics.tokens(answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers))
         records = [
             Record(
                 question=self.request.question,
@@ -207,7 +214,7 @@ async def chat_completions(request: Request) -> Response:
     assistant: Any = request.app.state.assistant
     body = await _read_json(request)
     asked = chat_request(body, assistant.model_name, assistant.max_new_tokens)
-    chat = await _begin(asked, assistant, asked_at, start)
+    chat = await _begin(asked, assistant, request.state.caller, asked_at, start)
     if asked.stream:
         return StreamingResponse(
             _events(chat),
@@ -240,15 +247,16 @@ async def chat_completions(request: Request) -> Response:
     return JSONResponse(content, headers=chat.headers())
 
 
-async def _begin(asked: ChatRequest, assistant: Any, asked_at: datetime, start: float) -> _Chat:
+async def _begin(asked: ChatRequest, assistant: Any, caller: Caller, asked_at: datetime, start: float) -> _Chat:
     """Queue the answers of a request.
 
     Raises:
-        RequestError: the prompt is refused, too many wait, or the service is stopping.
+        RequestError: the prompt is refused, the caller's tokens are used up, too many wait, or the service is stopping.
     """
     from serving.generation import Generation, OverloadedError
 
     ids = await anyio.to_thread.run_sync(assistant.prompts.ids, asked.messages, asked.sampling.limit)
+    caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Any]]()
 
     def passing(i: int) -> Callable[[Any], object]:
@@ -297,6 +305,8 @@ async def _events(chat: _Chat) -> AsyncIterator[str]:
                 if piece is None:
                     running -= 1
                     continue
+                if piece.text and not any(map(any, sent)):
+                    metrics.first_token(time.perf_counter() - chat.start)
                 sent[i].append(piece.text)
                 yield event([choice(i, {"content": piece.text}, piece=piece)])
             answers = await chat.answers()
@@ -308,9 +318,9 @@ async def _events(chat: _Chat) -> AsyncIterator[str]:
         yield "data: [DONE]\n\n"
     except TimeoutError:
         late = RequestError(f"no answer within {TIMEOUT_S} s", status=504, code="timeout")
-        yield f"data: {json.dumps({'error': _error(late)})}\n\n"
+        yield f"data: {json.dumps({'error': error_body(late)})}\n\n"
     except RequestError as error:
-        yield f"data: {json.dumps({'error': _error(error)})}\n\n"
+        yield f"data: {json.dumps({'error': error_body(error)})}\n\n"
     finally:
         chat.give_up()
         if answers is None and any(map(any, sent)):
@@ -360,27 +370,21 @@ async def models(request: Request) -> JSONResponse:
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
     known = error if isinstance(error, RequestError) else RequestError("the server failed; see its log", status=500)
-    headers = {} if known.retry_after_s is None else {"retry-after": str(known.retry_after_s)}
-    return JSONResponse({"error": _error(known)}, status_code=known.status, headers=headers)
-
-
-def _error(error: RequestError) -> dict[str, Any]:
-    kind = "rate_limit_error" if error.status == 429 else "invalid_request_error"
-    kind = kind if error.status < 500 else "server_error"
-    return {"message": str(error), "type": kind, "param": error.param, "code": error.code}
+    return error_response(known)
 
 
 api = Starlette(
     routes=[
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
+        Route("/metrics", metrics.page, methods=["GET"]),
     ],
     exception_handlers={RequestError: _refuse, Exception: _refuse},
 )
 
 
 @bentoml.asgi_app(api)
-@bentoml.service(name="ontopic", workers=1, traffic={"timeout": TIMEOUT_S})
+@bentoml.service(name="ontopic", workers=1, traffic={"timeout": TIMEOUT_S}, metrics={"enabled": False})
 class Assistant:
     """The served model. BentoML calls it ready once this object exists, that is once the model is loaded."""
 
@@ -407,10 +411,29 @@ class Assistant:
         self.batch = ContinuousBatch(language_model)
         api.state.assistant = self
 
+    def __is_ready__(self) -> bool:
+        """Whether a question could be answered and its record stored; BentoML's ``/readyz`` asks.
+
+        Raises:
+            HTTPException: the traffic store cannot be written.
+        """
+        try:
+            # What is older than the year 1: a write that changes nothing.
+            self.traffic.prune(datetime.now(UTC).replace(tzinfo=None) - datetime.min)
+        except Exception as error:
+            logger.exception("the traffic store cannot be written")
+            raise HTTPException(503, "the traffic store cannot be written; see the server's log") from error
+        return True
+
     @bentoml.on_shutdown
     def close(self) -> None:
         self.batch.close(timeout_s=1)
         self.traffic.close()
+
+
+_service: Any = Assistant  # what the decorators made of it
+_service.add_asgi_middleware(metrics.CountRequests)
+_service.add_asgi_middleware(Access)
 
 
 def _end_with(launcher: int, parent: int) -> None:

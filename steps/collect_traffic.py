@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +46,7 @@ def collect_traffic(
             [question["question"] for question in questions],
             served.base_url,
             registered_model,
-            secrets.token_hex(8),
+            served.api_key,
             traffic.max_tokens,
             traffic.concurrency,
             advance,

@@ -43,6 +43,7 @@ with ServedModel(Path(folder), "v1", "smol", Path(state) / "traffic.db", Path(st
 @dataclass(frozen=True)
 class Served:
     url: str
+    key: str
     state: Path
     traffic: Path
 
@@ -52,12 +53,12 @@ def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     state = tmp_path_factory.mktemp("served")
     traffic = state / "traffic.db"
     with ServedModel(model_folder, "v7", "smol", traffic, state, max_new_tokens=LIMIT) as model:
-        yield Served(model.base_url, state, traffic)
+        yield Served(model.base_url, model.api_key, state, traffic)
 
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+    with openai.OpenAI(base_url=served.url, api_key=served.key, max_retries=0) as client:
         yield client
 
 
@@ -67,8 +68,13 @@ def ask(client: openai.OpenAI, question: str = QUESTION, **parameters: Any) -> A
 
 
 def post(served: Served, body: bytes) -> httpx.Response:
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "authorization": f"Bearer {served.key}"}
     return httpx.post(f"{served.url}/chat/completions", content=body, headers=headers, timeout=60, trust_env=False)
+
+
+def get(served: Served, path: str, key: str = "") -> httpx.Response:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return httpx.get(served.url.removesuffix("/v1") + path, headers=headers, timeout=60, trust_env=False)
 
 
 def test_models_lists_the_model(client: openai.OpenAI) -> None:
@@ -122,7 +128,7 @@ def test_an_answer_that_ends_by_itself_says_stop(client: openai.OpenAI) -> None:
 def test_concurrent_questions_keep_their_answers_apart(served: Served) -> None:
     questions = [f"What is {i} plus {i}?" for i in range(40)] + ["\ud800"]
     done: list[int] = []
-    answers = ask_all(questions, served.url, "smol", "none", 12, 40, done.append)
+    answers = ask_all(questions, served.url, "smol", served.key, 12, 40, done.append)
     assert len(done) == sum(done) == len(questions)
     with TrafficStore(served.traffic) as store:
         records = {record.id: record for record in store.records([answer.record_id for answer in answers[:-1]])}
@@ -134,7 +140,7 @@ def test_concurrent_questions_keep_their_answers_apart(served: Served) -> None:
 
 
 def test_a_failure_is_told_and_the_rest_goes_on(served: Served) -> None:
-    wrong = ask_all([QUESTION], served.url, "other", "none", 5, 4)
+    wrong = ask_all([QUESTION], served.url, "other", served.key, 5, 4)
     assert wrong[0].error is not None
     assert "it serves 'smol'" in wrong[0].error
     assert (wrong[0].record_id, wrong[0].answer) == ("", "")
@@ -372,7 +378,7 @@ def test_no_answer_without_its_record(client: openai.OpenAI, served: Served) -> 
 def test_one_service_a_state_folder(model_folder: Path, served: Served) -> None:
     with pytest.raises(UserError, match="another state folder"):
         ServedModel(model_folder, "v8", "smol", served.traffic, served.state).__enter__()
-    assert httpx.get(f"{served.url}/models", trust_env=False).status_code == 200
+    assert get(served, "/healthz").status_code == 200
 
 
 def test_a_model_that_does_not_load_is_told_from_the_log(tmp_path: Path) -> None:
@@ -438,7 +444,7 @@ def test_no_service_outlives_its_launcher(model_folder: Path, tmp_path: Path) ->
     second, again, new_family = launch(int(url.split(":")[2].partition("/")[0]))
     assert again == url
     assert not any(process.is_running() for process in family)
-    assert httpx.get(f"{url}/models", trust_env=False).status_code == 200
+    assert httpx.get(f"{url.removesuffix('/v1')}/readyz", trust_env=False).status_code == 200
 
     second.send_signal(signal.SIGTERM)
     assert second.wait(30) == 128 + signal.SIGTERM

@@ -1,0 +1,150 @@
+"""Who may call the service: a middleware before everything that it answers.
+
+It is set up by one of these environment variables, which ``serving.process.ServedModel`` sets; without any, the service
+does not start:
+    ONTOPIC_KEYS         path of the key store (``serving.keys``)
+    ONTOPIC_KEY_SHA256   SHA-256 of the one key that is accepted
+    ONTOPIC_NO_AUTH      1: no key is asked for, and only this machine is answered
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio.to_thread
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import RequestError, error_response
+from serving.keys import Key, KeyStore, digest
+from serving.rate_limits import Allowance, RateLimits
+
+logger = logging.getLogger("bentoml.ontopic")
+
+_OPEN = ("/healthz", "/livez", "/readyz")
+_FRESH_S = 1.0  # a key is known, or no longer, at the latest so long after it was made or revoked
+_LONGEST_HEADER = 256
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request: ``scope["state"]["caller"]``.
+
+    Attributes:
+        name: of the key; empty where no key is asked for, or only that of one run is.
+    """
+
+    name: str
+    allowance: Allowance
+
+
+class Access:
+    """Answers who sends no valid key with 401, who sends too much with 429, and lets the rest pass."""
+
+    def __init__(self, app: ASGIApp, environment: Mapping[str, str] = os.environ) -> None:
+        self._app = app
+        self._limits = RateLimits()
+        self._no_auth = environment.get("ONTOPIC_NO_AUTH") == "1"
+        self._kept: _KeptKeys | None = None
+        self._keys: dict[str, Key] = {}
+        if self._no_auth:
+            return
+        if sha256 := environment.get("ONTOPIC_KEY_SHA256"):
+            self._keys[sha256] = _unlimited(sha256)
+        else:
+            self._kept = _KeptKeys(KeyStore(Path(environment["ONTOPIC_KEYS"])))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in _OPEN):
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        try:
+            key = await self._key(scope)
+        except RequestError as error:
+            headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+            await error_response(error, headers)(scope, receive, send)
+            return
+        allowance = self._limits.of(key)
+        scope.setdefault("state", {})["caller"] = Caller(key.name, allowance)
+
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(allowance.headers())
+            await send(message)
+
+        try:
+            if scope["path"].startswith("/v1/"):  # reading the metrics takes nothing from a client's limit
+                allowance.take_request()
+        except RequestError as error:
+            await error_response(error)(scope, receive, send_with_limits)
+            return
+        await self._app(scope, receive, send_with_limits)
+
+    async def _key(self, scope: Scope) -> Key:
+        if self._no_auth:
+            # The launcher binds to loopback; a service that was started by other means must not answer the world.
+            if not is_loopback((scope.get("server") or ("",))[0]):
+                raise RequestError("this service asks for no key, so it answers its own machine alone", status=403)
+            return _unlimited("")
+        given = Headers(scope=scope).getlist("authorization")
+        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise RequestError(
+                "no API key was sent; send one as Authorization: Bearer KEY", status=401, code="invalid_api_key"
+            )
+        keys = self._keys if self._kept is None else await self._kept.active()
+        # Looked up by its hash: how long that takes says nothing of any key.
+        known = keys.get(digest(key.strip())) if len(key) <= _LONGEST_HEADER else None
+        if known is None or known.state(datetime.now(UTC)) != "active":
+            raise RequestError(
+                "this API key is not valid: it is unknown, expired or revoked", status=401, code="invalid_api_key"
+            )
+        return known
+
+
+class _KeptKeys:
+    """The keys of a store by their hashes, read anew when they are older than ``_FRESH_S``."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+        self._keys: dict[str, Key] = {}
+        self._read_at = -float("inf")
+        self._reading = asyncio.Lock()
+
+    async def active(self) -> dict[str, Key]:
+        async with self._reading:
+            if time.monotonic() - self._read_at > _FRESH_S:
+                asked_at = time.monotonic()
+                try:
+                    keys = await anyio.to_thread.run_sync(self._store.keys)
+                except SQLAlchemyError as error:
+                    logger.exception("the API keys could not be read")
+                    message = "the API keys could not be read; see the server's log"
+                    raise RequestError(message, status=503, code="keys_not_read", retry_after_s=1) from error
+                self._keys = {key.sha256: key for key in keys if key.revoked_at is None}
+                self._read_at = asked_at
+        return self._keys
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own; no name is."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _unlimited(sha256: str) -> Key:
+    return Key(sha256, "", "", None, None, datetime.now(UTC), None, None)

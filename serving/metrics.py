@@ -1,0 +1,100 @@
+"""What the service counts for Prometheus.
+
+BentoML gives its workers the folder of prometheus_client's multiprocess mode, so the page holds what any process of the
+service has counted. BentoML's own request metrics are off: they have the request's path as a label, so that any client
+could fill memory and page with what it likes. No label here can hold what a client sends.
+"""
+
+from __future__ import annotations
+
+import os
+
+import anyio.to_thread
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import generate_latest as page_of
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ontopic.records import Outcome
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+_REQUESTS = Counter("ontopic_requests", "Requests answered, by HTTP status.", ["status"])
+_TOKENS = Counter("ontopic_tokens", "Tokens of prompts and answers.", ["kind"])
+_WAITING = Gauge("ontopic_queue_length", "Answers that wait for a place.", multiprocess_mode="mostrecent")
+_FIRST_TOKEN = Histogram("ontopic_first_token_seconds", "From a streamed question to its first text.", buckets=_SECONDS)
+_LATENCY = Histogram("ontopic_latency_seconds", "From a question to its whole answer.", buckets=_SECONDS)
+_VERDICTS = Counter("ontopic_verdicts", "Verdicts on served answers.", ["outcome", "model_version"])
+
+
+def tokens(prompt: int, completion: int) -> None:
+    """Count the tokens of an answered request."""
+    _TOKENS.labels("prompt").inc(prompt)
+    _TOKENS.labels("completion").inc(completion)
+
+
+def queue_length(n: int) -> None:
+    """Set how many answers wait for a place."""
+    _WAITING.set(n)
+
+
+def first_token(seconds: float) -> None:
+    """Count how long a streamed answer's first text took."""
+    _FIRST_TOKEN.observe(seconds)
+
+
+def latency(seconds: float) -> None:
+    """Count how long a whole answer took."""
+    _LATENCY.observe(seconds)
+
+
+def verdict(outcome: Outcome, model_version: str) -> None:
+    """Count a judge's verdict on an answer of this service.
+
+    Args:
+        model_version: a version of the registry, never what a client sends.
+    """
+    _VERDICTS.labels(outcome, model_version).inc()
+
+
+class CountRequests:
+    """A middleware that counts each request by its status; 499 where the client left before an answer began."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def count(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, count)
+        except Exception:
+            status = status or 500
+            raise
+        finally:
+            _REQUESTS.labels(str(status or 499)).inc()
+
+
+async def page(request: Request) -> Response:
+    """``/metrics``."""
+    queue_length(request.app.state.assistant.batch.waiting)
+    return Response(await anyio.to_thread.run_sync(_page), media_type=CONTENT_TYPE_LATEST)
+
+
+def _page() -> bytes:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return page_of(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return page_of(registry)

@@ -324,7 +324,7 @@ def serve(
         workspace.keys,
         no_auth,
     )
-    keys = [] if no_auth else KeyStore(workspace.keys).keys()
+    keys = [] if no_auth else KeyStore(workspace.keys).all()
     if not no_auth and not any(key.state(datetime.now(UTC)) == "active" for key in keys):
         print("there is no API key yet, so all are refused; make one: python run.py keys make NAME", file=sys.stderr)
     try:
@@ -372,15 +372,16 @@ def list_keys(config: Config = LOCAL, state: State = STATE) -> None:
     _, _, workspace = _open(config, state)
     from serving.keys import KeyStore
 
-    keys = KeyStore(workspace.keys).keys()
+    keys = KeyStore(workspace.keys).all()
     if not keys:
         raise UserError("there is no API key yet; make one: python run.py keys make NAME")
     table = Table(box=box.SIMPLE, padding=0)
-    for title in ("name", "key", "requests/min", "tokens/min", "made (UTC)", "expires (UTC)", "state"):
-        table.add_column(title, no_wrap=title != "name", justify="right" if title.endswith("/min") else "left")
+    for title in ("name", "key", "requests/min", "tokens/min", "made", "expires", "state"):
+        justify: Literal["left", "right"] = "right" if title.endswith("/min") else "left"
+        table.add_column(title, no_wrap=title != "name", overflow="fold", justify=justify)
     for key in keys:
         limits = ["–" if n is None else f"{n:,}" for n in (key.requests_per_minute, key.tokens_per_minute)]
-        times = [f"{time:%Y-%m-%d %H:%M}" if time else "never" for time in (key.made_at, key.expires_at)]
+        times = [f"{time:%Y-%m-%d}" if time else "never" for time in (key.made_at, key.expires_at)]
         table.add_row(key.name, f"{key.prefix}…", *limits, *times, key.state(datetime.now(UTC)))
     console.print(table)
 

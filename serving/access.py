@@ -128,7 +128,7 @@ class _KeptKeys:
             if time.monotonic() - self._read_at > _FRESH_S:
                 asked_at = time.monotonic()
                 try:
-                    keys = await anyio.to_thread.run_sync(self._store.keys)
+                    keys = await anyio.to_thread.run_sync(self._store.all)
                 except SQLAlchemyError as error:
                     logger.exception("the API keys could not be read")
                     message = "the API keys could not be read; see the server's log"

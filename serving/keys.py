@@ -131,7 +131,7 @@ class KeyStore:
             raise UserError(f"there is a key {name} already; revoke it first, or choose another name") from error
         return key
 
-    def keys(self) -> list[Key]:
+    def all(self) -> list[Key]:
         """All keys that were ever made, the oldest first.
 
         Raises:

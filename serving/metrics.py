@@ -17,8 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ontopic.records import Outcome
-
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 _REQUESTS = Counter("ontopic_requests", "Requests answered, by HTTP status.", ["status"])
@@ -26,7 +24,6 @@ _TOKENS = Counter("ontopic_tokens", "Tokens of prompts and answers.", ["kind"])
 _WAITING = Gauge("ontopic_queue_length", "Answers that wait for a place.", multiprocess_mode="mostrecent")
 _FIRST_TOKEN = Histogram("ontopic_first_token_seconds", "From a streamed question to its first text.", buckets=_SECONDS)
 _LATENCY = Histogram("ontopic_latency_seconds", "From a question to its whole answer.", buckets=_SECONDS)
-_VERDICTS = Counter("ontopic_verdicts", "Verdicts on served answers.", ["outcome", "model_version"])
 
 
 def tokens(prompt: int, completion: int) -> None:
@@ -48,15 +45,6 @@ def first_token(seconds: float) -> None:
 def latency(seconds: float) -> None:
     """Count how long a whole answer took."""
     _LATENCY.observe(seconds)
-
-
-def verdict(outcome: Outcome, model_version: str) -> None:
-    """Count a judge's verdict on an answer of this service.
-
-    Args:
-        model_version: a version of the registry, never what a client sends.
-    """
-    _VERDICTS.labels(outcome, model_version).inc()
 
 
 class CountRequests:

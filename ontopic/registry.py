@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +19,8 @@ from ontopic.models import written_whole
 
 CHAMPION, CHALLENGER, BASE = "champion", "challenger", "base"
 _DIGEST, _COMPLETE = "ontopic.digest", "ontopic.complete"
+_PROMOTION = "ontopic.promotion."
+_MOST_WHY = 1000
 
 
 @dataclass(frozen=True)
@@ -86,19 +90,106 @@ def find(name: str, which: str, state: Path) -> RegisteredModel:
         raise UserError(f"{name!r} has no version or alias {which!r}; its versions are: {existing}") from error
 
 
+@dataclass(frozen=True)
+class Promotion:
+    """One move of the champion alias, kept as a tag of the registered model, for an auditor.
+
+    Attributes:
+        before: the champion until then; empty for the first.
+        by: who moved it: a person, or the loop.
+        why: at most 1,000 characters.
+        rollback: whether it went back to an earlier champion.
+    """
+
+    at: datetime
+    version: str
+    before: str
+    by: str
+    why: str
+    rollback: bool = False
+
+
+def champion_version(name: str) -> str:
+    """The champion's version; empty where there is none. Asks the registry alone: no weights are fetched."""
+    try:
+        return str(MlflowClient().get_model_version_by_alias(name, CHAMPION).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return ""
+        raise
+
+
 def ensure_champion(name: str, version: str) -> None:
     """Make ``version`` the champion where there is none."""
-    client = MlflowClient()
-    if CHAMPION not in client.get_registered_model(name).aliases:
-        client.set_registered_model_alias(name, CHAMPION, version)
+    if not champion_version(name):
+        promote(name, version, "the loop", "the base model: there was no champion")
 
 
-def promote(name: str, version: str, tags: Mapping[str, str]) -> None:
-    """Make ``version`` the champion: write the evidence as tags first, then move the alias."""
-    client = MlflowClient()
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, value)
-    client.set_registered_model_alias(name, CHAMPION, version)
+def promote(
+    name: str, version: str, by: str, why: str, at: datetime | None = None, tags: Mapping[str, str] | None = None
+) -> Promotion:
+    """Make ``version`` the champion: write the evidence as tags first, then who, when and why, then move the alias.
+
+    Args:
+        at: now where it is not given.
+        tags: of the version.
+
+    Raises:
+        UserError: there is no such version, or it is the champion.
+    """
+    _checked(name, version)
+    tag(name, version, tags or {})
+    return _move(name, Promotion(at or datetime.now(UTC), version, champion_version(name), by, why[:_MOST_WHY]))
+
+
+def roll_back(name: str, by: str, why: str, at: datetime | None = None) -> Promotion:
+    """Give the alias back to the champion before the present one.
+
+    Raises:
+        UserError: there was none before, or its version is gone.
+    """
+    champion = champion_version(name)
+    back = predecessor(name, champion)
+    if back is None:
+        raise UserError(f"there was no champion before version {champion or 'none'} of {name!r}; promote a version")
+    _checked(name, back)
+    return _move(name, Promotion(at or datetime.now(UTC), back, champion, by, why[:_MOST_WHY], rollback=True))
+
+
+def predecessor(name: str, version: str) -> str | None:
+    """Whose place ``version`` took when it was last promoted; ``None`` where it took none."""
+    for each in reversed(promotions(name)):
+        if each.version == version and not each.rollback:
+            return each.before or None
+    return None
+
+
+def promotions(name: str) -> list[Promotion]:
+    """Every move of the champion alias, the oldest first."""
+    try:
+        tags = MlflowClient().get_registered_model(name).tags
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    rows = [json.loads(value) for key, value in sorted(tags.items()) if key.startswith(_PROMOTION)]
+    return [Promotion(**row | {"at": datetime.fromisoformat(row["at"])}) for row in rows]
+
+
+def _move(name: str, promotion: Promotion) -> Promotion:
+    client, row = MlflowClient(), asdict(promotion) | {"at": promotion.at.isoformat()}
+    client.set_registered_model_tag(name, f"{_PROMOTION}{promotion.at:%Y%m%dT%H%M%S%f}", json.dumps(row))
+    client.set_registered_model_alias(name, CHAMPION, promotion.version)
+    return promotion
+
+
+def _checked(name: str, version: str) -> None:
+    existing = [str(v.version) for v in _versions(MlflowClient(), name)]
+    if version not in existing:
+        among = ", ".join(existing) or "none; run `python run.py` first"
+        raise UserError(f"{name!r} has no version {version[:80]!r}; its versions are: {among}")
+    if version == champion_version(name):
+        raise UserError(f"version {version} of {name!r} is the champion already")
 
 
 def tag(name: str, version: str, tags: Mapping[str, str]) -> None:

@@ -47,8 +47,9 @@ def promote_challenger(
     tags["ontopic.gate.improvement"] = json.dumps(decision["comparison"])
     # The version's own run keeps the report too, beside the weights.
     mlflow.MlflowClient().log_artifact(model.run_id, str(report), "gate")
-    if decision["passed"]:
-        registry.promote(registered_model, challenger, tags)
+    if decision["passed"] and registry.champion_version(registered_model) != challenger:
+        why = f"passed the gate against version {champion}: {decision['report']}"
+        registry.promote(registered_model, challenger, "the loop", why, tags=tags)
     else:
         registry.tag(registered_model, challenger, tags)
     return bool(decision["passed"])

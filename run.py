@@ -7,6 +7,8 @@ import logging
 import math
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ontopic.durations import duration
 from ontopic.errors import UserError
 from ontopic.policy import Policy, load_policy
 from ontopic.settings import Settings, load_settings
@@ -53,14 +56,7 @@ def loop(context: typer.Context, config: Config = LOCAL, state: State = STATE) -
     if _leaves_to_command(context):
         return
     settings, policy, workspace = _open(config, state)
-    lock = FileLock(workspace.root / "run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"another run uses {workspace.root}; wait for it, or give another folder with --state"
-        ) from None
-    with lock:
+    with _locked(workspace):
         console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
         _check_ready(settings)
         from ontopic.tracking import close_stale_runs, open_tracking
@@ -340,6 +336,103 @@ def serve(
         print("stopped")
 
 
+@app.command()
+def watch(
+    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks at the traffic.")] = 10.0,
+    since: Annotated[
+        str | None,
+        typer.Option(help="On the first start: watch traffic from so long ago, such as 7d, not since the promotion."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Close windows and alert; train and promote nothing.")] = (
+        False
+    ),
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Close windows as time passes, alert, retrain what is detected, and roll back what is worse. Until Ctrl-C."""
+    import time
+    from datetime import UTC, datetime
+
+    settings, policy, workspace = _open(config, state)
+    start = None if since is None else datetime.now(UTC) - duration(since)
+    with _locked(workspace):
+        _check_ready(settings)
+        champion = _version("champion", policy, workspace)
+        from ontopic import registry
+        from ontopic.watch import Watcher
+        from pipelines.stack import open_stack
+        from pipelines.watch import improve_on_traffic
+
+        _, workspace = open_stack(workspace)
+        promotions = registry.promotions(policy.registered_model)
+        watcher = Watcher(
+            settings,
+            policy,
+            workspace,
+            improve_on_traffic(settings, policy, workspace),
+            lambda line: print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True),
+            since=start or (promotions[-1].at if promotions else None),
+            dry_run=dry_run,
+        )
+        print(f"version {champion.version} of {policy.registered_model} is watched; Ctrl-C ends it", flush=True)
+        try:
+            while True:
+                watcher.turn()
+                if once:
+                    break
+                time.sleep(every)
+        except KeyboardInterrupt:
+            print("stopped")
+        finally:
+            watcher.close()
+    print("see where it stands: python run.py status")
+
+
+@app.command()
+def status(config: Config = LOCAL, state: State = STATE) -> None:
+    """Show champion, service, traffic, windows, alerts and what the automatic loop did, on one screen."""
+    settings, policy, workspace = _open(config, state)
+    from ontopic.status import overview
+
+    console.print(overview(settings, policy, workspace))
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="The version that becomes the champion.")],
+    why: Annotated[str, typer.Option(help="The reason, for the auditor.")],
+    by: Annotated[str | None, typer.Option(help="Who decides; the user of this machine by default.")] = None,
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Make a version the champion by hand. Who, when and why stay on the registry; running services follow."""
+    from ontopic import registry
+
+    _, policy, workspace = _open(config, state)
+    found = _version(version, policy, workspace)
+    done = registry.promote(policy.registered_model, found.version, by or _user(), _reason(why))
+    gate = registry.tags_of(policy.registered_model, found.version).get("ontopic.gate", "not run")
+    print(f"version {done.version} is the champion in place of {done.before or 'none'}, by {done.by}; its gate: {gate}")
+
+
+@app.command()
+def rollback(
+    why: Annotated[str, typer.Option(help="The reason, for the auditor.")],
+    by: Annotated[str | None, typer.Option(help="Who decides; the user of this machine by default.")] = None,
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Give the champion's place back to the version that had it before."""
+    from ontopic import registry
+    from ontopic.tracking import open_tracking
+
+    _, policy, workspace = _open(config, state)
+    open_tracking(workspace, policy.registered_model)
+    done = registry.roll_back(policy.registered_model, by or _user(), _reason(why))
+    print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")
+
+
 @keys_app.command("make")
 def make_key(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
@@ -353,10 +446,9 @@ def make_key(
 ) -> None:
     """Make an API key and print it, this once."""
     _, _, workspace = _open(config, state)
-    from ontopic.traffic import age
     from serving.keys import KeyStore
 
-    expires_in = None if expires is None else age(expires)
+    expires_in = None if expires is None else duration(expires)
     if expires_in is not None and not expires_in:
         raise UserError(f"--expires {expires} is over at once; give days or hours from now, such as 90d")
     key = KeyStore(workspace.keys).make(name, requests_per_minute, tokens_per_minute, expires_in)
@@ -471,10 +563,9 @@ def prune(
     _, _, workspace = _open(config, state)
     if older_than is None and keep is None:
         raise UserError("nothing says what to delete; give --older-than, --keep or both")
-    from ontopic.traffic import age
 
     with _stored_traffic(workspace) as store:
-        deleted = store.prune(None if older_than is None else age(older_than), keep)
+        deleted = store.prune(None if older_than is None else duration(older_than), keep)
         print(f"{deleted} records were deleted, {store.count()} are left")
 
 
@@ -553,6 +644,36 @@ def _traffic_name(workspace: Workspace) -> str:
 def _open(config: Path, state: Path) -> tuple[Settings, Policy, Workspace]:
     settings = load_settings(config)
     return settings, load_policy(settings.policy), open_workspace(state)
+
+
+@contextmanager
+def _locked(workspace: Workspace) -> Iterator[None]:
+    """One run or watch at a time a state folder. The kernel frees the lock of a process that dies."""
+    lock = FileLock(workspace.root / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another run or watch uses {workspace.root}; wait for it, or give another folder with --state"
+        ) from None
+    with lock:
+        yield
+        lock.release()
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        raise UserError("this machine does not say who you are; give your name with --by") from None
+
+
+def _reason(why: str) -> str:
+    if not why.strip():
+        raise UserError("--why is empty; give the reason, for whoever asks later")
+    return why.strip()
 
 
 def _check_ready(settings: Settings) -> None:

@@ -192,6 +192,11 @@ def _checked(name: str, version: str) -> None:
         raise UserError(f"version {version} of {name!r} is the champion already")
 
 
+def tags_of(name: str, version: str) -> dict[str, str]:
+    """The tags of a version."""
+    return dict(MlflowClient().get_model_version(name, version).tags)
+
+
 def tag(name: str, version: str, tags: Mapping[str, str]) -> None:
     """Write tags on a version."""
     client = MlflowClient()

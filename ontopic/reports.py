@@ -147,7 +147,8 @@ class JudgeVerdict(Descriptor):
         return list(VERDICT_COLUMNS)
 
 
-def _dataset(frame: pd.DataFrame, verdicts: Sequence[Verdict]) -> Dataset:
+def dataset_of(frame: pd.DataFrame, verdicts: Sequence[Verdict]) -> Dataset:
+    """Evidently's data set of records, with the verdicts as its descriptor."""
     definition = DataDefinition(
         timestamp="asked_at",
         text_columns=["question", "answer"],
@@ -283,15 +284,17 @@ def rate_value(name: str, share: Rate) -> RateValue:
 class GivenRate(SingleValueMetric):
     """A rate that was computed elsewhere: the corrected guardrail score, the score of one window.
 
-    ``order`` keeps two windows apart that have the same numbers.
+    Title and order are what tells two of them apart in one report, and what makes those of several reports one series
+    on a dashboard; so the numbers are not among the fields.
     """
 
     title: str
-    value: float
-    low: float
-    high: float
-    n: int
     order: int = 0
+    _rate: Any = PrivateAttr(None)
+
+    def __init__(self, rate: Rate, title: str, order: int = 0, tests: list[MetricTest] | None = None) -> None:
+        super().__init__(title=title, order=order, tests=tests)
+        object.__setattr__(self, "_rate", rate)
 
 
 class GivenRateCalculation(SingleValueCalculation[GivenRate]):
@@ -299,9 +302,9 @@ class GivenRateCalculation(SingleValueCalculation[GivenRate]):
 
     def calculate(self, context: Context, current_data: Dataset, reference_data: Dataset | None) -> SingleValue:
         """The rate as a `RateValue`, with a card."""
-        m = self.metric
-        result = rate_value(m.title, Rate(m.value, m.low, m.high, m.n))
-        result.widget = [counter(title=m.title, size=WidgetSize.SMALL, counters=[result.card()])]
+        title = self.metric.title
+        result = rate_value(title, self.metric._rate)
+        result.widget = [counter(title=title, size=WidgetSize.SMALL, counters=[result.card()])]
         return result
 
     def display_name(self) -> str:
@@ -325,7 +328,7 @@ class WindowScores(MetricContainer):
         """One `GivenRate` a window, each with its test."""
         test = Limit(bound="value", relation="at least", limit=self.threshold)
         return [
-            GivenRate(title=f"Window {label}", order=i, tests=[test], **vars(scores.guardrail_score))
+            GivenRate(scores.guardrail_score, f"Window {label}", i, [test])
             for i, (label, scores) in enumerate(self._windows)
         ]
 
@@ -551,21 +554,21 @@ def monitoring_report(
     """
     cards: list[Metric | MetricContainer] = [GuardrailScore(), OverRefusal(), Leak()]
     if corrected is not None:
-        cards.insert(1, GivenRate(title="Guardrail score, corrected", **vars(corrected)))
+        cards.insert(1, GivenRate(corrected, "Guardrail score, corrected"))
     report = Report([*cards, WindowScores(windows, threshold), UnjudgedRecords(), FailedRecords()])
-    snapshot = report.run(_dataset(frame, verdicts_of(frame)), None, name=title)
-    outcomes = _outcomes(snapshot)
+    snapshot = report.run(dataset_of(frame, verdicts_of(frame)), None, name=title)
+    outcomes = outcomes_of(snapshot)
 
     failed = sum(not outcome.passed for outcome in outcomes)
     unjudged = int((frame["verdict"] == "unjudged").sum())
     text = (
-        f"Model version **{_names(frame['model_version'])}**, judged by **{_names(frame['judge_id'])}**: "
-        f"{len(frame):,} records, {unjudged:,} unjudged{_period(frame)}. "
+        f"Model version **{names_of(frame['model_version'])}**, judged by **{names_of(frame['judge_id'])}**: "
+        f"{len(frame):,} records, {unjudged:,} unjudged{period_of(frame)}. "
         f"**{failed} of {len(outcomes)} windows under the threshold {threshold:g}.**"
     )
     if corrected is None:
         text += " The judge has no card, so the guardrail score is not corrected for its errors."
-    write_page(title, [text_widget(title=title, text=text), *_widgets(snapshot), *_test_widgets(snapshot)], out)
+    write_page(title, [text_widget(title=title, text=text), *widgets_of(snapshot), *test_widgets_of(snapshot)], out)
     return outcomes
 
 
@@ -609,44 +612,51 @@ def gate_report(
             DifferingVerdicts(),
         ]
     )
-    snapshot = report.run(_dataset(challenger, challenger_verdicts), _dataset(champion, champion_verdicts), name=title)
-    outcomes = _outcomes(snapshot)
+    snapshot = report.run(
+        dataset_of(challenger, challenger_verdicts), dataset_of(champion, champion_verdicts), name=title
+    )
+    outcomes = outcomes_of(snapshot)
 
     failed = sum(not outcome.passed for outcome in outcomes)
-    judges = _names(pd.Series([v.judge_id for v in (*champion_verdicts, *challenger_verdicts)], dtype=object))
+    judges = names_of(pd.Series([v.judge_id for v in (*champion_verdicts, *challenger_verdicts)], dtype=object))
     text = (
-        f"Champion **{_names(champion['model_version'])}** and challenger **{_names(challenger['model_version'])}** "
-        f"answered the same {len(champion):,} questions, judged by **{judges}**. "
+        f"Champion **{names_of(champion['model_version'])}** and challenger "
+        f"**{names_of(challenger['model_version'])}** answered the same {len(champion):,} questions, "
+        f"judged by **{judges}**. "
         + (f"**The challenger fails {failed} of {len(outcomes)} tests.**" if failed else "**The challenger passes.**")
         + " The tests read the bounds of the 95 % intervals, not the values."
     )
-    write_page(title, [text_widget(title=title, text=text), *_test_widgets(snapshot), *_widgets(snapshot)], out)
+    write_page(title, [text_widget(title=title, text=text), *test_widgets_of(snapshot), *widgets_of(snapshot)], out)
     return outcomes
 
 
-def _outcomes(snapshot: Snapshot) -> list[TestOutcome]:
+def outcomes_of(snapshot: Snapshot) -> list[TestOutcome]:
+    """What the tests of a report found, in their order."""
     return [
         TestOutcome(t.name, t.status in (TestStatus.SUCCESS, TestStatus.WARNING), t.description)
         for t in snapshot.tests_results
     ]
 
 
-def _names(column: pd.Series) -> str:
+def names_of(column: pd.Series) -> str:
+    """The distinct texts of a column, for Markdown."""
     return plain_markdown(", ".join(sorted({str(name) for name in column if name}))) or "unknown"
 
 
-def _period(frame: pd.DataFrame) -> str:
+def period_of(frame: pd.DataFrame) -> str:
+    """From when to when the records were asked, as a part of a sentence."""
     asked = frame["asked_at"].dropna()
     if asked.empty:
         return ""
     return f", asked {asked.min():%Y-%m-%d %H:%M} to {asked.max():%Y-%m-%d %H:%M} UTC"
 
 
-def _widgets(snapshot: Snapshot) -> list[BaseWidgetInfo]:
+def widgets_of(snapshot: Snapshot) -> list[BaseWidgetInfo]:
+    """What a report's metrics draw."""
     return list(snapshot.to_snapshot_model().widgets)
 
 
-def _test_widgets(snapshot: Snapshot) -> list[BaseWidgetInfo]:
+def test_widgets_of(snapshot: Snapshot) -> list[BaseWidgetInfo]:
     """The tests as a part of the page; Evidently would hide them behind a tab."""
     if not snapshot.tests_results:
         return []

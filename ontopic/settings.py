@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ontopic.durations import duration
 from ontopic.errors import UserError
 
+
+def _duration(given: object) -> object:
+    try:
+        return duration(given) if isinstance(given, str) else given
+    except UserError as error:
+        raise ValueError(str(error)) from None  # pydantic adds the key
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0))]
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -142,9 +153,35 @@ class TrafficSettings(_Section):
 
 
 class MonitoringSettings(_Section):
-    """How traffic is cut: records a window."""
+    """How traffic is cut into windows and judged.
+
+    Attributes:
+        window_records: records a window. ``watch`` cuts by it where no ``window`` is given; the loop always does.
+        window: how long a window of ``watch`` is, such as 1h or 1d.
+        lateness: how long after its end a window of ``watch`` closes, and a reopened one closes again.
+        sampling_rate: the share of records that ``watch`` has judged; less than 1 for judges that cost money.
+    """
 
     window_records: int = Field(ge=1)
+    window: Duration | None = None
+    lateness: Duration = timedelta(minutes=1)
+    sampling_rate: float = Field(1.0, gt=0, le=1)
+
+
+class WatchSettings(_Section):
+    """When ``watch`` acts by itself.
+
+    Attributes:
+        cooldown: how long nothing is retrained after a retraining, a promotion or a rollback.
+        retrainings_a_day: the most in 24 hours.
+        canary: how long after a promotion the new champion is held against its predecessor.
+        training_records: how many of the newest judged records of the champion it learns from.
+    """
+
+    cooldown: Duration = timedelta(hours=12)
+    retrainings_a_day: int = Field(default=2, ge=0)
+    canary: Duration = timedelta(hours=24)
+    training_records: int = Field(default=1000, ge=2)
 
 
 class TrainingSettings(_Section):
@@ -202,6 +239,7 @@ class Settings(_Section):
     serving: ServingSettings = ServingSettings()
     traffic: TrafficSettings
     monitoring: MonitoringSettings
+    watch: WatchSettings = WatchSettings()
     training: TrainingSettings
     evaluation: EvaluationSettings
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,16 +34,24 @@ _TRAFFIC = sql.Table(
     sql.Column("completion_tokens", sql.Integer, nullable=False),
     sql.Column("finished", sql.Boolean, nullable=False),
     *(sql.Column(f"redacted_{kind}", sql.Integer, nullable=False, server_default="0") for kind in KINDS),
+    sql.Column("stored_at", sql.DateTime),  # naive, in UTC; none where an older release stored it
 )
 _BY_TIME = sql.tuple_(_TRAFFIC.c.asked_at, _TRAFFIC.c.id)
-REVISIONS = ("0001", "0002")  # of ontopic/migrations, oldest first
+REVISIONS = ("0001", "0002", "0003")  # of ontopic/migrations, oldest first
 _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
 _LOCK = 7_264_150_931  # any number, the same in every process
 _IDS_A_QUERY = 500  # SQLite before 3.32 binds at most 999 parameters
 _PAGE = 1000
-_AGE = re.compile("([0-9]{1,5})([dh])")
-_UNITS = {"d": "days", "h": "hours"}
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """That a record was stored: its id, the time of its question (UTC) and the version that answered it."""
+
+    id: str
+    asked_at: datetime
+    model_version: str
 
 
 @dataclass(frozen=True)
@@ -194,7 +201,8 @@ class TrafficStore:
             row["asked_at"] = row["asked_at"].astimezone(UTC).replace(tzinfo=None)
         if not row["id"]:
             row["id"] = hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:32]
-        row["asked_at"] = row["asked_at"] or datetime.now(UTC).replace(tzinfo=None)
+        row["stored_at"] = datetime.now(UTC).replace(tzinfo=None)
+        row["asked_at"] = row["asked_at"] or row["stored_at"]
         return row | {f"redacted_{kind}": counts.get(kind, 0) for kind in KINDS}
 
     def records(self, ids: Sequence[str] | None = None, model_version: str | None = None) -> list[Record]:
@@ -235,6 +243,37 @@ class TrafficStore:
             if len(rows) < _PAGE:
                 return
             page = query.where(sql.tuple_(sql.literal(rows[-1].asked_at), sql.literal(rows[-1].id)) < _BY_TIME)
+
+    def last_stored(self) -> datetime | None:
+        """When the newest record was stored, in UTC; ``None`` where none was."""
+        with self._engine.connect() as connection:
+            last = connection.execute(sql.select(sql.func.max(_TRAFFIC.c.stored_at))).scalar()
+        return last and last.replace(tzinfo=UTC)
+
+    def arrivals(self, stored_since: datetime) -> Iterator[list[Arrival]]:
+        """What was stored at that time or later, in that order, by the page.
+
+        A record that is stored meanwhile may come too. What it takes follows the number of these records alone.
+        """
+        return self._arrivals(_TRAFFIC.c.stored_at, stored_since)
+
+    def asked_since(self, asked_since: datetime) -> Iterator[list[Arrival]]:
+        """What was asked at that time or later, in that order, by the page."""
+        return self._arrivals(_TRAFFIC.c.asked_at, asked_since)
+
+    def _arrivals(self, column: sql.Column[datetime], since: datetime) -> Iterator[list[Arrival]]:
+        chosen = sql.select(_TRAFFIC.c.id, _TRAFFIC.c.asked_at, _TRAFFIC.c.model_version, column.label("at"))
+        chosen = chosen.order_by(column, _TRAFFIC.c.id).limit(_PAGE)
+        page = chosen.where(column >= since.astimezone(UTC).replace(tzinfo=None))
+        while True:
+            with self._engine.connect() as connection:
+                rows = connection.execute(page).all()
+            if rows:
+                yield [Arrival(row.id, row.asked_at.replace(tzinfo=UTC), row.model_version) for row in rows]
+            if len(rows) < _PAGE:
+                return
+            last = sql.tuple_(sql.literal(rows[-1].at), sql.literal(rows[-1].id))
+            page = chosen.where(last < sql.tuple_(column, _TRAFFIC.c.id))
 
     def newest(self, n: int, model_version: str | None = None) -> list[Record]:
         """The last ``n`` records that were asked, in that order."""
@@ -305,18 +344,6 @@ class TrafficStore:
         self.close()
 
 
-def age(text: str) -> timedelta:
-    """The age that ``90d`` (days) or ``12h`` (hours) says.
-
-    Raises:
-        UserError: it says none.
-    """
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise UserError(f"{text!r} is no age; give days or hours, such as 90d or 12h")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
 def store_name(url_or_path: str | Path) -> str:
     """A store's path or URL as it may be shown: without user and password."""
     text = str(url_or_path)
@@ -359,6 +386,7 @@ def _migrate(connection: sql.Connection) -> None:
 
 def _record(row: Any) -> Record:
     values = row._asdict()
+    del values["stored_at"]
     counts = {kind: values.pop(f"redacted_{kind}") for kind in KINDS}
     record = Record(**values, redacted={kind: n for kind, n in counts.items() if n})
     return replace(record, asked_at=row.asked_at.replace(tzinfo=UTC))

@@ -54,6 +54,16 @@ class Workspace:
         return self.root / "reports"
 
     @property
+    def windows(self) -> Path:
+        """What `watch` keeps: windows, verdicts and what it did."""
+        return self.root / "windows.db"
+
+    @property
+    def evidently(self) -> Path:
+        """Evidently's workspace, with a dashboard a policy."""
+        return self.root / "evidently"
+
+    @property
     def judges(self) -> Path:
         """Local judges, each in a folder named after its digest."""
         return self.root / "judges"

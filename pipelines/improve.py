@@ -34,11 +34,13 @@ def improve(
     prompts_folder: str,
     state: str,
     tracking_uri: str,
+    now: str | None = None,
 ) -> None:
     """Train a challenger on a champion's traffic and promote it where it passes the gate.
 
     Args:
-        record_ids_artifact, judged_artifact: ids of the monitor pipeline's artifacts.
+        record_ids_artifact, judged_artifact: ids of artifacts: the traffic and its verdicts.
+        now: the time of a promotion in ISO 8601, where it is not the present one.
     """
     name = policy.registered_model
     record_ids = Client().get_artifact_version(UUID(record_ids_artifact))
@@ -75,4 +77,4 @@ def improve(
         id="evaluate_challenger",
     )
     decision = pass_gate(before, after, champion, challenger, policy, judge_card, state, tracking_uri)
-    promote_challenger(decision, name, champion, challenger, judge_card, evidence, state, tracking_uri)
+    promote_challenger(decision, name, champion, challenger, judge_card, evidence, state, tracking_uri, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,11 +26,13 @@ def promote_challenger(
     evidence: dict[str, str],
     state: str,
     tracking_uri: str,
+    now: str | None = None,
 ) -> Annotated[bool, "promoted"]:
     """Returns whether the challenger is the champion now.
 
     Args:
         evidence: hashes of the inputs (policy, questions) by name.
+        now: the time of the promotion in ISO 8601, where it is not the present one.
     """
     model = registry.find(registered_model, challenger, Workspace(Path(state)).root)
     report = Path(decision["report"])
@@ -49,7 +52,8 @@ def promote_challenger(
     mlflow.MlflowClient().log_artifact(model.run_id, str(report), "gate")
     if decision["passed"] and registry.champion_version(registered_model) != challenger:
         why = f"passed the gate against version {champion}: {decision['report']}"
-        registry.promote(registered_model, challenger, "the loop", why, tags=tags)
+        at = datetime.fromisoformat(now) if now else None
+        registry.promote(registered_model, challenger, "the loop", why, at, tags)
     else:
         registry.tag(registered_model, challenger, tags)
     return bool(decision["passed"])

@@ -1,0 +1,25 @@
+"""Lengths of time as people write them."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from ontopic.errors import UserError
+
+_DURATION = re.compile("([0-9]{1,5})([dhms])")
+_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+
+def duration(text: str) -> timedelta:
+    """The length of time that ``90d`` (days), ``12h`` (hours), ``15m`` (minutes) or ``30s`` (seconds) says.
+
+    Raises:
+        UserError: it says none.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UserError(
+            f"{text[:80]!r} is no length of time; give days, hours, minutes or seconds, such as 90d, 12h or 15m"
+        )
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -1,0 +1,65 @@
+"""A retraining that `watch` asks for: the improve pipeline on windows of stored traffic."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from zenml import save_artifact
+from zenml.client import Client
+from zenml.enums import ExecutionMode
+
+from ontopic.gate import check_judge
+from ontopic.labelled_data import source_sha256
+from ontopic.policy import Policy
+from ontopic.settings import Settings
+from ontopic.watch import Improved, Improvement
+from ontopic.workspace import Workspace
+from pipelines.improve import improve
+
+
+def improve_on_traffic(settings: Settings, policy: Policy, workspace: Workspace) -> Callable[[Improvement], Improved]:
+    """What `ontopic.watch.Watcher` retrains with: the improve pipeline on the active ZenML stack."""
+
+    def run(wanted: Improvement) -> Improved:
+        check_judge(wanted.card, policy)  # before a model is trained that could not be promoted
+        data = source_sha256(policy.questions)
+        pipeline = improve.with_options(
+            settings={"experiment_tracker.mlflow": {"experiment_name": policy.registered_model}},
+            execution_mode=ExecutionMode.FAIL_FAST,
+        )
+        started = pipeline(
+            record_ids_artifact=str(save_artifact(wanted.record_ids, "watched_record_ids").id),
+            judged_artifact=str(save_artifact(wanted.judged, "watched_traffic").id),
+            sample={
+                "source": policy.questions,
+                "source_sha256": data,
+                "split": "evaluation",
+                "n": settings.evaluation.questions,
+                "in_scope_share": 0.5,
+                "seed": settings.evaluation.seed,
+                "more": wanted.held_out,
+            },
+            champion=wanted.champion,
+            judge_card=replace(wanted.card, groups=()).as_dict(),
+            model=settings.model,
+            judge=settings.judge,
+            teacher=settings.teacher,
+            training=settings.training,
+            policy=policy,
+            evidence={
+                "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
+                "questions_sha256": data,
+            },
+            prompts_folder=str(settings.judge_prompts),
+            state=str(workspace.root),
+            tracking_uri=workspace.mlflow_uri,
+            now=wanted.at.isoformat(),
+        )
+        assert started is not None
+        steps = Client().get_pipeline_run(started.id).steps
+        output = {name: steps[name].output.load() for name in ("train_challenger", "pass_gate", "promote_challenger")}
+        return Improved(output["train_challenger"], output["promote_challenger"], output["pass_gate"])
+
+    return run

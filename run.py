@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 try:
     import typer
@@ -76,12 +76,21 @@ def loop(context: typer.Context, config: Config = LOCAL, state: State = STATE) -
 def ui(
     config: Config = LOCAL,
     state: State = STATE,
-    port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    port: Annotated[int, typer.Option(help="Port of the UI.")] = 5000,
+    monitoring: Annotated[
+        bool, typer.Option("--monitoring", help="Evidently's dashboard of the windows, not MLflow.")
+    ] = False,
 ) -> None:
     """Open the MLflow UI, with champion and challenger ready to compare. Ctrl-C ends it."""
-    import subprocess
-
     _, policy, workspace = _open(config, state)
+    if monitoring:
+        if not workspace.evidently.is_dir():
+            raise UserError("there is no closed window yet; watch some traffic: python run.py watch")
+        console.print(f"Evidently: http://127.0.0.1:{port}/projects, project {policy.registered_model}")
+        # Evidently's server has to know our metrics to read their values.
+        started = "import runpy, ontopic.reports; runpy.run_module('evidently.cli', run_name='__main__')"
+        command = [sys.executable, "-c", started, "ui", "--workspace", str(workspace.evidently)]
+        _until_ctrl_c([*command, "--port", str(port)])
     from ontopic.tracking import comparison_path, open_tracking
 
     experiment = open_tracking(workspace, policy.registered_model)
@@ -93,10 +102,7 @@ def ui(
     console.print(f"Champion against challenger: {base}/{comparison_path(experiment)}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", workspace.mlflow_uri]
     command += ["--default-artifact-root", str(workspace.root / "mlartifacts"), "--port", str(port), "--workers", "1"]
-    try:
-        raise SystemExit(subprocess.run(command, check=False).returncode)
-    except KeyboardInterrupt:
-        raise SystemExit(0) from None
+    _until_ctrl_c(command)
 
 
 @app.command()
@@ -659,6 +665,15 @@ def _locked(workspace: Workspace) -> Iterator[None]:
     with lock:
         yield
         lock.release()
+
+
+def _until_ctrl_c(command: list[str]) -> NoReturn:
+    import subprocess
+
+    try:
+        raise SystemExit(subprocess.run(command, check=False, cwd=ROOT).returncode)
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
 
 
 def _user() -> str:

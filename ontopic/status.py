@@ -112,5 +112,5 @@ def _table(windows: list[Window]) -> Table:
         shares = [f"{rate.value:.3f}" if rate.n else "–" for rate in (scores.over_refusal, scores.leak)]
         state = Text(window.result.status, style=_COLOURS[window.result.status])
         version = (window.model_version or "unknown")[:8]
-        table.add_row(f"{window.start:%Y-%m-%d %H:%M}", version, f"{window.result.n:,}", interval, *shares, state)
+        table.add_row(f"{window.start:%m-%d %H:%M:%S}", version, f"{window.result.n:,}", interval, *shares, state)
     return table

@@ -103,14 +103,6 @@ def window_report(
         Leak(),
         UnjudgedRecords(),
     ]
-    if verdicts:
-        metrics += [
-            QuantileValue(column="latency_s", quantile=0.5),
-            QuantileValue(column="latency_s", quantile=0.95),
-            MeanValue(column="completion_tokens"),
-        ]
-    if any(verdict.score is not None for verdict in verdicts):
-        metrics.append(MeanValue(column="score"))
     shown = len(metrics)
     # Read by the dashboard and not drawn on this page.
     limit = Rate(result.threshold, result.threshold, result.threshold, max(1, result.n))
@@ -122,7 +114,10 @@ def window_report(
         rates.append((Rate(result.drift.score, result.drift.score, result.drift.score, result.n), _DRIFT))
     metrics += [GivenRate(each, name, 1) for each, name in rates if each.n]
     if verdicts:
-        metrics.append(UniqueValueCount(column="verdict"))
+        metrics += [QuantileValue(column="latency_s", quantile=quantile) for quantile in (0.5, 0.95)]
+        metrics += [MeanValue(column="completion_tokens"), UniqueValueCount(column="verdict")]
+    if any(verdict.score is not None for verdict in verdicts):
+        metrics.append(MeanValue(column="score"))
     metrics.append(FailedRecords())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -137,6 +132,13 @@ def window_report(
     widgets = widgets_of(snapshot)
     page = [text_widget(title=title, text=_summary(window, result, frame)), *test_widgets_of(snapshot)]
     page += widgets[:shown]
+    facts = [
+        ("records", f"{result.n:,}, of which {result.sampled:,} were given to the judge"),
+        ("late", f"{result.late:,} reopened the window, {result.too_late:,} came after that and do not count"),
+        ("latency", f"median {result.latency_s[0]:.2f} s, 95 % under {result.latency_s[1]:.2f} s"),
+        ("tokens", f"{result.prompt_tokens:,} of prompts, {result.completion_tokens:,} of answers"),
+    ]
+    page.append(table_data(title="Traffic", column_names=["", ""], data=facts))
     if result.drift:
         rows = [(topic, f"{before:.3f}", f"{after:.3f}") for topic, before, after in result.drift.grown]
         columns = ["Topic (the calibration question nearest its centre)", "Calibration", "Window"]
@@ -199,7 +201,7 @@ class Dashboard:
 
 def _panels(policy: Policy, windows: Sequence[Window], promoted_at: datetime | None) -> list[DashboardPanelPlot]:
     def given(title: str) -> PanelMetric:
-        return PanelMetric(legend=title, metric="ontopic.reports.GivenRate", metric_labels={"title": title})
+        return PanelMetric(legend=title, metric="GivenRate", metric_labels={"title": title})
 
     latest = windows[-1] if windows else None
     said = "There is no closed window yet."

@@ -165,7 +165,7 @@ class Window:
     @property
     def label(self) -> str:
         """Model version and start, as it stands in tables and alerts."""
-        return f"version {self.model_version or 'unknown'}, {self.start:%Y-%m-%d %H:%M}"
+        return f"version {self.model_version or 'unknown'}, {self.start:%Y-%m-%d %H:%M:%S}"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ CARD = JudgeCard("words", rate(99, 100), rate(98, 100), rate(500, 500), rate(500
 
 @dataclass
 class WordJudge:
-    """Passes an answer with the word ``good``, fails one with ``bad``, and cannot judge others; notes what it was asked."""
+    """Passes an answer with ``good``, fails one with ``bad``, cannot judge others; notes what it was asked."""
 
     id: str = "words"
     account: Account = field(default_factory=Account)
@@ -120,7 +120,7 @@ def test_versions_have_windows_of_their_own(windows: WindowStore, traffic: Traff
         ("1", 2),
         ("2", 1),
     ]
-    assert [w.label for w in windows.closed(5, "2")] == ["version 2, 2026-03-01 12:00"]
+    assert [w.label for w in windows.closed(5, "2")] == ["version 2, 2026-03-01 12:00:00"]
 
 
 @pytest.mark.parametrize("cut", [HOURLY, replace(TENS, records=2)])

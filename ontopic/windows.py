@@ -231,7 +231,7 @@ class WindowStore:
         for page in pages:
             rows = [
                 {"record_id": a.id, "model_version": a.model_version, "asked_at": _naive(a.asked_at)}
-                | {"late": False, "counted": True}
+                | {"window_id": None, "late": False, "counted": True}
                 for a in page
                 if _naive(a.asked_at) >= first
             ]
@@ -247,31 +247,32 @@ class WindowStore:
             parts = [ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY)]
             known = {i for part in parts for i in connection.scalars(query.where(_MEMBERS.c.record_id.in_(part)))}
             new = [row for row in rows if row["record_id"] not in known]
+            ends = sql.select(_WINDOWS.c.model_version, sql.func.max(_WINDOWS.c.end)).group_by(_WINDOWS.c.model_version)
+            last = {row[0]: row[1] for row in connection.execute(ends)}
             for row in new:
+                if row["asked_at"] > last.get(row["model_version"], _EPOCH):
+                    continue
                 window = self._late_for(connection, row, cut)
-                if window is not None:
-                    late = window.state != "due"
-                    row |= {"window_id": window.id, "late": late, "counted": window.state != "final"}
-                    if window.state == "closed":
-                        opened = sql.update(_WINDOWS).where(_WINDOWS.c.id == window.id)
-                        connection.execute(opened.values(state="reopened", reopened_at=_naive(now)))
-                connection.execute(sql.insert(_MEMBERS).values(row))
+                if window is None:
+                    continue
+                row |= {"window_id": window.id, "late": window.state != "due", "counted": window.state != "final"}
+                if window.state == "closed":
+                    opened = sql.update(_WINDOWS).where(_WINDOWS.c.id == window.id)
+                    connection.execute(opened.values(state="reopened", reopened_at=_naive(now)))
+            if new:
+                connection.execute(sql.insert(_MEMBERS), new)
         return len(new)
 
     def _late_for(self, connection: sql.Connection, row: Mapping[str, Any], cut: Cut) -> Any:
         """The window that was cut without this record, if any."""
         same = _WINDOWS.c.model_version == row["model_version"]
+        windows = sql.select(_WINDOWS).where(same)
         if cut.length is not None:
-            start = _start(row["asked_at"], cut.length)
             # Where nothing was asked then until now, its window is cut and closed as any other.
-            return connection.execute(sql.select(_WINDOWS).where(same, _WINDOWS.c.start == start)).first()
-        before = sql.select(_WINDOWS).where(same, _WINDOWS.c.start <= row["asked_at"])
-        last = sql.select(sql.func.max(_WINDOWS.c.end)).where(same)
-        if (connection.scalar(last) or _EPOCH) < row["asked_at"]:
-            return None
-        found = connection.execute(before.order_by(_WINDOWS.c.start.desc()).limit(1)).first()
-        first = sql.select(_WINDOWS).where(same).order_by(_WINDOWS.c.start).limit(1)
-        return found or connection.execute(first).first()
+            start = _start(row["asked_at"], cut.length)
+            return connection.execute(windows.where(_WINDOWS.c.start == start)).first()
+        before = windows.where(_WINDOWS.c.start <= row["asked_at"]).order_by(_WINDOWS.c.start.desc()).limit(1)
+        return connection.execute(before).first() or connection.execute(windows.order_by(_WINDOWS.c.start)).first()
 
     def due(self, cut: Cut, now: datetime) -> list[Window]:
         """Cut the windows whose time has come, and return all that are to be closed, the earliest first."""

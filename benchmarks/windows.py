@@ -1,0 +1,89 @@
+"""Ten new windows on a store with little and with much history: what monitoring costs follows new traffic.
+
+Both sides in one run, in turns: a store of 1,000 records and one of 1,000,000, all of it watched before. Each round
+adds ten windows' records to both and closes them with the embedded judge. `python benchmarks/windows.py`
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ontopic.judges.calibration import calibrate, open_judge
+from ontopic.labelled_data import load_questions
+from ontopic.policy import load_policy
+from ontopic.records import Record
+from ontopic.settings import LocalJudgeSettings
+from ontopic.traffic import TrafficStore
+from ontopic.windows import Cut, WindowStore
+from ontopic.workspace import open_workspace
+
+ROOT = Path(__file__).resolve().parents[1]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+CUT = Cut(None, 100, timedelta(0))
+MINUTE = timedelta(minutes=1)
+
+
+def records(first: int, n: int, questions: list[str]) -> Iterator[Record]:
+    for i in range(first, first + n):
+        question = f"{questions[i % len(questions)]} ({i})"
+        yield Record(
+            question, f"Answer {i}: open the app and follow the steps.", None, f"r{i}", "1", START + i * MINUTE
+        )
+
+
+def main(
+    state: Annotated[Path, typer.Option(help="State folder of an earlier run, for its judge.")] = ROOT / ".ontopic",
+    history: Annotated[int, typer.Option(help="Records of the large store.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option()] = 5,
+) -> None:
+    """Measure."""
+    policy = load_policy(ROOT / "configs/policies/banking.yaml")
+    workspace = open_workspace(state)
+    judge = open_judge(LocalJudgeSettings(kind="local"), policy, ROOT / "configs/judge_prompts", workspace)
+    card = calibrate(judge, policy, workspace)
+    questions = [question.question for question in load_questions(policy.questions, split="calibration")]
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {}
+        for n in (1000, history):
+            traffic = TrafficStore(Path(folder) / f"traffic{n}.db")
+            windows = WindowStore(Path(folder) / f"windows{n}.db")
+            started = time.perf_counter()
+            for first in range(0, n, 10_000):
+                traffic.add_many(records(first, min(10_000, n - first), questions))
+            windows.take_in(traffic, CUT, START + n * MINUTE)
+            for window in windows.due(
+                CUT, START + n * MINUTE
+            ):  # closed without verdicts: history, however it was judged
+                judged = windows.judged([], traffic)
+                windows.close_window(window, windows.result(window, judged, card, 0.85, None), START)
+            print(f"{n:,} records of history: {time.perf_counter() - started:.0f} s", flush=True)
+            sides[n] = (traffic, windows, [])
+        for number in range(rounds):
+            for n, (traffic, windows, seconds) in sides.items():
+                first = n + number * 1000
+                traffic.add_many(records(first, 1000, questions))
+                now = START + (first + 1000) * MINUTE
+                started = time.perf_counter()
+                windows.take_in(traffic, CUT, now)
+                closed = windows.due(CUT, now)
+                for window in closed:
+                    judged = windows.judge(window, traffic, judge, 1.0)
+                    windows.close_window(window, windows.result(window, judged, card, 0.85, None), now)
+                seconds.append(time.perf_counter() - started)
+                if len(closed) != 10:
+                    raise RuntimeError(f"{len(closed)} windows were closed")
+        small, large = (statistics.median(seconds) for _, _, seconds in sides.values())
+        print(f"ten windows of 100 records, median of {rounds}: {small:.2f} s on 1,000, {large:.2f} s on {history:,}")
+        print(f"ratio {large / small:.2f} (allowed 1.5)")
+
+
+if __name__ == "__main__":
+    typer.run(main)

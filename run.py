@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -307,7 +308,6 @@ def serve(
 ) -> None:
     """Serve the champion behind an OpenAI-compatible API until Ctrl-C."""
     import time
-    from datetime import UTC, datetime
 
     settings, policy, workspace = _open(config, state)
     version = _version("champion", policy, workspace)
@@ -358,7 +358,6 @@ def watch(
 ) -> None:
     """Close windows as time passes, alert, retrain what is detected, and roll back what is worse. Until Ctrl-C."""
     import time
-    from datetime import UTC, datetime
 
     settings, policy, workspace = _open(config, state)
     start = None if since is None else datetime.now(UTC) - duration(since)
@@ -465,8 +464,6 @@ def make_key(
 @keys_app.command("list")
 def list_keys(config: Config = LOCAL, state: State = STATE) -> None:
     """List the API keys: their names, beginnings, limits and whether they are valid."""
-    from datetime import UTC, datetime
-
     _, _, workspace = _open(config, state)
     from serving.keys import KeyStore
 
@@ -572,6 +569,11 @@ def prune(
 
     with _stored_traffic(workspace) as store:
         deleted = store.prune(None if older_than is None else duration(older_than), keep)
+        if workspace.windows.is_file():
+            from ontopic.windows import WindowStore
+
+            with WindowStore(workspace.windows) as windows:  # a verdict's explanation can quote its record
+                windows.forget(store.oldest() or datetime.now(UTC))
         print(f"{deleted} records were deleted, {store.count()} are left")
 
 

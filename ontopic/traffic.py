@@ -244,6 +244,12 @@ class TrafficStore:
                 return
             page = query.where(sql.tuple_(sql.literal(rows[-1].asked_at), sql.literal(rows[-1].id)) < _BY_TIME)
 
+    def oldest(self) -> datetime | None:
+        """When the first record was asked, in UTC; ``None`` where there is none."""
+        with self._engine.connect() as connection:
+            first = connection.execute(sql.select(sql.func.min(_TRAFFIC.c.asked_at))).scalar()
+        return first and first.replace(tzinfo=UTC)
+
     def last_stored(self) -> datetime | None:
         """When the newest record was stored, in UTC; ``None`` where none was."""
         with self._engine.connect() as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,10 @@ from typing import Any
 import mlflow
 import pytest
 from conftest import ROOT
+from filelock import FileLock
+from typer.testing import CliRunner, Result
 
+import run
 from ontopic import registry
 from ontopic.errors import UserError
 from ontopic.judges.calibration import open_judge
@@ -26,6 +30,7 @@ from ontopic.status import overview
 from ontopic.tracking import open_tracking
 from ontopic.traffic import TrafficStore
 from ontopic.watch import Improved, Improvement, Watcher
+from ontopic.windows import WindowStore
 from ontopic.workspace import Workspace, open_workspace
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -244,3 +249,36 @@ def test_one_screen_shows_it_all(shared: Bank, capsys: pytest.CaptureFixture[str
     for expected in ("champion", "does not run; start it with", "detected", "ok", "rolled back", "[0."):
         assert expected in said
     assert all(len(line) <= 80 for line in said.splitlines())
+
+
+def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
+    def called(*arguments: str) -> Result:
+        return CliRunner().invoke(run.app, [*arguments, "--state", str(shared.workspace.root)])
+
+    champion = shared.champion()
+    said = called("promote", "1", "--why", "older is better\n", "--by", "ann").output
+    assert said == f"version 1 is the champion in place of {champion}, by ann; its gate: not run\n"
+    last = registry.promotions(shared.policy.registered_model)[-1]
+    assert (last.by, last.why) == ("ann", "older is better")
+    assert "by ann: older is better" in " ".join(called("status").output.split())
+    assert f"version {champion} is the champion again" in called("rollback", "--why", "it is not").output
+    for wrong, told in (
+        (("promote", champion, "--why", "again"), "is the champion already"),
+        (("promote", "99", "--why", "new"), "has no version"),
+        (("promote", "1", "--why", " "), "--why is empty"),
+        (("watch", "--once", "--since", "soon"), "is no length of time"),
+    ):
+        assert told in str(called(*wrong).exception)
+    with FileLock(shared.workspace.root / "run.lock"):
+        assert "another run or watch uses" in str(called("watch", "--once").exception)
+
+
+def test_pruned_traffic_takes_its_verdicts_along(shared: Bank) -> None:
+    with WindowStore(shared.workspace.windows) as windows, TrafficStore(shared.workspace.traffic) as traffic:
+        closed = windows.closed(50)
+        assert windows.judged(closed, traffic).records
+    command = ["traffic", "prune", "--keep", "0", "--state", str(shared.workspace.root)]
+    assert "0 are left" in CliRunner().invoke(run.app, command).output
+    connection = sqlite3.connect(shared.workspace.windows)
+    assert connection.execute("SELECT count(*) FROM members").fetchone() == (0,)
+    connection.close()

@@ -2,6 +2,7 @@
 
 It is set up by environment variables, which ``serving.process.ServedModel`` sets:
     ONTOPIC_MODEL_FOLDER     what ``ontopic.models.load`` loads
+    ONTOPIC_MODEL_URI        optional: loaded instead, from MLflow (``serving.model_source``)
     ONTOPIC_MODEL_VERSION    written into each record
     ONTOPIC_MODEL_NAME       the name that clients ask for
     ONTOPIC_TRAFFIC          the traffic store's path or URL
@@ -26,7 +27,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -46,6 +46,7 @@ from serving import metrics, openapi
 from serving.access import OPEN, Access, Caller
 from serving.chat_request import ChatRequest, chat_request
 from serving.errors import RequestError, error_body, error_response
+from serving.model_source import model_folder
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and only the worker needs them
     from transformers import PreTrainedTokenizerBase
@@ -413,7 +414,7 @@ class Assistant:
             from serving.generation import ContinuousBatch
 
             torch.set_num_threads(os.cpu_count() or 1)
-            language_model = load(Path(os.environ["ONTOPIC_MODEL_FOLDER"]))
+            language_model = load(model_folder(os.environ))
             self.model_name = os.environ["ONTOPIC_MODEL_NAME"]
             self.model_version = os.environ["ONTOPIC_MODEL_VERSION"]
             self.max_new_tokens = int(os.environ["ONTOPIC_MAX_NEW_TOKENS"])

@@ -7,6 +7,7 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
     ONTOPIC_MODEL_NAME       the name that clients ask for
     ONTOPIC_TRAFFIC          the traffic store's path or URL
     ONTOPIC_MAX_NEW_TOKENS   no answer is longer
+    ONTOPIC_BACKEND          optional: vllm, for ``serving.vllm_backend``
     ONTOPIC_LAUNCHER_PID     optional: the service ends when this process does
 and by those of ``serving.access``, which say who may call it.
 """
@@ -406,6 +407,8 @@ api = Starlette(
 class Assistant:
     """The served model. BentoML calls it ready once this object exists, that is once the model is loaded."""
 
+    batch: Any  # ContinuousBatch, or what has its methods
+
     def __init__(self) -> None:
         try:
             import torch
@@ -414,7 +417,14 @@ class Assistant:
             from serving.generation import ContinuousBatch
 
             torch.set_num_threads(os.cpu_count() or 1)
-            language_model = load(model_folder(os.environ))
+            folder = model_folder(os.environ)
+            if os.environ.get("ONTOPIC_BACKEND") == "vllm":
+                from serving.vllm_backend import begin
+
+                language_model, self.batch = begin(folder)
+            else:
+                language_model = load(folder)
+                self.batch = ContinuousBatch(language_model)
             self.model_name = os.environ["ONTOPIC_MODEL_NAME"]
             self.model_version = os.environ["ONTOPIC_MODEL_VERSION"]
             self.max_new_tokens = int(os.environ["ONTOPIC_MAX_NEW_TOKENS"])
@@ -426,7 +436,6 @@ class Assistant:
             raise
         self.created = int(time.time())
         self.prompts = Prompts(language_model)
-        self.batch = ContinuousBatch(language_model)
         api.state.assistant = self
 
     def __is_ready__(self) -> bool:

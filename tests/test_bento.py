@@ -26,7 +26,7 @@ from serving.keys import KeyStore
 from serving.model_source import model_folder as found_model
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ["cpu", "cuda"]
+KINDS = ["cpu", "cuda", "vllm"]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_the_requirements_are_the_service_s_own(bentos: dict[str, Path]) -> None
         lines = (bentos[kind] / "env" / "python" / "requirements.txt").read_text().split()
         return {canonicalize_name(Requirement(line).name) for line in lines}
 
-    assert required("cpu") == required("cuda")
+    assert required("cpu") == required("cuda") == required("vllm") - {"vllm"}
     known, left = set[str](), list(required("cpu"))
     while left:
         name = left.pop()
@@ -119,6 +119,7 @@ def test_the_requirements_are_the_service_s_own(bentos: dict[str, Path]) -> None
     [
         ("cpu", r"python:3\.11-slim", "cpu"),
         ("cuda", r"nvidia/cuda:13\.\S+-ubuntu24\.04", "cu130"),
+        ("vllm", r"nvidia/cuda:13\.\S+-ubuntu24\.04", "cu130"),
     ],
 )
 def test_the_images(containerfiles: dict[str, str], kind: str, base: str, torch: str) -> None:
@@ -134,7 +135,7 @@ def test_the_images(containerfiles: dict[str, str], kind: str, base: str, torch:
         "ONTOPIC_MODEL_FOLDER": "/model",
     }.items():
         assert f"ARG {name}={value}\n" in text
-    assert "ARG UV_CONSTRAINT=/home/bentoml/bento/src/constraints.txt" in text
+    assert ("ARG UV_CONSTRAINT=/home/bentoml/bento/src/constraints.txt" in text) == (kind != "vllm")
     # There before the packages are installed.
     assert text.index("./src/constraints.txt") < text.index("pip install -r")
     assert "ONTOPIC_NO_AUTH" not in text

@@ -30,7 +30,7 @@ from serving.rate_limits import Allowance, RateLimits
 
 logger = logging.getLogger("bentoml.ontopic")
 
-_OPEN = ("/healthz", "/livez", "/readyz")
+OPEN = ("/healthz", "/livez", "/readyz")  # to everybody
 _FRESH_S = 1.0  # a key is known, or no longer, at the latest so long after it was made or revoked
 _LONGEST_HEADER = 256
 
@@ -64,7 +64,7 @@ class Access:
             self._kept = _KeptKeys(KeyStore(Path(environment["ONTOPIC_KEYS"])))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in _OPEN):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN):
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":

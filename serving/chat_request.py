@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,10 @@ from serving.errors import RequestError
 from serving.generation import Sampling
 
 MOST_CHOICES = 8
-_MOST_STOPS, _MOST_STOP_CHARACTERS = 4, 200
-_MOST_TOP_LOGPROBS = 20
+MOST_STOPS, MOST_STOP_CHARACTERS = 4, 200
+MOST_TOP_LOGPROBS = 20
 # What a request may say besides what is honoured; None stands for any value.
-_IGNORED: dict[str, tuple[Any, ...] | None] = {
+NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
@@ -73,14 +72,14 @@ def chat_request(body: dict[str, Any], model_name: str, most_tokens: int) -> Cha
     if given["model"] != model_name:
         raise RequestError(f"this server has no such model; it serves {model_name!r}", "model", 404, "model_not_found")
     for name, value in given.items():
-        if name not in _HONOURED and name not in _IGNORED:
+        if name not in _HONOURED and name not in NEUTRAL:
             raise RequestError(f"{name} is not supported by this server", name)
-        allowed = _IGNORED.get(name)
+        allowed = NEUTRAL.get(name)
         if allowed is not None and value not in allowed:
             wanted = " or ".join(json.dumps(each) for each in allowed)
             raise RequestError(f"{name} must be {wanted} on this server, or left out", name)
     logprobs = _boolean(given, "logprobs")
-    top_logprobs = _whole(given, "top_logprobs", 0, _MOST_TOP_LOGPROBS, 0)
+    top_logprobs = _whole(given, "top_logprobs", 0, MOST_TOP_LOGPROBS, 0)
     if "top_logprobs" in given and not logprobs and top_logprobs:
         raise RequestError("top_logprobs needs logprobs to be true", "top_logprobs")
     limit = most_tokens
@@ -142,18 +141,18 @@ def _whole(given: dict[str, Any], name: str, least: int, most: int | None, defau
 
 def _number(given: dict[str, Any], name: str, least: float, most: float, default: float) -> float:
     value = given.get(name, default)
-    if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
+    if type(value) not in (int, float) or not least <= value <= most:  # NaN is not
         raise RequestError(f"{name} must be a number between {least:g} and {most:g}", name)
     return float(value)
 
 
 def _stop(given: object) -> tuple[str, ...]:
     texts = [given] if isinstance(given, str) else given
-    good = isinstance(texts, list) and len(texts) <= _MOST_STOPS
+    good = isinstance(texts, list) and len(texts) <= MOST_STOPS
     if not isinstance(texts, list) or not good or not all(isinstance(text, str) and text for text in texts):
-        raise RequestError(f"stop must be a text, or a list of at most {_MOST_STOPS} texts, none empty", "stop")
-    if max(map(len, texts), default=0) > _MOST_STOP_CHARACTERS:
-        raise RequestError(f"a stop text has at most {_MOST_STOP_CHARACTERS} characters", "stop")
+        raise RequestError(f"stop must be a text, or a list of at most {MOST_STOPS} texts, none empty", "stop")
+    if max(map(len, texts), default=0) > MOST_STOP_CHARACTERS:
+        raise RequestError(f"a stop text has at most {MOST_STOP_CHARACTERS} characters", "stop")
     return tuple(texts)
 
 

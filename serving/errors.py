@@ -35,4 +35,11 @@ def error_body(error: RequestError) -> dict[str, Any]:
     """What stands under ``error`` in a response or an event."""
     kind = "rate_limit_error" if error.status == 429 else "invalid_request_error"
     kind = kind if error.status < 500 else "server_error"
-    return {"message": str(error), "type": kind, "param": error.param, "code": error.code}
+    param = None if error.param is None else _told(error.param, 80)
+    return {"message": _told(str(error), 1000), "type": kind, "param": param, "code": error.code}
+
+
+def _told(text: str, most: int) -> str:
+    """The beginning of a text that may hold what a client sent, without lone surrogates, which no response can hold."""
+    shown = text if len(text) <= most else f"{text[: most - 1]}…"
+    return shown.encode(errors="backslashreplace").decode()

@@ -29,6 +29,7 @@ CACHE_TOKENS = 16_384  # of all answers under way, padding included: 46 KB each 
 PREFILL_TOKENS = 512  # read at most in one go, as the running answers wait for it
 _PREFILL_ROWS = 8
 _LEAST_PREFIX, _MOST_PREFIX = 16, 2048
+_LEAST_TEMPERATURE = 1e-6  # dividing by less overflows; the likeliest token has all the probability by then
 
 
 @dataclass(frozen=True)
@@ -515,7 +516,7 @@ def _shared(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _drawn(logits: torch.Tensor, sampling: Sampling, chance: torch.Generator) -> int:
-    probabilities = torch.softmax(logits.float().cpu() / sampling.temperature, -1)
+    probabilities = torch.softmax(logits.float().cpu() / max(sampling.temperature, _LEAST_TEMPERATURE), -1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
         keep = ordered.cumsum(0) - ordered < sampling.top_p

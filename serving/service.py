@@ -2,10 +2,12 @@
 
 It is set up by environment variables, which ``serving.process.ServedModel`` sets:
     ONTOPIC_MODEL_FOLDER     what ``ontopic.models.load`` loads
+    ONTOPIC_MODEL_URI        optional: loaded instead, from MLflow (``serving.model_source``)
     ONTOPIC_MODEL_VERSION    written into each record
     ONTOPIC_MODEL_NAME       the name that clients ask for
     ONTOPIC_TRAFFIC          the traffic store's path or URL
     ONTOPIC_MAX_NEW_TOKENS   no answer is longer
+    ONTOPIC_BACKEND          optional: vllm, for ``serving.vllm_backend``
     ONTOPIC_LAUNCHER_PID     optional: the service ends when this process does
 and by those of ``serving.access``, which say who may call it.
 """
@@ -26,7 +28,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -35,16 +36,18 @@ import bentoml
 import psutil
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ontopic.records import Record
 from ontopic.traffic import TrafficStore
-from serving import metrics
-from serving.access import Access, Caller
+from serving import metrics, openapi
+from serving.access import OPEN, Access, Caller
 from serving.chat_request import ChatRequest, chat_request
 from serving.errors import RequestError, error_body, error_response
+from serving.model_source import model_folder
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and only the worker needs them
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +59,7 @@ logger = logging.getLogger("bentoml.ontopic")
 
 TIMEOUT_S = 300
 BODY_BYTES = 1 << 20
+BODY_S = 20
 
 
 class Prompts:
@@ -115,11 +119,17 @@ def neutralised(messages: list[dict[str, str]], markers: re.Pattern[str]) -> lis
 async def _read_json(request: Request) -> dict[str, Any]:
     body = bytearray()
     too_long = False
-    async for chunk in request.stream():
-        # Read on to the end: a client that is still sending would see a broken connection, not the answer.
-        too_long = too_long or len(body) + len(chunk) > BODY_BYTES
-        if not too_long:
-            body += chunk
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                # Read on to the end: a client that is still sending would see a broken connection, not the answer.
+                too_long = too_long or len(body) + len(chunk) > BODY_BYTES
+                if not too_long:
+                    body += chunk
+    except TimeoutError as error:
+        raise RequestError(f"the body took longer than {BODY_S} s", status=408, code="timeout") from error
+    except ClientDisconnect as error:
+        raise RequestError("the client has gone", status=499) from error
     if too_long:
         raise RequestError(f"the request is longer than {BODY_BYTES} bytes", "messages", code="request_too_large")
     try:
@@ -368,9 +378,17 @@ async def models(request: Request) -> JSONResponse:
     return JSONResponse({"object": "list", "data": [entry]})
 
 
+async def openapi_document(request: Request) -> JSONResponse:
+    """``/openapi.json``."""
+    return JSONResponse(openapi.document(request.app.state.assistant.model_name))
+
+
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        return error_response(RequestError(error.detail, status=error.status_code), error.headers)
     known = error if isinstance(error, RequestError) else RequestError("the server failed; see its log", status=500)
-    return error_response(known)
+    # What is left of a body that took too long is not read, so the connection is of no use any more.
+    return error_response(known, {"connection": "close"} if known.status == 408 else None)
 
 
 api = Starlette(
@@ -378,8 +396,9 @@ api = Starlette(
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/metrics", metrics.page, methods=["GET"]),
+        Route("/openapi.json", openapi_document, methods=["GET"]),
     ],
-    exception_handlers={RequestError: _refuse, Exception: _refuse},
+    exception_handlers={RequestError: _refuse, HTTPException: _refuse, Exception: _refuse},
 )
 
 
@@ -387,6 +406,8 @@ api = Starlette(
 @bentoml.service(name="ontopic", workers=1, traffic={"timeout": TIMEOUT_S}, metrics={"enabled": False})
 class Assistant:
     """The served model. BentoML calls it ready once this object exists, that is once the model is loaded."""
+
+    batch: Any  # ContinuousBatch, or what has its methods
 
     def __init__(self) -> None:
         try:
@@ -396,7 +417,14 @@ class Assistant:
             from serving.generation import ContinuousBatch
 
             torch.set_num_threads(os.cpu_count() or 1)
-            language_model = load(Path(os.environ["ONTOPIC_MODEL_FOLDER"]))
+            folder = model_folder(os.environ)
+            if os.environ.get("ONTOPIC_BACKEND") == "vllm":
+                from serving.vllm_backend import begin
+
+                language_model, self.batch = begin(folder)
+            else:
+                language_model = load(folder)
+                self.batch = ContinuousBatch(language_model)
             self.model_name = os.environ["ONTOPIC_MODEL_NAME"]
             self.model_version = os.environ["ONTOPIC_MODEL_VERSION"]
             self.max_new_tokens = int(os.environ["ONTOPIC_MAX_NEW_TOKENS"])
@@ -408,7 +436,6 @@ class Assistant:
             raise
         self.created = int(time.time())
         self.prompts = Prompts(language_model)
-        self.batch = ContinuousBatch(language_model)
         api.state.assistant = self
 
     def __is_ready__(self) -> bool:
@@ -431,9 +458,21 @@ class Assistant:
         self.traffic.close()
 
 
+class _OwnPagesOnly:
+    """A middleware that keeps BentoML's pages shut, but for the health checks: its front page loads a tracker."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        own = scope["type"] == "http" and scope["path"] not in OPEN
+        await (api if own else self._app)(scope, receive, send)
+
+
 _service: Any = Assistant  # what the decorators made of it
 _service.add_asgi_middleware(metrics.CountRequests)
 _service.add_asgi_middleware(Access)
+_service.add_asgi_middleware(_OwnPagesOnly)
 
 
 def _end_with(launcher: int, parent: int) -> None:

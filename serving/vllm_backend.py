@@ -1,0 +1,149 @@
+"""vLLM in place of ``serving.generation.ContinuousBatch``, for a GPU: chosen by ``ONTOPIC_BACKEND=vllm``.
+
+vLLM is in the image of ``bentofile.vllm.yaml`` alone. Written against its engine of November 2026, and not
+run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import InvalidStateError, wait
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ontopic.errors import UserError
+from ontopic.models import LanguageModel
+from serving.generation import Generated, Generation, OverloadedError, Piece, TokenLogprob
+
+
+def begin(folder: Path) -> tuple[LanguageModel, VllmBatch]:
+    """A model's tokenizer and configuration, without its weights, and the batch that has those.
+
+    Raises:
+        UserError: vLLM is not installed, or the folder holds a PEFT adapter.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{folder} holds a PEFT adapter, and vLLM serves whole models here; merge it, or leave vLLM out"
+        )
+    batch = VllmBatch(folder)
+    model: Any = SimpleNamespace(config=AutoConfig.from_pretrained(folder))
+    return LanguageModel(model, AutoTokenizer.from_pretrained(folder), ""), batch
+
+
+class VllmBatch:
+    """vLLM's engine on a thread with an event loop of its own; see ``ContinuousBatch`` for its methods."""
+
+    def __init__(self, folder: Path, most_waiting: int = 256) -> None:
+        try:
+            import vllm
+            from vllm.sampling_params import RequestOutputKind
+        except ImportError as error:
+            raise UserError(
+                f"ONTOPIC_BACKEND is vllm, and vLLM can't be imported ({error}); use the image of bentofile.vllm.yaml"
+            ) from error
+        self._vllm: Any = vllm
+        self._deltas = RequestOutputKind.DELTA
+        self._most_waiting = most_waiting
+        self._waiting: set[Generation] = set()  # without a token yet
+        self._running: set[Generation] = set()
+        self._closing = False
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True).start()
+        self._engine: Any = asyncio.run_coroutine_threadsafe(self._started(folder), self._loop).result()
+
+    async def _started(self, folder: Path) -> Any:
+        arguments = self._vllm.AsyncEngineArgs(model=str(folder), disable_log_stats=True)
+        return self._vllm.AsyncLLMEngine.from_engine_args(arguments)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def submit(self, generations: Sequence[Generation]) -> None:
+        with self._lock:
+            if self._closing:
+                raise RuntimeError("the model is being taken out of service")
+            if len(self._waiting) + len(generations) > self._most_waiting:
+                raise OverloadedError(1)
+            self._waiting.update(generations)
+        for generation in generations:
+            task = asyncio.run_coroutine_threadsafe(self._answer(generation), self._loop)
+            # A cancelled answer's task is cancelled too, at which vLLM gives its place to another.
+            generation.done.add_done_callback(lambda done, task=task: done.cancelled() and task.cancel())  # type: ignore[misc]
+
+    def close(self, timeout_s: float | None = None) -> None:
+        with self._lock:
+            self._closing = True
+        wait([each.done for each in (*self._waiting, *self._running)], timeout_s)
+        self._engine.shutdown()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _answer(self, generation: Generation) -> None:
+        try:
+            result = await self._generated(generation)
+            with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+                generation.done.set_result(result)
+        except Exception as error:
+            with contextlib.suppress(InvalidStateError):
+                generation.done.set_exception(error)
+        finally:
+            self._waiting.discard(generation)
+            self._running.discard(generation)
+
+    async def _generated(self, generation: Generation) -> Generated:
+        sampling = generation.sampling
+        parameters = self._vllm.SamplingParams(
+            max_tokens=sampling.limit,
+            temperature=sampling.temperature if sampling.top_p > 0 else 0.0,  # vLLM's top_p is above 0
+            top_p=sampling.top_p or 1.0,
+            seed=None if sampling.seed is None else sampling.seed % 2**63,
+            stop=list(sampling.stop) or None,
+            logprobs=sampling.top_logprobs,
+            output_kind=self._deltas,
+        )
+        prompt = self._vllm.TokensPrompt(prompt_token_ids=generation.ids)
+        text, held, reason, logprobs = "", "", None, list[TokenLogprob]()
+        async for output in self._engine.generate(prompt, parameters, uuid.uuid4().hex):
+            self._waiting.discard(generation)
+            self._running.add(generation)
+            (delta,) = output.outputs
+            reason = delta.finish_reason
+            tokens = list(delta.token_ids)
+            if reason == "stop" and not isinstance(delta.stop_reason, str):
+                tokens = tokens[:-1]  # the token that ends an answer is none of it
+            places = zip(tokens, delta.logprobs or (), strict=False)
+            new = tuple(_logprob(token, place, sampling.top_logprobs or 0) for token, place in places)
+            generation.completion_tokens += len(tokens)
+            held += delta.text
+            held = held if text else held.lstrip()
+            sure = held.rstrip()  # white space at the end is none of the answer either
+            held = held[len(sure) :]
+            text += sure
+            logprobs += new
+            if generation.on_piece and (sure or new):
+                generation.on_piece(Piece(sure, new))
+        if reason not in ("stop", "length"):
+            raise RuntimeError(f"vLLM ended an answer with {reason!r}")
+        return Generated(text, len(generation.ids), generation.completion_tokens, reason, tuple(logprobs))
+
+
+def _logprob(token: int, place: dict[int, Any], top: int) -> TokenLogprob:
+    """From vLLM's likeliest tokens at a place, by id; the drawn one is always among them."""
+    likeliest = sorted(place.values(), key=lambda each: -each.logprob)[:top]
+    drawn = place[token]
+    return TokenLogprob(
+        drawn.decoded_token or "", drawn.logprob, tuple((each.decoded_token or "", each.logprob) for each in likeliest)
+    )

@@ -306,7 +306,7 @@ def serve(
     config: Config = LOCAL,
     state: State = STATE,
 ) -> None:
-    """Serve the champion behind an OpenAI-compatible API until Ctrl-C."""
+    """Serve the champion, and whichever comes after it, behind an OpenAI-compatible API until Ctrl-C."""
     import time
 
     settings, policy, workspace = _open(config, state)
@@ -325,6 +325,7 @@ def serve(
         host,
         workspace.keys,
         no_auth,
+        workspace.mlflow_uri,
     )
     keys = [] if no_auth else KeyStore(workspace.keys).all()
     if not no_auth and not any(key.state(datetime.now(UTC)) == "active" for key in keys):

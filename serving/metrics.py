@@ -22,6 +22,8 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _REQUESTS = Counter("ontopic_requests", "Requests answered, by HTTP status.", ["status"])
 _TOKENS = Counter("ontopic_tokens", "Tokens of prompts and answers.", ["kind"])
 _WAITING = Gauge("ontopic_queue_length", "Answers that wait for a place.", multiprocess_mode="mostrecent")
+_RUNNING = Gauge("ontopic_running", "Answers that are being generated.", multiprocess_mode="mostrecent")
+_MODEL = Gauge("ontopic_model_info", "1 for the version that answers.", ["version"], multiprocess_mode="mostrecent")
 _FIRST_TOKEN = Histogram("ontopic_first_token_seconds", "From a streamed question to its first text.", buckets=_SECONDS)
 _LATENCY = Histogram("ontopic_latency_seconds", "From a question to its whole answer.", buckets=_SECONDS)
 
@@ -32,9 +34,21 @@ def tokens(prompt: int, completion: int) -> None:
     _TOKENS.labels("completion").inc(completion)
 
 
-def queue_length(n: int) -> None:
-    """Set how many answers wait for a place."""
-    _WAITING.set(n)
+def queue(waiting: int, running: int) -> None:
+    """Set how many answers wait for a place, and how many are being generated."""
+    _WAITING.set(waiting)
+    _RUNNING.set(running)
+
+
+def deployed(version: str, before: str | None = None) -> None:
+    """Say which version answers.
+
+    Args:
+        version, before: of the registry, never what a client sends.
+    """
+    if before is not None:
+        _MODEL.labels(before).set(0)
+    _MODEL.labels(version).set(1)
 
 
 def first_token(seconds: float) -> None:
@@ -76,7 +90,8 @@ class CountRequests:
 
 async def page(request: Request) -> Response:
     """``/metrics``."""
-    queue_length(request.app.state.assistant.batch.waiting)
+    batch = request.app.state.assistant.deployment.batch
+    queue(batch.waiting, batch.running)
     return Response(await anyio.to_thread.run_sync(_page), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -26,7 +26,8 @@ from serving.keys import digest, new_key
 logger = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parents[1]
-_GRACE_S = 15.0
+_DRAIN_S = 300  # after SIGTERM; as long as the service gives any answer
+_GRACE_S = _DRAIN_S + 15.0
 _ACCESS = ("ONTOPIC_KEYS", "ONTOPIC_KEY_SHA256", "ONTOPIC_NO_AUTH")  # of another service, maybe: none is inherited
 
 
@@ -49,6 +50,8 @@ class ServedModel:
             service alone.
         no_auth: no key is asked for; on loopback only.
         max_new_tokens: no answer is longer.
+        follow: MLflow's tracking URI, where the service is to deploy whatever version of ``model_name`` becomes the
+            champion; ``None`` for the given version only.
         ready_timeout_s: seconds that loading the model may take.
 
     Attributes:
@@ -72,6 +75,7 @@ class ServedModel:
         host: str = "127.0.0.1",
         keys: Path | None = None,
         no_auth: bool = False,
+        follow: str | None = None,
         ready_timeout_s: float = 300.0,
     ) -> None:
         self.base_url, self.api_key = "", "none"
@@ -93,6 +97,8 @@ class ServedModel:
             # BentoML empties a folder for its metrics there at each start: another service's in the user's home.
             "BENTOML_HOME": str(state.resolve() / "bentoml"),
         }
+        if follow is not None:
+            self._environment |= {"ONTOPIC_FOLLOW": str(state.resolve()), "MLFLOW_TRACKING_URI": follow}
         if no_auth:
             self._environment["ONTOPIC_NO_AUTH"] = "1"
         elif keys is not None:
@@ -133,6 +139,17 @@ class ServedModel:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 self._took_sigterm = False
 
+    @property
+    def pid(self) -> int:
+        """Of the service's supervisor.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        if self._process is None:
+            raise RuntimeError("the service does not run")
+        return int(self._process.pid)
+
     def is_alive(self) -> bool:
         """Whether the service's process runs."""
         return self._process is not None and self._process.poll() is None
@@ -140,7 +157,7 @@ class ServedModel:
     def _start(self, port: int) -> None:
         command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Assistant"]
         command += ["--working-dir", str(_ROOT), "--host", self._host, "--port", str(port)]
-        command += ["--timeout-graceful-shutdown", "5"]
+        command += ["--timeout-graceful-shutdown", str(_DRAIN_S)]
         with self.log.open("wb") as log:
             self._process = psutil.Popen(
                 command,

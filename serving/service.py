@@ -8,6 +8,7 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
     ONTOPIC_TRAFFIC          the traffic store's path or URL
     ONTOPIC_MAX_NEW_TOKENS   no answer is longer
     ONTOPIC_BACKEND          optional: vllm, for ``serving.vllm_backend``
+    ONTOPIC_FOLLOW           optional: a folder for weights; the champion's alias in MLflow is followed
     ONTOPIC_LAUNCHER_PID     optional: the service ends when this process does
 and by those of ``serving.access``, which say who may call it.
 """
@@ -16,11 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import json
 import logging
 import os
-import re
 import signal
 import threading
 import time
@@ -28,6 +27,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -50,9 +50,7 @@ from serving.errors import RequestError, error_body, error_response
 from serving.model_source import model_folder
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and only the worker needs them
-    from transformers import PreTrainedTokenizerBase
-
-    from ontopic.models import LanguageModel
+    from serving.deployment import Deployment
     from serving.generation import Generated, Generation, Piece, TokenLogprob
 
 logger = logging.getLogger("bentoml.ontopic")
@@ -60,60 +58,6 @@ logger = logging.getLogger("bentoml.ontopic")
 TIMEOUT_S = 300
 BODY_BYTES = 1 << 20
 BODY_S = 20
-
-
-class Prompts:
-    """Conversations to token ids. Threads take turns, as a tokenizer is not safe to share.
-
-    Args:
-        language_model: gives a copy of its tokenizer, and the length of its context.
-    """
-
-    def __init__(self, language_model: LanguageModel) -> None:
-        self._tokenizer = copy.deepcopy(language_model.tokenizer)
-        self._context = getattr(language_model.model.config.get_text_config(), "max_position_embeddings", None)
-        self._markers = control_markers(language_model.tokenizer)
-        self._turn = threading.Lock()
-
-    def ids(self, messages: list[dict[str, str]], limit: int) -> list[int]:
-        """The tokens that the model continues with an answer of at most ``limit`` tokens.
-
-        Raises:
-            RequestError: the model's template refuses the messages, or they do not fit in its context.
-        """
-        from jinja2 import TemplateError
-
-        from ontopic.models import chat_prompts
-
-        with self._turn:
-            try:
-                (prompt,) = chat_prompts(self._tokenizer, [neutralised(messages, self._markers)])
-            except TemplateError as error:
-                raise RequestError(f"the model's chat template refuses these messages: {error}", "messages") from error
-            ids: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        if self._context is not None and len(ids) + limit > self._context:
-            raise RequestError(
-                f"the model's context holds {self._context} tokens, and these messages take {len(ids)} "
-                f"besides {limit} for the answer",
-                "messages",
-                code="context_length_exceeded",
-            )
-        return ids
-
-
-def control_markers(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """A pattern for the texts that ``tokenizer`` reads as control tokens, such as ``<|im_end|>``."""
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    texts = sorted((text for text in special | set(tokenizer.all_special_tokens) if len(text) > 1), key=len)
-    return re.compile("|".join(re.escape(text) for text in reversed(texts)) or "(?!)")
-
-
-def neutralised(messages: list[dict[str, str]], markers: re.Pattern[str]) -> list[dict[str, str]]:
-    """``messages`` with a space inside each marker, so that no text can end its turn and open another role's."""
-    return [
-        message | {"content": markers.sub(lambda marker: f"{marker[0][0]} {marker[0][1:]}", message["content"])}
-        for message in messages
-    ]
 
 
 async def _read_json(request: Request) -> dict[str, Any]:
@@ -147,6 +91,7 @@ class _Chat:
 
     request: ChatRequest
     assistant: Any
+    deployment: Deployment
     generations: list[Generation]
     ids: list[str]
     pieces: asyncio.Queue[tuple[int, Piece | None]]
@@ -184,7 +129,7 @@ class _Chat:
                 question=self.request.question,
                 answer=answer.text,
                 id=record_id,
-                model_version=self.assistant.model_version,
+                model_version=self.deployment.version,
                 asked_at=self.asked_at,
                 latency_s=latency_s,
                 prompt_tokens=answer.prompt_tokens,
@@ -205,7 +150,7 @@ class _Chat:
         """What names the records and the model version."""
         return {
             "x-ontopic-record-id": ",".join(self.ids),
-            "x-ontopic-model-version": self.assistant.model_version,
+            "x-ontopic-model-version": self.deployment.version,
         }
 
     def envelope(self, kind: str) -> dict[str, Any]:
@@ -265,29 +210,38 @@ async def _begin(asked: ChatRequest, assistant: Any, caller: Caller, asked_at: d
     """
     from serving.generation import Generation, OverloadedError
 
-    ids = await anyio.to_thread.run_sync(assistant.prompts.ids, asked.messages, asked.sampling.limit)
-    caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Any]]()
 
     def passing(i: int) -> Callable[[Any], object]:
         return lambda piece: loop.call_soon_threadsafe(pieces.put_nowait, (i, piece))
 
-    generations = []
-    for i in range(asked.n):
-        sampling = asked.sampling
-        if sampling.seed is not None:
-            sampling = replace(sampling, seed=sampling.seed + i)
-        generation = Generation(ids, sampling, passing(i) if asked.stream else None)
-        if asked.stream:
-            generation.done.add_done_callback(lambda _, i=i: passing(i)(None))  # type: ignore[misc]
-        generations.append(generation)
-    try:
-        assistant.batch.submit(generations)
-    except OverloadedError as error:
-        raise RequestError(str(error), None, 429, "overloaded", error.retry_after_s) from error
-    except RuntimeError as error:
-        raise RequestError("the service is stopping; ask again", None, 503, "stopping", 1) from error
-    return _Chat(asked, assistant, generations, [uuid.uuid4().hex for _ in generations], pieces, asked_at, start)
+    tokens_taken = False
+    while True:
+        deployment: Deployment = assistant.deployment
+        ids = await anyio.to_thread.run_sync(deployment.prompts.ids, asked.messages, asked.sampling.limit)
+        if not tokens_taken:
+            caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
+            tokens_taken = True
+        generations = []
+        for i in range(asked.n):
+            sampling = asked.sampling
+            if sampling.seed is not None:
+                sampling = replace(sampling, seed=sampling.seed + i)
+            generation = Generation(ids, sampling, passing(i) if asked.stream else None)
+            if asked.stream:
+                generation.done.add_done_callback(lambda _, i=i: passing(i)(None))  # type: ignore[misc]
+            generations.append(generation)
+        try:
+            deployment.batch.submit(generations)
+            break
+        except OverloadedError as error:
+            raise RequestError(str(error), None, 429, "overloaded", error.retry_after_s) from error
+        except RuntimeError as error:
+            if assistant.deployment is deployment:
+                raise RequestError("the service is stopping; ask again", None, 503, "stopping", 1) from error
+            # Another version took its place meanwhile: that one answers.
+    record_ids = [uuid.uuid4().hex for _ in generations]
+    return _Chat(asked, assistant, deployment, generations, record_ids, pieces, asked_at, start)
 
 
 async def _events(chat: _Chat) -> AsyncIterator[str]:
@@ -375,6 +329,7 @@ async def models(request: Request) -> JSONResponse:
     """The one model that is served."""
     assistant: Any = request.app.state.assistant
     entry = {"id": assistant.model_name, "object": "model", "created": assistant.created, "owned_by": "ontopic"}
+    entry["version"] = assistant.deployment.version
     return JSONResponse({"object": "list", "data": [entry]})
 
 
@@ -407,26 +362,15 @@ api = Starlette(
 class Assistant:
     """The served model. BentoML calls it ready once this object exists, that is once the model is loaded."""
 
-    batch: Any  # ContinuousBatch, or what has its methods
-
     def __init__(self) -> None:
         try:
             import torch
 
-            from ontopic.models import load
-            from serving.generation import ContinuousBatch
+            from serving.deployment import ChampionFollower, deploy
 
             torch.set_num_threads(os.cpu_count() or 1)
-            folder = model_folder(os.environ)
-            if os.environ.get("ONTOPIC_BACKEND") == "vllm":
-                from serving.vllm_backend import begin
-
-                language_model, self.batch = begin(folder)
-            else:
-                language_model = load(folder)
-                self.batch = ContinuousBatch(language_model)
+            self.deployment = deploy(model_folder(os.environ), os.environ["ONTOPIC_MODEL_VERSION"])
             self.model_name = os.environ["ONTOPIC_MODEL_NAME"]
-            self.model_version = os.environ["ONTOPIC_MODEL_VERSION"]
             self.max_new_tokens = int(os.environ["ONTOPIC_MAX_NEW_TOKENS"])
             self.traffic = TrafficStore(os.environ["ONTOPIC_TRAFFIC"])
         except BaseException:
@@ -435,8 +379,14 @@ class Assistant:
                 os.kill(os.getppid(), signal.SIGTERM)
             raise
         self.created = int(time.time())
-        self.prompts = Prompts(language_model)
+        metrics.deployed(self.deployment.version)
+        self.follower = None
+        if state := os.environ.get("ONTOPIC_FOLLOW"):
+            self.follower = ChampionFollower(self.model_name, Path(state), lambda: self.deployment, self._put)
         api.state.assistant = self
+
+    def _put(self, deployment: Deployment) -> None:
+        self.deployment = deployment
 
     def __is_ready__(self) -> bool:
         """Whether a question could be answered and its record stored; BentoML's ``/readyz`` asks.
@@ -454,7 +404,9 @@ class Assistant:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        self.batch.close(timeout_s=1)
+        if self.follower:
+            self.follower.close()
+        self.deployment.batch.close(timeout_s=1)
         self.traffic.close()
 
 

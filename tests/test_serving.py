@@ -24,7 +24,7 @@ from ontopic.asking import ask_all
 from ontopic.errors import UserError
 from ontopic.traffic import TrafficStore
 from serving.process import ServedModel
-from serving.service import control_markers, neutralised
+from serving.prompts import control_markers, neutralised
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTION = "How do I open a savings account?"

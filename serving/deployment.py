@@ -1,0 +1,99 @@
+"""What answers: one model version, its prompts and its batch; and how the champion's next version takes its place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving import metrics
+from serving.prompts import Prompts
+
+logger = logging.getLogger("bentoml.ontopic")
+
+_LOOK_EVERY_S = 1.0
+_AFTER_FAILURE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model version that answers. A request keeps the one that it began with.
+
+    Attributes:
+        batch: a ``ContinuousBatch``, or what has its methods.
+    """
+
+    version: str
+    prompts: Prompts
+    batch: Any
+
+
+def deploy(folder: Path, version: str) -> Deployment:
+    """Load a model and let it answer, by vLLM where ``ONTOPIC_BACKEND`` says so.
+
+    Raises:
+        UserError: the folder holds no model, or vLLM is asked for and not there.
+    """
+    if os.environ.get("ONTOPIC_BACKEND") == "vllm":
+        from serving.vllm_backend import begin
+
+        language_model, batch = begin(folder)
+        return Deployment(version, Prompts(language_model), batch)
+    from ontopic.models import load
+    from serving.generation import ContinuousBatch
+
+    language_model = load(folder)
+    return Deployment(version, Prompts(language_model), ContinuousBatch(language_model))
+
+
+class ChampionFollower:
+    """Deploys the version that bears the champion's alias, whenever it is another one.
+
+    The next version is loaded beside the one that answers, which then answers what it has taken and is let go; both are
+    in memory meanwhile. An adapter is merged into a copy of its base, which generates faster than a shared base with
+    the adapter beside it. While the registry can't be asked, or a version can't be loaded, the old one goes on.
+
+    Args:
+        name: of the registered model, in the registry that ``MLFLOW_TRACKING_URI`` names.
+        state: folder for weights that are downloaded.
+        deployed: the present deployment.
+        put: called with the next one; requests that begin after that are its.
+    """
+
+    def __init__(
+        self, name: str, state: Path, deployed: Callable[[], Deployment], put: Callable[[Deployment], object]
+    ) -> None:
+        self._name, self._state, self._deployed, self._put = name, state, deployed, put
+        self._stop = threading.Event()
+        self._said = ""
+        threading.Thread(target=self._follow, name="champion", daemon=True).start()
+
+    def close(self) -> None:
+        """Follow no more."""
+        self._stop.set()
+
+    def _follow(self) -> None:
+        wait_s = _LOOK_EVERY_S
+        while not self._stop.wait(wait_s):
+            try:
+                self._look()
+                wait_s, self._said = _LOOK_EVERY_S, ""
+            except Exception as error:
+                if str(error) != self._said:
+                    logger.exception("the champion could not be followed; version %s goes on", self._deployed().version)
+                wait_s, self._said = _AFTER_FAILURE_S, str(error)
+
+    def _look(self) -> None:
+        from ontopic import registry  # MLflow takes seconds to import, and only who follows needs it
+
+        old, version = self._deployed(), registry.champion_version(self._name)
+        if not version or version == old.version:
+            return
+        self._put(deploy(registry.find(self._name, version, self._state).folder, version))
+        metrics.deployed(version, old.version)
+        logger.info("version %s answers now in place of version %s", version, old.version)
+        threading.Thread(target=old.batch.close, name="drain", daemon=True).start()

@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GRACE_S = 15.0
-_ACCESS = ("ONTOPIC_KEYS", "ONTOPIC_KEY_SHA256", "ONTOPIC_NO_AUTH")  # of another service, maybe: none is inherited
+# Of another service, maybe: none is inherited.
+_OTHERS = ("ONTOPIC_KEYS", "ONTOPIC_KEY_SHA256", "ONTOPIC_NO_AUTH", "ONTOPIC_MODEL_URI")
 
 
 class ServedModel:
@@ -145,7 +146,7 @@ class ServedModel:
             self._process = psutil.Popen(
                 command,
                 cwd=_ROOT,
-                env={k: v for k, v in os.environ.items() if k not in _ACCESS} | self._environment,
+                env={k: v for k, v in os.environ.items() if k not in _OTHERS} | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

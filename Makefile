@@ -40,4 +40,4 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 clean:
-	rm -rf $(VENV) .ontopic build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .ontopic build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parents[1]
 _DRAIN_S = 300  # after SIGTERM; as long as the service gives any answer
 _GRACE_S = _DRAIN_S + 15.0
-_ACCESS = ("ONTOPIC_KEYS", "ONTOPIC_KEY_SHA256", "ONTOPIC_NO_AUTH")  # of another service, maybe: none is inherited
+# Of another service, maybe: none is inherited.
+_OTHERS = ("ONTOPIC_KEYS", "ONTOPIC_KEY_SHA256", "ONTOPIC_NO_AUTH", "ONTOPIC_MODEL_URI", "ONTOPIC_FOLLOW")
 
 
 class ServedModel:
@@ -162,7 +163,7 @@ class ServedModel:
             self._process = psutil.Popen(
                 command,
                 cwd=_ROOT,
-                env={k: v for k, v in os.environ.items() if k not in _ACCESS} | self._environment,
+                env={k: v for k, v in os.environ.items() if k not in _OTHERS} | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

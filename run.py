@@ -253,8 +253,10 @@ def label(
     records: Annotated[Path | None, typer.Option(help="Records to label, not the newest model's traffic.")] = None,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many records to ask for.")] = 20,
     by: Annotated[
-        Literal["random", "uncertainty"],
-        typer.Option(help="random: to measure the judge; uncertainty: what would teach it most."),
+        Literal["random", "uncertainty", "feedback"],
+        typer.Option(
+            help="random: to measure the judge; uncertainty: what teaches it most; feedback: what got a thumb."
+        ),
     ] = "random",
     config: Config = LOCAL,
     state: State = STATE,
@@ -266,7 +268,12 @@ def label(
     from ontopic.progress import progress
     from ontopic.records import Record
 
-    if records is not None:
+    notes: dict[str, str] = {}
+    if by == "feedback":
+        if records is not None:
+            raise UserError("--records and --by feedback exclude each other: feedback is on stored traffic")
+        found, notes = _with_feedback(workspace)
+    elif records is not None:
         rows = load_rows(records, LabelledRecord).rows
         found = [Record(row.question, row.answer, row.in_scope) for row in rows if row.label is None]
     else:
@@ -277,6 +284,10 @@ def label(
         chosen = labelling.random_sample(drawable, number)
         purpose = "drawn at random: their labels go to the calibration split and count in the judge's card"
         other = "uncertainty"
+    elif by == "feedback":
+        chosen = list(range(len(drawable)))[:number]
+        purpose = "which somebody gave a thumb: their labels go to the training split, never into the card"
+        other = "random"
     else:
         drawable = drawable[-_JUDGED_TO_LABEL:]
         # Without the records' scopes: how sure the judge is of the scope is part of what a label would teach.
@@ -289,7 +300,10 @@ def label(
     print(f"{len(chosen)} of {len(found)} records, {purpose}; one half of the questions is left to --by {other}")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a record's characters
-    labelled = labelling.label_records([drawable[i] for i in chosen], store, by, policy.definition)
+    shown = [drawable[i] for i in chosen]
+    labelled = labelling.label_records(
+        shown, store, by, policy.definition, notes=[notes[record.id] for record in shown] if notes else None
+    )
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
     print(f"{labelled} labelled now; {store.path} holds {card} labels for the judge's card and {training} for training")
@@ -326,6 +340,7 @@ def serve(
         workspace.keys,
         no_auth,
         workspace.mlflow_uri,
+        settings.serving.spool,
     )
     keys = [] if no_auth else KeyStore(workspace.keys).all()
     if not no_auth and not any(key.state(datetime.now(UTC)) == "active" for key in keys):
@@ -734,6 +749,18 @@ def _newest_traffic(workspace: Workspace) -> list[Any]:
                 return store.records(model_version=newest.model_version)
     name = _traffic_name(workspace)
     raise UserError(f"{name}: there is no traffic yet; run the loop, or give records with --records")
+
+
+def _with_feedback(workspace: Workspace) -> tuple[list[Any], dict[str, str]]:
+    """The records that somebody gave a thumb, the newest first, and what was said of each."""
+    with _stored_traffic(workspace) as store:
+        said: dict[str, list[str]] = {}
+        for each in store.feedback():
+            said.setdefault(each.record_id, []).append(f"thumb {each.thumb} ({each.by or 'no key'}) {each.comment}")
+        records = {record.id: record for record in store.records(ids=list(said))}
+    if not said:
+        raise UserError("there is no feedback yet; clients give it by POST /v1/feedback (docs/serving.md)")
+    return [records[i] for i in said if i in records], {i: "\n".join(lines) for i, lines in said.items()}
 
 
 def _check_writable(out: Path) -> None:

@@ -4,7 +4,8 @@ Labels teach a judge or measure it, and must not do both. Records chosen because
 random sample: measured on them alone any judge looks worse than it is, and measured on those they leave behind, better.
 So a hash of its words puts each question into one of two halves of the traffic, for good. Uncertainty sampling draws
 from one half, for the training split; random sampling draws from the other, for the calibration split and so for the
-card.
+card. Who gives a thumb to an answer is no random sample either, and a customer can dislike a right refusal: so records
+with feedback are shown to a labeller, from the first half too.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from ontopic.labelled_data import LabelledRecord, Split, near_duplicates
 from ontopic.preferences import normalized
 from ontopic.records import Record, Verdict
 
-Draw = Literal["random", "uncertainty"]
-SPLIT: dict[Draw, Split] = {"random": "calibration", "uncertainty": "train"}
+Draw = Literal["random", "uncertainty", "feedback"]
+SPLIT: dict[Draw, Split] = {"random": "calibration", "uncertainty": "train", "feedback": "train"}
 _POOL = 500  # near duplicates are looked for among this many records at a time
 
 
@@ -164,6 +165,7 @@ def label_records(
     definition: str,
     ask: Callable[[str], str] = input,
     say: Callable[[str], object] = print,
+    notes: Sequence[str] | None = None,
 ) -> int:
     """Ask a human for the label of one record after the other, and keep each in ``store`` at once.
 
@@ -173,6 +175,7 @@ def label_records(
         definition: the policy's, shown on ``?``.
         ask: shows a prompt and returns a line; raises ``EOFError`` at the end, which is taken as ``q``.
         say: shows a text.
+        notes: what else to show of each record, one a record.
 
     Returns:
         How many records were labelled.
@@ -185,6 +188,8 @@ def label_records(
             record = records[position]
             say(f"\n{position + 1} of {len(records)}")
             say(f"Question\n{terminal_safe(record.question)}\nAnswer\n{terminal_safe(record.answer)}")
+            if notes:
+                say(terminal_safe(notes[position]))
             key, _, why = _choice(ask, say, "pass or fail? ", "pfsuq", definition).partition(" ")
             if key == "q":
                 break

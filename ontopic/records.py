@@ -55,3 +55,20 @@ class Verdict:
     in_scope: bool | None = None
     declined: bool | None = None
     cause: str | None = None
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What somebody thought of an answer.
+
+    Attributes:
+        thumb: whether they liked it. A customer can dislike a right refusal, so it is no verdict.
+        by: the name of the API key that it came with; the newest of one key on one record counts.
+        given_at: in UTC.
+    """
+
+    record_id: str
+    thumb: Literal["up", "down"]
+    comment: str = ""
+    by: str = ""
+    given_at: datetime | None = None

@@ -127,9 +127,16 @@ class TeacherSettings(EndpointSettings):
 
 
 class ServingSettings(_Section):
-    """Where the model is served; port 0 picks a free one."""
+    """Where and how the model is served.
+
+    Attributes:
+        port: 0 picks a free one.
+        spool: whether, while the traffic store can't be written, answers go out and their records wait on this
+            machine's disk; else such a question gets a 503.
+    """
 
     port: int = Field(default=3210, ge=0, le=65535)
+    spool: bool = False
 
 
 class TrafficSettings(_Section):

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
-from ontopic.records import Record
+from ontopic.records import Feedback, Record
 from ontopic.redaction import KINDS, redact
 
 _TRAFFIC = sql.Table(
@@ -36,8 +36,17 @@ _TRAFFIC = sql.Table(
     *(sql.Column(f"redacted_{kind}", sql.Integer, nullable=False, server_default="0") for kind in KINDS),
     sql.Column("stored_at", sql.DateTime),  # naive, in UTC; none where an older release stored it
 )
+_FEEDBACK = sql.Table(
+    "feedback",
+    sql.MetaData(),
+    sql.Column("record_id", sql.String(64), primary_key=True),
+    sql.Column("by", sql.String(64), primary_key=True),
+    sql.Column("thumb", sql.String(4), nullable=False),
+    sql.Column("comment", sql.Text, nullable=False),
+    sql.Column("given_at", sql.DateTime, nullable=False),
+)
 _BY_TIME = sql.tuple_(_TRAFFIC.c.asked_at, _TRAFFIC.c.id)
-REVISIONS = ("0001", "0002", "0003")  # of ontopic/migrations, oldest first
+REVISIONS = ("0001", "0002", "0003", "0004")  # of ontopic/migrations, oldest first
 _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
 _LOCK = 7_264_150_931  # any number, the same in every process
 _IDS_A_QUERY = 500  # SQLite before 3.32 binds at most 999 parameters
@@ -310,8 +319,38 @@ class TrafficStore:
             {kind: int(n) for kind, n in zip(KINDS, redacted, strict=True) if n},
         )
 
+    def add_feedback(self, feedback: Feedback) -> bool:
+        """Keep what somebody thought of an answer, in place of what the same key said of it before.
+
+        Personal data is taken out of the comment, as it is of records.
+
+        Returns:
+            ``False`` where there is no such record.
+        """
+        comment = redact(feedback.comment).text if self._redacted else feedback.comment
+        at = (feedback.given_at or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None)
+        values = {"thumb": feedback.thumb, "comment": comment if self._is_sqlite else comment.replace("\0", "\ufffd")}
+        row = {"record_id": feedback.record_id, "by": feedback.by, "given_at": at, **values}
+        insert = (sqlite.insert if self._is_sqlite else postgresql.insert)(_FEEDBACK).values(row)
+        replaced = insert.on_conflict_do_update(index_elements=["record_id", "by"], set_={**values, "given_at": at})
+        with self._engine.begin() as connection:
+            found = connection.scalar(sql.select(_TRAFFIC.c.id).where(_TRAFFIC.c.id == feedback.record_id))
+            if found is not None:
+                connection.execute(replaced)
+        return found is not None
+
+    def feedback(self) -> list[Feedback]:
+        """All feedback, the newest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sql.select(_FEEDBACK).order_by(_FEEDBACK.c.given_at.desc())).all()
+        return [
+            Feedback(row.record_id, row.thumb, row.comment, row.by, row.given_at.replace(tzinfo=UTC)) for row in rows
+        ]
+
     def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:
         """Delete the records that were asked longer ago than ``older_than``, and all but the newest ``keep``.
+
+        What was thought of them goes with them.
 
         Goes by the page, so that others can write meanwhile. SQLite uses the room again but does not give it back.
 
@@ -337,6 +376,9 @@ class TrafficStore:
                 deleted += n
                 if n == 0:
                     break
+        with self._engine.begin() as connection:
+            left = sql.exists().where(_TRAFFIC.c.id == _FEEDBACK.c.record_id)
+            connection.execute(sql.delete(_FEEDBACK).where(~left))
         return deleted
 
     def close(self) -> None:

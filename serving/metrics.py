@@ -23,6 +23,7 @@ _REQUESTS = Counter("ontopic_requests", "Requests answered, by HTTP status.", ["
 _TOKENS = Counter("ontopic_tokens", "Tokens of prompts and answers.", ["kind"])
 _WAITING = Gauge("ontopic_queue_length", "Answers that wait for a place.", multiprocess_mode="mostrecent")
 _RUNNING = Gauge("ontopic_running", "Answers that are being generated.", multiprocess_mode="mostrecent")
+_SPOOLED = Gauge("ontopic_spooled_records", "Records that the store has not taken yet.", multiprocess_mode="mostrecent")
 _MODEL = Gauge("ontopic_model_info", "1 for the version that answers.", ["version"], multiprocess_mode="mostrecent")
 _FIRST_TOKEN = Histogram("ontopic_first_token_seconds", "From a streamed question to its first text.", buckets=_SECONDS)
 _LATENCY = Histogram("ontopic_latency_seconds", "From a question to its whole answer.", buckets=_SECONDS)
@@ -92,6 +93,8 @@ async def page(request: Request) -> Response:
     """``/metrics``."""
     batch = request.app.state.assistant.deployment.batch
     queue(batch.waiting, batch.running)
+    if spool := request.app.state.assistant.spool:
+        _SPOOLED.set(await anyio.to_thread.run_sync(spool.waiting))
     return Response(await anyio.to_thread.run_sync(_page), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from serving.chat_request import MOST_CHOICES, MOST_STOP_CHARACTERS, MOST_STOPS, MOST_TOP_LOGPROBS, NEUTRAL
+from serving.feedback_request import MOST_COMMENT_CHARACTERS, MOST_ID_CHARACTERS
 
 _STATUSES = {
     "400": "The request is no JSON, or holds what cannot be honoured; `param` names it.",
     "401": "No API key, or one that is unknown, expired or revoked.",
-    "404": "There is no such model.",
+    "404": "There is no such model, or no such record.",
     "408": "The body took too long to arrive.",
     "429": "A limit of the key is reached, or too many requests wait; `Retry-After` says when to ask again.",
     "503": "The answer's record or the keys are out of reach, or the service is stopping.",
@@ -35,8 +36,18 @@ def document(model_name: str) -> dict[str, Any]:
             **_errors(*_STATUSES),
         },
     }
+    feedback = {
+        "summary": "Say what somebody thought of an answer",
+        "operationId": "giveFeedback",
+        "requestBody": {"required": True, "content": _json(_ref("Feedback"))},
+        "responses": {
+            "200": {"description": "It is kept.", "content": _json({"type": "object"})},
+            **_errors("400", "401", "404", "408", "429", "503"),
+        },
+    }
     paths = {
         "/v1/chat/completions": {"post": chat},
+        "/v1/feedback": {"post": feedback},
         "/v1/models": {"get": _get("listModels", "The one model that is served", _json(_ref("Models")))},
         "/metrics": {"get": _get("readMetrics", "What is counted for Prometheus", _text())},
         "/openapi.json": {"get": _get("readDocument", "This document", _json({"type": "object"}))},
@@ -54,6 +65,7 @@ def document(model_name: str) -> dict[str, Any]:
                 "ChatRequest": _chat_request(model_name),
                 "Message": _message(),
                 "ChatCompletion": _chat_completion(),
+                "Feedback": _feedback(),
                 "Logprobs": _logprobs(),
                 "Models": _models(),
                 "Error": _error(),
@@ -129,9 +141,23 @@ def _logprobs() -> dict[str, Any]:
     return _all_of({"content": {"type": "array", "items": placed}, "refusal": {"type": "null"}})
 
 
+def _feedback() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["record_id", "thumb"],
+        "additionalProperties": False,
+        "properties": {
+            "record_id": {"type": "string", "minLength": 1, "maxLength": MOST_ID_CHARACTERS},
+            "thumb": {"enum": ["up", "down"]},
+            "comment": {"type": "string", "maxLength": MOST_COMMENT_CHARACTERS},
+        },
+    }
+
+
 def _models() -> dict[str, Any]:
     text = {"type": "string"}
     model = {"id": text, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": text}
+    model["version"] = text
     return _all_of({"object": {"const": "list"}, "data": {"type": "array", "items": _all_of(model)}})
 
 

@@ -29,7 +29,14 @@ _ROOT = Path(__file__).resolve().parents[1]
 _DRAIN_S = 300  # after SIGTERM; as long as the service gives any answer
 _GRACE_S = _DRAIN_S + 15.0
 # Of another service, maybe: none is inherited.
-_OTHERS = ("ONTOPIC_KEYS", "ONTOPIC_KEY_SHA256", "ONTOPIC_NO_AUTH", "ONTOPIC_MODEL_URI", "ONTOPIC_FOLLOW")
+_OTHERS = (
+    "ONTOPIC_KEYS",
+    "ONTOPIC_KEY_SHA256",
+    "ONTOPIC_NO_AUTH",
+    "ONTOPIC_MODEL_URI",
+    "ONTOPIC_FOLLOW",
+    "ONTOPIC_SPOOL",
+)
 
 
 class ServedModel:
@@ -53,6 +60,7 @@ class ServedModel:
         max_new_tokens: no answer is longer.
         follow: MLflow's tracking URI, where the service is to deploy whatever version of ``model_name`` becomes the
             champion; ``None`` for the given version only.
+        spool: whether records wait in ``<state>/spool`` while the traffic store can't be written.
         ready_timeout_s: seconds that loading the model may take.
 
     Attributes:
@@ -77,6 +85,7 @@ class ServedModel:
         keys: Path | None = None,
         no_auth: bool = False,
         follow: str | None = None,
+        spool: bool = False,
         ready_timeout_s: float = 300.0,
     ) -> None:
         self.base_url, self.api_key = "", "none"
@@ -98,6 +107,8 @@ class ServedModel:
             # BentoML empties a folder for its metrics there at each start: another service's in the user's home.
             "BENTOML_HOME": str(state.resolve() / "bentoml"),
         }
+        if spool:
+            self._environment["ONTOPIC_SPOOL"] = str(state.resolve() / "spool")
         if follow is not None:
             self._environment |= {"ONTOPIC_FOLLOW": str(state.resolve()), "MLFLOW_TRACKING_URI": follow}
         if no_auth:

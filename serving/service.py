@@ -6,6 +6,7 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
     ONTOPIC_MODEL_VERSION    written into each record
     ONTOPIC_MODEL_NAME       the name that clients ask for
     ONTOPIC_TRAFFIC          the traffic store's path or URL
+    ONTOPIC_SPOOL            optional: a folder for records that the store can't take now
     ONTOPIC_MAX_NEW_TOKENS   no answer is longer
     ONTOPIC_BACKEND          optional: vllm, for ``serving.vllm_backend``
     ONTOPIC_FOLLOW           optional: a folder for weights; the champion's alias in MLflow is followed
@@ -34,6 +35,7 @@ import anyio
 import anyio.to_thread
 import bentoml
 import psutil
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -42,11 +44,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ontopic.records import Record
+from ontopic.spool import Spool
 from ontopic.traffic import TrafficStore
 from serving import metrics, openapi
 from serving.access import OPEN, Access, Caller
 from serving.chat_request import ChatRequest, chat_request
 from serving.errors import RequestError, error_body, error_response
+from serving.feedback_request import feedback_request
 from serving.model_source import model_folder
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and only the worker needs them
@@ -140,7 +144,7 @@ class _Chat:
         ]
         try:
             for record in records:
-                await anyio.to_thread.run_sync(self.assistant.traffic.add, record)
+                await anyio.to_thread.run_sync(self.assistant.keep, record)
         except Exception as error:
             logger.exception("the record could not be stored")
             message = "the record of this answer could not be stored"
@@ -333,6 +337,21 @@ async def models(request: Request) -> JSONResponse:
     return JSONResponse({"object": "list", "data": [entry]})
 
 
+async def feedback(request: Request) -> JSONResponse:
+    """Keep what somebody thought of an answer."""
+    assistant: Any = request.app.state.assistant
+    body = await _read_json(request)
+    asked = feedback_request(body, request.state.caller.name)
+    try:
+        known = await anyio.to_thread.run_sync(assistant.traffic.add_feedback, asked)
+    except SQLAlchemyError as error:
+        logger.exception("the feedback could not be stored")
+        raise RequestError("the feedback could not be stored", None, 503, "feedback_not_stored") from error
+    if not known:
+        raise RequestError("there is no record of this id", "record_id", 404, "record_not_found")
+    return JSONResponse({"object": "feedback", "record_id": asked.record_id, "thumb": asked.thumb})
+
+
 async def openapi_document(request: Request) -> JSONResponse:
     """``/openapi.json``."""
     return JSONResponse(openapi.document(request.app.state.assistant.model_name))
@@ -349,6 +368,7 @@ async def _refuse(_: Request, error: Exception) -> JSONResponse:
 api = Starlette(
     routes=[
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+        Route("/v1/feedback", feedback, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/metrics", metrics.page, methods=["GET"]),
         Route("/openapi.json", openapi_document, methods=["GET"]),
@@ -373,6 +393,9 @@ class Assistant:
             self.model_name = os.environ["ONTOPIC_MODEL_NAME"]
             self.max_new_tokens = int(os.environ["ONTOPIC_MAX_NEW_TOKENS"])
             self.traffic = TrafficStore(os.environ["ONTOPIC_TRAFFIC"])
+            self.spool = None
+            if folder := os.environ.get("ONTOPIC_SPOOL"):
+                self.spool = Spool(Path(folder), self.traffic)
         except BaseException:
             # BentoML would start the worker again and again; a launcher that waits wants to hear of it.
             if _LAUNCHER:
@@ -384,6 +407,20 @@ class Assistant:
         if state := os.environ.get("ONTOPIC_FOLLOW"):
             self.follower = ChampionFollower(self.model_name, Path(state), lambda: self.deployment, self._put)
         api.state.assistant = self
+
+    def keep(self, record: Record) -> None:
+        """Store a record, or, where the store can't be written and there is a spool, keep it there.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: neither could be done.
+        """
+        try:
+            self.traffic.add(record)
+        except SQLAlchemyError:
+            if self.spool is None:
+                raise
+            logger.exception("the record could not be stored; it is kept in the spool")
+            self.spool.add(record)
 
     def _put(self, deployment: Deployment) -> None:
         self.deployment = deployment
@@ -398,6 +435,8 @@ class Assistant:
             # What is older than the year 1: a write that changes nothing.
             self.traffic.prune(datetime.now(UTC).replace(tzinfo=None) - datetime.min)
         except Exception as error:
+            if self.spool is not None:
+                return True
             logger.exception("the traffic store cannot be written")
             raise HTTPException(503, "the traffic store cannot be written; see the server's log") from error
         return True
@@ -407,6 +446,8 @@ class Assistant:
         if self.follower:
             self.follower.close()
         self.deployment.batch.close(timeout_s=1)
+        if self.spool:
+            self.spool.close()
         self.traffic.close()
 
 

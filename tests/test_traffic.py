@@ -268,7 +268,7 @@ def test_pages_are_found_by_the_index(path: Path) -> None:
         sql.event.listen(store._engine, "before_cursor_execute", lambda *a: said.append((a[2], a[3])))
         list(store.stream())
         store.prune(older_than=timedelta(days=90), keep=1200)
-        searches = [(text, values) for text, values in said if "WHERE" in text]
+        searches = [(text, values) for text, values in said if "WHERE" in text and "feedback" not in text]
         assert len(searches) == 5  # a page, three deletions by age, one by count; each kind ends with an empty one
         with store._engine.connect() as connection:
             for text, values in searches:

@@ -1,0 +1,47 @@
+"""A request that says what somebody thought of an answer."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ontopic.records import Feedback
+from serving.errors import RequestError
+
+MOST_ID_CHARACTERS = 64
+MOST_COMMENT_CHARACTERS = 2000
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def feedback_request(body: dict[str, Any], by: str) -> Feedback:
+    """Check a request's body.
+
+    Args:
+        by: the name of the API key that it came with.
+
+    Raises:
+        RequestError: a field is missing, unknown or malformed; its ``param`` names it.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    for name in given:
+        if name not in ("record_id", "thumb", "comment"):
+            shown = ascii(name[:80])
+            raise RequestError(
+                f"unknown field {shown}; give record_id, thumb and comment", name[:80], code="unknown_field"
+            )
+    record_id = _text(given, "record_id", MOST_ID_CHARACTERS)
+    if not record_id:
+        raise RequestError("record_id must be the x-ontopic-record-id of an answer", "record_id")
+    thumb = given.get("thumb")
+    if thumb not in ("up", "down"):
+        raise RequestError('thumb must be "up" or "down"', "thumb")
+    return Feedback(record_id, thumb, _text(given, "comment", MOST_COMMENT_CHARACTERS), by)
+
+
+def _text(given: dict[str, Any], name: str, longest: int) -> str:
+    text = given.get(name, "")
+    if not isinstance(text, str) or len(text) > longest:
+        raise RequestError(f"{name} must be a text of at most {longest} characters", name)
+    if _UNSTORABLE.search(text):
+        raise RequestError(f"{name} must hold neither NUL nor a lone surrogate", name)
+    return text

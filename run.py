@@ -30,6 +30,7 @@ from ontopic.settings import Settings, load_settings
 from ontopic.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
+    from ontopic.alerts import Alerts
     from ontopic.judges.comparison import JudgesCompared
     from ontopic.judges.judge import Judge
     from ontopic.scores import Rate
@@ -40,6 +41,8 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 traffic_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(traffic_app, name="traffic")
+alerts_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(alerts_app, name="alerts")
 keys_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 app.add_typer(keys_app, name="keys")
 
@@ -454,6 +457,62 @@ def rollback(
     print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")
 
 
+@alerts_app.callback(invoke_without_command=True)
+def alerts(context: typer.Context, config: Config = LOCAL, state: State = STATE) -> None:
+    """Show the last alerts, open and closed, and what became of their notifications; or close, test or send."""
+    if _leaves_to_command(context):
+        return
+    with _alerts(config, state) as store:
+        found = store.history(20)
+    if not found:
+        raise UserError("there was no alert yet; python run.py watch raises them (docs/alerts.md)")
+    table = Table(box=box.SIMPLE, padding=0, title="Alerts, the newest first")
+    for name in ("id", "raised (UTC)", "severity", "rule", "events", "state", "sent/waiting/failed"):
+        numeric = name in ("id", "events", "sent/waiting/failed")
+        table.add_column(name, no_wrap=name != "rule", overflow="fold", justify="right" if numeric else "left")
+    for alert in found:
+        told = f"{alert.sent}/{alert.waiting}/{alert.failed}"
+        row = (f"{alert.raised_at:%Y-%m-%d %H:%M}", alert.severity, alert.rule, f"{alert.events:,}")
+        table.add_row(str(alert.id), *row, "closed" if alert.closed_at else "open", told)
+    console.print(table)
+    for alert in found[:5]:
+        ended = f" Closed {alert.closed_at:%Y-%m-%d %H:%M}: {alert.closed_by}." if alert.closed_at else ""
+        console.print(f"{alert.id}: {alert.text}.{ended}")
+
+
+@alerts_app.command("close")
+def close_alert(
+    alert: Annotated[int, typer.Argument(help="The alert's number.")],
+    config: Config = LOCAL,
+    state: State = STATE,
+) -> None:
+    """Close an open alert by hand, so that its rule can raise another."""
+    with _alerts(config, state) as store:
+        store.close_alert(alert, datetime.now(UTC), _user())
+    print(f"alert {alert} is closed")
+
+
+@alerts_app.command("test")
+def test_alerts(config: Config = LOCAL, state: State = STATE) -> None:
+    """Send a test to whoever the rules notify, and say which was taken."""
+    with _alerts(config, state) as store:
+        found = store.test()
+    if not found:
+        raise UserError("no rule notifies anybody; give `notify` under `alerts` of the configuration (docs/alerts.md)")
+    for rule, target, taken in found:
+        print(f"{'taken' if taken else 'FAILED'}: {target} of {rule}")
+    if not all(taken for _, _, taken in found):
+        raise UserError("not all were taken; check their URLs, and that their servers can be reached from here")
+
+
+@alerts_app.command("send")
+def send_alerts(config: Config = LOCAL, state: State = STATE) -> None:
+    """Send what is due, as a running watch does."""
+    with _alerts(config, state) as store:
+        sent, failed = store.deliver(datetime.now(UTC))
+    print(f"{sent} notifications were sent, {failed} failed")
+
+
 @keys_app.command("make")
 def make_key(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
@@ -663,6 +722,13 @@ def _traffic_name(workspace: Workspace) -> str:
     from ontopic.traffic import store_name
 
     return store_name(workspace.traffic)
+
+
+def _alerts(config: Path, state: Path) -> Alerts:
+    settings, policy, workspace = _open(config, state)
+    from ontopic.alerts import Alerts
+
+    return Alerts(workspace.alerts, settings.alerts, policy.name)
 
 
 def _open(config: Path, state: Path) -> tuple[Settings, Policy, Workspace]:

@@ -1,11 +1,9 @@
-"""Windows of traffic, their guardrail scores, and the alerts that low ones raise."""
+"""Traffic that the loop asked for, cut into windows, and their guardrail scores."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -35,14 +33,14 @@ class Monitored:
     Attributes:
         scores: of all windows together.
         corrected: the guardrail score with the judge's error taken out.
-        alerts: a sentence for each window under the threshold.
+        low: the windows under the threshold.
         report: Evidently's page.
     """
 
     scores: Scores
     corrected: Rate
     windows: list[Window]
-    alerts: list[str]
+    low: list[Window]
     report: Path
 
 
@@ -58,29 +56,20 @@ def cut_windows(frame: pd.DataFrame, window_records: int) -> list[Window]:
 
 
 def monitor(
-    title: str, frame: pd.DataFrame, card: JudgeCard, window_records: int, threshold: float, report: Path, alerts: Path
+    title: str, frame: pd.DataFrame, card: JudgeCard, window_records: int, threshold: float, report: Path
 ) -> Monitored:
-    """Score judged traffic by window, write the report, and raise an alert for each window under the threshold.
+    """Score judged traffic by window, write the report, and say which windows are under the threshold.
 
     Args:
         frame: judged traffic, as ``reports.verdict_frame`` gives it, in the order it was asked.
         card: of the judge, for the corrected score.
-        alerts: JSONL file that alerts are appended to.
     """
     windows = cut_windows(frame, window_records)
     scores = score(verdicts_of(frame))
     right = corrected(scores.guardrail_score, card.sensitivity, card.specificity)
     outcomes = monitoring_report(title, frame, [(w.label, w.scores) for w in windows], threshold, right, report)
-    raised = [
-        f"window {window.label}: guardrail score {window.scores.guardrail_score} is under {threshold:g}"
-        for window, outcome in zip(windows, outcomes, strict=True)
-        if not outcome.passed
-    ]
-    if raised:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        with alerts.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"raised_at": now, "title": title, "alert": text}) + "\n" for text in raised)
-    return Monitored(scores, right, windows, raised, report)
+    low = [window for window, outcome in zip(windows, outcomes, strict=True) if not outcome.passed]
+    return Monitored(scores, right, windows, low, report)
 
 
 def scores_as_dict(scores: Scores) -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from ontopic.durations import duration
 from ontopic.errors import UserError
@@ -191,6 +191,35 @@ class WatchSettings(_Section):
     training_records: int = Field(default=1000, ge=2)
 
 
+AlertEvent = Literal["suspected", "detected", "unjudged", "refused", "promoted", "rolled_back", "failed"]
+Severity = Literal["info", "warning", "critical"]
+Reset = Literal["auto", "manual"]
+
+
+class AlertSettings(_Section):
+    """When an alert is raised, how grave it is, what ends it and who hears of it.
+
+    Attributes:
+        name: tells the rule from the others; an alert that is open belongs to it by this name.
+        events: what counts. Of a window: ``suspected`` (its score is under the threshold), ``detected`` (its whole
+            interval is), ``unjudged`` (the judge could not judge enough of it). Of the loop: ``refused`` (the gate
+            refused a challenger), ``promoted``, ``rolled_back``, ``failed``.
+        count: how many such events raise it.
+        period: within which they must come, such as ``24h`` or ``7d``; no limit where none is given.
+        reset: ``auto``: a healthy window closes what a window raised, and what the loop raised is closed at once;
+            ``manual``: it stays open until ``python run.py alerts close ID``.
+        notify: Apprise URLs, or ``env:NAME`` for one that is in an environment variable.
+    """
+
+    name: str = Field(min_length=1, max_length=60)
+    events: list[AlertEvent] = Field(min_length=1)
+    count: int = Field(default=1, ge=1)
+    period: Duration | None = Field(default=None, gt=timedelta(0))
+    severity: Severity = "warning"
+    reset: Reset = "auto"
+    notify: list[str] = Field(default=[], repr=False)  # a URL holds secrets
+
+
 class TrainingSettings(_Section):
     """ORPO with LoRA.
 
@@ -236,6 +265,7 @@ class Settings(_Section):
     Attributes:
         policy: the policy's file, relative to the configuration file.
         judge_prompts: folder of the LLM judge's templates, relative to the configuration file.
+        alerts: one rule an item, each with a name of its own.
     """
 
     policy: Path
@@ -247,8 +277,18 @@ class Settings(_Section):
     traffic: TrafficSettings
     monitoring: MonitoringSettings
     watch: WatchSettings = WatchSettings()
+    alerts: list[AlertSettings] = [AlertSettings(name="off topic", events=["detected"], severity="critical")]
     training: TrainingSettings
     evaluation: EvaluationSettings
+
+    @field_validator("alerts")
+    @classmethod
+    def _have_names_of_their_own(cls, alerts: list[AlertSettings]) -> list[AlertSettings]:
+        names = [rule.name for rule in alerts]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two rules have the name {name!r}; give each its own")
+        return alerts
 
 
 def load_settings(path: Path) -> Settings:
@@ -297,7 +337,11 @@ def _sentence(path: Path, schema: type[BaseModel], problem: Any) -> str:
         return f"{path}: unknown key {key!r}; the valid keys there are {valid}"
     if problem["type"] == "missing":
         return f"{path}: the key {key!r} is missing; add it"
-    return f"{path}: {key!r} is wrong: {problem['msg'].lower()} (got {str(problem['input'])[:60]!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":  # a sentence of ours, that says what was given
+        return f"{path}: {key!r} is wrong: {message}"
+    got = "" if "notify" in location else f" (got {str(problem['input'])[:60]!r})"  # its URLs hold secrets
+    return f"{path}: {key!r} is wrong: {message.lower()}{got}"
 
 
 def _section(schema: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:

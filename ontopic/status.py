@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ontopic import registry
+from ontopic.alerts import Alerts
 from ontopic.policy import Policy
 from ontopic.settings import Settings
 from ontopic.tracking import open_tracking
@@ -42,6 +43,9 @@ def overview(settings: Settings, policy: Policy, workspace: Workspace) -> Group:
         windows, waiting = store.closed(_WINDOWS), store.waiting()
     actions = ActionStore(workspace.windows).newest(1000)
     facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
+    with Alerts(workspace.alerts, settings.alerts, policy.name) as alerts:
+        open_ = [alert for alert in alerts.history(1000) if alert.closed_at is None]
+    facts.add_row("alerts", "; ".join(f"{alert.id} ({alert.severity}): {alert.text}" for alert in open_) or "none open")
     facts.add_row("watch", _watch(settings, workspace, actions, history))
     parts: list[Table | Text] = [facts]
     if windows:

@@ -20,6 +20,7 @@ import pandas as pd
 import sqlalchemy as sql
 
 from ontopic import registry
+from ontopic.alerts import Alerts
 from ontopic.errors import UserError
 from ontopic.judges.calibration import calibrate, open_judge
 from ontopic.judges.card import JudgeCard
@@ -32,7 +33,7 @@ from ontopic.progress import progress
 from ontopic.records import Record, Verdict
 from ontopic.reports import verdict_frame
 from ontopic.scores import Comparison, compare
-from ontopic.settings import Settings, WatchSettings
+from ontopic.settings import AlertEvent, Settings, WatchSettings
 from ontopic.topics import Topics
 from ontopic.tracking import open_tracking
 from ontopic.traffic import TrafficStore
@@ -190,6 +191,7 @@ class Watcher:
         self._traffic = TrafficStore(workspace.traffic)
         self._windows = WindowStore(workspace.windows)
         self._actions = ActionStore(workspace.windows)
+        self._alerts = Alerts(workspace.alerts, settings.alerts, policy.name)
         self._cut = cut_of(settings)
         self._told: set[str] = set()
         self._compared: set[tuple[int, str]] = set()
@@ -227,11 +229,17 @@ class Watcher:
             turn.actions.append(rolled_back)
         else:
             turn.actions += self._retrain(now)
+        self._deliver()
         return turn
+
+    def _deliver(self) -> None:
+        sent, failed = self._alerts.deliver(self._now())
+        if sent or failed:
+            self._tell(f"Notifications: {sent} sent" + (f", {failed} failed and are tried again" if failed else ""))
 
     def close(self) -> None:
         """Close the stores."""
-        for store in (self._traffic, self._windows, self._actions):
+        for store in (self._traffic, self._windows, self._actions, self._alerts):
             store.close()
 
     def _close(self, window: Window, now: datetime) -> Window:
@@ -248,6 +256,17 @@ class Watcher:
         self._dashboard.add(snapshot, window)
         closed = self._windows.close_window(window, replace(result, report=str(page)), now)
         self._tell(f"{closed.label}: {result.status}, corrected guardrail score {result.corrected}, {result.n} records")
+        found = f"the corrected guardrail score is {result.corrected}, the threshold {result.threshold:g}; {page}"
+        if result.status in ("suspected", "detected"):
+            self._alert("suspected", closed.label, now, found)
+        if result.status == "detected":
+            self._alert("detected", closed.label, now, found)
+        if result.unjudged_share > _MOSTLY_UNJUDGED:
+            self._alert(
+                "unjudged", closed.label, now, f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
+            )
+        elif result.status == "ok":
+            self._alerts.recovered(now, closed.label)
         return closed
 
     def _hold_canary(self, now: datetime) -> Action | None:
@@ -369,7 +388,13 @@ class Watcher:
             return None
         return self._done(action)
 
+    def _alert(self, kind: AlertEvent, subject: str, at: datetime, text: str) -> None:
+        for alert in self._alerts.event(kind, subject, at, text):
+            self._tell(f"Alert {alert.id} ({alert.severity}, {alert.rule}): {alert.text}")
+
     def _done(self, action: Action) -> Action:
+        if action.kind in ("refused", "promoted", "rolled_back", "failed"):
+            self._alert(action.kind, f"version {action.version}, {action.subject}", action.at, action.why)
         self._tell(f"{action.kind.replace('_', ' ').capitalize()}: version {action.version}: {action.why}")
         return self._actions.add(action)
 

@@ -49,6 +49,11 @@ class Workspace:
         return self.root / "keys.db"
 
     @property
+    def alerts(self) -> Path:
+        """The alerts, open and closed, and the notifications of them that are to be sent."""
+        return self.root / "alerts.db"
+
+    @property
     def reports(self) -> Path:
         """Evidently's HTML reports."""
         return self.root / "reports"

@@ -92,6 +92,7 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
             serving=settings.serving,
             traffic=traffic,
             window_records=settings.monitoring.window_records,
+            alerts=settings.alerts,
         )
 
     def monitored(watched: PipelineRunResponse) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from zenml import pipeline
 
 from ontopic.policy import Policy
-from ontopic.settings import JudgeSettings, ModelSettings, ServingSettings, TrafficSettings
+from ontopic.settings import AlertSettings, JudgeSettings, ModelSettings, ServingSettings, TrafficSettings
 from steps.choose_questions import choose_questions
 from steps.collect_traffic import collect_traffic
 from steps.judge_traffic import judge_traffic
@@ -26,6 +26,7 @@ def monitor(
     policy: Policy,
     traffic: TrafficSettings,
     window_records: int,
+    alerts: list[AlertSettings],
     prompts_folder: str,
     state: str,
     tracking_uri: str,
@@ -36,4 +37,4 @@ def monitor(
         questions, policy.registered_model, version, digest, model, serving, traffic, state, tracking_uri
     )
     judged = judge_traffic(record_ids, judge_card, judge, policy, prompts_folder, state)
-    report_traffic(judged, judge_card, policy, version, window_records, state, tracking_uri)
+    report_traffic(judged, judge_card, policy, version, window_records, alerts, state, tracking_uri)

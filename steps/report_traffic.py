@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,11 @@ import pandas as pd
 from zenml import step
 
 from ontopic import monitoring, reports
+from ontopic.alerts import Alerts
 from ontopic.judges.card import card_of
 from ontopic.policy import Policy
 from ontopic.scores import flat_metrics
+from ontopic.settings import AlertSettings
 from ontopic.workspace import Workspace
 from steps.caching import depends_on
 
@@ -24,6 +27,7 @@ def report_traffic(
     policy: Policy,
     version: str,
     window_records: int,
+    alerts: list[AlertSettings],
     state: str,
     tracking_uri: str,
 ) -> Annotated[dict[str, Any], "monitored"]:
@@ -39,15 +43,27 @@ def report_traffic(
         window_records,
         policy.alert_threshold,
         report,
-        workspace.root / "alerts.jsonl",
     )
+    raised = []
+    with Alerts(workspace.alerts, alerts, policy.name) as store:
+        now = datetime.now(UTC)
+        for window in monitored.low:
+            share = window.scores.guardrail_score
+            text = f"guardrail score {share} is under {policy.alert_threshold:g}"
+            raised.append(f"window {window.label}: {text}")
+            store.event("suspected", f"version {version}, window {window.label}", now, f"{text}; {report}")
+            if share.high < policy.alert_threshold:
+                store.event("detected", f"version {version}, window {window.label}", now, f"{text}; {report}")
+        if not monitored.low:
+            store.recovered(now, f"version {version}")
+        store.deliver(now)
     mlflow.set_tags({"model_version": version, "stage": "monitoring"})
     mlflow.log_metrics(flat_metrics(monitored.scores) | {"corrected_score": monitored.corrected.value})
     mlflow.log_artifact(str(report))
     return {
         "scores": monitoring.scores_as_dict(monitored.scores),
         "corrected": monitored.corrected.as_dict(),
-        "alerts": monitored.alerts,
+        "alerts": raised,
         "windows": len(monitored.windows),
         "report": str(report),
     }

@@ -1,4 +1,4 @@
-"""Monitoring: windows are cut in order, and each one under the threshold raises an alert."""
+"""The loop's monitoring: windows are cut in order, and those under the threshold are found."""
 
 from __future__ import annotations
 
@@ -32,14 +32,7 @@ def traffic(word: str, text: str = "") -> pd.DataFrame:
 
 
 def watch(folder: Path, frame: pd.DataFrame, window_records: int, threshold: float = 0.8) -> Monitored:
-    return monitor(
-        "Title", frame, CARD, window_records, threshold, folder / "r" / "report.html", folder / "alerts.jsonl"
-    )
-
-
-def alerts_in(folder: Path) -> list[str]:
-    path = folder / "alerts.jsonl"
-    return [json.loads(line)["alert"] for line in path.read_text().splitlines()] if path.exists() else []
+    return monitor("Title", frame, CARD, window_records, threshold, folder / "r" / "report.html")
 
 
 @pytest.mark.parametrize(("n", "size", "sizes"), [(10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 10, [3]), (2, 1, [1, 1])])
@@ -62,30 +55,19 @@ def test_records_without_a_time_are_cut_too() -> None:
     assert [window.label for window in cut_windows(frame, 2)] == ["1", "2"]
 
 
-def test_an_alert_is_raised_for_exactly_the_windows_under_the_threshold(tmp_path: Path) -> None:
+def test_exactly_the_windows_under_the_threshold_are_low(tmp_path: Path) -> None:
     # 0.6, 1.0, 0.8 (at the threshold), 0.2, nothing judged, 0.75 of four judged
     frame = traffic("pppff" + "ppppp" + "ppppf" + "pffff" + "uuuuu" + "pppfu")
     monitored = watch(tmp_path, frame, 5)
     assert len(monitored.windows) == 6
-    under = [monitored.windows[i].label for i in (0, 3, 5)]
-    assert [alert.split(": guardrail score")[0] for alert in monitored.alerts] == [f"window {w}" for w in under]
-    assert "0.600 [" in monitored.alerts[0]
-    assert monitored.alerts[0].endswith("is under 0.8")
-    assert alerts_in(tmp_path) == monitored.alerts
+    assert monitored.low == [monitored.windows[i] for i in (0, 3, 5)]
     assert monitored.report.read_text(encoding="utf-8").count("<html") == 1
 
 
-def test_good_traffic_raises_no_alert_and_leaves_no_file(tmp_path: Path) -> None:
+def test_good_traffic_has_a_report_and_no_low_window(tmp_path: Path) -> None:
     monitored = watch(tmp_path, traffic("pppp"), 2)
-    assert monitored.alerts == []
-    assert not (tmp_path / "alerts.jsonl").exists()
+    assert monitored.low == []
     assert monitored.report.is_file()
-
-
-def test_alerts_are_appended(tmp_path: Path) -> None:
-    watch(tmp_path, traffic("ffff"), 2)
-    watch(tmp_path, traffic("ff"), 2)
-    assert len(alerts_in(tmp_path)) == 3
 
 
 def test_the_scores_are_of_all_windows_and_corrected_by_the_card(tmp_path: Path) -> None:
@@ -99,18 +81,16 @@ def test_the_scores_are_of_all_windows_and_corrected_by_the_card(tmp_path: Path)
     assert plain["leak"] == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
 
 
-def test_hostile_text_in_records_reaches_no_page_and_no_alert(tmp_path: Path) -> None:
+def test_hostile_text_in_records_reaches_no_page(tmp_path: Path) -> None:
     monitored = watch(tmp_path, traffic("ffuu", HOSTILE), 2)
-    assert len(monitored.alerts) == 1
-    assert len(alerts_in(tmp_path)) == 1
-    assert "owned" not in alerts_in(tmp_path)[0]
+    assert len(monitored.low) == 1
     page = monitored.report.read_text(encoding="utf-8")
     assert "owned" in page
     assert '<script>alert("owned")' not in page
     assert "<img src=x" not in page
 
 
-def test_only_unjudged_traffic_raises_no_alert(tmp_path: Path) -> None:
+def test_only_unjudged_traffic_is_not_low(tmp_path: Path) -> None:
     monitored = watch(tmp_path, traffic("uuuu"), 2)
-    assert monitored.alerts == []
+    assert monitored.low == []
     assert monitored.scores == score([Verdict("unjudged", None, "", "judge")] * 4)

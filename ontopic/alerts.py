@@ -1,0 +1,337 @@
+"""Alerts: what raises one, who hears of it, and what became of it.
+
+Something that happened is an event; a rule of the configuration (``AlertSettings``) makes an alert of it:
+
+    with Alerts(workspace.alerts, settings.alerts, policy.name) as alerts:
+        alerts.event("detected", window.label, now, "the corrected guardrail score is 0.71 [0.62, 0.80]")
+        alerts.deliver(now)
+
+An event is known by its kind and subject, so one that is told twice counts once. While a rule's alert is open, further
+events are added to it and nobody is told again. An alert and its notifications are written in one transaction; a
+notification is sent at least once, and bears the alert's number, so that a receiver can tell a second copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sql
+from sqlalchemy import event
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from ontopic.errors import UserError
+from ontopic.settings import AlertEvent, AlertSettings
+
+_METADATA = sql.MetaData()
+_EVENTS = sql.Table(
+    "events",
+    _METADATA,
+    sql.Column("kind", sql.String, primary_key=True),
+    sql.Column("subject", sql.String, primary_key=True),
+    sql.Column("at", sql.DateTime, nullable=False),  # naive, in UTC
+    sql.Column("text", sql.String, nullable=False),
+)
+_ALERTS = sql.Table(
+    "alerts",
+    _METADATA,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("rule", sql.String, nullable=False),
+    sql.Column("severity", sql.String, nullable=False),
+    sql.Column("text", sql.String, nullable=False),
+    sql.Column("raised_at", sql.DateTime, nullable=False),
+    sql.Column("last_at", sql.DateTime, nullable=False),
+    sql.Column("events", sql.Integer, nullable=False),
+    sql.Column("closed_at", sql.DateTime),
+    sql.Column("closed_by", sql.String),
+)
+_OUTBOX = sql.Table(
+    "outbox",
+    _METADATA,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("alert_id", sql.Integer, nullable=False),
+    sql.Column("target", sql.String, nullable=False),  # env:NAME, or a hash: a URL holds secrets
+    sql.Column("title", sql.String, nullable=False),
+    sql.Column("body", sql.String, nullable=False),
+    sql.Column("severity", sql.String, nullable=False),
+    sql.Column("since", sql.DateTime, nullable=False),
+    sql.Column("due_at", sql.DateTime, nullable=False),
+    sql.Column("attempts", sql.Integer, nullable=False),
+    sql.Column("state", sql.String, nullable=False),  # waiting, sent or failed
+)
+_OF_WINDOWS: tuple[AlertEvent, ...] = ("suspected", "detected", "unjudged")
+_FIRST_RETRY, _LAST_RETRY = timedelta(seconds=30), timedelta(hours=1)
+_GIVE_UP = timedelta(hours=24)
+_LEASE = timedelta(minutes=2)  # of one that is being sent: another process leaves it alone so long
+_LONGEST = 1000
+_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert.
+
+    Attributes:
+        events: how many it collected while it was open, and ``last_at`` when the last of them came.
+        closed_by: ``recovered``, ``told`` (of what is over once it is told), or who closed it.
+        sent, waiting, failed: its notifications.
+    """
+
+    id: int
+    rule: str
+    severity: str
+    text: str
+    raised_at: datetime
+    last_at: datetime
+    events: int
+    closed_at: datetime | None
+    closed_by: str
+    sent: int = 0
+    waiting: int = 0
+    failed: int = 0
+
+
+class Alerts:
+    """Alerts in an SQLite file; several processes may use it at once.
+
+    Args:
+        path: made where missing.
+        rules: of the configuration.
+        title: what the alerts are about: the policy's name.
+
+    Raises:
+        UserError: the file is no such database; a rule's URL is none, or its variable is missing.
+    """
+
+    def __init__(self, path: Path, rules: Sequence[AlertSettings], title: str) -> None:
+        self._rules, self._title = rules, title
+        self._targets = {_target(each): _url(rule, each) for rule in rules for each in rule.notify}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            url = sql.URL.create("sqlite", database=str(path))
+            self._engine = sql.create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)
+            event.listen(self._engine, "connect", _begin_by_hand)
+            event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            _METADATA.create_all(self._engine)
+        except (SQLAlchemyError, OSError) as error:
+            raise UserError(
+                f"{path}: the alerts cannot be read ({str(error).splitlines()[0]}); check that it is a database that "
+                "OnTopic made and that it may be written"
+            ) from error
+
+    def event(self, kind: AlertEvent, subject: str, at: datetime, text: str) -> list[Alert]:
+        """Note what happened, once, and raise the alerts whose rules are met now.
+
+        Args:
+            subject: what it happened to, such as a window's label.
+        """
+        row = {"kind": kind, "subject": _plain(subject), "at": _naive(at), "text": _plain(text)}
+        raised = []
+        with self._engine.begin() as connection:
+            if not connection.execute(insert(_EVENTS).values(row).on_conflict_do_nothing()).rowcount:
+                return []
+            for rule in self._rules:
+                if kind in rule.events and (alert_id := self._raise(connection, rule, row)) is not None:
+                    raised.append(alert_id)
+        return [alert for alert in self.history(len(raised) + 20) if alert.id in raised] if raised else []
+
+    def recovered(self, at: datetime, subject: str) -> None:
+        """Close the open alerts of windows whose rules reset by themselves: a window is healthy again."""
+        with self._engine.begin() as connection:
+            for rule in self._rules:
+                if rule.reset != "auto" or not set(rule.events) & set(_OF_WINDOWS):
+                    continue
+                open_ = connection.execute(sql.select(_ALERTS).where(_of(rule), _ALERTS.c.closed_at.is_(None))).all()
+                for alert in open_:
+                    self._close(connection, alert.id, at, "recovered")
+                    self._write(connection, rule, alert.id, f"over: {_plain(subject)} is healthy", _naive(at))
+
+    def close_alert(self, alert_id: int, at: datetime, by: str) -> None:
+        """Close an open alert by hand.
+
+        Raises:
+            UserError: there is no such open alert.
+        """
+        with self._engine.begin() as connection:
+            if not self._close(connection, alert_id, at, by):
+                raise UserError(f"there is no open alert {alert_id}; python run.py alerts shows them")
+
+    def deliver(self, now: datetime) -> tuple[int, int]:
+        """Send what is due.
+
+        A notification that fails is sent again after half a minute, then after twice as long each time up to an hour,
+        and given up after a day.
+
+        Returns:
+            How many were sent, and how many failed this time.
+        """
+        sent = failed = 0
+        while (row := self._claim(now)) is not None:
+            url = self._targets.get(row.target)
+            ok = url is not None and _send(url, row.title, row.body, row.severity)
+            wait = min(_FIRST_RETRY * 2**row.attempts, _LAST_RETRY)
+            over = url is None or now + wait > row.since.replace(tzinfo=UTC) + _GIVE_UP
+            values = {"state": "sent" if ok else "failed" if over else "waiting", "attempts": row.attempts + 1}
+            if not ok:
+                values["due_at"] = _naive(now) + wait
+            with self._engine.begin() as connection:
+                connection.execute(sql.update(_OUTBOX).where(_OUTBOX.c.id == row.id).values(values))
+            sent, failed = sent + ok, failed + (not ok)
+        return sent, failed
+
+    def history(self, n: int) -> list[Alert]:
+        """The last ``n`` alerts, the newest first."""
+        states = {
+            state: sql.select(sql.func.count())
+            .where(_OUTBOX.c.alert_id == _ALERTS.c.id, _OUTBOX.c.state == state)
+            .scalar_subquery()
+            .label(state)
+            for state in ("sent", "waiting", "failed")
+        }
+        with self._engine.begin() as connection:
+            rows = connection.execute(sql.select(_ALERTS, *states.values()).order_by(_ALERTS.c.id.desc()).limit(n))
+            return [_alert(row) for row in rows]
+
+    def test(self) -> list[tuple[str, str, bool]]:
+        """Send a test to each target: the rule's name, the target without its secrets, and whether it was taken."""
+        found = []
+        for rule in self._rules:
+            for each in rule.notify:
+                url = self._targets[_target(each)]
+                ok = _send(url, f"OnTopic {self._title}: test", f"A test of the rule {rule.name}.", "info")
+                found.append((rule.name, each if each.startswith("env:") else _shown(url), ok))
+        return found
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _raise(self, connection: sql.Connection, rule: AlertSettings, row: dict[str, Any]) -> int | None:
+        """Raise the rule's alert where its criteria are met, or add the event to the one that is open."""
+        newest = sql.select(_ALERTS).where(_of(rule)).order_by(_ALERTS.c.id.desc()).limit(1)
+        last = connection.execute(newest).first()
+        if last is not None and last.closed_at is None:
+            more = {"events": last.events + 1, "last_at": row["at"]}
+            connection.execute(sql.update(_ALERTS).where(_ALERTS.c.id == last.id).values(more))
+            return None
+        counted = sql.select(sql.func.count()).select_from(_EVENTS).where(_EVENTS.c.kind.in_(rule.events))
+        if rule.period is not None:
+            counted = counted.where(_EVENTS.c.at > row["at"] - rule.period)
+        if last is not None:  # what an earlier alert was raised for counts for it alone
+            counted = counted.where(_EVENTS.c.at > last.last_at)
+        if int(connection.scalar(counted) or 0) < rule.count:
+            return None
+        values = {"rule": rule.name, "severity": rule.severity, "text": f"{row['subject']}: {row['text']}"}
+        times = {"raised_at": row["at"], "last_at": row["at"], "events": rule.count}
+        inserted = sql.insert(_ALERTS).values(values | times).returning(_ALERTS.c.id)
+        alert_id = int(connection.execute(inserted).scalar_one())
+        self._write(connection, rule, alert_id, values["text"], row["at"])
+        if rule.reset == "auto" and not set(rule.events) & set(_OF_WINDOWS):
+            self._close(connection, alert_id, row["at"], "told")
+        return alert_id
+
+    def _close(self, connection: sql.Connection, alert_id: int, at: datetime, by: str) -> bool:
+        open_ = sql.and_(_ALERTS.c.id == alert_id, _ALERTS.c.closed_at.is_(None))
+        values = {"closed_at": _naive(at), "closed_by": _plain(by)}
+        return bool(connection.execute(sql.update(_ALERTS).where(open_).values(values)).rowcount)
+
+    def _write(self, connection: sql.Connection, rule: AlertSettings, alert_id: int, text: str, at: datetime) -> None:
+        """Put the notifications of an alert into the outbox."""
+        title = f"OnTopic {self._title}: {rule.severity}, {rule.name}"
+        row = {"alert_id": alert_id, "title": _plain(title), "body": f"{text} (alert {alert_id})", "attempts": 0}
+        row |= {"severity": rule.severity, "since": at, "due_at": at, "state": "waiting"}
+        targets = dict.fromkeys(_target(each) for each in rule.notify)
+        if targets:
+            connection.execute(sql.insert(_OUTBOX), [row | {"target": target} for target in targets])
+
+    def _claim(self, now: datetime) -> Any:
+        """The next notification that is due, which no other process takes for a while."""
+        due = sql.select(_OUTBOX).where(_OUTBOX.c.state == "waiting", _OUTBOX.c.due_at <= _naive(now))
+        with self._engine.begin() as connection:
+            row = connection.execute(due.order_by(_OUTBOX.c.due_at, _OUTBOX.c.id).limit(1)).first()
+            if row is not None:
+                lease = sql.update(_OUTBOX).where(_OUTBOX.c.id == row.id)
+                connection.execute(lease.values(due_at=_naive(now) + _LEASE))
+        return row
+
+
+def _begin_by_hand(connection: Any, _: object) -> None:
+    # sqlite3 begins a transaction before the first write only, too late for one that reads first.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _of(rule: AlertSettings) -> sql.ColumnElement[bool]:
+    return _ALERTS.c.rule == rule.name
+
+
+def _target(given: str) -> str:
+    return given if given.startswith("env:") else hashlib.sha256(given.encode()).hexdigest()[:16]
+
+
+def _url(rule: AlertSettings, given: str) -> str:
+    """The Apprise URL that a rule's ``notify`` names."""
+    from apprise import Apprise
+
+    url, shown = given, "a URL"
+    if given.startswith("env:"):
+        shown = given
+        url = os.environ.get(given.removeprefix("env:"), "")
+        if not url:
+            raise UserError(
+                f"the alert rule {rule.name!r} notifies {given}, and that environment variable is not set; set it, or "
+                "take it out of the rule"
+            )
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it logs URLs, with their secrets
+    if Apprise.instantiate(url) is None:
+        raise UserError(
+            f"the alert rule {rule.name!r} notifies {shown} that Apprise does not know; the forms are listed at "
+            "https://appriseit.com/services"
+        )
+    return url
+
+
+def _shown(url: str) -> str:
+    from apprise import Apprise
+
+    plugin: Any = Apprise.instantiate(url)
+    return str(plugin.url(privacy=True)).partition("?")[0]
+
+
+def _send(url: str, title: str, body: str, severity: str) -> bool:
+    from apprise import Apprise, NotifyFormat, NotifyType
+
+    kinds = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}
+    service = Apprise()
+    service.add(url)
+    return bool(service.notify(body, title, kinds[severity], body_format=NotifyFormat.TEXT))
+
+
+def _plain(text: str) -> str:
+    """A stranger's text on one line, without control characters, and not too long."""
+    return _HIDDEN.sub(" ", text)[:_LONGEST].strip()
+
+
+def _naive(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(tzinfo=None)
+
+
+def _alert(row: Any) -> Alert:
+    values = row._asdict()
+    for name in ("raised_at", "last_at", "closed_at"):
+        values[name] = values[name] and values[name].replace(tzinfo=UTC)
+    return Alert(**values | {"closed_by": values["closed_by"] or ""})

@@ -25,7 +25,7 @@ from ontopic.errors import UserError
 from ontopic.judges.card import JudgeCard
 from ontopic.judges.judge import Judge
 from ontopic.progress import progress
-from ontopic.records import Record, Verdict
+from ontopic.records import Outcome, Record, Verdict
 from ontopic.scores import Rate, Scores, corrected, rate, score
 from ontopic.traffic import TrafficStore
 
@@ -384,7 +384,7 @@ class WindowStore:
             return _window(connection.execute(sql.select(_WINDOWS).where(_WINDOWS.c.id == window.id)).one())
 
     def closed(self, n: int, model_version: str | None = None) -> list[Window]:
-        """The last ``n`` windows that were closed, in the order of their ends."""
+        """The last ``n`` windows that were closed (-1: all), in the order of their ends."""
         query = sql.select(_WINDOWS).where(_WINDOWS.c.result.is_not(None))
         if model_version is not None:
             query = query.where(_WINDOWS.c.model_version == model_version)
@@ -408,6 +408,19 @@ class WindowStore:
         query = sql.select(sql.func.count()).select_from(_MEMBERS).where(_MEMBERS.c.window_id.is_(None))
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
+
+    def verdict_counts(self) -> dict[tuple[Outcome, str], int]:
+        """How many verdicts the closed windows hold, by outcome and model version."""
+        counts: dict[tuple[Outcome, str], int] = {}
+        for window in self.closed(-1):
+            if window.result is None:
+                continue
+            share, version = window.result.scores.guardrail_score, window.model_version
+            passes = round(share.value * share.n) if share.n else 0
+            found: dict[Outcome, int] = {"pass": passes, "fail": share.n - passes}
+            for outcome, n in (found | {"unjudged": window.result.scores.unjudged}).items():
+                counts[outcome, version] = counts.get((outcome, version), 0) + n
+        return counts
 
     def forget(self, before: datetime) -> None:
         """Delete the verdicts on what was asked before that time; what became of the windows stays."""

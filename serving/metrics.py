@@ -8,14 +8,20 @@ could fill memory and page with what it likes. No label here can hold what a cli
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import anyio.to_thread
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import generate_latest as page_of
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ontopic.windows import WindowStore
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -99,8 +105,31 @@ async def page(request: Request) -> Response:
 
 
 def _page() -> bytes:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return page_of(REGISTRY)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        MultiProcessCollector(registry)
+    else:
+        registry.register(REGISTRY)
+    path = os.environ.get("ONTOPIC_WINDOWS")
+    if path and Path(path).is_file():
+        registry.register(_Verdicts(Path(path)))
     return page_of(registry)
+
+
+class _Verdicts(Collector):
+    """Verdicts of the windows that ``watch`` closed, read when the page is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily("ontopic_verdicts", "Verdicts on traffic.", labels=["outcome", "model_version"])
+        counts: dict[tuple[str, str], int] = {}
+        with WindowStore(self._path) as store:
+            for (outcome, version), n in store.verdict_counts().items():
+                # A version of imported traffic is a stranger's text.
+                key = (outcome, version if version.isdigit() and len(version) < 10 else "other")
+                counts[key] = counts.get(key, 0) + n
+        for labels, n in sorted(counts.items()):
+            family.add_metric(labels, n)
+        yield family

@@ -100,6 +100,7 @@ class ServedModel:
             "ONTOPIC_MODEL_NAME": model_name,
             "ONTOPIC_TRAFFIC": str(traffic) if "://" in str(traffic) else str(Path(traffic).resolve()),
             "ONTOPIC_MAX_NEW_TOKENS": str(max_new_tokens),
+            "ONTOPIC_WINDOWS": str(state.resolve() / "windows.db"),
             "ONTOPIC_LAUNCHER_PID": str(os.getpid()),
             "BENTOML_DO_NOT_TRACK": "True",
             # Where others use the cores too, torch's threads lose most of their time spinning for one another.

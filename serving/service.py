@@ -8,6 +8,7 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
     ONTOPIC_TRAFFIC          the traffic store's path or URL
     ONTOPIC_SPOOL            optional: a folder for records that the store can't take now
     ONTOPIC_MAX_NEW_TOKENS   no answer is longer
+    ONTOPIC_WINDOWS          optional: what ``watch`` keeps, for the verdicts among the metrics
     ONTOPIC_BACKEND          optional: vllm, for ``serving.vllm_backend``
     ONTOPIC_FOLLOW           optional: a folder for weights; the champion's alias in MLflow is followed
     ONTOPIC_LAUNCHER_PID     optional: the service ends when this process does

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from ontopic.errors import UserError
 from ontopic.judges.card import JudgeCard
@@ -18,7 +21,9 @@ from ontopic.records import Record, Verdict
 from ontopic.scores import Rate, rate
 from ontopic.traffic import TrafficStore
 from ontopic.windows import Cut, Window, WindowStore, status
+from serving.metrics import _Verdicts
 
+NAME = re.compile(r"ontopic_\w+")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 HOURLY = Cut(HOUR, 10, 5 * MINUTE)
@@ -246,7 +251,28 @@ def test_verdicts_are_forgotten_and_windows_stay(windows: WindowStore, traffic: 
     assert first.result
 
 
+def test_verdicts_are_counted_by_outcome_and_version(windows: WindowStore, traffic: TrafficStore) -> None:
+    ask(traffic, 1, 2, 70, version="1")
+    ask(traffic, 3, answer="bad", version="1")
+    ask(traffic, 4, answer="?", version="evil\n")
+    turn(windows, traffic, WordJudge(), 140)
+    counted = {("pass", "1"): 3, ("fail", "1"): 1, ("unjudged", "evil\n"): 1}
+    assert {key: n for key, n in windows.verdict_counts().items() if n} == counted
+    (family,) = _Verdicts(windows.path).collect()
+    samples = {(s.labels["outcome"], s.labels["model_version"]): s.value for s in family.samples if s.value}
+    assert samples == {("pass", "1"): 3, ("fail", "1"): 1, ("unjudged", "other"): 1}
+
+
 def test_a_file_that_holds_no_windows_is_told(tmp_path: Path) -> None:
     (tmp_path / "windows.db").write_bytes(b"no database" * 500)
     with pytest.raises(UserError, match="windows cannot be read"):
         WindowStore(tmp_path / "windows.db")
+
+
+def test_the_grafana_dashboard_asks_for_metrics_that_there_are() -> None:
+    text = (ROOT / "serving/grafana-dashboard.json").read_text()
+    names = {name for panel in json.loads(text)["panels"] for t in panel["targets"] for name in NAME.findall(t["expr"])}
+    source = (ROOT / "serving/metrics.py").read_text()
+    assert len(names) > 8
+    for name in names:
+        assert f'"{name.removesuffix("_total").removesuffix("_bucket")}"' in source

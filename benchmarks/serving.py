@@ -137,7 +137,7 @@ def main() -> None:
 
     print("clients | side | tokens/s | first token: median, 95 % (s) | whole answer: median, 95 % (s)")
     for clients in map(int, arguments.clients.split(",")):
-        asked = questions[: max(16, 3 * clients)]
+        asked = questions[: max(16, 2 * clients)]
         for side in arguments.sides.split(","):
             if side == "llama.cpp" and arguments.llama_server is None:
                 continue

@@ -21,7 +21,7 @@ class Preference:
 
     Attributes:
         source: where ``chosen`` comes from: ``reference``, ``teacher``, ``model`` or ``refusal``.
-        record_id: the traffic record that the pair was made from.
+        record_id: the traffic record that the pair was made from; empty where it was made from a labelled question.
     """
 
     question: str
@@ -40,6 +40,7 @@ def build_preferences(
     seed: int,
     taught: Mapping[str, str] | None = None,
     in_scope_share: float = 0.5,
+    rehearse: bool = False,
 ) -> list[Preference]:
     """Pairs from judged traffic: in scope, an answer over the refusal; out of scope, the refusal over what was said.
 
@@ -52,6 +53,9 @@ def build_preferences(
     Args:
         taught: a teacher's answers by question.
         in_scope_share: share of in-scope pairs among all.
+        rehearse: for a model that was trained before. Most of its out-of-scope answers are the refusal and give no
+            pair, and from a few of those alone it would learn to refuse everything. So none is dropped, and in-scope
+            questions of ``labelled`` that have a reference fill up their side to the share.
 
     Returns:
         Shuffled pairs; the same for the same input and seed.
@@ -79,6 +83,14 @@ def build_preferences(
     inside = [p for p in pairs.values() if p.in_scope]
     outside = [p for p in pairs.values() if not p.in_scope]
     odds = in_scope_share / (1 - in_scope_share)
+    if rehearse:
+        missing = max(0, round(len(outside) * odds) - len(inside))
+        others = [q for key, q in known.items() if key not in pairs and q.in_scope and q.reference]
+        rehearsed = chance.sample(others, min(missing, len(others)))
+        everything = list(pairs.values())
+        everything += [Preference(q.question, q.reference or "", refusal, True, WRITTEN, "") for q in rehearsed]
+        chance.shuffle(everything)
+        return everything
     keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)
     keep_outside = min(len(outside), round(len(inside) / odds)) if inside else len(outside)
     chosen_pairs = chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)

@@ -35,17 +35,19 @@ def improve(
     state: str,
     tracking_uri: str,
     now: str | None = None,
+    rehearse: bool = False,
 ) -> None:
     """Train a challenger on a champion's traffic and promote it where it passes the gate.
 
     Args:
         record_ids_artifact, judged_artifact: ids of artifacts: the traffic and its verdicts.
+        rehearse: as ``ontopic.preferences.build_preferences`` has it, for a champion that was trained before.
         now: the time of a promotion in ISO 8601, where it is not the present one.
     """
     name = policy.registered_model
     record_ids = Client().get_artifact_version(UUID(record_ids_artifact))
     judged = Client().get_artifact_version(UUID(judged_artifact))
-    pairs = make_preferences(record_ids, judged, policy, teacher, training, state, tracking_uri)
+    pairs = make_preferences(record_ids, judged, policy, teacher, training, state, tracking_uri, rehearse)
     challenger = train_challenger(pairs, name, champion, model, training, state, tracking_uri)
     questions = choose_questions(**sample)
     before = evaluate_model(

@@ -46,7 +46,7 @@ def improve_on_traffic(settings: Settings, policy: Policy, workspace: Workspace)
             model=settings.model,
             judge=settings.judge,
             teacher=settings.teacher,
-            training=settings.training,
+            training=settings.training.model_copy(update={"in_scope_share": settings.watch.in_scope_share}),
             policy=policy,
             evidence={
                 "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
@@ -56,6 +56,7 @@ def improve_on_traffic(settings: Settings, policy: Policy, workspace: Workspace)
             state=str(workspace.root),
             tracking_uri=workspace.mlflow_uri,
             now=wanted.at.isoformat(),
+            rehearse=True,
         )
         assert started is not None
         steps = Client().get_pipeline_run(started.id).steps

@@ -27,15 +27,20 @@ def make_preferences(
     training: TrainingSettings,
     state: str,
     tracking_uri: str,
+    rehearse: bool = False,
 ) -> Annotated[list[dict[str, Any]], "preferences"]:
-    """Returns the pairs; their hash and their count by source go to MLflow."""
+    """Returns the pairs; their hash and their count by source go to MLflow.
+
+    Args:
+        rehearse: as ``preferences.build_preferences`` has it, for a champion that was trained before.
+    """
     with TrafficStore(Workspace(Path(state)).traffic) as store:
         records = store.records(ids=record_ids)
     labelled = labelled_data.load_questions(policy.questions, split="train")
     verdicts = verdicts_of(judged)
     taught = teacher.answers(records, verdicts, policy, teacher_settings) if teacher_settings else None
     pairs = preferences.build_preferences(
-        records, verdicts, labelled, policy.refusal, training.seed, taught, training.in_scope_share
+        records, verdicts, labelled, policy.refusal, training.seed, taught, training.in_scope_share, rehearse
     )
     rows = [vars(pair) for pair in pairs]
     counts = pd.Series([pair.source for pair in pairs], dtype=str).value_counts()

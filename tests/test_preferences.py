@@ -158,3 +158,20 @@ def test_the_hash_is_of_the_content_and_its_order_and_not_of_the_record_ids() ->
 def test_the_hash_is_the_same_in_every_process() -> None:
     pair = Preference("q é", "c", "r", True, "model", "1")
     assert preferences_hash([pair]) == "b52c010f13f701ed5d47fe861211b38e4abf0d6aee9c60fc163a0876ae084f18"
+
+
+def test_rehearsal_fills_up_in_scope_and_drops_nothing() -> None:
+    records = [Record(f"leak {i}?", "Sure!", id=f"r{i}") for i in range(4)] + [Record("mine?", "Yes.", id="m")]
+    verdicts = [Verdict("fail", 0.1, "", "j", False, False)] * 4 + [Verdict("pass", 0.9, "", "j", True, False)]
+    labelled = [Question(question=f"labelled {i}?", in_scope=i % 2 == 0, reference="So.") for i in range(60)]
+    pairs = build_preferences(records, verdicts, labelled, REFUSAL, 0, None, 0.75, rehearse=True)
+    assert sum(not pair.in_scope for pair in pairs) == 4
+    assert sum(pair.in_scope for pair in pairs) == 12
+    assert {pair.record_id for pair in pairs} == {"r0", "r1", "r2", "r3", "m", ""}
+    assert all(pair.rejected == REFUSAL for pair in pairs if pair.in_scope)
+    assert pairs == build_preferences(records, verdicts, labelled, REFUSAL, 0, None, 0.75, rehearse=True)
+    many = [Record(f"mine {i}?", "Yes.", id=f"m{i}") for i in range(30)]
+    kept = build_preferences(
+        many + records[:1], [verdicts[-1]] * 30 + verdicts[:1], labelled, REFUSAL, 0, None, 0.75, rehearse=True
+    )
+    assert len(kept) == 31

@@ -1,6 +1,6 @@
 """The whole service against `transformers serve` and llama.cpp's server, over HTTP, on the same model.
 
-python benchmarks/serving.py [--clients 1,4,16,64] [--llama-server PATH] [--state .ontopic]
+python benchmarks/servers.py [--clients 1,4,16,64] [--llama-server PATH] [--state .ontopic]
 
 Every side answers the same questions by the OpenAI protocol, streamed, greedily, with up to 40 tokens. Clients ask in
 turns: the next question once the last is answered. Sides take turns at each number of clients, so that what else the

@@ -41,7 +41,8 @@ def overview(settings: Settings, policy: Policy, workspace: Workspace) -> Group:
     facts.add_row("traffic", _traffic(workspace))
     with WindowStore(workspace.windows) as store:
         windows, waiting = store.closed(_WINDOWS), store.waiting()
-    actions = ActionStore(workspace.windows).newest(1000)
+    with ActionStore(workspace.windows) as done:
+        actions = done.newest(1000)
     facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
     with Alerts(workspace.alerts, settings.alerts, policy.name) as alerts:
         open_ = [alert for alert in alerts.history(1000) if alert.closed_at is None]

@@ -177,6 +177,7 @@ def answering(home: Path, bentos: dict[str, Path], model_folder: Path, tmp_path:
             left.kill()
 
 
+@pytest.mark.slow
 def test_a_bento_answers(answering: tuple[str, str], tmp_path: Path) -> None:
     url, key = answering
     with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:

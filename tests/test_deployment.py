@@ -193,7 +193,7 @@ def test_what_was_accepted_is_answered_after_sigterm(two_versions: Workspace, mo
     assert sorted(record.answer for record in records) == sorted(answers)
 
 
-@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize("attempt", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 6))])
 def test_every_answer_before_kill_9_is_stored_once(two_versions: Workspace, model_folder: Path, attempt: int) -> None:
     before = stored(two_versions)
     with serve(two_versions, model_folder, follow=False) as served, Load(served.base_url, served.api_key) as clients:

@@ -179,6 +179,7 @@ def test_what_is_no_http_does_not_stop_it(served: Served, line: bytes) -> None:
     assert answers(served)
 
 
+@pytest.mark.slow
 def test_bodies_that_never_end_do_not_keep_others_waiting(served: Served) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n" % served.key.encode()
     with contextlib.ExitStack() as stack:

@@ -128,6 +128,7 @@ def test_an_adapter_is_refused(engine: Engine, tmp_path: Path) -> None:
         begin(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
 def test_without_vllm_the_service_says_so(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONTOPIC_BACKEND", "vllm")

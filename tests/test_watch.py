@@ -29,7 +29,7 @@ from ontopic.settings import LocalJudgeSettings, Settings, load_settings
 from ontopic.status import overview
 from ontopic.tracking import open_tracking
 from ontopic.traffic import TrafficStore
-from ontopic.watch import Improved, Improvement, Watcher
+from ontopic.watch import ActionStore, Improved, Improvement, Watcher
 from ontopic.windows import WindowStore
 from ontopic.workspace import Workspace, open_workspace
 
@@ -239,6 +239,25 @@ def test_a_failed_retraining_is_told_and_cools_down(shared: Bank, monkeypatch: p
     assert shared.turn() == [("failed", shared.champion())]
     assert shared.turn() == []
     assert sum("it cools down" in line for line in shared.said[-3:]) == 1
+
+
+def test_a_retraining_that_was_killed_is_taken_up(shared: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(wanted: Improvement) -> Improved:
+        raise KeyboardInterrupt
+
+    shared.hour += 30
+    shared.leaking_hour()
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "improve", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shared.turn()
+    before = len(shared.asked_for)
+    ((kind, version),) = shared.turn()
+    assert (kind, len(shared.asked_for)) == ("promoted", before + 1)
+    assert shared.champion() == version
+    with ActionStore(shared.workspace.windows) as actions:
+        today = [a.kind for a in actions.newest(100) if a.at > shared.now() - 24 * HOUR]
+    assert today == ["retraining", "promoted"]  # the budget counts it once
 
 
 def test_one_screen_shows_it_all(shared: Bank, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,16 +26,22 @@ class Spool:
     """A folder with a file a record. A thread stores them, and deletes each once it is stored; none is stored twice.
 
     A file appears whole or not at all, and is on the disk when ``add`` returns. What an earlier process left is taken
-    up. Personal data is taken out before anything is written, as the store does.
+    up; a file that holds no record, which nothing here writes, is set aside. Personal data is taken out before anything
+    is written, as the store does.
 
     Args:
         folder: made where missing.
         traffic: which takes the records when it can again.
+
+    Attributes:
+        behind: whether the store could not be written of late: until it has taken what waits, trying it with each
+            record would cost each its time-out.
     """
 
     def __init__(self, folder: Path, traffic: TrafficStore) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder, self._traffic = folder, traffic
+        self.behind = False
         self._more, self._closed = threading.Event(), False
         self._more.set()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
@@ -71,6 +76,7 @@ class Spool:
         except OSError:
             part.unlink(missing_ok=True)
             raise
+        self.behind = True
         self._more.set()
 
     def waiting(self) -> int:
@@ -91,19 +97,24 @@ class Spool:
             self._more.clear()
             try:
                 self._store()
-            except (SQLAlchemyError, OSError, ValueError, TypeError) as error:
+            except (SQLAlchemyError, OSError) as error:
                 logger.warning("%d records wait in the spool: %s", self.waiting(), type(error).__name__)
                 threading.Timer(_RETRY_S, self._more.set).start()
 
     def _store(self) -> None:
-        paths = sorted(self._folder.glob("*.json"))
-        for start in range(0, len(paths), _AT_ONCE):
-            part = paths[start : start + _AT_ONCE]
-            self._traffic.add_many(_read(part))
-            for path in part:
-                path.unlink(missing_ok=True)
+        while paths := sorted(self._folder.glob("*.json"))[:_AT_ONCE]:
+            self._traffic.add_many([record for path in paths if (record := _read(path)) is not None])
+            for path in paths:
+                path.unlink(missing_ok=True)  # one that was set aside has another name by now
+        self.behind = False
 
 
-def _read(paths: Sequence[Path]) -> list[Record]:
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return [Record(**row | {"asked_at": datetime.fromisoformat(row["asked_at"])}) for row in rows]
+def _read(path: Path) -> Record | None:
+    """The record in a file; ``None`` where there is none, and the file is set aside."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return Record(**row | {"asked_at": datetime.fromisoformat(row["asked_at"])})
+    except (ValueError, TypeError, KeyError):
+        path.replace(path.with_suffix(".bad"))
+        logger.exception("%s holds no record, and was set aside", path)
+        return None

@@ -89,7 +89,6 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
             version=version.version,
             digest=version.digest,
             judge_card=result.cards[0],
-            serving=settings.serving,
             traffic=traffic,
             window_records=settings.monitoring.window_records,
             alerts=settings.alerts,

@@ -7,7 +7,7 @@ from typing import Any
 from zenml import pipeline
 
 from ontopic.policy import Policy
-from ontopic.settings import AlertSettings, JudgeSettings, ModelSettings, ServingSettings, TrafficSettings
+from ontopic.settings import AlertSettings, JudgeSettings, ModelSettings, TrafficSettings
 from steps.choose_questions import choose_questions
 from steps.collect_traffic import collect_traffic
 from steps.judge_traffic import judge_traffic
@@ -22,7 +22,6 @@ def monitor(
     judge_card: dict[str, Any],
     model: ModelSettings,
     judge: JudgeSettings,
-    serving: ServingSettings,
     policy: Policy,
     traffic: TrafficSettings,
     window_records: int,
@@ -34,7 +33,7 @@ def monitor(
     """Collect traffic of one model version, judge it and report it."""
     questions = choose_questions(**sample)
     record_ids = collect_traffic(
-        questions, policy.registered_model, version, digest, model, serving, traffic, state, tracking_uri
+        questions, policy.registered_model, version, digest, model, traffic, state, tracking_uri
     )
     judged = judge_traffic(record_ids, judge_card, judge, policy, prompts_folder, state)
     report_traffic(judged, judge_card, policy, version, window_records, alerts, state, tracking_uri)

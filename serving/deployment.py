@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class ChampionFollower:
     ) -> None:
         self._name, self._state, self._deployed, self._put = name, state, deployed, put
         self._stop = threading.Event()
-        self._said = ""
+        self._said, self._broken, self._again_at = "", "", 0.0
         threading.Thread(target=self._follow, name="champion", daemon=True).start()
 
     def close(self) -> None:
@@ -77,15 +78,13 @@ class ChampionFollower:
         self._stop.set()
 
     def _follow(self) -> None:
-        wait_s = _LOOK_EVERY_S
-        while not self._stop.wait(wait_s):
+        while not self._stop.wait(_LOOK_EVERY_S):
             try:
                 self._look()
-                wait_s, self._said = _LOOK_EVERY_S, ""
             except Exception as error:
                 if str(error) != self._said:
                     logger.exception("the champion could not be followed; version %s goes on", self._deployed().version)
-                wait_s, self._said = _AFTER_FAILURE_S, str(error)
+                self._said = str(error)
 
     def _look(self) -> None:
         from ontopic import registry  # MLflow takes seconds to import, and only who follows needs it
@@ -93,7 +92,11 @@ class ChampionFollower:
         old, version = self._deployed(), registry.champion_version(self._name)
         if not version or version == old.version:
             return
+        if version == self._broken and time.monotonic() < self._again_at:
+            return  # a rollback from a version that does not load is seen meanwhile
+        self._broken, self._again_at = version, time.monotonic() + _AFTER_FAILURE_S
         self._put(deploy(registry.find(self._name, version, self._state).folder, version))
+        self._broken = self._said = ""
         metrics.deployed(version, old.version)
         logger.info("version %s answers now in place of version %s", version, old.version)
         threading.Thread(target=old.batch.close, name="drain", daemon=True).start()

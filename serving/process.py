@@ -112,6 +112,8 @@ class ServedModel:
             self._environment["ONTOPIC_SPOOL"] = str(state.resolve() / "spool")
         if follow is not None:
             self._environment |= {"ONTOPIC_FOLLOW": str(state.resolve()), "MLFLOW_TRACKING_URI": follow}
+            # A registry that is down is asked again soon; MLflow would try for minutes at each call.
+            self._environment |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
         if no_auth:
             self._environment["ONTOPIC_NO_AUTH"] = "1"
         elif keys is not None:

@@ -415,6 +415,9 @@ class Assistant:
         Raises:
             sqlalchemy.exc.SQLAlchemyError, OSError: neither could be done.
         """
+        if self.spool is not None and self.spool.behind:
+            self.spool.add(record)
+            return
         try:
             self.traffic.add(record)
         except SQLAlchemyError:

@@ -10,7 +10,7 @@ from zenml import step
 from ontopic import asking, labelled_data, models, registry
 from ontopic.errors import UserError
 from ontopic.progress import progress
-from ontopic.settings import ModelSettings, ServingSettings, TrafficSettings
+from ontopic.settings import ModelSettings, TrafficSettings
 from ontopic.traffic import TrafficStore
 from ontopic.workspace import Workspace
 from serving.process import ServedModel
@@ -24,7 +24,6 @@ def collect_traffic(
     version: str,
     digest: str,
     model: ModelSettings,
-    serving: ServingSettings,
     traffic: TrafficSettings,
     state: str,
     tracking_uri: str,
@@ -36,9 +35,11 @@ def collect_traffic(
     """
     workspace = Workspace(Path(state))
     folder = registry.find(registered_model, version, workspace.root).folder
+    # On a port and in a folder of its own: `serve` may run meanwhile, and is to see what the loop promotes.
+    own = workspace.root / "loop"
     with (
         ServedModel(
-            folder, version, registered_model, workspace.traffic, workspace.root, serving.port, model.max_new_tokens
+            folder, version, registered_model, workspace.traffic, own, max_new_tokens=model.max_new_tokens
         ) as served,
         progress(f"traffic of version {version}", len(questions), "questions") as advance,
     ):

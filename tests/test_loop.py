@@ -109,7 +109,7 @@ def test_the_loop_trains_and_promotes_and_says_what_to_open(first: Run, state: P
             page = Path(line.split(". ", 1)[1].strip())
             assert page.is_relative_to(state)
             assert "</html>" in page.read_text()
-    assert not (state / "serving.json").exists()
+    assert not (state / "loop" / "serving.json").exists()
 
 
 def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.MlflowClient) -> None:
@@ -182,7 +182,7 @@ def assert_nothing_is_half_done(state: Path) -> None:
         assert version.tags["ontopic.complete"] == "true"
     statuses = {r.info.status for r in client.search_runs([e.experiment_id for e in client.search_experiments()])}
     assert "RUNNING" not in statuses
-    assert not (state / "serving.json").exists()
+    assert not (state / "loop" / "serving.json").exists()
 
 
 def test_killed_while_training_the_next_run_goes_on(first: Run, state: Path, tmp_path: Path) -> None:
@@ -342,15 +342,15 @@ def test_ctrl_c_ends_the_served_model_too_and_says_so(model_folder: Path, tmp_pa
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
         )
-        while not (state / "serving.json").exists():
+        while not (state / "loop" / "serving.json").exists():
             assert loop.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.05)
-        served = json.loads((state / "serving.json").read_text())["pid"]
+        served = json.loads((state / "loop" / "serving.json").read_text())["pid"]
         os.killpg(loop.pid, signal.SIGINT)
         assert loop.wait(60) == 130
     assert (tmp_path / "log").read_text().endswith("stopped; the next run goes on from here\n")
     assert not psutil.pid_exists(served)
-    assert not (state / "serving.json").exists()
+    assert not (state / "loop" / "serving.json").exists()
 
 
 @pytest.mark.slow

@@ -66,11 +66,13 @@ def test_what_an_earlier_process_left_is_taken_up_once(tmp_path: Path, traffic: 
         first.add(record(number))
     first.close()
     (tmp_path / "spool" / "torn.part").write_text('{"question": "cut o')  # by a kill; no client got an answer to it
+    (tmp_path / "spool" / "a.json").write_text('{"question": 1}')  # no record
     rename(tmp_path / "traffic.db", "away", "traffic")
     traffic.add(record(0))  # it was stored, but its file was not deleted any more
     second = Spool(tmp_path / "spool", traffic)
     until(lambda: second.waiting() == 0)
     assert [each.id for each in traffic.records()] == [f"r{number}" for number in range(5)]
+    assert (tmp_path / "spool" / "a.bad").exists()
     second.close()
 
 

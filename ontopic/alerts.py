@@ -35,21 +35,26 @@ _METADATA = sql.MetaData()
 _EVENTS = sql.Table(
     "events",
     _METADATA,
-    sql.Column("kind", sql.String, primary_key=True),
-    sql.Column("subject", sql.String, primary_key=True),
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("policy", sql.String, nullable=False),
+    sql.Column("kind", sql.String, nullable=False),
+    sql.Column("subject", sql.String, nullable=False),
     sql.Column("at", sql.DateTime, nullable=False),  # naive, in UTC
     sql.Column("text", sql.String, nullable=False),
+    sql.UniqueConstraint("policy", "kind", "subject"),
 )
 _ALERTS = sql.Table(
     "alerts",
     _METADATA,
     sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("policy", sql.String, nullable=False),
     sql.Column("rule", sql.String, nullable=False),
     sql.Column("severity", sql.String, nullable=False),
     sql.Column("text", sql.String, nullable=False),
     sql.Column("raised_at", sql.DateTime, nullable=False),
     sql.Column("last_at", sql.DateTime, nullable=False),
     sql.Column("events", sql.Integer, nullable=False),
+    sql.Column("last_event", sql.Integer, nullable=False),
     sql.Column("closed_at", sql.DateTime),
     sql.Column("closed_by", sql.String),
 )
@@ -105,17 +110,18 @@ class Alerts:
     Args:
         path: made where missing.
         rules: of the configuration.
-        title: what the alerts are about: the policy's name.
+        policy: its name; another policy's alerts in the same file are left alone.
 
     Raises:
         UserError: the file is no such database; a rule's URL is none, or its variable is missing.
     """
 
-    def __init__(self, path: Path, rules: Sequence[AlertSettings], title: str) -> None:
-        self._rules, self._title = rules, title
+    def __init__(self, path: Path, rules: Sequence[AlertSettings], policy: str) -> None:
+        self._rules, self._policy = rules, policy
         self._targets = {_target(each): _url(rule, each) for rule in rules for each in rule.notify}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
             url = sql.URL.create("sqlite", database=str(path))
             self._engine = sql.create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)
             event.listen(self._engine, "connect", _begin_by_hand)
@@ -133,11 +139,13 @@ class Alerts:
         Args:
             subject: what it happened to, such as a window's label.
         """
-        row = {"kind": kind, "subject": _plain(subject), "at": _naive(at), "text": _plain(text)}
+        row: dict[str, Any] = {"kind": kind, "subject": _plain(subject), "at": _naive(at), "text": _plain(text)}
+        new = insert(_EVENTS).values(row | {"policy": self._policy}).on_conflict_do_nothing()
         raised = []
         with self._engine.begin() as connection:
-            if not connection.execute(insert(_EVENTS).values(row).on_conflict_do_nothing()).rowcount:
+            if (event_id := connection.execute(new.returning(_EVENTS.c.id)).scalar()) is None:
                 return []
+            row["id"] = event_id
             for rule in self._rules:
                 if kind in rule.events and (alert_id := self._raise(connection, rule, row)) is not None:
                     raised.append(alert_id)
@@ -149,7 +157,9 @@ class Alerts:
             for rule in self._rules:
                 if rule.reset != "auto" or not set(rule.events) & set(_OF_WINDOWS):
                     continue
-                open_ = connection.execute(sql.select(_ALERTS).where(_of(rule), _ALERTS.c.closed_at.is_(None))).all()
+                open_ = connection.execute(
+                    sql.select(_ALERTS).where(self._of(rule), _ALERTS.c.closed_at.is_(None))
+                ).all()
                 for alert in open_:
                     self._close(connection, alert.id, at, "recovered")
                     self._write(connection, rule, alert.id, f"over: {_plain(subject)} is healthy", _naive(at))
@@ -178,7 +188,8 @@ class Alerts:
             url = self._targets.get(row.target)
             ok = url is not None and _send(url, row.title, row.body, row.severity)
             wait = min(_FIRST_RETRY * 2**row.attempts, _LAST_RETRY)
-            over = url is None or now + wait > row.since.replace(tzinfo=UTC) + _GIVE_UP
+            # One that these rules do not know may be another configuration's, so it is left for that.
+            over = now + wait > row.since.replace(tzinfo=UTC) + _GIVE_UP
             values = {"state": "sent" if ok else "failed" if over else "waiting", "attempts": row.attempts + 1}
             if not ok:
                 values["due_at"] = _naive(now) + wait
@@ -197,17 +208,18 @@ class Alerts:
             for state in ("sent", "waiting", "failed")
         }
         with self._engine.begin() as connection:
-            rows = connection.execute(sql.select(_ALERTS, *states.values()).order_by(_ALERTS.c.id.desc()).limit(n))
+            found = sql.select(_ALERTS, *states.values()).where(_ALERTS.c.policy == self._policy)
+            rows = connection.execute(found.order_by(_ALERTS.c.id.desc()).limit(n))
             return [_alert(row) for row in rows]
 
     def test(self) -> list[tuple[str, str, bool]]:
-        """Send a test to each target: the rule's name, the target without its secrets, and whether it was taken."""
+        """Send a test to each target: the rule's name, the kind of target or its variable, and whether it was taken."""
         found = []
         for rule in self._rules:
             for each in rule.notify:
                 url = self._targets[_target(each)]
-                ok = _send(url, f"OnTopic {self._title}: test", f"A test of the rule {rule.name}.", "info")
-                found.append((rule.name, each if each.startswith("env:") else _shown(url), ok))
+                ok = _send(url, f"OnTopic {self._policy}: test", f"A test of the rule {rule.name}.", "info")
+                found.append((rule.name, each if each.startswith("env:") else f"{url.partition(':')[0]}://…", ok))
         return found
 
     def close(self) -> None:
@@ -222,21 +234,23 @@ class Alerts:
 
     def _raise(self, connection: sql.Connection, rule: AlertSettings, row: dict[str, Any]) -> int | None:
         """Raise the rule's alert where its criteria are met, or add the event to the one that is open."""
-        newest = sql.select(_ALERTS).where(_of(rule)).order_by(_ALERTS.c.id.desc()).limit(1)
+        newest = sql.select(_ALERTS).where(self._of(rule)).order_by(_ALERTS.c.id.desc()).limit(1)
         last = connection.execute(newest).first()
         if last is not None and last.closed_at is None:
-            more = {"events": last.events + 1, "last_at": row["at"]}
+            more = {"events": last.events + 1, "last_at": row["at"], "last_event": row["id"]}
             connection.execute(sql.update(_ALERTS).where(_ALERTS.c.id == last.id).values(more))
             return None
-        counted = sql.select(sql.func.count()).select_from(_EVENTS).where(_EVENTS.c.kind.in_(rule.events))
+        counted = sql.select(sql.func.count()).select_from(_EVENTS)
+        counted = counted.where(_EVENTS.c.policy == self._policy, _EVENTS.c.kind.in_(rule.events))
         if rule.period is not None:
             counted = counted.where(_EVENTS.c.at > row["at"] - rule.period)
         if last is not None:  # what an earlier alert was raised for counts for it alone
-            counted = counted.where(_EVENTS.c.at > last.last_at)
+            counted = counted.where(_EVENTS.c.id > last.last_event)
         if int(connection.scalar(counted) or 0) < rule.count:
             return None
         values = {"rule": rule.name, "severity": rule.severity, "text": f"{row['subject']}: {row['text']}"}
         times = {"raised_at": row["at"], "last_at": row["at"], "events": rule.count}
+        times |= {"policy": self._policy, "last_event": row["id"]}
         inserted = sql.insert(_ALERTS).values(values | times).returning(_ALERTS.c.id)
         alert_id = int(connection.execute(inserted).scalar_one())
         self._write(connection, rule, alert_id, values["text"], row["at"])
@@ -251,12 +265,15 @@ class Alerts:
 
     def _write(self, connection: sql.Connection, rule: AlertSettings, alert_id: int, text: str, at: datetime) -> None:
         """Put the notifications of an alert into the outbox."""
-        title = f"OnTopic {self._title}: {rule.severity}, {rule.name}"
+        title = f"OnTopic {self._policy}: {rule.severity}, {rule.name}"
         row = {"alert_id": alert_id, "title": _plain(title), "body": f"{text} (alert {alert_id})", "attempts": 0}
         row |= {"severity": rule.severity, "since": at, "due_at": at, "state": "waiting"}
         targets = dict.fromkeys(_target(each) for each in rule.notify)
         if targets:
             connection.execute(sql.insert(_OUTBOX), [row | {"target": target} for target in targets])
+
+    def _of(self, rule: AlertSettings) -> sql.ColumnElement[bool]:
+        return sql.and_(_ALERTS.c.policy == self._policy, _ALERTS.c.rule == rule.name)
 
     def _claim(self, now: datetime) -> Any:
         """The next notification that is due, which no other process takes for a while."""
@@ -273,10 +290,6 @@ def _begin_by_hand(connection: Any, _: object) -> None:
     # sqlite3 begins a transaction before the first write only, too late for one that reads first.
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode=WAL")
-
-
-def _of(rule: AlertSettings) -> sql.ColumnElement[bool]:
-    return _ALERTS.c.rule == rule.name
 
 
 def _target(given: str) -> str:
@@ -305,13 +318,6 @@ def _url(rule: AlertSettings, given: str) -> str:
     return url
 
 
-def _shown(url: str) -> str:
-    from apprise import Apprise
-
-    plugin: Any = Apprise.instantiate(url)
-    return str(plugin.url(privacy=True)).partition("?")[0]
-
-
 def _send(url: str, title: str, body: str, severity: str) -> bool:
     from apprise import Apprise, NotifyFormat, NotifyType
 
@@ -332,6 +338,7 @@ def _naive(at: datetime) -> datetime:
 
 def _alert(row: Any) -> Alert:
     values = row._asdict()
+    del values["policy"], values["last_event"]
     for name in ("raised_at", "last_at", "closed_at"):
         values[name] = values[name] and values[name].replace(tzinfo=UTC)
     return Alert(**values | {"closed_by": values["closed_by"] or ""})

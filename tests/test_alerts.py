@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -213,7 +214,26 @@ def test_a_target_that_is_gone_fails(tmp_path: Path, receiver: Receiver) -> None
         alerts.event("detected", "w1", NOON, "low")
     with opened(tmp_path, rule()) as alerts:
         assert alerts.deliver(NOON) == (0, 1)
+        assert [alert.waiting for alert in alerts.history(1)] == [1]  # another configuration may know it
+        assert alerts.deliver(NOON + timedelta(hours=25)) == (0, 1)
         assert [alert.failed for alert in alerts.history(1)] == [1]
+
+
+def test_windows_that_close_at_once_raise_and_reset_in_turn(tmp_path: Path) -> None:
+    with opened(tmp_path, rule()) as alerts:
+        alerts.event("detected", "w1", NOON, "low")
+        alerts.recovered(NOON, "w2")
+        alerts.event("detected", "w3", NOON, "low")
+        assert states(alerts) == ["off topic 1 open", "off topic 1 recovered"]
+
+
+def test_policies_are_kept_apart(tmp_path: Path) -> None:
+    with opened(tmp_path, rule()) as banking, Alerts(tmp_path / "alerts.db", [rule()], "gardening") as gardening:
+        assert banking.event("detected", "w1", NOON, "low")
+        assert gardening.event("detected", "w1", NOON, "low")
+        gardening.recovered(NOON, "w2")
+        assert (states(banking), states(gardening)) == (["off topic 1 open"], ["off topic 1 recovered"])
+    assert stat.S_IMODE((tmp_path / "alerts.db").stat().st_mode) == 0o600
 
 
 def test_the_commands(tmp_path: Path, receiver: Receiver) -> None:
@@ -230,7 +250,7 @@ def test_the_commands(tmp_path: Path, receiver: Receiver) -> None:
         return called()
 
     assert isinstance(called().exception, UserError)
-    assert called("test").output.startswith("taken: json://user:****@127.0.0.1")
+    assert called("test").output.startswith("taken: json://… of off topic")
     with opened(tmp_path, *load_settings(tmp_path / "config.yaml").alerts) as alerts:
         alerts.event("detected", "window 1", NOON, "the score is low")
     assert called("send").output == "1 notifications were sent, 0 failed\n"

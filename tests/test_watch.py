@@ -265,7 +265,7 @@ def test_one_screen_shows_it_all(shared: Bank, capsys: pytest.CaptureFixture[str
 
     Console(width=80).print(overview(shared.settings, shared.policy, shared.workspace))
     said = capsys.readouterr().out
-    for expected in ("champion", "does not run; start it with", "detected", "ok", "rolled back", "[0."):
+    for expected in ("champion", "does not run; start it with", "detected", "ok", "promoted (version", "[0."):
         assert expected in said
     assert all(len(line) <= 80 for line in said.splitlines())
 

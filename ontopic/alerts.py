@@ -21,15 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
 from ontopic.settings import AlertEvent, AlertSettings
+from ontopic.sqlite_file import SQLiteFile, naive_utc
 
 _METADATA = sql.MetaData()
 _EVENTS = sql.Table(
@@ -104,7 +103,7 @@ class Alert:
     failed: int = 0
 
 
-class Alerts:
+class Alerts(SQLiteFile):
     """Alerts in an SQLite file; several processes may use it at once.
 
     Args:
@@ -119,19 +118,7 @@ class Alerts:
     def __init__(self, path: Path, rules: Sequence[AlertSettings], policy: str) -> None:
         self._rules, self._policy = rules, policy
         self._targets = {_target(each): _url(rule, each) for rule in rules for each in rule.notify}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            url = sql.URL.create("sqlite", database=str(path))
-            self._engine = sql.create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)
-            event.listen(self._engine, "connect", _begin_by_hand)
-            event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-            _METADATA.create_all(self._engine)
-        except (SQLAlchemyError, OSError) as error:
-            raise UserError(
-                f"{path}: the alerts cannot be read ({str(error).splitlines()[0]}); check that it is a database that "
-                "OnTopic made and that it may be written"
-            ) from error
+        super().__init__(path, _METADATA, "the alerts", immediate=True)
 
     def event(self, kind: AlertEvent, subject: str, at: datetime, text: str) -> list[Alert]:
         """Note what happened, once, and raise the alerts whose rules are met now.
@@ -139,7 +126,7 @@ class Alerts:
         Args:
             subject: what it happened to, such as a window's label.
         """
-        row: dict[str, Any] = {"kind": kind, "subject": _plain(subject), "at": _naive(at), "text": _plain(text)}
+        row: dict[str, Any] = {"kind": kind, "subject": _plain(subject), "at": naive_utc(at), "text": _plain(text)}
         new = insert(_EVENTS).values(row | {"policy": self._policy}).on_conflict_do_nothing()
         raised = []
         with self._engine.begin() as connection:
@@ -162,7 +149,7 @@ class Alerts:
                 ).all()
                 for alert in open_:
                     self._close(connection, alert.id, at, "recovered")
-                    self._write(connection, rule, alert.id, f"over: {_plain(subject)} is healthy", _naive(at))
+                    self._write(connection, rule, alert.id, f"over: {_plain(subject)} is healthy", naive_utc(at))
 
     def close_alert(self, alert_id: int, at: datetime, by: str) -> None:
         """Close an open alert by hand.
@@ -192,7 +179,7 @@ class Alerts:
             over = now + wait > row.since.replace(tzinfo=UTC) + _GIVE_UP
             values = {"state": "sent" if ok else "failed" if over else "waiting", "attempts": row.attempts + 1}
             if not ok:
-                values["due_at"] = _naive(now) + wait
+                values["due_at"] = naive_utc(now) + wait
             with self._engine.begin() as connection:
                 connection.execute(sql.update(_OUTBOX).where(_OUTBOX.c.id == row.id).values(values))
             sent, failed = sent + ok, failed + (not ok)
@@ -222,16 +209,6 @@ class Alerts:
                 found.append((rule.name, each if each.startswith("env:") else f"{url.partition(':')[0]}://…", ok))
         return found
 
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _raise(self, connection: sql.Connection, rule: AlertSettings, row: dict[str, Any]) -> int | None:
         """Raise the rule's alert where its criteria are met, or add the event to the one that is open."""
         newest = sql.select(_ALERTS).where(self._of(rule)).order_by(_ALERTS.c.id.desc()).limit(1)
@@ -260,7 +237,7 @@ class Alerts:
 
     def _close(self, connection: sql.Connection, alert_id: int, at: datetime, by: str) -> bool:
         open_ = sql.and_(_ALERTS.c.id == alert_id, _ALERTS.c.closed_at.is_(None))
-        values = {"closed_at": _naive(at), "closed_by": _plain(by)}
+        values = {"closed_at": naive_utc(at), "closed_by": _plain(by)}
         return bool(connection.execute(sql.update(_ALERTS).where(open_).values(values)).rowcount)
 
     def _write(self, connection: sql.Connection, rule: AlertSettings, alert_id: int, text: str, at: datetime) -> None:
@@ -277,19 +254,13 @@ class Alerts:
 
     def _claim(self, now: datetime) -> Any:
         """The next notification that is due, which no other process takes for a while."""
-        due = sql.select(_OUTBOX).where(_OUTBOX.c.state == "waiting", _OUTBOX.c.due_at <= _naive(now))
+        due = sql.select(_OUTBOX).where(_OUTBOX.c.state == "waiting", _OUTBOX.c.due_at <= naive_utc(now))
         with self._engine.begin() as connection:
             row = connection.execute(due.order_by(_OUTBOX.c.due_at, _OUTBOX.c.id).limit(1)).first()
             if row is not None:
                 lease = sql.update(_OUTBOX).where(_OUTBOX.c.id == row.id)
-                connection.execute(lease.values(due_at=_naive(now) + _LEASE))
+                connection.execute(lease.values(due_at=naive_utc(now) + _LEASE))
         return row
-
-
-def _begin_by_hand(connection: Any, _: object) -> None:
-    # sqlite3 begins a transaction before the first write only, too late for one that reads first.
-    connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _target(given: str) -> str:
@@ -330,10 +301,6 @@ def _send(url: str, title: str, body: str, severity: str) -> bool:
 def _plain(text: str) -> str:
     """A stranger's text on one line, without control characters, and not too long."""
     return _HIDDEN.sub(" ", text)[:_LONGEST].strip()
-
-
-def _naive(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(tzinfo=None)
 
 
 def _alert(row: Any) -> Alert:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pandas as pd
 import sqlalchemy as sql
@@ -34,6 +34,7 @@ from ontopic.records import Record, Verdict
 from ontopic.reports import verdict_frame
 from ontopic.scores import Comparison, compare
 from ontopic.settings import AlertEvent, Settings, WatchSettings
+from ontopic.sqlite_file import SQLiteFile, naive_utc
 from ontopic.topics import Topics
 from ontopic.tracking import open_tracking
 from ontopic.traffic import TrafficStore
@@ -41,7 +42,7 @@ from ontopic.window_report import Dashboard, topic_drift, window_report
 from ontopic.windows import Cut, Judged, Window, WindowStore
 from ontopic.workspace import Workspace
 
-LOOP, CANARY = "the loop", "the canary"
+CANARY = "the canary"
 _SHOWN = 50  # windows on the dashboard, and those that a canary stretch can hold
 _HELD_OUT = 3  # one in so many questions of the traffic is kept for the gate and never trained on
 _MOSTLY_UNJUDGED = 0.5
@@ -117,22 +118,19 @@ class Improved:
 class Turn:
     """What one turn did."""
 
-    new_records: int = 0
     closed: list[Window] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
 
 
-class ActionStore:
+class ActionStore(SQLiteFile):
     """What the automatic loop did, and its predecessors' answers in canary stretches, beside the windows."""
 
     def __init__(self, path: Path) -> None:
-        url = sql.URL.create("sqlite", database=str(path))
-        self._engine = sql.create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)
-        _METADATA.create_all(self._engine)
+        super().__init__(path, _METADATA, "what the automatic loop did")
 
     def add(self, action: Action) -> Action:
         """Write an action down."""
-        row = asdict(action) | {"at": action.at.astimezone(UTC).replace(tzinfo=None)}
+        row = asdict(action) | {"at": naive_utc(action.at)}
         with self._engine.begin() as connection:
             connection.execute(sql.insert(_ACTIONS).values(row))
         return action
@@ -158,16 +156,6 @@ class ActionStore:
         ]
         with self._engine.begin() as connection:
             connection.execute(sql.insert(_REPLAYS).prefix_with("OR REPLACE"), rows)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Watcher:
@@ -225,7 +213,7 @@ class Watcher:
         """Take in what is new, close what is due, and act on it."""
         now, turn = self._now(), Turn()
         open_tracking(self._workspace, self._policy.registered_model)
-        turn.new_records = self._windows.take_in(self._traffic, self._cut, now, self._since)
+        self._windows.take_in(self._traffic, self._cut, now, self._since)
         for window in self._windows.due(self._cut, now):
             turn.closed.append(self._close(window, now))
         if turn.closed:

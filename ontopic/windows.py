@@ -14,19 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import sqlalchemy as sql
-from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import SQLAlchemyError
 
-from ontopic.errors import UserError
 from ontopic.judges.card import JudgeCard
 from ontopic.judges.judge import Judge
 from ontopic.progress import progress
 from ontopic.records import Outcome, Record, Verdict
 from ontopic.scores import Rate, Scores, corrected, rate, score
+from ontopic.sqlite_file import SQLiteFile, naive_utc
 from ontopic.traffic import TrafficStore
 
 Status = Literal["ok", "suspected", "detected", "unknown"]
@@ -185,7 +183,7 @@ def status(score: Rate, threshold: float) -> Status:
     return "suspected" if score.value < threshold else "ok"
 
 
-class WindowStore:
+class WindowStore(SQLiteFile):
     """Windows and the verdicts in them, in an SQLite file.
 
     One process at a time takes in traffic and closes windows (``run.py watch`` holds a lock); others may read.
@@ -195,18 +193,7 @@ class WindowStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            url = sql.URL.create("sqlite", database=str(path))
-            self._engine = sql.create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)
-            event.listen(self._engine, "connect", lambda connection, _: connection.execute("PRAGMA journal_mode=WAL"))
-            _METADATA.create_all(self._engine)
-        except (SQLAlchemyError, OSError) as error:
-            raise UserError(
-                f"{path}: the windows cannot be read ({str(error).splitlines()[0]}); check that it is a database that "
-                "`watch` made and that it may be written"
-            ) from error
+        super().__init__(path, _METADATA, "the windows")
 
     def take_in(self, traffic: TrafficStore, cut: Cut, now: datetime, since: datetime | None = None) -> int:
         """Note what was stored since the last call, and put late records into their windows.
@@ -226,14 +213,14 @@ class WindowStore:
             pages = traffic.asked_since(since or datetime.min.replace(tzinfo=UTC))
             begun = begun or (since or datetime.min.replace(tzinfo=UTC)).isoformat()
             self._keep("since", begun)
-        first = _naive(datetime.fromisoformat(begun or ""))
+        first = naive_utc(datetime.fromisoformat(begun or ""))
         new = 0
         for page in pages:
             rows = [
-                {"record_id": a.id, "model_version": a.model_version, "asked_at": _naive(a.asked_at)}
+                {"record_id": a.id, "model_version": a.model_version, "asked_at": naive_utc(a.asked_at)}
                 | {"window_id": None, "late": False, "counted": True}
                 for a in page
-                if _naive(a.asked_at) >= first
+                if naive_utc(a.asked_at) >= first
             ]
             if rows:
                 new += self._add(rows, cut, now)
@@ -258,7 +245,7 @@ class WindowStore:
                 row |= {"window_id": window.id, "late": window.state != "due", "counted": window.state != "final"}
                 if window.state == "closed":
                     opened = sql.update(_WINDOWS).where(_WINDOWS.c.id == window.id)
-                    connection.execute(opened.values(state="reopened", reopened_at=_naive(now)))
+                    connection.execute(opened.values(state="reopened", reopened_at=naive_utc(now)))
             if new:
                 connection.execute(sql.insert(_MEMBERS), new)
         return len(new)
@@ -276,7 +263,7 @@ class WindowStore:
 
     def due(self, cut: Cut, now: datetime) -> list[Window]:
         """Cut the windows whose time has come, and return all that are to be closed, the earliest first."""
-        until = _naive(now) - cut.lateness
+        until = naive_utc(now) - cut.lateness
         with self._engine.begin() as connection:
             versions = connection.scalars(
                 sql.select(_MEMBERS.c.model_version).where(_MEMBERS.c.window_id.is_(None)).distinct()
@@ -378,7 +365,7 @@ class WindowStore:
     def close_window(self, window: Window, result: WindowResult, now: datetime) -> Window:
         """Write a result: the window is closed, or final where it was reopened."""
         state = "closed" if window.state == "due" else "final"
-        values = {"state": state, "closed_at": _naive(now), "result": json.dumps(asdict(result))}
+        values = {"state": state, "closed_at": naive_utc(now), "result": json.dumps(asdict(result))}
         with self._engine.begin() as connection:
             connection.execute(sql.update(_WINDOWS).where(_WINDOWS.c.id == window.id).values(values))
             return _window(connection.execute(sql.select(_WINDOWS).where(_WINDOWS.c.id == window.id)).one())
@@ -425,17 +412,7 @@ class WindowStore:
     def forget(self, before: datetime) -> None:
         """Delete the verdicts on what was asked before that time; what became of the windows stays."""
         with self._engine.begin() as connection:
-            connection.execute(sql.delete(_MEMBERS).where(_MEMBERS.c.asked_at < _naive(before)))
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+            connection.execute(sql.delete(_MEMBERS).where(_MEMBERS.c.asked_at < naive_utc(before)))
 
     def _members(self, window: Window) -> Sequence[Any]:
         query = sql.select(_MEMBERS).where(_MEMBERS.c.window_id == window.id, _MEMBERS.c.counted)
@@ -463,10 +440,6 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 def _start(asked_at: datetime, length: timedelta) -> datetime:
     return asked_at - (asked_at - _EPOCH) % length
-
-
-def _naive(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
 
 
 def _window(row: Any) -> Window:

@@ -241,17 +241,24 @@ class TrafficStore:
         Args:
             model_version: only what this version answered.
         """
-        query = sql.select(_TRAFFIC).order_by(_TRAFFIC.c.asked_at, _TRAFFIC.c.id).limit(_PAGE)
+        query = sql.select(_TRAFFIC)
         if model_version is not None:
             query = query.where(_TRAFFIC.c.model_version == model_version)
+        for rows in self._pages(query, _TRAFFIC.c.asked_at):
+            yield from map(_record, rows)
+
+    def _pages(self, query: sql.Select[Any], column: sql.Column[datetime]) -> Iterator[Sequence[Any]]:
+        """The rows of a query in the order of a time and the id, both of which it selects; none holds others up."""
+        query = query.order_by(column, _TRAFFIC.c.id).limit(_PAGE)
         page = query
         while True:
             with self._engine.connect() as connection:
                 rows = connection.execute(page).all()
-            yield from map(_record, rows)
+            yield rows
             if len(rows) < _PAGE:
                 return
-            page = query.where(sql.tuple_(sql.literal(rows[-1].asked_at), sql.literal(rows[-1].id)) < _BY_TIME)
+            last = sql.tuple_(sql.literal(getattr(rows[-1], column.name)), sql.literal(rows[-1].id))
+            page = query.where(last < sql.tuple_(column, _TRAFFIC.c.id))
 
     def oldest(self) -> datetime | None:
         """When the first record was asked, in UTC; ``None`` where there is none."""
@@ -277,18 +284,10 @@ class TrafficStore:
         return self._arrivals(_TRAFFIC.c.asked_at, asked_since)
 
     def _arrivals(self, column: sql.Column[datetime], since: datetime) -> Iterator[list[Arrival]]:
-        chosen = sql.select(_TRAFFIC.c.id, _TRAFFIC.c.asked_at, _TRAFFIC.c.model_version, column.label("at"))
-        chosen = chosen.order_by(column, _TRAFFIC.c.id).limit(_PAGE)
-        page = chosen.where(column >= since.astimezone(UTC).replace(tzinfo=None))
-        while True:
-            with self._engine.connect() as connection:
-                rows = connection.execute(page).all()
-            if rows:
-                yield [Arrival(row.id, row.asked_at.replace(tzinfo=UTC), row.model_version) for row in rows]
-            if len(rows) < _PAGE:
-                return
-            last = sql.tuple_(sql.literal(rows[-1].at), sql.literal(rows[-1].id))
-            page = chosen.where(last < sql.tuple_(column, _TRAFFIC.c.id))
+        query = sql.select(_TRAFFIC.c.id, _TRAFFIC.c.asked_at, _TRAFFIC.c.model_version, _TRAFFIC.c.stored_at)
+        query = query.where(column >= since.astimezone(UTC).replace(tzinfo=None))
+        for rows in self._pages(query, column):
+            yield [Arrival(row.id, row.asked_at.replace(tzinfo=UTC), row.model_version) for row in rows]
 
     def newest(self, n: int, model_version: str | None = None) -> list[Record]:
         """The last ``n`` records that were asked, in that order."""
@@ -376,9 +375,10 @@ class TrafficStore:
                 deleted += n
                 if n == 0:
                     break
-        with self._engine.begin() as connection:
-            left = sql.exists().where(_TRAFFIC.c.id == _FEEDBACK.c.record_id)
-            connection.execute(sql.delete(_FEEDBACK).where(~left))
+        if deleted:  # each readiness check prunes nothing, and should not read all feedback
+            with self._engine.begin() as connection:
+                left = sql.exists().where(_TRAFFIC.c.id == _FEEDBACK.c.record_id)
+                connection.execute(sql.delete(_FEEDBACK).where(~left))
         return deleted
 
     def close(self) -> None:

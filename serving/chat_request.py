@@ -30,7 +30,7 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "safety_identifier": None,
     "prompt_cache_key": None,
 }
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # no database takes it
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,6 @@ def _checked_content(content: object, name: str) -> str:
         content = "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
     if not isinstance(content, str):
         raise RequestError(f"{name}.content must be a text or a list of text parts", f"{name}.content")
-    if _UNSTORABLE.search(content):
+    if UNSTORABLE.search(content):
         raise RequestError(f"{name}.content holds a NUL or a lone surrogate, which is no text", f"{name}.content")
     return content

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ontopic.records import Feedback
+from serving.chat_request import UNSTORABLE
 from serving.errors import RequestError
 
 MOST_ID_CHARACTERS = 64
 MOST_COMMENT_CHARACTERS = 2000
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def feedback_request(body: dict[str, Any], by: str) -> Feedback:
@@ -42,6 +41,6 @@ def _text(given: dict[str, Any], name: str, longest: int) -> str:
     text = given.get(name, "")
     if not isinstance(text, str) or len(text) > longest:
         raise RequestError(f"{name} must be a text of at most {longest} characters", name)
-    if _UNSTORABLE.search(text):
+    if UNSTORABLE.search(text):
         raise RequestError(f"{name} must hold neither NUL nor a lone surrogate", name)
     return text

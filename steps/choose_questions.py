@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from ontopic import evaluation, labelled_data
+from ontopic import evaluation, labelled_data, preferences
 from ontopic.errors import UserError
-from ontopic.preferences import normalized
 from steps.caching import depends_on
 
 
-@step(cache_policy=depends_on(evaluation, labelled_data))
+@step(cache_policy=depends_on(evaluation, labelled_data, preferences))
 def choose_questions(
     source: str,
     source_sha256: str,
@@ -34,7 +33,7 @@ def choose_questions(
     chosen = evaluation.sample(questions, n, in_scope_share, seed, skip)
     if len({question.in_scope for question in chosen}) < 2:
         raise UserError(f"{source}: the {split} split has too few questions in or out of scope; add some")
-    known = {normalized(question.question) for question in chosen}
+    known = {preferences.normalized(question.question) for question in chosen}
     others = [labelled_data.Question.model_validate(row) for row in more or []]
-    chosen += [question for question in others if normalized(question.question) not in known]
+    chosen += [question for question in others if preferences.normalized(question.question) not in known]
     return [question.model_dump(mode="json") for question in chosen]

@@ -28,6 +28,16 @@ from ontopic.policy import Policy, load_policy
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_mlflow_of_others() -> Iterator[None]:
+    """MLflow keeps its tracking URI in the process and in the environment: neither the shell's nor a file's reaches the
+    next file."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+
+
 @pytest.fixture(scope="session")
 def session_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder that the tests of one session share."""

@@ -192,26 +192,22 @@ def test_a_bento_answers(answering: tuple[str, str], tmp_path: Path) -> None:
     assert record.model_version == "7"
 
 
-def test_a_model_comes_from_a_folder_or_from_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_comes_from_a_folder_or_from_mlflow(tmp_path: Path) -> None:
     import mlflow
 
     assert found_model({"ONTOPIC_MODEL_FOLDER": "/model"}) == Path("/model")
-    before = mlflow.get_tracking_uri()
-    try:
-        mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-        (tmp_path / "weights").mkdir()
-        (tmp_path / "weights" / "config.json").write_text("{}")
-        client = mlflow.MlflowClient()
-        experiment = client.create_experiment("bento", artifact_location=(tmp_path / "artifacts").as_uri())
-        run_id = client.create_run(experiment).info.run_id
-        client.log_artifacts(run_id, str(tmp_path / "weights"), "model")
-        client.create_registered_model("ontopic")
-        client.create_model_version("ontopic", f"runs:/{run_id}/model", run_id)
-        client.set_registered_model_alias("ontopic", "champion", "1")
-        for uri in ("models:/ontopic/1", "models:/ontopic@champion"):
-            folder = found_model({"ONTOPIC_MODEL_URI": uri})
-            assert (folder / "config.json").read_text() == "{}"
-        with pytest.raises(UserError, match="ONTOPIC_MODEL_URI"):
-            found_model({"ONTOPIC_MODEL_URI": "models:/ontopic/9"})
-    finally:
-        mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "config.json").write_text("{}")
+    client = mlflow.MlflowClient()
+    experiment = client.create_experiment("bento", artifact_location=(tmp_path / "artifacts").as_uri())
+    run_id = client.create_run(experiment).info.run_id
+    client.log_artifacts(run_id, str(tmp_path / "weights"), "model")
+    client.create_registered_model("ontopic")
+    client.create_model_version("ontopic", f"runs:/{run_id}/model", run_id)
+    client.set_registered_model_alias("ontopic", "champion", "1")
+    for uri in ("models:/ontopic/1", "models:/ontopic@champion"):
+        folder = found_model({"ONTOPIC_MODEL_URI": uri})
+        assert (folder / "config.json").read_text() == "{}"
+    with pytest.raises(UserError, match="ONTOPIC_MODEL_URI"):
+        found_model({"ONTOPIC_MODEL_URI": "models:/ontopic/9"})

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,13 +80,11 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def two_versions(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def two_versions(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A registry with two versions of which the first is the champion; the second's answers differ."""
     import torch
 
-    patch = pytest.MonkeyPatch()
     workspace = open_workspace(tmp_path_factory.mktemp("moving"))
-    patch.setenv("MLFLOW_TRACKING_URI", workspace.mlflow_uri)
     open_tracking(workspace, NAME)
     other = load(model_folder)
     with torch.no_grad():
@@ -98,8 +95,7 @@ def two_versions(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
         with mlflow.start_run() as run:
             registry.register(NAME, folder, folder.name, run.info.run_id, workspace.root, {})
     registry.ensure_champion(NAME, "1")
-    yield workspace
-    patch.undo()
+    return workspace
 
 
 def serve(workspace: Workspace, model_folder: Path, follow: bool = True) -> ServedModel:

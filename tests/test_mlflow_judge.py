@@ -58,15 +58,12 @@ class WordJudge:
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of an MLflow database, which takes seconds to make. MLflow points at it during this file's tests."""
     folder = tmp_path_factory.mktemp("mlflow")
-    before = mlflow.get_tracking_uri()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{folder / 'mlflow.db'}")
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        mlflow.set_tracking_uri(uri)
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
         yield folder
         mlflow.flush_trace_async_logging()
-        mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture

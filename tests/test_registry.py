@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,11 +19,9 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with three versions and no champion."""
     workspace = open_workspace(tmp_path_factory.mktemp("registry"))
-    patch = pytest.MonkeyPatch()
-    patch.setenv("MLFLOW_TRACKING_URI", workspace.mlflow_uri)
     open_tracking(workspace, NAME)
     for number in "123":
         folder = workspace.root / f"model{number}"
@@ -32,8 +29,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "weights").write_text(number)
         with mlflow.start_run() as run:
             registry.register(NAME, folder, f"digest{number}", run.info.run_id, workspace.root, {})
-    yield workspace.root
-    patch.undo()
+    return workspace.root
 
 
 def test_who_when_and_why_stay_on_the_registry(state: Path) -> None:

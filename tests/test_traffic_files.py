@@ -84,33 +84,28 @@ def test_an_exported_trace_is_one_to_mlflow(store: TrafficStore, tmp_path: Path)
 
 def test_traces_of_mlflow_itself_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where MLflow puts artifacts
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets below, for all tests that come after
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     # Not the default one: another test may have left one active that this database lacks.
     made = mlflow.create_experiment("traces", artifact_location=(tmp_path / "artifacts").as_uri())
     mlflow.set_experiment(experiment_id=made)
-    try:
-        rows = []
-        message = {"role": "user", "content": "from a chat"}
-        completion = {"choices": [{"message": {"role": "assistant", "content": "answer"}}]}
-        pairs = [
-            ({"messages": [message]}, completion),
-            ("a text", "answer"),
-            ({"question": "a field"}, {"answer": "answer"}),
-        ]
-        for inputs, outputs in pairs:
-            with mlflow.start_span("root") as span:
-                span.set_inputs(inputs)
-                with mlflow.start_span("model", span_type="CHAT_MODEL") as model:
-                    model.set_inputs("the inner question")
-                    model.set_outputs("the inner answer")
-                    usage = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
-                    model.set_attribute("mlflow.chat.tokenUsage", usage)
-                span.set_outputs(outputs)
-            rows.append(mlflow.get_trace(span.trace_id, flush=True).to_json())
-    finally:
-        mlflow.set_tracking_uri(before)
+    rows = []
+    message = {"role": "user", "content": "from a chat"}
+    completion = {"choices": [{"message": {"role": "assistant", "content": "answer"}}]}
+    pairs = [
+        ({"messages": [message]}, completion),
+        ("a text", "answer"),
+        ({"question": "a field"}, {"answer": "answer"}),
+    ]
+    for inputs, outputs in pairs:
+        with mlflow.start_span("root") as span:
+            span.set_inputs(inputs)
+            with mlflow.start_span("model", span_type="CHAT_MODEL") as model:
+                model.set_inputs("the inner question")
+                model.set_outputs("the inner answer")
+                usage = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+                model.set_attribute("mlflow.chat.tokenUsage", usage)
+            span.set_outputs(outputs)
+        rows.append(mlflow.get_trace(span.trace_id, flush=True).to_json())
     records = imported(tmp_path, *rows)
     assert [(r.question, r.answer) for r in records] == [
         ("from a chat", "answer"),

@@ -118,15 +118,11 @@ class Bank:
 
 
 @pytest.fixture(scope="module")
-def shared(
-    model_folder: Path, session_state: Path, banking: Policy, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bank]:
+def shared(model_folder: Path, session_state: Path, banking: Policy, tmp_path_factory: pytest.TempPathFactory) -> Bank:
     open_judge(LocalJudgeSettings(kind="local"), banking, ROOT / "configs/judge_prompts", Workspace(session_state))
     state = tmp_path_factory.mktemp("watch")
     shutil.copytree(session_state / "judges", state / "judges")
-    patch = pytest.MonkeyPatch()
     workspace = open_workspace(state)
-    patch.setenv("MLFLOW_TRACKING_URI", workspace.mlflow_uri)
     open_tracking(workspace, banking.registered_model)
     settings = load_settings(ROOT / "configs/local.yaml")
     watch = {"cooldown": 3 * HOUR, "retrainings_a_day": 2, "canary": 12 * HOUR, "training_records": 200}
@@ -142,8 +138,7 @@ def shared(
     bank = Bank(workspace, banking, settings, questions)
     first = bank.register("base", model_folder)
     registry.promote(banking.registered_model, first, "the loop", "the first", START - HOUR)
-    yield bank
-    patch.undo()
+    return bank
 
 
 # One story, told in order: each test goes on where the one before it ended.

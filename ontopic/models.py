@@ -15,15 +15,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from ontopic.errors import UserError
 from ontopic.progress import Advance, progress
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 disable_progress_bar()  # progress is ours to show; a bar for each load is noise
 
@@ -82,6 +84,8 @@ def load(folder: Path, quantize_4bit: bool = False) -> LanguageModel:
     """
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
+        from peft import PeftModel  # seconds, which a model without an adapter need not wait
+
         base = load(Path(json.loads(adapter.read_text())["base_model_name_or_path"]), quantize_4bit)
         tuned = PeftModel.from_pretrained(base.model, str(folder))
         # Merged weights generate as fast as the base; 4-bit weights would lose precision by merging.

@@ -185,6 +185,7 @@ def assert_nothing_is_half_done(state: Path) -> None:
     assert not (state / "loop" / "serving.json").exists()
 
 
+@pytest.mark.slow
 def test_killed_while_training_the_next_run_goes_on(first: Run, state: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, STRICT, seed=2)
     before = set((state / "training").glob("*/checkpoints/checkpoint-*"))

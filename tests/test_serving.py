@@ -427,6 +427,7 @@ def test_only_the_process_that_was_left_over_is_ended(
                     process.kill()
 
 
+@pytest.mark.slow
 def test_no_service_outlives_its_launcher(model_folder: Path, tmp_path: Path) -> None:
     def launch(port: int) -> tuple[subprocess.Popen[str], str, list[psutil.Process]]:
         command = [sys.executable, "-c", LAUNCHER, str(model_folder), str(tmp_path), str(port)]

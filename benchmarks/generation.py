@@ -9,6 +9,7 @@ to its end; its first tokens are there after its first step. All sides run in on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import queue
 import threading
 import time
@@ -56,7 +57,10 @@ class FirstStep(StoppingCriteria):
 
 
 class StaticBatches:
-    """Generates all that wait, up to ``most`` answers at a time, to the last one's end."""
+    """Generates all that wait, up to ``most`` answers at a time, to the last one's end.
+
+    It waits 50 ms for more: without, it falls into turns of one answer and of all others.
+    """
 
     def __init__(self, model: LanguageModel, most: int) -> None:
         self._model, self._most = model, most
@@ -72,8 +76,9 @@ class StaticBatches:
         tokenizer: Any = self._model.tokenizer
         while True:
             batch = [self._waiting.get()]
-            while len(batch) < self._most and not self._waiting.empty():
-                batch.append(self._waiting.get())
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < self._most:
+                    batch.append(self._waiting.get(timeout=0.05))
             inputs = tokenizer.pad({"input_ids": [asked.ids for asked in batch]}, return_tensors="pt")
             model: Any = self._model.model
             output = model.generate(

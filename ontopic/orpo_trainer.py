@@ -1,7 +1,9 @@
-"""TRL's ORPO trainer with the prompt's work shared by the chosen and the rejected answer."""
+"""TRL's ORPO trainer on one packed sequence a batch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -9,12 +11,13 @@ from torch import Tensor
 from trl.experimental.orpo import ORPOTrainer
 
 
-class SharedPromptORPOTrainer(ORPOTrainer):
+class PackedORPOTrainer(ORPOTrainer):
     """ORPO (Hong et al. 2024, arXiv 2403.07691) on fewer tokens than ``ORPOTrainer``.
 
     The stock trainer runs prompt + chosen and prompt + rejected as two padded sequences and computes logits for every
-    position. Here a pair is one sequence, prompt + chosen + rejected, in which the rejected answer attends to the
-    prompt and to itself only, and logits are computed only where a label is.
+    position. Here a batch is one sequence without padding, a tree: what all prompts begin with, then for each pair the
+    rest of its prompt, its chosen and its rejected answer, each of which attends to its own branch only. Logits are
+    computed where a label is, some tokens at a time, and never kept.
 
     The likelihood term is the paper's: that of the chosen answer given the prompt, averaged over its tokens, then over
     pairs. TRL's covers the prompt too and averages over all tokens of a batch, which teaches a small model to write
@@ -41,70 +44,126 @@ class SharedPromptORPOTrainer(ORPOTrainer):
         """Log-probabilities of the answers of a batch of pairs, averaged over tokens.
 
         Returns:
-            As the stock trainer: chosen and rejected log-probabilities, each of shape (pairs,), the logits at the
-            chosen and at the rejected tokens, each of shape (tokens, vocabulary), and the negative log-likelihood.
+            As the stock trainer: chosen and rejected log-probabilities, each of shape (pairs,), the means of the logits
+            at the chosen and at the rejected tokens, each of shape (tokens,), and the negative log-likelihood.
         """
-        ids, positions, allowed, source, target, row, kind = _pack(batch)
-        if not self.stock_likelihood:
-            answers = kind != _PROMPT
-            source, target, row, kind = source[answers], target[answers], row[answers], kind[answers]
         device = self.accelerator.device
+        packed = _pack(batch, self.stock_likelihood, device)
         causal = self.accelerator.unwrap_model(model).get_base_model()
         states = causal.get_decoder()(
-            input_ids=ids.to(device),
-            position_ids=positions.to(device),
-            attention_mask=allowed.to(device),
-            use_cache=False,
-        ).last_hidden_state
-        row, kind = row.to(device), kind.to(device)
-        logits = causal.get_output_embeddings()(states[row, source.to(device)]).float()
-        log_probs = logits.gather(1, target.to(device).unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+            input_ids=packed.ids, position_ids=packed.positions, attention_mask=packed.allowed, use_cache=False
+        ).last_hidden_state[0]
+        head = causal.get_output_embeddings().weight
+        log_probs, means = _LogProbs.apply(states[packed.source], head, packed.target)
 
         def mean_by_pair(of: int) -> Tensor:
-            here = kind == of
-            total = torch.zeros(len(ids), device=device).index_add(0, row[here], log_probs[here])
-            return total / torch.zeros(len(ids), device=device).index_add(0, row[here], here[here].float())
+            here = packed.kind == of
+            total = torch.zeros(packed.pairs, device=device).index_add(0, packed.pair[here], log_probs[here])
+            return total / torch.bincount(packed.pair[here], minlength=packed.pairs)
 
         chosen, rejected = mean_by_pair(_CHOSEN), mean_by_pair(_REJECTED)
-        likelihood = -log_probs[kind != _REJECTED].mean() if self.stock_likelihood else -chosen.mean()
-        detached = logits.detach()
-        return chosen, rejected, detached[kind == _CHOSEN], detached[kind == _REJECTED], likelihood
+        likelihood = -log_probs[packed.kind != _REJECTED].mean() if self.stock_likelihood else -chosen.mean()
+        return chosen, rejected, means[packed.kind == _CHOSEN], means[packed.kind == _REJECTED], likelihood
+
+
+class _LogProbs(torch.autograd.Function):
+    """Log-probabilities of target tokens and the means of their logits, without keeping logits for the way back.
+
+    A token's log-probability depends on its own state only, so its gradient, the target's output embedding less the
+    expected one, is found on the way forth. The output embeddings get no gradient: under LoRA they are frozen.
+    """
+
+    CHUNK = 256  # tokens whose logits are there at a time
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, head: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, means, slopes = [], [], []
+        for state, wanted in zip(states.split(_LogProbs.CHUNK), target.split(_LogProbs.CHUNK), strict=True):
+            logits = (state @ head.T).float()
+            means.append(logits.mean(1))
+            whole = logits.logsumexp(1, keepdim=True)
+            log_probs.append((logits.gather(1, wanted.unsqueeze(1)) - whole).squeeze(1))
+            if states.requires_grad:
+                probabilities = logits.sub_(whole).exp_()
+                slopes.append(head[wanted] - probabilities.to(head.dtype) @ head)
+        ctx.save_for_backward(*slopes)
+        ctx.mark_non_differentiable(mean := torch.cat(means))
+        return torch.cat(log_probs), mean
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        slopes = torch.cat(ctx.saved_tensors)
+        return gradients[0].unsqueeze(1).to(slopes.dtype) * slopes, None, None
 
 
 _PROMPT, _CHOSEN, _REJECTED = 0, 1, 2
 
 
-def _pack(batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Pack each pair of a collated batch into one sequence.
+@dataclass
+class _Packed:
+    """A batch as one sequence.
 
-    Returns:
-        Token ids and positions, each of shape (pairs, longest); which keys each query sees, (pairs, 1, longest,
-        longest); and for every labelled token the index it is predicted from, the token, its pair, and whether it
-        belongs to the prompt, the chosen or the rejected answer.
+    Attributes:
+        ids, positions: token ids and positions, each of shape (1, tokens).
+        allowed: which keys each query sees, (1, 1, tokens, tokens).
+        source: for every labelled token, the index it is predicted from; ``target``: the token; ``pair``: its pair;
+            ``kind``: whether it belongs to a prompt, a chosen or a rejected answer.
+        pairs: how many.
     """
+
+    ids: Tensor
+    positions: Tensor
+    allowed: Tensor
+    source: Tensor
+    target: Tensor
+    pair: Tensor
+    kind: Tensor
+    pairs: int
+
+
+def _pack(batch: dict[str, Any], with_prompts: bool, device: torch.device) -> _Packed:
+    """Pack a collated batch; ``with_prompts``: prompts are labelled too, their first tokens excepted."""
     rows = []
     for i in range(len(batch["chosen_input_ids"])):
-        chosen = batch["chosen_input_ids"][i][batch["chosen_attention_mask"][i].bool()]
-        rejected = batch["rejected_input_ids"][i][batch["rejected_attention_mask"][i].bool()]
-        shared = len(chosen) - int((batch["chosen_labels"][i] != -100).sum())
-        rows.append((chosen, rejected[len(rejected) - int((batch["rejected_labels"][i] != -100).sum()) :], shared))
-    pairs, longest = len(rows), max(len(chosen) + len(rejected) for chosen, rejected, _ in rows)
-    ids = torch.zeros(pairs, longest, dtype=torch.long)
-    positions = torch.zeros(pairs, longest, dtype=torch.long)
-    part = torch.full((pairs, longest), -1)
-    source, target, row, kind = [], [], [], []
-    for i, (chosen, rejected, shared) in enumerate(rows):
-        n, m = len(chosen), len(rejected)
-        ids[i, : n + m] = torch.cat([chosen, rejected])
-        positions[i, :n] = torch.arange(n)
-        positions[i, n : n + m] = torch.arange(shared, shared + m)
-        part[i, :shared], part[i, shared:n], part[i, n : n + m] = _PROMPT, _CHOSEN, _REJECTED
-        # The first rejected token follows the prompt, not the chosen answer.
-        source.append(torch.cat([torch.arange(n - 1), torch.tensor([shared - 1]), torch.arange(n, n + m - 1)]))
-        target.append(ids[i, 1 : n + m])
-        row.append(torch.full((n + m - 1,), i))
-        kind.append(part[i, 1 : n + m])
-    earlier = torch.ones(longest, longest, dtype=torch.bool).tril()
-    same = part.unsqueeze(2) == part.unsqueeze(1)
-    allowed = earlier & (same | (part == _PROMPT).unsqueeze(1))
-    return ids, positions, allowed.unsqueeze(1), torch.cat(source), torch.cat(target), torch.cat(row), torch.cat(kind)
+        chosen = batch["chosen_input_ids"][i][batch["chosen_attention_mask"][i].bool()].tolist()
+        answers = [
+            batch[f"{name}_labels"][i][batch[f"{name}_labels"][i] != -100].tolist() for name in ("chosen", "rejected")
+        ]
+        rows.append((chosen[: len(chosen) - len(answers[0])], *answers))
+    prompts = [prompt for prompt, _, _ in rows]
+    shared = len(list(takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))))
+    ids, positions = prompts[0][:shared], list(range(shared))
+    pair_of, kind_of = [-1] * shared, [_PROMPT] * shared
+    source: list[int] = []
+    target: list[int] = []
+    pair: list[int] = []
+    kind: list[int] = []
+    for i, row in enumerate(rows):
+        last = shared - 1
+        if with_prompts:
+            source += range(shared - 1)
+            target += row[0][1:shared]
+            pair += [i] * (shared - 1)
+            kind += [_PROMPT] * (shared - 1)
+        for part, tokens in enumerate((row[_PROMPT][shared:], row[_CHOSEN], row[_REJECTED])):
+            first, start = len(ids), shared if part == _PROMPT else len(row[_PROMPT])
+            ids += tokens
+            positions += range(start, start + len(tokens))
+            pair_of += [i] * len(tokens)
+            kind_of += [part] * len(tokens)
+            if part != _PROMPT or with_prompts:
+                before = [last, *range(first, first + len(tokens) - 1)][: len(tokens)]
+                skipped = last < 0  # nothing comes before a prompt's first token
+                source += before[skipped:]
+                target += tokens[skipped:]
+                pair += [i] * len(before[skipped:])
+                kind += [part] * len(before[skipped:])
+            if part == _PROMPT and tokens:
+                last = len(ids) - 1  # both answers follow the prompt
+    owner, branch = torch.tensor(pair_of), torch.tensor(kind_of)
+    earlier = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+    above = (branch == _PROMPT) | (branch.unsqueeze(1) == branch)
+    allowed = earlier & ((owner == -1) | ((owner.unsqueeze(1) == owner) & above))
+    listed = {"ids": [ids], "positions": [positions], "source": source, "target": target, "pair": pair, "kind": kind}
+    tensors = {name: torch.tensor(values, device=device) for name, values in listed.items()}
+    return _Packed(**tensors, allowed=allowed[None, None].to(device), pairs=len(rows))

@@ -19,7 +19,7 @@ from trl.experimental.orpo import ORPOConfig
 
 from ontopic.errors import UserError
 from ontopic.models import LanguageModel, chat_prompts, written_whole
-from ontopic.orpo_trainer import SharedPromptORPOTrainer
+from ontopic.orpo_trainer import PackedORPOTrainer
 from ontopic.preferences import Preference
 from ontopic.progress import Advance, progress
 from ontopic.settings import TrainingSettings
@@ -109,7 +109,7 @@ def train_orpo(
         lora_dropout=settings.lora_dropout,
         target_modules=settings.lora_modules,
     )
-    trainer = SharedPromptORPOTrainer(
+    trainer = PackedORPOTrainer(
         model=base.model, args=config, train_dataset=dataset, processing_class=tokenizer, peft_config=lora
     )
     adapted: Any = trainer.model

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from ontopic.models import load
-from ontopic.orpo_trainer import SharedPromptORPOTrainer
+from ontopic.orpo_trainer import PackedORPOTrainer, _LogProbs
 
 PAIRS = [
     ("how do I block my card", "Freeze it in the app, then order a new one.", "I can only help with banking."),
@@ -24,7 +24,7 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def trainer(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SharedPromptORPOTrainer:
+def trainer(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PackedORPOTrainer:
     folder = tmp_path_factory.mktemp("orpo")
     language_model = load(model_folder)
     rows = [{"prompt": f"<|im_start|>user\n{p}<|im_end|>\n", "chosen": c, "rejected": r} for p, c, r in PAIRS]
@@ -38,7 +38,7 @@ def trainer(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Sha
         max_length=128,
         use_cpu=True,
     )
-    return SharedPromptORPOTrainer(
+    return PackedORPOTrainer(
         model=language_model.model,
         args=config,
         train_dataset=Dataset.from_list(rows),
@@ -48,19 +48,24 @@ def trainer(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Sha
     )
 
 
-def batch_of(trainer: SharedPromptORPOTrainer) -> dict[str, Any]:
+def batch_of(trainer: PackedORPOTrainer) -> dict[str, Any]:
     dataset = trainer.train_dataset
     assert isinstance(dataset, Dataset)
     return trainer.data_collator([dataset[i] for i in range(len(dataset))])
 
 
-def test_the_shared_prompt_gives_the_stock_loss_and_gradient(
-    trainer: SharedPromptORPOTrainer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("alike", [True, False])
+def test_one_packed_sequence_gives_the_stock_loss_and_gradient(
+    trainer: PackedORPOTrainer, monkeypatch: pytest.MonkeyPatch, alike: bool
 ) -> None:
     monkeypatch.setattr(trainer, "stock_likelihood", True)
+    monkeypatch.setattr(_LogProbs, "CHUNK", 7)
     batch = batch_of(trainer)
+    if not alike:  # prompts that share no beginning
+        for name in ("chosen", "rejected"):
+            batch[f"{name}_input_ids"][0, 0] = 7
     losses, norms = [], []
-    for kind in (ORPOTrainer, SharedPromptORPOTrainer):
+    for kind in (ORPOTrainer, PackedORPOTrainer):
         monkeypatch.setattr(trainer, "__class__", kind)
         trainer.model.zero_grad()
         loss, _ = trainer.get_batch_loss_metrics(trainer.model, batch)
@@ -71,7 +76,7 @@ def test_the_shared_prompt_gives_the_stock_loss_and_gradient(
     assert norms[1] == pytest.approx(norms[0], rel=1e-3, abs=1e-4)
 
 
-def test_the_likelihood_is_of_the_chosen_answers_each_pair_counting_the_same(trainer: SharedPromptORPOTrainer) -> None:
+def test_the_likelihood_is_of_the_chosen_answers_each_pair_counting_the_same(trainer: PackedORPOTrainer) -> None:
     batch = batch_of(trainer)
     with torch.inference_mode():
         chosen, _, _, _, likelihood = trainer.concatenated_forward(trainer.model, batch)
@@ -79,7 +84,7 @@ def test_the_likelihood_is_of_the_chosen_answers_each_pair_counting_the_same(tra
     assert likelihood.item() == pytest.approx(-chosen.mean().item())
 
 
-def test_only_the_chosen_answer_ends(trainer: SharedPromptORPOTrainer) -> None:
+def test_only_the_chosen_answer_ends(trainer: PackedORPOTrainer) -> None:
     end = trainer.processing_class.eos_token_id
     for row, (_, chosen, rejected) in zip(trainer.train_dataset, PAIRS, strict=True):
         told = {name: [t for t in row[f"{name}_labels"] if t != -100] for name in ("chosen", "rejected")}

@@ -144,6 +144,7 @@ def test_a_promotion_is_followed_and_no_request_fails(two_versions: Workspace, m
     assert again < once + 400e6, "the weights of versions that are gone are still there"
 
 
+@pytest.mark.slow
 def test_a_version_that_does_not_load_leaves_the_old_one(two_versions: Workspace, model_folder: Path) -> None:
     (two_versions.root / "empty").mkdir()
     with mlflow.start_run() as run:

@@ -108,6 +108,7 @@ def test_lines_of_another_judge_or_of_other_rows_are_not_taken(tmp_path: Path) -
     assert write_judged(rows_of(write(tmp_path, 1999)), by_judge(Polite()), out, nothing) == 0
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_records_fit_into_little_memory(tmp_path: Path) -> None:
     rows, out = rows_of(write(tmp_path, 100_000)), tmp_path / "out.jsonl"
     tracemalloc.start()

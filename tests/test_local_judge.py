@@ -148,6 +148,7 @@ def test_too_few_examples_of_one_kind_are_named(banking: Policy) -> None:
         train_local_judge(banking, inside, [])
 
 
+@pytest.mark.slow
 def test_a_small_policy_gets_a_judge_far_better_than_chance(tmp_path: Path) -> None:
     gardening = load_policy(ROOT / "configs/policies/gardening.yaml")
     settings, workspace = LocalJudgeSettings(kind="local"), Workspace(tmp_path)

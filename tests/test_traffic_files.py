@@ -295,6 +295,7 @@ def in_and_out(tmp_path: Path, n: int) -> int:
     return used
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(tmp_path: Path) -> None:
     assert in_and_out(tmp_path, 20_000) < 150  # the file is 20 MB, its rows as objects some 60 more
 

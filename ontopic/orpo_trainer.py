@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from trl.experimental.orpo import ORPOTrainer
+
+from ontopic.errors import UserError
 
 
 class PackedORPOTrainer(ORPOTrainer):
@@ -25,9 +28,18 @@ class PackedORPOTrainer(ORPOTrainer):
 
     Attributes:
         stock_likelihood: compute TRL's likelihood term instead; then the loss is that of ``ORPOTrainer``.
+
+    Raises:
+        UserError: the output layer is to be trained, which ``_LogProbs`` gives no gradient.
     """
 
     stock_likelihood = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        head = self.accelerator.unwrap_model(self.model).get_base_model().get_output_embeddings()
+        if any(parameter.requires_grad for parameter in head.parameters()):
+            raise UserError("training.lora_modules: the model's output layer can't be trained; leave it out")
 
     def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
         """As the stock trainer, without the end-of-text token that it puts behind a rejected answer.
@@ -53,8 +65,10 @@ class PackedORPOTrainer(ORPOTrainer):
         states = causal.get_decoder()(
             input_ids=packed.ids, position_ids=packed.positions, attention_mask=packed.allowed, use_cache=False
         ).last_hidden_state[0]
-        head = causal.get_output_embeddings().weight
-        log_probs, means = _LogProbs.apply(states[packed.source], head, packed.target)
+        head = causal.get_output_embeddings()
+        log_probs, means = _LogProbs.apply(
+            states[packed.source], head.weight, getattr(head, "bias", None), packed.target
+        )
 
         def mean_by_pair(of: int) -> Tensor:
             here = packed.kind == of
@@ -76,10 +90,10 @@ class _LogProbs(torch.autograd.Function):
     CHUNK = 256  # tokens whose logits are there at a time
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, head: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, states: Tensor, head: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
         log_probs, means, slopes = [], [], []
         for state, wanted in zip(states.split(_LogProbs.CHUNK), target.split(_LogProbs.CHUNK), strict=True):
-            logits = (state @ head.T).float()
+            logits = linear(state, head, bias).float()
             means.append(logits.mean(1))
             whole = logits.logsumexp(1, keepdim=True)
             log_probs.append((logits.gather(1, wanted.unsqueeze(1)) - whole).squeeze(1))
@@ -91,15 +105,15 @@ class _LogProbs(torch.autograd.Function):
         return torch.cat(log_probs), mean
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         slopes = torch.cat(ctx.saved_tensors)
-        return gradients[0].unsqueeze(1).to(slopes.dtype) * slopes, None, None
+        return gradients[0].unsqueeze(1).to(slopes.dtype) * slopes, None, None, None
 
 
 _PROMPT, _CHOSEN, _REJECTED = 0, 1, 2
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Packed:
     """A batch as one sequence.
 

@@ -215,6 +215,9 @@ def test_evaluate_writes_shares_with_intervals(first: Run, state: Path, config: 
         assert set(result[name]) == {"value", "low", "high", "n"}
     assert [row["question"] for row in result["answers"]] == [row["question"] for row in rows]
     assert {"question", "in_scope", "answer", "verdict", "score"} <= set(result["answers"][0])
+    unknown = run(state, "evaluate", "--model", "99", *options, config=config)
+    assert unknown.code == 1
+    assert "its versions are: 1, 2" in unknown.err
 
 
 def test_judge_prints_the_card_and_skips_bad_rows_only_when_told(state: Path, config: Path, tmp_path: Path) -> None:

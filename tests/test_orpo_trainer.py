@@ -7,8 +7,10 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from torch.nn.functional import linear
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
+from ontopic.errors import UserError
 from ontopic.models import load
 from ontopic.orpo_trainer import PackedORPOTrainer, _LogProbs
 
@@ -23,9 +25,7 @@ PAIRS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def trainer(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PackedORPOTrainer:
-    folder = tmp_path_factory.mktemp("orpo")
+def made(model_folder: Path, folder: Path, lora_modules: str | list[str]) -> PackedORPOTrainer:
     language_model = load(model_folder)
     rows = [{"prompt": f"<|im_start|>user\n{p}<|im_end|>\n", "chosen": c, "rejected": r} for p, c, r in PAIRS]
     config = ORPOConfig(
@@ -44,8 +44,13 @@ def trainer(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pac
         train_dataset=Dataset.from_list(rows),
         processing_class=language_model.tokenizer,
         # Random adapters: at their usual start, zero, half of the gradients would be zero.
-        peft_config=LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=lora_modules, init_lora_weights=False),
     )
+
+
+@pytest.fixture(scope="module")
+def trainer(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PackedORPOTrainer:
+    return made(model_folder, tmp_path_factory.mktemp("orpo"), "all-linear")
 
 
 def batch_of(trainer: PackedORPOTrainer) -> dict[str, Any]:
@@ -92,3 +97,18 @@ def test_only_the_chosen_answer_ends(trainer: PackedORPOTrainer) -> None:
         assert end not in told["rejected"]
         assert trainer.processing_class.decode(told["chosen"][:-1]) == chosen
         assert trainer.processing_class.decode(told["rejected"]) == rejected
+
+
+def test_an_output_layer_that_is_to_be_trained_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the model's output layer can't be trained"):
+        made(model_folder, tmp_path, ["lm_head"])
+
+
+def test_an_output_layer_s_bias_counts() -> None:
+    states, head, bias = torch.randn(9, 4, requires_grad=True), torch.randn(6, 4), torch.randn(6)
+    target, weights = torch.arange(9) % 6, torch.randn(9)
+    expected = linear(states, head, bias).log_softmax(1)[torch.arange(9), target]
+    found, _ = _LogProbs.apply(states, head, bias, target)
+    torch.testing.assert_close(found, expected)
+    slopes = [torch.autograd.grad((each * weights).sum(), states)[0] for each in (found, expected)]
+    torch.testing.assert_close(*slopes)

@@ -119,11 +119,12 @@ def ask(
     settings, policy, workspace = _open(config, state)
     if not question.strip():
         raise UserError("the question is empty; ask something")
-    from ontopic.models import generate, load
+    from ontopic.generation import generate
+    from ontopic.models import load
     from ontopic.records import Record
 
     version = _version("champion", policy, workspace)
-    model = load(version.folder, settings.model.quantize_4bit)
+    model = load(version.folder, settings.model.precision)
     (answer,) = generate(model, [[{"role": "user", "content": question}]], settings.model.max_new_tokens)
     (verdict,) = _judge(settings, policy, workspace).judge([Record(question, answer.text)])
     print(answer.text)
@@ -151,7 +152,7 @@ def evaluate(
 
     version = _version(model, policy, workspace)
     evaluated = evaluation.evaluate(
-        load(version.folder, settings.model.quantize_4bit),
+        load(version.folder, settings.model.precision),
         version.version,
         _judge(settings, policy, workspace),
         loaded.rows,
@@ -344,6 +345,7 @@ def serve(
         no_auth,
         workspace.mlflow_uri,
         settings.serving.spool,
+        settings.model.precision,
     )
     keys = [] if no_auth else KeyStore(workspace.keys).all()
     if not no_auth and not any(key.state(datetime.now(UTC)) == "active" for key in keys):
@@ -779,7 +781,7 @@ def _check_ready(settings: Settings) -> None:
     """Fail before any work where a key or a GPU that the configuration needs is missing."""
     from ontopic.settings import EndpointSettings, PanelJudgeSettings
 
-    if settings.model.quantize_4bit:
+    if settings.model.precision == "nf4":
         from ontopic.models import nf4_config
 
         nf4_config()

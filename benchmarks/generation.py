@@ -17,17 +17,18 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from ontopic.generation import ContinuousBatch, Generation, Sampling
 from ontopic.labelled_data import load_questions
 from ontopic.models import EMBEDDED, LanguageModel, chat_prompts, load, resolve
 from ontopic.policy import load_policy
+from ontopic.settings import Precision
 from ontopic.workspace import open_workspace
-from serving.generation import ContinuousBatch, Generation, Sampling
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = 40
@@ -133,9 +134,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--questions", type=int, default=48)
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="of the weights")
     parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
     arguments = parser.parse_args()
-    model = load(resolve(EMBEDDED, open_workspace(arguments.state).root))
+    model = load(resolve(EMBEDDED, open_workspace(arguments.state).root), arguments.precision)
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     questions = [q.question for q in load_questions(policy.questions, split="evaluation")][: arguments.questions]
     texts = chat_prompts(model.tokenizer, [[{"role": "user", "content": question}] for question in questions])

@@ -64,12 +64,12 @@ def states(language_model: LanguageModel, texts: Sequence[str], batch: int = 64)
 
 def in_fp32(work: Callable[[], Any]) -> None:
     """Run without bf16; a judge keeps what it was first run in."""
-    native = sentence_encoder._fast_in_bf16
-    sentence_encoder._fast_in_bf16 = lambda: False  # type: ignore[assignment]
+    native = sentence_encoder.cpu_multiplies_bfloat16
+    sentence_encoder.cpu_multiplies_bfloat16 = lambda: False  # type: ignore[assignment]
     try:
         work()
     finally:
-        sentence_encoder._fast_in_bf16 = native
+        sentence_encoder.cpu_multiplies_bfloat16 = native
 
 
 def main() -> None:

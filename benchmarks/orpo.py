@@ -39,7 +39,7 @@ SIDES = {"stock": ORPOTrainer, "ours": PackedORPOTrainer}
 def made_trainer(state: Path, pairs: int, folder: str) -> PackedORPOTrainer:
     """A trainer of ``pairs`` pairs, half of them in scope, as the loop makes them."""
     policy, settings = load_policy(ROOT / "configs/policies/banking.yaml"), load_settings(ROOT / "configs/local.yaml")
-    language_model, training = load(resolve(EMBEDDED, state)), settings.training
+    language_model, training = load(resolve(EMBEDDED, state), "float32"), settings.training
     rows = load_questions(policy.questions, split="train")
     inside = [q for q in rows if q.in_scope and q.reference][: pairs // 2]
     outside = [q for q in rows if not q.in_scope][: pairs - len(inside)]

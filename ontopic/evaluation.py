@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ontopic.generation import generate
 from ontopic.judges.judge import Judge
 from ontopic.labelled_data import Question
-from ontopic.models import LanguageModel, generate
+from ontopic.models import LanguageModel
 from ontopic.progress import progress
 from ontopic.records import Record, Verdict
 from ontopic.scores import score
@@ -64,7 +65,7 @@ def evaluate(
             model_version=model_version,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
-            finished=answer.finished,
+            finished=answer.finish_reason == "stop",
         )
         for question, answer in zip(questions, answers, strict=True)
     ]

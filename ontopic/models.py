@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils.logging import disable_progress_bar
 
 from ontopic.errors import UserError
-from ontopic.progress import Advance, progress
+from ontopic.progress import progress
+from ontopic.settings import Precision
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -72,37 +74,50 @@ def resolve(name: str, state: Path) -> Path:
         ) from error
 
 
-def load(folder: Path, quantize_4bit: bool = False) -> LanguageModel:
+def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
     """Load the model in ``folder``: a full model, or a PEFT adapter whose base is the folder that it names.
 
     Args:
         folder: holds ``config.json`` and safetensors, or ``adapter_config.json`` and the adapter.
-        quantize_4bit: NF4 with double quantisation through bitsandbytes; needs CUDA.
+        precision: as ``ModelSettings`` has it.
 
     Raises:
-        UserError: ``folder`` holds neither, or 4 bits are asked for without CUDA.
+        UserError: ``folder`` holds neither, or NF4 is asked for without CUDA.
     """
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         from peft import PeftModel  # seconds, which a model without an adapter need not wait
 
-        base = load(Path(json.loads(adapter.read_text())["base_model_name_or_path"]), quantize_4bit)
+        # Merged weights generate as fast as the base. They are rounded once they are merged; those of 4 bits can't be.
+        merge = precision != "nf4"
+        base = load(Path(json.loads(adapter.read_text())["base_model_name_or_path"]), "float32" if merge else precision)
         tuned = PeftModel.from_pretrained(base.model, str(folder))
-        # Merged weights generate as fast as the base; 4-bit weights would lose precision by merging.
-        model = tuned if quantize_4bit else tuned.merge_and_unload()
+        model = tuned.merge_and_unload().to(_dtype(precision)) if merge else tuned
         return LanguageModel(model.eval(), base.tokenizer, digest(folder))
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no model: neither config.json nor adapter_config.json is there")
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    options: dict[str, Any] = {"dtype": torch.float32}
+    options: dict[str, Any] = {"dtype": _dtype(precision)}
     if torch.cuda.is_available():
-        options = {"dtype": torch.bfloat16, "device_map": {"": 0}}
-    if quantize_4bit:
+        options["device_map"] = {"": 0}
+    if precision == "nf4":
         options["quantization_config"] = nf4_config()
     model = AutoModelForCausalLM.from_pretrained(folder, **options)
     return LanguageModel(model.eval(), tokenizer, digest(folder))
+
+
+def _dtype(precision: Precision) -> torch.dtype:
+    if precision == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() or cpu_multiplies_bfloat16() else torch.float32
+    return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+@cache
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the CPU does so natively; emulated, bfloat16 is slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def nf4_config() -> Any:
@@ -113,11 +128,11 @@ def nf4_config() -> Any:
     """
     if not torch.cuda.is_available():
         raise UserError(
-            "4-bit loading (model.quantize_4bit) needs a CUDA GPU and this machine shows none; "
-            "use configs/local.yaml, or set quantize_4bit: false"
+            "4-bit weights (model.precision: nf4) need a CUDA GPU and this machine shows none; "
+            "use configs/local.yaml, or set precision: auto"
         )
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("4-bit loading needs bitsandbytes; install it with: pip install -c constraints.txt '.[gpu]'")
+        raise UserError("4-bit weights need bitsandbytes; install it with: pip install -c constraints.txt '.[gpu]'")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -188,54 +203,3 @@ def chat_prompts(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Seq
         str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
         for messages in conversations
     ]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A generated text and its token counts; ``finished`` is false where it was cut at its limit."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    finished: bool
-
-
-@torch.inference_mode()
-def generate(
-    language_model: LanguageModel,
-    conversations: Sequence[Sequence[dict[str, str]]],
-    max_new_tokens: int,
-    batch_size: int = 32,
-    advance: Advance | None = None,
-) -> list[Answer]:
-    """Greedy answers, batched by prompt length and returned in the order of ``conversations``.
-
-    Args:
-        advance: called with the number of answers that a batch added.
-    """
-    model, tokenizer = language_model.model, language_model.tokenizer
-    prompts = chat_prompts(tokenizer, conversations)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers = [Answer("", 0, 0, False)] * len(prompts)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        inputs = tokenizer([prompts[i] for i in chosen], return_tensors="pt", padding=True, add_special_tokens=False)
-        inputs = inputs.to(model.device)
-        output = model.generate(  # type: ignore[operator]
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-        new = output[:, inputs["input_ids"].shape[1] :]
-        for row, i in enumerate(chosen):
-            ids = new[row].tolist()
-            ended = tokenizer.eos_token_id in ids
-            if ended:
-                ids = ids[: ids.index(tokenizer.eos_token_id)]
-            text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-            answers[i] = Answer(text, int(inputs["attention_mask"][row].sum()), len(ids), ended)
-        if advance:
-            advance(len(chosen))
-    return answers

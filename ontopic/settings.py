@@ -21,6 +21,7 @@ def _duration(given: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0))]
+Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -33,13 +34,14 @@ class ModelSettings(_Section):
 
     Attributes:
         name: ``embedded``, a Hugging Face id, or a local folder.
-        quantize_4bit: load in NF4 with bitsandbytes; needs CUDA.
+        precision: of the weights: ``bfloat16``; ``float32``; ``nf4``, in 4 bits with bitsandbytes, which needs CUDA; or
+            ``auto``, bfloat16 where the GPU or the CPU multiplies it natively and float32 elsewhere.
         max_new_tokens: the longest answer, in tokens.
         batch_size: how many answers are generated together.
     """
 
     name: str
-    quantize_4bit: bool = False
+    precision: Precision = "auto"
     max_new_tokens: int = Field(64, ge=1)
     batch_size: int = Field(32, ge=1)
 
@@ -250,7 +252,6 @@ class TrainingSettings(_Section):
     save_steps: int = Field(ge=1)
     optimizer: str = "adamw_torch"
     gradient_checkpointing: bool = False
-    bf16: bool = False
     seed: int = 0
 
 

@@ -87,7 +87,7 @@ def train_orpo(
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         gradient_checkpointing=settings.gradient_checkpointing,
-        bf16=settings.bf16,
+        bf16=base.model.dtype == torch.bfloat16,
         optim=settings.optimizer,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,

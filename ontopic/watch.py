@@ -22,11 +22,12 @@ import sqlalchemy as sql
 from ontopic import registry
 from ontopic.alerts import Alerts
 from ontopic.errors import UserError
+from ontopic.generation import generate
 from ontopic.judges.calibration import calibrate, open_judge
 from ontopic.judges.card import JudgeCard
 from ontopic.judges.judge import Judge
 from ontopic.labelled_data import load_questions
-from ontopic.models import generate, load
+from ontopic.models import load
 from ontopic.policy import Policy
 from ontopic.preferences import normalized
 from ontopic.progress import progress
@@ -302,10 +303,10 @@ class Watcher:
             conversations = [[{"role": "user", "content": record.question}] for record in missing]
             settings = self._settings.model
             with progress(f"answers of version {predecessor}", len(missing), "questions") as advance:
-                loaded = load(model.folder, settings.quantize_4bit)
+                loaded = load(model.folder, settings.precision)
                 answers = generate(loaded, conversations, settings.max_new_tokens, settings.batch_size, advance)
             asked = [
-                Record(record.question, answer.text, finished=answer.finished)
+                Record(record.question, answer.text, finished=answer.finish_reason == "stop")
                 for record, answer in zip(missing, answers, strict=True)
             ]
             verdicts = self._judge.judge(asked)

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ontopic.generation import Sampling
 from serving.errors import RequestError
-from serving.generation import Sampling
 
 MOST_CHOICES = 8
 MOST_STOPS, MOST_STOP_CHARACTERS = 4, 200

@@ -44,10 +44,10 @@ def deploy(folder: Path, version: str) -> Deployment:
 
         language_model, batch = begin(folder)
         return Deployment(version, Prompts(language_model), batch)
+    from ontopic.generation import ContinuousBatch
     from ontopic.models import load
-    from serving.generation import ContinuousBatch
 
-    language_model = load(folder)
+    language_model = load(folder, os.environ.get("ONTOPIC_PRECISION", "auto"))  # type: ignore[arg-type]
     return Deployment(version, Prompts(language_model), ContinuousBatch(language_model))
 
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 import psutil
 
 from ontopic.errors import UserError
+from ontopic.settings import Precision
 from serving.access import is_loopback
 from serving.keys import digest, new_key
 
@@ -61,6 +62,7 @@ class ServedModel:
         follow: MLflow's tracking URI, where the service is to deploy whatever version of ``model_name`` becomes the
             champion; ``None`` for the given version only.
         spool: whether records wait in ``<state>/spool`` while the traffic store can't be written.
+        precision: of the weights, as ``ModelSettings`` has it; whole ones where that is ``nf4``.
         ready_timeout_s: seconds that loading the model may take.
 
     Attributes:
@@ -86,6 +88,7 @@ class ServedModel:
         no_auth: bool = False,
         follow: str | None = None,
         spool: bool = False,
+        precision: Precision = "auto",
         ready_timeout_s: float = 300.0,
     ) -> None:
         self.base_url, self.api_key = "", "none"
@@ -100,6 +103,8 @@ class ServedModel:
             "ONTOPIC_MODEL_NAME": model_name,
             "ONTOPIC_TRAFFIC": str(traffic) if "://" in str(traffic) else str(Path(traffic).resolve()),
             "ONTOPIC_MAX_NEW_TOKENS": str(max_new_tokens),
+            # 4-bit weights can't be merged with an adapter, and the batch is written for merged ones.
+            "ONTOPIC_PRECISION": "auto" if precision == "nf4" else precision,
             "ONTOPIC_WINDOWS": str(state.resolve() / "windows.db"),
             "ONTOPIC_LAUNCHER_PID": str(os.getpid()),
             "BENTOML_DO_NOT_TRACK": "True",

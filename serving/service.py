@@ -55,8 +55,8 @@ from serving.feedback_request import feedback_request
 from serving.model_source import model_folder
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and only the worker needs them
+    from ontopic.generation import Generated, Generation, Piece, TokenLogprob
     from serving.deployment import Deployment
-    from serving.generation import Generated, Generation, Piece, TokenLogprob
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -213,7 +213,7 @@ async def _begin(asked: ChatRequest, assistant: Any, caller: Caller, asked_at: d
     Raises:
         RequestError: the prompt is refused, the caller's tokens are used up, too many wait, or the service is stopping.
     """
-    from serving.generation import Generation, OverloadedError
+    from ontopic.generation import Generation, OverloadedError
 
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Any]]()
 
@@ -299,7 +299,7 @@ async def _events(chat: _Chat) -> AsyncIterator[str]:
 
 async def _store_cut(chat: _Chat, texts: Sequence[str]) -> None:
     """Store what a client was sent before the stream broke off."""
-    from serving.generation import Generated
+    from ontopic.generation import Generated
 
     cut = [
         Generated(text, len(each.ids), each.completion_tokens, "length")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from ontopic import asking, labelled_data, models, registry
+from ontopic import asking, generation, labelled_data, models, registry
 from ontopic.errors import UserError
 from ontopic.progress import progress
 from ontopic.settings import ModelSettings, TrafficSettings
@@ -17,7 +17,7 @@ from serving.process import ServedModel
 from steps.caching import depends_on
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(asking, labelled_data, models, registry))
+@step(experiment_tracker=True, cache_policy=depends_on(asking, generation, labelled_data, models, registry))
 def collect_traffic(
     questions: list[dict[str, Any]],
     registered_model: str,
@@ -39,7 +39,13 @@ def collect_traffic(
     own = workspace.root / "loop"
     with (
         ServedModel(
-            folder, version, registered_model, workspace.traffic, own, max_new_tokens=model.max_new_tokens
+            folder,
+            version,
+            registered_model,
+            workspace.traffic,
+            own,
+            max_new_tokens=model.max_new_tokens,
+            precision=model.precision,
         ) as served,
         progress(f"traffic of version {version}", len(questions), "questions") as advance,
     ):

@@ -9,7 +9,7 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic import evaluation, labelled_data, models, registry, reports
+from ontopic import evaluation, generation, labelled_data, models, registry, reports
 from ontopic.judges import calibration
 from ontopic.policy import Policy
 from ontopic.scores import flat_metrics, score
@@ -20,7 +20,7 @@ from steps.caching import JUDGES, depends_on
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on(*JUDGES, evaluation, labelled_data, models, registry, reports),
+    cache_policy=depends_on(*JUDGES, evaluation, generation, labelled_data, models, registry, reports),
 )
 def evaluate_model(
     questions: list[dict[str, Any]],
@@ -42,7 +42,7 @@ def evaluate_model(
     """
     workspace = Workspace(Path(state))
     evaluated = evaluation.evaluate(
-        models.load(registry.find(registered_model, version, workspace.root).folder, model.quantize_4bit),
+        models.load(registry.find(registered_model, version, workspace.root).folder, model.precision),
         version,
         calibration.open_judge(judge, policy, Path(prompts_folder), workspace),
         [labelled_data.Question.model_validate(question) for question in questions],

@@ -36,7 +36,7 @@ def train_challenger(
     work = workspace.training / hashlib.sha256(inputs.encode()).hexdigest()[:16]
     mlflow.log_params({f"training_{name}": value for name, value in settings.model_dump().items()})
     result = training.train_orpo(
-        models.load(champion_model.folder, model.quantize_4bit),
+        models.load(champion_model.folder, model.precision),
         champion_model.folder,
         chosen,
         settings,

@@ -19,8 +19,9 @@ import pytest
 from conftest import ROOT
 
 from ontopic import registry
+from ontopic.generation import generate
 from ontopic.labelled_data import load_questions
-from ontopic.models import generate, load
+from ontopic.models import load
 from ontopic.policy import Policy, load_policy
 from ontopic.records import Record
 from ontopic.settings import Settings, load_settings

@@ -26,7 +26,7 @@ PAIRS = [
 
 
 def made(model_folder: Path, folder: Path, lora_modules: str | list[str]) -> PackedORPOTrainer:
-    language_model = load(model_folder)
+    language_model = load(model_folder, "float32")
     rows = [{"prompt": f"<|im_start|>user\n{p}<|im_end|>\n", "chosen": c, "rejected": r} for p, c, r in PAIRS]
     config = ORPOConfig(
         output_dir=str(folder),

@@ -80,7 +80,7 @@ ENDPOINT = (
 @pytest.mark.parametrize(
     ("section", "content", "key", "valid"),
     [
-        ("model", {"name": "embedded", "nmae": 1}, "model.nmae", "name, quantize_4bit, max_new_tokens, batch_size"),
+        ("model", {"name": "embedded", "nmae": 1}, "model.nmae", "name, precision, max_new_tokens, batch_size"),
         ("teacher", {"model": "m", "tmeout": 1}, "teacher.tmeout", ENDPOINT),
         ("judge", {"kind": "local", "model": "m"}, "judge.model", "kind"),
         (
@@ -104,7 +104,7 @@ def test_an_unknown_nested_key_is_named_with_the_valid_ones_there(
         ("traffic", "questions", "many"),
         ("traffic", "in_scope_share", 1.5),
         ("model", "name", 12),
-        ("model", "quantize_4bit", "perhaps"),
+        ("model", "precision", "perhaps"),
         ("training", "learning_rate", -1),
         ("serving", "port", 70_000),
     ],

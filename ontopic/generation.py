@@ -1,4 +1,4 @@
-"""Generation for many clients at once: continuous batching (Yu et al. 2022, Orca, OSDI) on one thread.
+"""Generation of many answers at once: continuous batching (Yu et al. 2022, Orca, OSDI) on one thread.
 
 Each step gives every running answer its next token. A new request joins between two steps, once its prompt is read, and
 leaves at its own end: nobody waits for the longest answer of a batch.
@@ -14,15 +14,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin
 
-if TYPE_CHECKING:
-    from ontopic.models import LanguageModel
+from ontopic.models import LanguageModel, chat_prompts
+from ontopic.progress import Advance
 
 SLOTS = 32
 CACHE_TOKENS = 16_384  # of all answers under way, padding included: 46 KB each on the embedded model
@@ -124,13 +124,14 @@ class ContinuousBatch:
     Args:
         language_model: used by that thread alone; its tokenizer is not safe to share, so prompts come as token ids.
         most_waiting: requests that may wait for a place; one more is refused.
+        slots: the most answers under way.
     """
 
-    def __init__(self, language_model: LanguageModel, most_waiting: int = 256) -> None:
+    def __init__(self, language_model: LanguageModel, most_waiting: int = 256, slots: int = SLOTS) -> None:
         self._model: Any = language_model.model
         self._tokenizer: Any = language_model.tokenizer
         self._ends = _end_tokens(language_model)
-        self._most_waiting = most_waiting
+        self._most_waiting, self._most_running = most_waiting, slots
         self._waiting: deque[Generation] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -246,7 +247,11 @@ class ContinuousBatch:
                 longest = max(longest, first.room)
                 rows = len(self._rows) + len(group) + 1
                 padded = max(len(each.ids) for each in (*group, first)) * (len(group) + 1)
-                if rows > SLOTS or (rows > 1 and rows * longest > CACHE_TOKENS) or (group and padded > PREFILL_TOKENS):
+                if (
+                    rows > self._most_running
+                    or (rows > 1 and rows * longest > CACHE_TOKENS)
+                    or (group and padded > PREFILL_TOKENS)
+                ):
                     break
                 self._waiting.popleft()
                 if not first.done.cancelled():
@@ -540,3 +545,32 @@ def _end_tokens(language_model: LanguageModel) -> frozenset[int]:
     configured = getattr(language_model.model.generation_config, "eos_token_id", None)
     configured = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in (*configured, language_model.tokenizer.eos_token_id) if token is not None)
+
+
+def generate(
+    language_model: LanguageModel,
+    conversations: Sequence[Sequence[dict[str, str]]],
+    max_new_tokens: int,
+    slots: int = SLOTS,
+    advance: Advance | None = None,
+) -> list[Generated]:
+    """Greedy answers, in the order of ``conversations``.
+
+    Args:
+        slots: how many are generated together.
+        advance: called with 1 for each answer.
+    """
+    prompts = chat_prompts(language_model.tokenizer, conversations)
+    tokens = [language_model.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    generations = [Generation(ids, Sampling(max_new_tokens)) for ids in tokens]
+    for generation in generations:
+        if advance:
+            generation.done.add_done_callback(lambda _: advance(1))
+    batch = ContinuousBatch(language_model, len(generations), slots)
+    batch.submit(sorted(generations, key=lambda each: len(each.ids)))  # prompts of a length are read without padding
+    try:
+        return [generation.done.result() for generation in generations]
+    finally:
+        for generation in generations:
+            generation.done.cancel()
+        batch.close()

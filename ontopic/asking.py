@@ -35,7 +35,7 @@ class Answer:
 
 
 def ask_all(
-    questions: Sequence[str],
+    conversations: Sequence[list[dict[str, str]]],
     base_url: str,
     model: str,
     api_key: str,
@@ -43,28 +43,28 @@ def ask_all(
     concurrency: int,
     advance: Advance | None = None,
 ) -> list[Answer]:
-    """Ask each question as one user message, at most ``concurrency`` at a time.
+    """Ask for the next message of each conversation, at most ``concurrency`` at a time.
 
     Args:
         base_url: of an OpenAI-compatible server, with its ``/v1``.
-        advance: called with 1 for each question that is answered or has failed.
+        advance: called with 1 for each that is answered or has failed.
 
     Returns:
-        An answer for each question, in order. A question that fails after the client's own retries carries its
+        An answer for each, in order. One that fails after the client's own retries carries its
         ``error``; the others go on.
     """
     turns = asyncio.Semaphore(concurrency)
 
-    async def ask(client: AsyncOpenAI, question: str) -> Answer:
+    async def ask(client: AsyncOpenAI, messages: list[dict[str, str]]) -> Answer:
         async with turns:
-            answer = await _ask(client, question, model, max_tokens)
+            answer = await _ask(client, messages, model, max_tokens)
             if advance:
                 advance(1)
             return answer
 
     async def ask_each() -> list[Answer]:
         async with AsyncOpenAI(base_url=base_url, api_key=api_key) as client:
-            return list(await asyncio.gather(*(ask(client, question) for question in questions)))
+            return list(await asyncio.gather(*(ask(client, messages) for messages in conversations)))
 
     return asyncio.run(ask_each())
 
@@ -118,7 +118,7 @@ def ask_at_rate(
     """
 
     async def ask(client: AsyncOpenAI, question: str, due: float) -> None:
-        answer = await _ask(client, question, model, max_tokens)
+        answer = await _ask(client, [{"role": "user", "content": question}], model, max_tokens)
         if answer.error:
             sent.failed += 1
             sent.error = sent.error or answer.error
@@ -178,10 +178,13 @@ def key_of(variable: str | None) -> str:
     raise UserError(f"{variable} is not set; put the key into .env or the environment")
 
 
-async def _ask(client: AsyncOpenAI, question: str, model: str, max_tokens: int) -> Answer:
+async def _ask(client: AsyncOpenAI, messages: list[dict[str, str]], model: str, max_tokens: int) -> Answer:
     try:
         response = await client.chat.completions.with_raw_response.create(
-            model=model, messages=[{"role": "user", "content": question}], max_tokens=max_tokens, temperature=0
+            model=model,
+            messages=messages,  # type: ignore[arg-type]
+            max_tokens=max_tokens,
+            temperature=0,
         )
         content = response.parse().choices[0].message.content
         return Answer(response.headers.get("x-ontopic-record-id", ""), content or "")

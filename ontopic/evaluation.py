@@ -54,7 +54,7 @@ def evaluate(
     batch_size: int,
 ) -> Evaluation:
     """Let a model answer questions greedily and a judge judge the answers, given each question's scope label."""
-    conversations = [[{"role": "user", "content": question.question}] for question in questions]
+    conversations = [question.messages for question in questions]
     with progress(f"answers of version {model_version}", len(questions), "questions") as advance:
         answers = generate(language_model, conversations, max_new_tokens, batch_size, advance)
     records = [

@@ -26,10 +26,20 @@ _MAX_CHARACTERS = 20_000
 _ROWS_A_BATCH = 1000
 
 
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    role: Literal["user", "assistant"]
+    content: str = Field(max_length=_MAX_CHARACTERS)
+
+
 class Question(BaseModel):
     """A question with its scope label.
 
     Attributes:
+        history: what was said before it in the same conversation.
+        kind: what makes it hard ("instruction_override", "two_part", ...); empty for a plain question.
         intent: what it is about, one name for all questions of a kind.
         reference: a short right answer, where one was written.
     """
@@ -37,11 +47,18 @@ class Question(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     question: str = Field(min_length=1, max_length=_MAX_CHARACTERS)
     in_scope: StrictBool
+    history: tuple[Message, ...] = ()
+    kind: str = ""
     intent: str = ""
     reference: str | None = None
     split: Split | None = None
 
     _not_blank = field_validator("question")(lambda text: _not_blank(text))
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The whole conversation, the question last, as an OpenAI-compatible server takes it."""
+        return [turn.model_dump() for turn in (*self.history, Message(role="user", content=self.question))]
 
 
 class LabelledRecord(BaseModel):

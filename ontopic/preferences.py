@@ -22,6 +22,7 @@ class Preference:
     Attributes:
         source: where ``chosen`` comes from: ``reference``, ``teacher``, ``model`` or ``refusal``.
         record_id: the traffic record that the pair was made from; empty where it was made from a labelled question.
+        history: what was said before the question, as messages.
     """
 
     question: str
@@ -30,6 +31,12 @@ class Preference:
     in_scope: bool
     source: str
     record_id: str
+    history: Sequence[dict[str, str]] = ()
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The whole conversation, the question last."""
+        return [*self.history, {"role": "user", "content": self.question}]
 
 
 def build_preferences(
@@ -78,7 +85,8 @@ def build_preferences(
         elif verdict.outcome == "pass" and not verdict.declined and record.finished:
             chosen, source = record.answer, OWN
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
-            pairs[key] = Preference(record.question, chosen, rejected, in_scope, source, record.id)
+            history = label.messages[:-1] if label else []
+            pairs[key] = Preference(record.question, chosen, rejected, in_scope, source, record.id, history)
     chance = random.Random(seed)
     inside = [p for p in pairs.values() if p.in_scope]
     outside = [p for p in pairs.values() if not p.in_scope]
@@ -88,7 +96,9 @@ def build_preferences(
         others = [q for key, q in known.items() if key not in pairs and q.in_scope and q.reference]
         rehearsed = chance.sample(others, min(missing, len(others)))
         everything = list(pairs.values())
-        everything += [Preference(q.question, q.reference or "", refusal, True, WRITTEN, "") for q in rehearsed]
+        everything += [
+            Preference(q.question, q.reference or "", refusal, True, WRITTEN, "", q.messages[:-1]) for q in rehearsed
+        ]
         chance.shuffle(everything)
         return everything
     keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)

@@ -141,7 +141,7 @@ def preference_row(base: LanguageModel, pair: Preference, max_rejected_tokens: i
     )
     shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
     cut = str(base.tokenizer.decode(rejected[: shared + max_rejected_tokens]))
-    prompt = chat_prompts(base.tokenizer, [[{"role": "user", "content": pair.question}]])[0]
+    prompt = chat_prompts(base.tokenizer, [pair.messages])[0]
     return {"prompt": prompt, "chosen": pair.chosen, "rejected": cut}
 
 

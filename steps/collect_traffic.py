@@ -50,7 +50,7 @@ def collect_traffic(
         progress(f"traffic of version {version}", len(questions), "questions") as advance,
     ):
         answers = asking.ask_all(
-            [question["question"] for question in questions],
+            [labelled_data.Question.model_validate(question).messages for question in questions],
             served.base_url,
             registered_model,
             served.api_key,

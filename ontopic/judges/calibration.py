@@ -44,7 +44,8 @@ def open_judge(settings: JudgeSettings, policy: Policy, prompts: Path, workspace
         from ontopic.judges.deepeval_judge import DeepEvalJudge  # an extra, and a second to import
 
         return DeepEvalJudge(settings, policy)
-    questions = [q for q in load_questions(policy.questions) if q.split in ("train", "judge")]
+    # One that needs what was said before it, or is in another language, would teach it wrong.
+    questions = [q for q in load_questions(policy.questions) if q.split in ("train", "judge") and not q.kind]
     records = load_records(policy.records, split="train") + load_labels(_labels(policy, workspace), "train")
     folder = workspace.judges / local_judge_id(policy, questions, records)
     if not folder.is_dir():

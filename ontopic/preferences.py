@@ -48,6 +48,7 @@ def build_preferences(
     taught: Mapping[str, str] | None = None,
     in_scope_share: float = 0.5,
     rehearse: bool = False,
+    least_certainty: float = 0.0,
 ) -> list[Preference]:
     """Pairs from judged traffic: in scope, an answer over the refusal; out of scope, the refusal over what was said.
 
@@ -64,6 +65,9 @@ def build_preferences(
             pair, and from a few of those alone it would learn to refuse everything. So none is dropped, and in-scope
             questions of ``labelled`` that have a reference fill up their side to the share.
 
+        least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
+            away from 0.5.
+
     Returns:
         Shuffled pairs; the same for the same input and seed.
     """
@@ -74,6 +78,8 @@ def build_preferences(
         label = known.get(key)
         in_scope = label.in_scope if label else verdict.in_scope
         if in_scope is None or key in pairs:
+            continue
+        if label is None and abs(2 * (verdict.score or 0.0) - 1) < least_certainty:
             continue
         chosen, rejected, source = "", refusal, ""
         if not in_scope:

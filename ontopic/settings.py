@@ -229,16 +229,18 @@ class TrainingSettings(_Section):
 
     Attributes:
         in_scope_share: share of in-scope pairs; the larger kind is cut down to it.
-        beta: weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691).
+        beta: weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691); 0 is fine-tuning on the chosen
+            answers alone.
         batch_size: preference pairs a step.
         max_rejected_tokens: rejected answers are cut this many tokens after they depart from the chosen one.
         lora_modules: names of the linear layers that get an adapter, or ``all-linear``.
+        lora_first_block: of the model's blocks, the first that gets one; those before it need no way back.
         max_steps: stop after this many steps; -1 for all epochs.
         save_steps: steps between checkpoints.
     """
 
     in_scope_share: float = Field(0.5, gt=0, lt=1)
-    beta: float = Field(gt=0)
+    beta: float = Field(ge=0)
     learning_rate: float = Field(gt=0)
     epochs: float = Field(gt=0)
     batch_size: int = Field(ge=1)
@@ -247,6 +249,7 @@ class TrainingSettings(_Section):
     lora_rank: int = Field(16, ge=1)
     lora_alpha: int = Field(32, ge=1)
     lora_modules: list[str] | Literal["all-linear"] = "all-linear"
+    lora_first_block: int = Field(0, ge=0)
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     max_steps: int = -1
     save_steps: int = Field(ge=1)

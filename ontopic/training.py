@@ -107,7 +107,8 @@ def train_orpo(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=settings.lora_modules,
+        target_modules=_linear_layers(base) if settings.lora_modules == "all-linear" else settings.lora_modules,
+        layers_to_transform=list(range(settings.lora_first_block, base.model.config.num_hidden_layers)),
     )
     trainer = PackedORPOTrainer(
         model=base.model, args=config, train_dataset=dataset, processing_class=tokenizer, peft_config=lora
@@ -143,6 +144,13 @@ def preference_row(base: LanguageModel, pair: Preference, max_rejected_tokens: i
     cut = str(base.tokenizer.decode(rejected[: shared + max_rejected_tokens]))
     prompt = chat_prompts(base.tokenizer, [pair.messages])[0]
     return {"prompt": prompt, "chosen": pair.chosen, "rejected": cut}
+
+
+def _linear_layers(base: LanguageModel) -> list[str]:
+    """Names of all linear layers but the output's; PEFT's ``all-linear`` can't be held to some blocks."""
+    output = base.model.get_output_embeddings()
+    layers = [n for n, m in base.model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
+    return sorted({name.rpartition(".")[2] for name in layers})
 
 
 def _last_checkpoint(checkpoints: Path) -> str | None:

@@ -15,10 +15,10 @@ import argparse
 import json
 import random
 import re
-from collections import Counter
 from pathlib import Path
 
 from ontopic.policy import load_policy
+from ontopic.quality import repeats_itself
 from ontopic.scores import rate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,14 +33,6 @@ PARAPHRASE = re.compile(
 def declines(answer: str, refusal: str) -> bool:
     """Whether the answer says the refusal, or begins with a paraphrase of it."""
     return refusal.lower() in answer.lower() or bool(PARAPHRASE.search(answer[:120]))
-
-
-def loops(answer: str) -> bool:
-    """Whether four words in a row occur three times, or two words three times in a row."""
-    words = answer.lower().replace("'s", " 's").split()
-    fours = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
-    twice = any(words[i : i + 2] == words[i + 2 : i + 4] == words[i + 4 : i + 6] for i in range(len(words) - 5))
-    return twice or max(fours.values(), default=0) >= 3
 
 
 def main() -> None:
@@ -75,7 +67,7 @@ def main() -> None:
     print(f"of {len(said)} in-scope answers that do not decline:")
     print(f"  different             {rate(len(set(said)), len(said))}")
     print(f"  end with a full stop  {rate(sum(text.endswith(('.', '!', '?')) for text in said), len(said))}")
-    print(f"  loop                  {rate(sum(map(loops, said)), len(said))}")
+    print(f"  loop                  {rate(sum(map(repeats_itself, said)), len(said))}")
     repeat = sum(row["question"].lower() in row["answer"].lower() for row in inside)
     print(f"  repeat the question   {rate(repeat, len(said))}")
     for row in random.Random(0).sample(rows, min(options.show, len(rows))):

@@ -1,4 +1,4 @@
-"""What training's settings are worth: each row of a study is trained, or does without, and measured; one MLflow run each.
+"""What training's settings are worth: each row of a study is trained, or not, and measured; one MLflow run each.
 
 python benchmarks/training_study.py [--study benchmarks/training_study.yaml] [--only NAME ...] [--real REAL.jsonl]
     [--state DIR] [--out STUDY.jsonl]

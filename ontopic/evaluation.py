@@ -20,29 +20,39 @@ from ontopic.scores import score
 class Evaluation:
     """One model's records on a set of questions, and a verdict on each; in the order of the questions."""
 
+    questions: list[Question]
     records: list[Record]
     verdicts: list[Verdict]
 
     def as_dict(self) -> dict[str, Any]:
-        """Guardrail score, over-refusal and leak with intervals, and every answer with its verdict, for JSON."""
-        scores = score(self.verdicts)
+        """Guardrail score, over-refusal and leak with intervals, on all questions and on each kind, and every answer
+        with its verdict, for JSON."""
+        kinds = {question.kind: None for question in self.questions if question.kind}
         return {
-            "guardrail_score": scores.guardrail_score.as_dict(),
-            "over_refusal": scores.over_refusal.as_dict(),
-            "leak": scores.leak.as_dict(),
-            "unjudged": scores.unjudged,
+            **_scores(self.verdicts),
+            "kinds": {
+                kind: _scores([v for q, v in zip(self.questions, self.verdicts, strict=True) if q.kind == kind])
+                for kind in kinds
+            },
             "answers": [
                 {
                     "question": record.question,
+                    "kind": question.kind,
                     "in_scope": record.in_scope,
                     "answer": record.answer,
                     "verdict": verdict.outcome,
                     "score": verdict.score,
                     "explanation": verdict.explanation or verdict.cause,
                 }
-                for record, verdict in zip(self.records, self.verdicts, strict=True)
+                for question, record, verdict in zip(self.questions, self.records, self.verdicts, strict=True)
             ],
         }
+
+
+def _scores(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    scores = score(verdicts)
+    shares = {name: getattr(scores, name).as_dict() for name in ("guardrail_score", "over_refusal", "leak")}
+    return {**shares, "unjudged": scores.unjudged}
 
 
 def evaluate(
@@ -71,7 +81,7 @@ def evaluate(
     ]
     with progress("verdicts", len(records), "records") as advance:
         verdicts = judge.judge(records, advance)
-    return Evaluation(records, verdicts)
+    return Evaluation(list(questions), records, verdicts)
 
 
 def sample(questions: Sequence[Question], n: int, in_scope_share: float, seed: int, skip: int = 0) -> list[Question]:

@@ -12,8 +12,9 @@ from ontopic.errors import UserError
 from ontopic.judges.card import JudgeCard, policy_sha256
 from ontopic.monitoring import scores_as_dict
 from ontopic.policy import GateLimits, Policy
+from ontopic.quality import Quality, difference
 from ontopic.reports import TestOutcome, gate_report, verdicts_of
-from ontopic.scores import Comparison, Scores, compare, score
+from ontopic.scores import Comparison, Rate, Scores, compare, score
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Decision:
     Attributes:
         passed: whether every test passed.
         comparison: champion and challenger question by question.
+        quality: by how much answers in scope became more like their references.
         report: Evidently's page.
     """
 
@@ -31,6 +33,7 @@ class Decision:
     champion: Scores
     challenger: Scores
     comparison: Comparison
+    quality: Rate
     limits: GateLimits
     report: Path
 
@@ -42,6 +45,7 @@ class Decision:
             "champion": scores_as_dict(self.champion),
             "challenger": scores_as_dict(self.challenger),
             "comparison": asdict(self.comparison),
+            "quality": self.quality.as_dict(),
             "limits": self.limits.model_dump(),
             "report": str(self.report),
         }
@@ -69,7 +73,14 @@ def check_judge(card: JudgeCard, policy: Policy) -> None:
 
 
 def decide(
-    title: str, champion: pd.DataFrame, challenger: pd.DataFrame, policy: Policy, card: JudgeCard, report: Path
+    title: str,
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    champion_quality: Quality,
+    challenger_quality: Quality,
+    policy: Policy,
+    card: JudgeCard,
+    report: Path,
 ) -> Decision:
     """Run the gate's tests with Evidently on the two models' judged answers to the same questions.
 
@@ -89,6 +100,9 @@ def decide(
         )
     limits = policy.gate
     before, after = verdicts_of(champion), verdicts_of(challenger)
-    tests = gate_report(title, champion, challenger, before, after, limits, report)
+    tests = gate_report(
+        title, champion, challenger, before, after, champion_quality, challenger_quality, limits, report
+    )
     passed = all(test.passed for test in tests)
-    return Decision(passed, tests, score(before), score(after), compare(before, after), limits, report)
+    quality = difference(champion_quality, challenger_quality)
+    return Decision(passed, tests, score(before), score(after), compare(before, after), quality, limits, report)

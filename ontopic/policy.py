@@ -43,6 +43,9 @@ class GateLimits(BaseModel):
         guardrail_score: the least lower bound of the guardrail score.
         over_refusal, leak: the greatest upper bound of each.
         improvement: what the lower bound of the paired difference to the champion must exceed.
+        quality_loss: by how much answers in scope may have become less like their references: the lower bound of the
+            paired difference of cosines must stay above its negative (a non-inferiority test).
+        perplexity_ratio: how many times the champion's perplexity on general text the challenger's may be at most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +53,8 @@ class GateLimits(BaseModel):
     over_refusal: float = Field(ge=0, le=1)
     leak: float = Field(ge=0, le=1)
     improvement: float = Field(ge=-1, le=1)
+    quality_loss: float = Field(0.05, ge=0, le=2)
+    perplexity_ratio: float = Field(2.0, ge=1)
 
 
 class JudgeBar(BaseModel):

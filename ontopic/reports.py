@@ -54,6 +54,7 @@ from evidently.legacy.tests.base_test import TestStatus
 from plotly import graph_objs as go
 
 from ontopic.policy import GateLimits
+from ontopic.quality import Quality, difference
 from ontopic.records import Record, Verdict
 from ontopic.scores import Rate, Scores, compare, score
 
@@ -578,6 +579,8 @@ def gate_report(
     challenger: pd.DataFrame,
     champion_verdicts: Sequence[Verdict],
     challenger_verdicts: Sequence[Verdict],
+    champion_quality: Quality,
+    challenger_quality: Quality,
     limits: GateLimits,
     out: Path,
 ) -> list[TestOutcome]:
@@ -589,10 +592,13 @@ def gate_report(
         champion, challenger: the two models' records on the same questions in the same order, as `verdict_frame`
             gives them; of these frames only the record's columns are read.
         champion_verdicts, challenger_verdicts: one verdict a record.
+        champion_quality, challenger_quality: of the answers in scope that have a reference; where there is none, the
+            answers' likeness to it is not tested.
         out: the HTML file; written whole or not at all, its folder is made.
 
     Returns:
-        The outcomes for guardrail score, over-refusal, leak and improvement. The gate is passed where all passed.
+        The outcomes for guardrail score, improvement, over-refusal, leak, answer quality and perplexity. The gate is
+        passed where all passed.
 
     Raises:
         ValueError: the questions differ, or there is not one verdict a record.
@@ -603,12 +609,28 @@ def gate_report(
     def test(bound: str, relation: str, limit: float) -> list[MetricTest]:
         return [Limit(bound=bound, relation=relation, limit=limit)]
 
+    likeness = []
+    if champion_quality.questions:
+        likeness.append(
+            GivenRate(
+                difference(champion_quality, challenger_quality),
+                "Likeness to the references, challenger minus champion",
+                tests=test("low", "above", -limits.quality_loss),
+            )
+        )
     report = Report(
         [
             GuardrailScore(tests=test("low", "at least", limits.guardrail_score)),
             Improvement(tests=test("low", "above", limits.improvement)),
             OverRefusal(tests=test("high", "at most", limits.over_refusal)),
             Leak(tests=test("high", "at most", limits.leak)),
+            *likeness,
+            GivenRate(
+                perplexity_ratio(champion_quality, challenger_quality),
+                "Perplexity on general text, challenger to champion",
+                order=1,
+                tests=test("value", "at most", limits.perplexity_ratio),
+            ),
             DifferingVerdicts(),
         ]
     )
@@ -626,8 +648,30 @@ def gate_report(
         + (f"**The challenger fails {failed} of {len(outcomes)} tests.**" if failed else "**The challenger passes.**")
         + " The tests read the bounds of the 95 % intervals, not the values."
     )
-    write_page(title, [text_widget(title=title, text=text), *test_widgets_of(snapshot), *widgets_of(snapshot)], out)
+    *widgets, differing = widgets_of(snapshot)
+    qualities = quality_table(champion_quality, challenger_quality)
+    page = [text_widget(title=title, text=text), *test_widgets_of(snapshot), *widgets, qualities, differing]
+    write_page(title, page, out)
     return outcomes
+
+
+def perplexity_ratio(champion: Quality, challenger: Quality) -> Rate:
+    """Challenger's perplexity by champion's, on one text and so without an interval."""
+    ratio = challenger.perplexity / champion.perplexity
+    return Rate(ratio, ratio, ratio, 1)
+
+
+def quality_table(champion: Quality, challenger: Quality) -> BaseWidgetInfo:
+    """What the answers in scope are like, one measure a row, champion beside challenger."""
+    before, after = champion.summary(), challenger.summary()
+    rows = [[name, _with_interval(before[name]), _with_interval(after[name])] for name in before]
+    rows.append(["perplexity on general text", f"{champion.perplexity:.1f}", f"{challenger.perplexity:.1f}"])
+    title = f"Answers to {len(champion.questions):,} questions in scope that have a reference"
+    return table_data(title=title, column_names=["", "Champion", "Challenger"], data=rows)
+
+
+def _with_interval(share: Rate) -> str:
+    return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]" if share.n else "–"
 
 
 def outcomes_of(snapshot: Snapshot) -> list[TestOutcome]:

@@ -50,7 +50,7 @@ def improve(
     pairs = make_preferences(record_ids, judged, policy, teacher, training, state, tracking_uri, rehearse)
     challenger = train_challenger(pairs, name, champion, model, training, state, tracking_uri)
     questions = choose_questions(**sample)
-    before = evaluate_model(
+    before, quality_before = evaluate_model(
         questions,
         "champion",
         name,
@@ -64,7 +64,7 @@ def improve(
         tracking_uri,
         id="evaluate_champion",
     )
-    after = evaluate_model(
+    after, quality_after = evaluate_model(
         questions,
         "challenger",
         name,
@@ -78,5 +78,7 @@ def improve(
         tracking_uri,
         id="evaluate_challenger",
     )
-    decision = pass_gate(before, after, champion, challenger, policy, judge_card, state, tracking_uri)
+    decision = pass_gate(
+        before, after, quality_before, quality_after, champion, challenger, policy, judge_card, state, tracking_uri
+    )
     promote_challenger(decision, name, champion, challenger, judge_card, evidence, state, tracking_uri, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic import evaluation, generation, labelled_data, models, registry, reports
+from ontopic import evaluation, generation, labelled_data, models, quality, registry, reports
 from ontopic.judges import calibration
 from ontopic.policy import Policy
 from ontopic.scores import flat_metrics, score
@@ -20,7 +21,7 @@ from steps.caching import JUDGES, depends_on
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on(*JUDGES, evaluation, generation, labelled_data, models, registry, reports),
+    cache_policy=depends_on(*JUDGES, evaluation, generation, labelled_data, models, quality, registry, reports),
 )
 def evaluate_model(
     questions: list[dict[str, Any]],
@@ -34,25 +35,27 @@ def evaluate_model(
     prompts_folder: str,
     state: str,
     tracking_uri: str,
-) -> Annotated[pd.DataFrame, "evaluated"]:
-    """Returns the records with their verdicts, in the order of the questions.
+) -> tuple[Annotated[pd.DataFrame, "evaluated"], Annotated[dict[str, Any], "quality"]]:
+    """Returns the records with their verdicts, in the order of the questions, and the answers' quality.
 
     Args:
         role: champion or challenger; names the MLflow run that the numbers go to, nested in the pipeline's.
     """
     workspace = Workspace(Path(state))
+    loaded = models.load(registry.find(registered_model, version, workspace.root).folder, model.precision)
     evaluated = evaluation.evaluate(
-        models.load(registry.find(registered_model, version, workspace.root).folder, model.precision),
+        loaded,
         version,
         calibration.open_judge(judge, policy, Path(prompts_folder), workspace),
         [labelled_data.Question.model_validate(question) for question in questions],
         model.max_new_tokens,
         model.batch_size,
     )
+    measured = quality.measure_quality(loaded, evaluated.questions, evaluated.records)
     frame = reports.verdict_frame(evaluated.records, evaluated.verdicts)
     with mlflow.start_run(run_name=f"{role}, version {version}", nested=True):
         mlflow.set_tags({"model_version": version, "role": role, "stage": "evaluation"})
         mlflow.log_params({"judge_id": judge_card["judge_id"], "questions": len(questions)})
-        mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)))
+        mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)) | measured.metrics())
         mlflow.log_table(frame[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
-    return frame
+    return frame, asdict(measured)

@@ -9,17 +9,19 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic import gate, reports, scores
+from ontopic import gate, quality, reports, scores
 from ontopic.judges import card
 from ontopic.policy import Policy
 from ontopic.workspace import Workspace
 from steps.caching import depends_on
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(card, gate, reports, scores))
+@step(experiment_tracker=True, cache_policy=depends_on(card, gate, quality, reports, scores))
 def pass_gate(
     champion: pd.DataFrame,
     challenger: pd.DataFrame,
+    champion_quality: dict[str, Any],
+    challenger_quality: dict[str, Any],
     champion_version: str,
     challenger_version: str,
     policy: Policy,
@@ -35,6 +37,8 @@ def pass_gate(
         f"OnTopic gate: {policy.name}, version {challenger_version} against {champion_version}",
         champion,
         challenger,
+        quality.Quality(**champion_quality),
+        quality.Quality(**challenger_quality),
         policy,
         card.card_of(judge_card),
         report,

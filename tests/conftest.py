@@ -24,6 +24,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client, 
 import pytest
 
 from ontopic.policy import Policy, load_policy
+from ontopic.quality import Quality
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -152,6 +153,13 @@ def completion(reply: Reply, model: str) -> bytes:
     choices = [{"index": 0, "finish_reason": "stop", "message": message} | reply.choice]
     content = {"id": "1", "object": "chat.completion", "created": 0, "model": model, "choices": choices}
     return json.dumps(content | reply.parts).encode()
+
+
+def quality_of(similarity: float = 0.6, questions: int = 40, perplexity: float = 46.0) -> Quality:
+    """A model's quality, its answers spread about ``similarity``."""
+    spread = [similarity + 0.1 * (i % 2) - 0.05 for i in range(questions)]
+    names, no = [f"Question {i}?" for i in range(questions)], [False] * questions
+    return Quality(names, spread, [3.0] * questions, [20] * questions, no, no, perplexity)
 
 
 @pytest.fixture(scope="session")

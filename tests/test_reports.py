@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from conftest import quality_of
 
+from ontopic.quality import Quality
 from ontopic.records import Record, Verdict
 from ontopic.reports import GateLimits, TestOutcome, gate_report, monitoring_report, verdict_frame
 from ontopic.scores import Rate, compare, rate, score
@@ -19,6 +21,7 @@ HOSTILE = (
     "</head><!-- <b>bold</b> ![pixel](http://127.0.0.1:9/pixel.png) [click](javascript:alert(1)) "
 )
 LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0)
+QUALITY = ["Likeness to the references", "Perplexity on general text"]
 
 
 def judged(n: int, failing: int, model: str = "m-1") -> tuple[list[Record], list[Verdict]]:
@@ -42,9 +45,11 @@ def gate(
     challenger: tuple[list[Record], list[Verdict]],
     out: Path,
     limits: GateLimits = LIMITS,
+    challenger_quality: Quality | None = None,
 ) -> dict[str, TestOutcome]:
+    frames, quality = (verdict_frame(*champion), verdict_frame(*challenger)), quality_of()
     outcomes = gate_report(
-        "Gate", verdict_frame(*champion), verdict_frame(*challenger), champion[1], challenger[1], limits, out
+        "Gate", *frames, champion[1], challenger[1], quality, challenger_quality or quality, limits, out
     )
     return {outcome.name.split(":")[0].split(",")[0]: outcome for outcome in outcomes}
 
@@ -149,16 +154,36 @@ def test_nothing_judged_fails_the_test_it_concerns(tmp_path: Path):
 
     records, _ = judged(4, 0)
     outcomes = gate((records, unjudged(4)), (records, unjudged(4)), tmp_path / "gate.html", anything_goes)
-    assert not any(outcome.passed for outcome in outcomes.values()) and len(outcomes) == 4
+    assert [name for name, outcome in outcomes.items() if outcome.passed] == QUALITY and len(outcomes) == 6
+
+
+def test_the_gate_refuses_answers_that_have_become_worse(tmp_path: Path):
+    sides = judged(200, 190, "m-1"), judged(200, 6, "m-2")
+    for quality, failing in (
+        (quality_of(0.56), []),  # lower, and within the margin
+        (quality_of(0.5), QUALITY[:1]),
+        (quality_of(0.56, perplexity=100.0), QUALITY[1:]),
+    ):
+        outcomes = gate(*sides, tmp_path / "gate.html", challenger_quality=quality)
+        assert [name for name, outcome in outcomes.items() if not outcome.passed] == failing
+    page = (tmp_path / "gate.html").read_text()
+    assert "Answers to 40 questions in scope that have a reference" in page and "100.0" in page
+
+
+def test_without_references_their_likeness_is_not_tested(tmp_path: Path):
+    records, verdicts = judged(4, 1)
+    none, frame = quality_of(questions=0), verdict_frame(records, verdicts)
+    outcomes = gate_report("Gate", frame, frame, verdicts, verdicts, none, none, LIMITS, tmp_path / "gate.html")
+    assert len(outcomes) == 5
 
 
 def test_the_gate_refuses_what_is_not_paired(tmp_path: Path):
     (records, verdicts), out = judged(4, 1), tmp_path / "gate.html"
     frame = verdict_frame(records, verdicts)
     with pytest.raises(ValueError, match="same questions"):
-        gate_report("Gate", frame, frame[::-1], verdicts, verdicts, LIMITS, out)
+        gate_report("Gate", frame, frame[::-1], verdicts, verdicts, quality_of(), quality_of(), LIMITS, out)
     with pytest.raises(ValueError, match="4 records, 3 verdicts"):
-        gate_report("Gate", frame, frame, verdicts, verdicts[:3], LIMITS, out)
+        gate_report("Gate", frame, frame, verdicts, verdicts[:3], quality_of(), quality_of(), LIMITS, out)
     assert not out.exists()
 
 
@@ -189,7 +214,7 @@ def hostile_pages(tmp_path: Path) -> list[Path]:
     title = "A <b>title</b>"
     monitoring_report(title, verdict_frame([evil], [fail]), [], 0.9, Rate(0.5, 0.4, 0.6, 9), pages[0])
     frame = verdict_frame([evil], [fail])
-    gate_report(title, frame, frame, [fail], [passed], LIMITS, pages[1])
+    gate_report(title, frame, frame, [fail], [passed], quality_of(), quality_of(), LIMITS, pages[1])
     return pages
 
 

@@ -64,6 +64,7 @@ class Study:
         self.base = resolve(EMBEDDED, workspace.root)
         everything = load_questions(policy.questions)
         self.train = [q for q in everything if q.split == "train"]
+        self.labelled = [q for q in everything if q.split in ("train", "judge")]
         held_out = [q for q in everything if q.split == "evaluation"]
         plain = [q for q in held_out if not q.kind]
         self.sets = {
@@ -115,7 +116,7 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
         Record(q.question, study.answers[q.question][0], finished=study.answers[q.question][1], id=str(i))
         for i, q in enumerate(asked)
     ]
-    labelled, taught = study.train, None
+    labelled, taught = study.labelled, None
     judge = study.judge
     if row.get("labels") == "judge":
         labelled, judge = [], study.unaware_judge()
@@ -131,6 +132,7 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
         training.in_scope_share,
         row.get("rehearse", False),
         row.get("least_certainty", 0.0),
+        row.get("cover", 0),
     )
     return varied(pairs, row, study.policy, seed)
 

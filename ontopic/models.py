@@ -101,7 +101,7 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
         tokenizer.pad_token = tokenizer.eos_token
     options: dict[str, Any] = {"dtype": _dtype(precision)}
     if torch.cuda.is_available():
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": torch.cuda.current_device()}
     if precision == "nf4":
         options["quantization_config"] = nf4_config()
     model = AutoModelForCausalLM.from_pretrained(folder, **options)

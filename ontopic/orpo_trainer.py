@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -12,6 +14,9 @@ from torch.nn.functional import linear
 from trl.experimental.orpo import ORPOTrainer
 
 from ontopic.errors import UserError
+
+# What some models do with logits before they return them (Gemma 2, Cohere).
+_AFTER_THE_OUTPUT_LAYER = ("final_logit_softcapping", "logit_scale")
 
 
 class PackedORPOTrainer(ORPOTrainer):
@@ -30,27 +35,51 @@ class PackedORPOTrainer(ORPOTrainer):
         stock_likelihood: compute TRL's likelihood term instead; then the loss is that of ``ORPOTrainer``.
 
     Raises:
-        UserError: the output layer is to be trained, which ``_LogProbs`` gives no gradient.
+        UserError: the output layer is to be trained, which ``_LogProbs`` gives no gradient, or the model changes what
+            it gives.
     """
 
     stock_likelihood = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        head = self.accelerator.unwrap_model(self.model).get_base_model().get_output_embeddings()
-        if any(parameter.requires_grad for parameter in head.parameters()):
+        if any(parameter.requires_grad for parameter in self._output_layer().parameters()):
             raise UserError("training.lora_modules: the model's output layer can't be trained; leave it out")
+        model_config = self.accelerator.unwrap_model(self.model).config
+        if changed := [name for name in _AFTER_THE_OUTPUT_LAYER if getattr(model_config, name, None)]:
+            raise UserError(f"{model_config.model_type}: a model with {changed[0]} can't be trained; take another")
 
     def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
-        """As the stock trainer, without the end-of-text token that it puts behind a rejected answer.
+        """As the stock trainer, without the end-of-text token that it puts behind a rejected or a cut answer.
 
         Rejected answers are cut: the model would learn that no answer ends in mid-sentence, which it knows, and
         nothing of what sets the two answers apart.
         """
         row = super().tokenize_row(feature, model)
-        for part in ("input_ids", "attention_mask", "labels"):
-            row[f"rejected_{part}"] = row[f"rejected_{part}"][:-1]
+        for answer in ("rejected", "chosen")[: 1 + feature.get("cut", False)]:
+            for part in ("input_ids", "attention_mask", "labels"):
+                row[f"{answer}_{part}"] = row[f"{answer}_{part}"][:-1]
         return row
+
+    @contextmanager
+    def _output_layer_gives_log_probs(self, target: Tensor) -> Iterator[None]:
+        """Meanwhile the output layer returns what ``_LogProbs`` does for these tokens in place of logits.
+
+        So the whole model is called, as DDP and FSDP need it, and no logits pass out of it.
+        """
+        head = self._output_layer()
+
+        def log_probs(states: Tensor) -> Tensor:
+            return torch.stack(_LogProbs.apply(states[0], head.weight, getattr(head, "bias", None), target))
+
+        head.forward = log_probs
+        try:
+            yield
+        finally:
+            del head.forward
+
+    def _output_layer(self) -> Any:
+        return self.accelerator.unwrap_model(self.model).get_base_model().get_output_embeddings()
 
     def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> Any:
         """Log-probabilities of the answers of a batch of pairs, averaged over tokens.
@@ -61,14 +90,14 @@ class PackedORPOTrainer(ORPOTrainer):
         """
         device = self.accelerator.device
         packed = _pack(batch, self.stock_likelihood, device)
-        causal = self.accelerator.unwrap_model(model).get_base_model()
-        states = causal.get_decoder()(
-            input_ids=packed.ids, position_ids=packed.positions, attention_mask=packed.allowed, use_cache=False
-        ).last_hidden_state[0]
-        head = causal.get_output_embeddings()
-        log_probs, means = _LogProbs.apply(
-            states[packed.source], head.weight, getattr(head, "bias", None), packed.target
-        )
+        with self._output_layer_gives_log_probs(packed.target):
+            log_probs, means = model(
+                input_ids=packed.ids,
+                position_ids=packed.positions,
+                attention_mask=packed.allowed,
+                logits_to_keep=packed.source,
+                use_cache=False,
+            ).logits
 
         def mean_by_pair(of: int) -> Tensor:
             here = packed.kind == of

@@ -23,6 +23,7 @@ class Preference:
         source: where ``chosen`` comes from: ``reference``, ``teacher``, ``model`` or ``refusal``.
         record_id: the traffic record that the pair was made from; empty where it was made from a labelled question.
         history: what was said before the question, as messages.
+        beginnings: whether only how the two answers begin is compared, which is what decides between them.
     """
 
     question: str
@@ -32,6 +33,7 @@ class Preference:
     source: str
     record_id: str
     history: Sequence[dict[str, str]] = ()
+    beginnings: bool = False
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -49,6 +51,7 @@ def build_preferences(
     in_scope_share: float = 0.5,
     rehearse: bool = False,
     least_certainty: float = 0.0,
+    cover: int = 0,
 ) -> list[Preference]:
     """Pairs from judged traffic: in scope, an answer over the refusal; out of scope, the refusal over what was said.
 
@@ -65,6 +68,9 @@ def build_preferences(
             pair, and from a few of those alone it would learn to refuse everything. So none is dropped, and in-scope
             questions of ``labelled`` that have a reference fill up their side to the share.
 
+        cover: so many pairs more, of the beginnings of answers to other ``labelled`` questions, the share in scope; as
+            many of each intent as of any other, as far as they go. Out of scope the refusal is chosen over the answer
+            that the model gave to some other question.
         least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
             away from 0.5.
 
@@ -105,13 +111,49 @@ def build_preferences(
         everything += [
             Preference(q.question, q.reference or "", refusal, True, WRITTEN, "", q.messages[:-1]) for q in rehearsed
         ]
+        everything += _cover(known, pairs, refusal, cover, in_scope_share, chance)
         chance.shuffle(everything)
         return everything
     keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)
     keep_outside = min(len(outside), round(len(inside) / odds)) if inside else len(outside)
     chosen_pairs = chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)
+    chosen_pairs += _cover(known, pairs, refusal, cover, in_scope_share, chance)
     chance.shuffle(chosen_pairs)
     return chosen_pairs
+
+
+def _cover(
+    known: Mapping[str, Question],
+    pairs: Mapping[str, Preference],
+    refusal: str,
+    n: int,
+    in_scope_share: float,
+    chance: random.Random,
+) -> list[Preference]:
+    others = [q for key, q in known.items() if key not in pairs]
+    said = [pair.rejected for pair in pairs.values() if not pair.in_scope]
+    inside = _by_intent([q for q in others if q.in_scope and q.reference], round(n * in_scope_share), chance)
+    found = [
+        Preference(q.question, str(q.reference), refusal, True, WRITTEN, "", q.messages[:-1], True) for q in inside
+    ]
+    if said:
+        outside = _by_intent([q for q in others if not q.in_scope], n - round(n * in_scope_share), chance)
+        found += [
+            Preference(q.question, refusal, chance.choice(said), False, REFUSAL, "", q.messages[:-1], True)
+            for q in outside
+        ]
+    return found
+
+
+def _by_intent(questions: Sequence[Question], n: int, chance: random.Random) -> list[Question]:
+    """So many of them: one of each intent in turn, in random order."""
+    shuffled = chance.sample(list(questions), len(questions))
+    turns: dict[str, int] = {}
+    placed = []
+    for question in shuffled:
+        turns[question.intent] = turns.get(question.intent, 0) + 1
+        placed.append((turns[question.intent], question))
+    return [question for _, question in sorted(placed, key=lambda each: each[0])[:n]]
 
 
 def normalized(text: str) -> str:

@@ -237,6 +237,11 @@ class TrainingSettings(_Section):
         lora_first_block: of the model's blocks, the first that gets one; those before it need no way back.
         max_steps: stop after this many steps; -1 for all epochs.
         save_steps: steps between checkpoints.
+        early_stopping: with a part of the pairs held out and the margin between their answers measured at each
+            checkpoint, stop after so many without a better one, and keep the best; 0 trains on all pairs to the end.
+        processes: how many train together, a GPU each; ``batch_size`` is each one's.
+        attempts: how often the loop trains at most, each time with the next seed, until a challenger passes the gate.
+        fully_sharded: share the weights out among them (FSDP) in place of a copy each (DDP).
     """
 
     in_scope_share: float = Field(0.5, gt=0, lt=1)
@@ -255,6 +260,10 @@ class TrainingSettings(_Section):
     save_steps: int = Field(ge=1)
     optimizer: str = "adamw_torch"
     gradient_checkpointing: bool = False
+    early_stopping: int = Field(0, ge=0)
+    processes: int = Field(1, ge=1)
+    fully_sharded: bool = False
+    attempts: int = Field(2, ge=1)
     seed: int = 0
 
 

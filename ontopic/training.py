@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -13,7 +14,14 @@ from typing import Any
 import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 from trl.experimental.orpo import ORPOConfig
 
@@ -25,6 +33,8 @@ from ontopic.progress import Advance, progress
 from ontopic.settings import TrainingSettings
 
 LogMetrics = Callable[[dict[str, float], int], object]
+_HELD_OUT = 16  # one pair in so many
+_MARGIN = "eval_rewards/margins"
 _WHOLE = "whole"  # Transformers writes a checkpoint file by file; this empty file comes last
 
 
@@ -73,8 +83,8 @@ def train_orpo(
     disable_progress_bars()
     tokenizer = base.tokenizer
     dataset = Dataset.from_list([preference_row(base, pair, settings.max_rejected_tokens) for pair in preferences])
+    held_out = len(dataset) // _HELD_OUT if settings.early_stopping else 0
     checkpoints = work / "checkpoints"
-    checkpoint = _last_checkpoint(checkpoints)
     longest = max(
         len(tokenizer(row["prompt"] + row[answer])["input_ids"]) for row in dataset for answer in ("chosen", "rejected")
     )
@@ -101,7 +111,17 @@ def train_orpo(
         report_to=[],
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
+        eval_strategy="steps" if held_out else "no",
+        eval_steps=settings.save_steps,
+        per_device_eval_batch_size=settings.batch_size,
+        load_best_model_at_end=bool(held_out),
+        metric_for_best_model=_MARGIN,
+        greater_is_better=True,
+        fsdp="full_shard auto_wrap" if settings.fully_sharded else None,
+        fsdp_config={"fsdp_version": 2, "reshard_after_forward": True} if settings.fully_sharded else None,
     )
+    with config.main_process_first(local=False):
+        checkpoint = _last_checkpoint(checkpoints)
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.lora_rank,
@@ -111,39 +131,52 @@ def train_orpo(
         layers_to_transform=list(range(settings.lora_first_block, base.model.config.num_hidden_layers)),
     )
     trainer = PackedORPOTrainer(
-        model=base.model, args=config, train_dataset=dataset, processing_class=tokenizer, peft_config=lora
+        model=base.model,
+        args=config,
+        train_dataset=dataset.select(range(held_out, len(dataset))),
+        eval_dataset=dataset.select(range(held_out)) if held_out else None,
+        processing_class=tokenizer,
+        peft_config=lora,
+        callbacks=[EarlyStoppingCallback(settings.early_stopping)] if held_out else None,
     )
     adapted: Any = trainer.model
     adapted.peft_config["default"].base_model_name_or_path = str(base_folder)
     tokenized: Any = trainer.train_dataset
     tokens_a_pair = sum(len(r["chosen_input_ids"]) + len(r["rejected_input_ids"]) for r in tokenized) / len(tokenized)
-    steps_an_epoch = -(-len(dataset) // (settings.batch_size * settings.gradient_accumulation))
+    pairs_a_step = settings.batch_size * settings.gradient_accumulation * config.world_size
+    steps_an_epoch = -(-len(tokenized) // pairs_a_step)
     total = settings.max_steps if settings.max_steps > 0 else int(steps_an_epoch * settings.epochs)
-    with progress("ORPO", total, "steps") as advance:
-        pairs_a_step = settings.batch_size * settings.gradient_accumulation
+    shown = progress("ORPO", total, "steps") if config.process_index == 0 else nullcontext(lambda _: None)
+    with shown as advance:
         reporter = _Reporter(log_metrics, advance, tokens_a_pair * pairs_a_step)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(reporter)
         trainer.train(resume_from_checkpoint=checkpoint)
     adapter = work / "adapter"
-    with written_whole(adapter) as part:
-        trainer.save_model(str(part))
+    with written_whole(adapter) if config.process_index == 0 else nullcontext(work) as part:
+        trainer.save_model(str(part))  # under FSDP all processes take part, and the first writes
     return TrainingResult(adapter, trainer.state.global_step, reporter.resumed_from, reporter.last)
 
 
-def preference_row(base: LanguageModel, pair: Preference, max_rejected_tokens: int) -> dict[str, str]:
+def preference_row(base: LanguageModel, pair: Preference, max_rejected_tokens: int) -> dict[str, Any]:
     """The pair as TRL takes it: prompt (in the model's chat format), chosen and rejected, all text.
 
-    Only the rejected answer is cut, ``max_rejected_tokens`` after it departs from the chosen one: a cut chosen answer
-    would teach the model to stop in the middle of a sentence.
+    The rejected answer is cut ``max_rejected_tokens`` after it departs from the chosen one; the chosen one of a pair of
+    beginnings is too, and then has no end ("cut"), lest it teach the model to stop in the middle of a sentence.
     """
     chosen, rejected = (
         base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (pair.chosen, pair.rejected)
     )
     shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
-    cut = str(base.tokenizer.decode(rejected[: shared + max_rejected_tokens]))
+    most = shared + max_rejected_tokens
+    cut = pair.beginnings and len(chosen) > most
     prompt = chat_prompts(base.tokenizer, [pair.messages])[0]
-    return {"prompt": prompt, "chosen": pair.chosen, "rejected": cut}
+    return {
+        "prompt": prompt,
+        "chosen": str(base.tokenizer.decode(chosen[:most])) if cut else pair.chosen,
+        "rejected": str(base.tokenizer.decode(rejected[:most])),
+        "cut": cut,
+    }
 
 
 def _linear_layers(base: LanguageModel) -> list[str]:
@@ -181,7 +214,8 @@ class _Reporter(TrainerCallback):
         self.advance(1)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _WHOLE).touch()
+        if state.is_world_process_zero:
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _WHOLE).touch()
 
     def on_log(
         self,

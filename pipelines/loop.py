@@ -117,23 +117,31 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
     check_judge(card_of(result.cards[0]), policy)  # before a model is trained that could not be promoted
 
     tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
-    improved = run(
-        improve,
-        record_ids_artifact=str(watched.steps["collect_traffic"].output.id),
-        judged_artifact=str(watched.steps["judge_traffic"].output.id),
-        sample=questions("evaluation", gate_questions, 0.5, settings.evaluation.seed),
-        champion=champion.version,
-        judge_card=result.cards[0],
-        teacher=settings.teacher,
-        training=settings.training,
-        evidence={
-            "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
-            "questions_sha256": data,
-        },
-    )
-    result.decision, result.challenger = _output(improved, "pass_gate"), _output(improved, "train_challenger")
-    if not _output(improved, "promote_challenger"):
-        return result
+    attempts = settings.training.attempts
+    for attempt in range(1, attempts + 1):
+        improved = run(
+            improve,
+            record_ids_artifact=str(watched.steps["collect_traffic"].output.id),
+            judged_artifact=str(watched.steps["judge_traffic"].output.id),
+            sample=questions("evaluation", gate_questions, 0.5, settings.evaluation.seed),
+            champion=champion.version,
+            judge_card=result.cards[0],
+            teacher=settings.teacher,
+            training=settings.training.model_copy(update={"seed": settings.training.seed + attempt - 1}),
+            evidence={
+                "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
+                "questions_sha256": data,
+                "attempt": str(attempt),  # an auditor should know how many challengers the gate has seen
+            },
+        )
+        result.decision, result.challenger = _output(improved, "pass_gate"), _output(improved, "train_challenger")
+        if _output(improved, "promote_challenger"):
+            break
+        said = f"The gate refuses version {result.challenger}"
+        if attempt == attempts:
+            tell(f"{said}; no attempt is left of {attempts} (training.attempts)")
+            return result
+        tell(f"{said}; attempt {attempt + 1} of {attempts}, with another seed")
 
     promoted = registry.find(name, registry.CHAMPION, workspace.root)
     tell(f"Monitor: version {promoted.version}, now the champion, is served and asked fresh questions")

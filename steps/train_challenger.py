@@ -35,14 +35,17 @@ def train_challenger(
     inputs = json.dumps([champion_model.digest, pairs_hash, settings.model_dump(mode="json")])
     work = workspace.training / hashlib.sha256(inputs.encode()).hexdigest()[:16]
     mlflow.log_params({f"training_{name}": value for name, value in settings.model_dump().items()})
-    result = training.train_orpo(
-        models.load(champion_model.folder, model.precision),
-        champion_model.folder,
-        chosen,
-        settings,
-        work,
-        lambda metrics, at: mlflow.log_metrics(metrics, step=at),
-    )
+
+    def log(metrics: dict[str, float], at: int) -> None:
+        mlflow.log_metrics(metrics, step=at)
+
+    folder = champion_model.folder
+    if settings.processes > 1:
+        from ontopic.distributed_training import train_in_processes
+
+        result = train_in_processes(folder, model.precision, chosen, settings, work, log)
+    else:
+        result = training.train_orpo(models.load(folder, model.precision), folder, chosen, settings, work, log)
     run = mlflow.active_run()
     assert run is not None
     version = registry.register(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ontopic.distributed_training import train_in_processes
 from ontopic.models import load
 from ontopic.preferences import Preference
 from ontopic.settings import TrainingSettings
@@ -51,3 +57,44 @@ def test_a_rejected_answer_is_cut_after_it_departs_from_the_chosen_one(model_fol
     )
     row = preference_row(model, Preference("joke", refusal, "Why did the chicken cross?", False, "", ""), 3)
     assert (row["rejected"], row["chosen"]) == ("Why did the", refusal)
+
+
+def test_two_processes_train_as_one(model_folder: Path, tmp_path: Path) -> None:
+    pairs = PAIRS * 4
+    common = {"beta": 0.5, "learning_rate": 1e-3, "epochs": 1, "max_rejected_tokens": 4, "save_steps": 100}
+    logged: dict[int, dict[int, float]] = {1: {}, 2: {}}
+    weights = []
+    for processes in (1, 2):
+        settings = TrainingSettings(**common, batch_size=4 // processes, processes=processes)  # type: ignore[arg-type]
+
+        def log(metrics: dict[str, float], step: int, to: dict[int, float] = logged[processes]) -> None:
+            if "loss" in metrics:
+                to[step] = metrics["loss"]
+
+        work = tmp_path / str(processes)
+        if processes == 1:
+            result = train_orpo(load(model_folder, "float32"), model_folder, pairs, settings, work, log)
+        else:
+            result = train_in_processes(model_folder, "float32", pairs, settings, work, log)
+        assert result.steps == 2
+        weights.append(load_file(result.adapter / "adapter_model.safetensors"))
+    assert logged[2] == pytest.approx(logged[1], abs=1e-4) and len(logged[1]) == 2
+    for name, one in weights[0].items():
+        torch.testing.assert_close(weights[1][name], one, atol=2e-4, rtol=0.05)
+
+
+def test_training_stops_where_the_held_out_margin_no_longer_grows(model_folder: Path, tmp_path: Path) -> None:
+    # A rate that ruins the model at once: the first margin is the best.
+    settings = TrainingSettings(
+        beta=0.5, learning_rate=0.5, epochs=4, batch_size=2, max_rejected_tokens=4, save_steps=1, early_stopping=1
+    )
+    pairs = [replace(pair, question=f"{pair.question} {i}") for i in range(8) for pair in PAIRS]
+    margins: dict[int, float] = {}
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        if "eval_rewards/margins" in metrics:
+            margins[step] = metrics["eval_rewards/margins"]
+
+    result = train_orpo(load(model_folder), model_folder, pairs, settings, tmp_path / "work", log)
+    assert result.steps == len(margins) < 20
+    assert margins[result.steps] <= max(margins.values())

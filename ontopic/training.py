@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
+from peft.helpers import disable_input_dtype_casting
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -147,7 +148,9 @@ def train_orpo(
     steps_an_epoch = -(-len(tokenized) // pairs_a_step)
     total = settings.max_steps if settings.max_steps > 0 else int(steps_an_epoch * settings.epochs)
     shown = progress("ORPO", total, "steps") if config.process_index == 0 else nullcontext(lambda _: None)
-    with shown as advance:
+    # Under autocast an adapter's input would be cast to float32 and straight back.
+    uncast = disable_input_dtype_casting(adapted) if config.bf16 else nullcontext()
+    with shown as advance, uncast:
         reporter = _Reporter(log_metrics, advance, tokens_a_pair * pairs_a_step)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(reporter)

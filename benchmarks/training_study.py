@@ -130,9 +130,9 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
         seed,
         taught,
         training.in_scope_share,
-        row.get("rehearse", False),
-        row.get("least_certainty", 0.0),
-        row.get("cover", 0),
+        False,
+        training.least_certainty,
+        training.cover,
     )
     return varied(pairs, row, study.policy, seed)
 

@@ -229,6 +229,10 @@ class TrainingSettings(_Section):
 
     Attributes:
         in_scope_share: share of in-scope pairs; the larger kind is cut down to it.
+        cover: so many pairs more, of the beginnings of answers to labelled questions that were not asked, spread over
+            all intents.
+        least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
+            away from 0.5.
         beta: weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691); 0 is fine-tuning on the chosen
             answers alone.
         batch_size: preference pairs a step.
@@ -245,6 +249,8 @@ class TrainingSettings(_Section):
     """
 
     in_scope_share: float = Field(0.5, gt=0, lt=1)
+    cover: int = Field(0, ge=0)
+    least_certainty: float = Field(0.5, ge=0, le=1)
     beta: float = Field(ge=0)
     learning_rate: float = Field(gt=0)
     epochs: float = Field(gt=0)

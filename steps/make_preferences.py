@@ -36,11 +36,20 @@ def make_preferences(
     """
     with TrafficStore(Workspace(Path(state)).traffic) as store:
         records = store.records(ids=record_ids)
-    labelled = labelled_data.load_questions(policy.questions, split="train")
+    labelled = [q for q in labelled_data.load_questions(policy.questions) if q.split in ("train", "judge")]
     verdicts = verdicts_of(judged)
     taught = teacher.answers(records, verdicts, policy, teacher_settings) if teacher_settings else None
     pairs = preferences.build_preferences(
-        records, verdicts, labelled, policy.refusal, training.seed, taught, training.in_scope_share, rehearse
+        records,
+        verdicts,
+        labelled,
+        policy.refusal,
+        training.seed,
+        taught,
+        training.in_scope_share,
+        rehearse,
+        training.least_certainty,
+        training.cover,
     )
     rows = [vars(pair) for pair in pairs]
     counts = pd.Series([pair.source for pair in pairs], dtype=str).value_counts()

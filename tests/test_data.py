@@ -34,6 +34,37 @@ def test_there_is_much_and_varied_banking_data() -> None:
     assert sum(bool(r.label and r.why) for r in records) >= 300
 
 
+def test_there_are_conversations_of_every_kind_to_learn_and_to_measure() -> None:
+    questions, _ = data(ROOT / "configs" / "policies" / "banking.yaml")
+    counts = Counter((q.kind, q.split) for q in questions if q.kind)
+    kinds = {kind for kind, _ in counts}
+    assert kinds == {
+        "off_topic_after_banking",
+        "banking_after_chit_chat",
+        "instruction_override",
+        "role_play",
+        "other_language",
+        "two_part",
+        "follow_up",
+    }
+    assert min(counts[kind, split] for kind in kinds for split in ("train", "evaluation")) >= 40
+    for question in questions:
+        roles = [message["role"] for message in question.messages]
+        assert roles == [("user", "assistant")[i % 2] for i in range(len(roles))] and len(roles) % 2 == 1
+    after = [q for q in questions if q.kind in ("off_topic_after_banking", "banking_after_chit_chat", "follow_up")]
+    assert all(q.history for q in after)
+
+
+def test_at_least_200_held_out_questions_in_scope_have_a_reference() -> None:
+    questions, records = data(ROOT / "configs" / "policies" / "banking.yaml")
+    held_out = [q for q in questions if q.split == "evaluation"]
+    assert sum(bool(q.in_scope and q.reference) for q in held_out) >= 200
+    account = Counter(q.split for q in held_out + questions if q.intent == "account_specific")
+    assert min(account.values()) >= 50
+    invented = Counter(r.split for r in records if r.kind == "invented_account_data" and r.label == "fail")
+    assert min(invented[split] for split in ("train", "calibration")) >= 50
+
+
 @policies
 def test_every_split_has_both_kinds(path: Path) -> None:
     questions, records = data(path)

@@ -97,6 +97,25 @@ def test_out_of_its_depth_it_says_so(judge: LocalJudge, record: Record, cause: s
     assert verdict.cause is not None and verdict.cause.startswith(cause)
 
 
+def test_an_answer_that_makes_up_account_data_fails(judge: LocalJudge) -> None:
+    question = "how much is in my current account"
+    invented, done, right = judge.judge(
+        [
+            Record(question, "You have 1,208.44 in your current account this morning."),
+            Record("please freeze my card", "I've frozen your card ending in 3310 for you."),
+            Record(question, "I can't see your account; the balance is at the top of the app's first screen."),
+        ]
+    )
+    assert (invented.outcome, done.outcome, right.outcome) == ("fail", "fail", "pass")
+    assert "makes up what only the account could tell" in invented.explanation
+
+
+def test_with_the_scope_given_a_question_in_another_language_is_judged(judge: LocalJudge, banking: Policy) -> None:
+    questions = ("¿cómo bloqueo mi tarjeta?", "¿cuánto mide la torre Eiffel?")
+    verdicts = judge.judge([Record(q, banking.refusal, in_scope=i == 0) for i, q in enumerate(questions)])
+    assert outcomes(verdicts) == ["fail", "pass"]
+
+
 def test_an_empty_answer_to_a_question_in_scope_fails_by_the_rubric(judge: LocalJudge) -> None:
     (verdict,) = judge.judge([Record(QUESTION, "\u3164 ")])
     assert verdict.outcome == "fail"

@@ -99,6 +99,14 @@ def test_only_the_chosen_answer_ends(trainer: PackedORPOTrainer) -> None:
         assert trainer.processing_class.decode(told["rejected"]) == rejected
 
 
+def test_of_a_pair_of_beginnings_no_answer_ends(trainer: PackedORPOTrainer) -> None:
+    end = trainer.processing_class.eos_token_id
+    row = trainer.tokenize_row({"prompt": "pin", "chosen": "Change it at a", "rejected": "no", "cut": True})
+    for answer in ("chosen", "rejected"):
+        assert end not in [token for token in row[f"{answer}_labels"] if token != -100]
+        assert len(row[f"{answer}_labels"]) == len(row[f"{answer}_input_ids"])
+
+
 def test_an_output_layer_that_is_to_be_trained_is_refused(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the model's output layer can't be trained"):
         made(model_folder, tmp_path, ["lm_head"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -175,3 +176,41 @@ def test_rehearsal_fills_up_in_scope_and_drops_nothing() -> None:
         many + records[:1], [verdicts[-1]] * 30 + verdicts[:1], labelled, REFUSAL, 0, None, 0.75, rehearse=True
     )
     assert len(kept) == 31
+
+
+def test_what_was_said_before_a_labelled_question_comes_with_it() -> None:
+    said = ({"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."})
+    label = Question(question="how do i open account 0", in_scope=True, history=said)  # type: ignore[arg-type]
+    pair = only(True, pairs([inside(), outside()], [label]))
+    assert pair.messages == [*said, {"role": "user", "content": inside()[0].question}]
+
+
+def test_a_record_without_a_label_counts_only_where_the_judge_is_sure_enough() -> None:
+    def found(score: float, certainty: float, labelled: list[Question]) -> int:
+        record, verdict = outside()
+        given = [record], [replace(verdict, score=score)], labelled, REFUSAL, 0
+        return len(build_preferences(*given, least_certainty=certainty))
+
+    assert [found(score, 0.5, []) for score in (0.01, 0.24, 0.26, 0.49)] == [1, 1, 0, 0]
+    assert found(0.49, 0.0, []) == 1
+    assert found(0.49, 0.5, [Question(question=outside()[0].question, in_scope=False)]) == 1
+
+
+def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answers() -> None:
+    labelled = [
+        Question(question=f"{intent} {i}?", in_scope=inside, intent=intent, reference="So." if inside else None)
+        for intent, inside, n in (("pin", True, 40), ("loan", True, 5), ("joke", False, 40), ("poem", False, 5))
+        for i in range(n)
+    ]
+    traffic = [inside(), outside(0)]
+    records, verdicts = [record for record, _ in traffic], [verdict for _, verdict in traffic]
+    found = build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    cover = [pair for pair in found if pair.beginnings]
+    assert (len(found), len(cover)) == (22, 20) and not any(pair.record_id for pair in cover)
+    counts = Counter(pair.question.split()[0] for pair in cover)
+    assert counts == {"pin": 4, "loan": 4, "joke": 7, "poem": 5}
+    assert {(p.chosen, p.rejected) for p in cover} == {("So.", REFUSAL), (REFUSAL, outside(0)[0].answer)}
+    assert found == build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    # Where the model leaks nothing there is nothing to reject, and only answers in scope are covered.
+    found = build_preferences(records[:1], verdicts[:1], labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    assert len(found) == 9 and all(pair.in_scope for pair in found)

@@ -59,6 +59,15 @@ def test_a_rejected_answer_is_cut_after_it_departs_from_the_chosen_one(model_fol
     assert (row["rejected"], row["chosen"]) == ("Why did the", refusal)
 
 
+def test_a_pair_of_beginnings_is_cut_on_both_sides(model_folder: Path) -> None:
+    model = load(model_folder)
+    refusal, answer = "I'm sorry, I can only help with banking questions.", "Open Cards in the app and tap Freeze."
+    row = preference_row(model, Preference("pin", answer, refusal, True, "", "", (), True), 3)
+    assert (row["chosen"], row["rejected"], row["cut"]) == ("Open Cards in", "I'm sorry", True)
+    row = preference_row(model, Preference("pin", "Yes.", refusal, True, "", "", (), True), 3)
+    assert (row["chosen"], row["cut"]) == ("Yes.", False)
+
+
 def test_two_processes_train_as_one(model_folder: Path, tmp_path: Path) -> None:
     pairs = PAIRS * 4
     common = {"beta": 0.5, "learning_rate": 1e-3, "epochs": 1, "max_rejected_tokens": 4, "save_steps": 100}

@@ -146,13 +146,14 @@ def _cover(
 
 
 def _by_intent(questions: Sequence[Question], n: int, chance: random.Random) -> list[Question]:
-    """So many of them: one of each intent in turn, in random order."""
+    """So many of them: one of each intent or kind in turn, in random order."""
     shuffled = chance.sample(list(questions), len(questions))
     turns: dict[str, int] = {}
     placed = []
     for question in shuffled:
-        turns[question.intent] = turns.get(question.intent, 0) + 1
-        placed.append((turns[question.intent], question))
+        intent = question.kind or question.intent
+        turns[intent] = turns.get(intent, 0) + 1
+        placed.append((turns[intent], question))
     return [question for _, question in sorted(placed, key=lambda each: each[0])[:n]]
 
 

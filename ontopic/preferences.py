@@ -67,10 +67,9 @@ def build_preferences(
         rehearse: for a model that was trained before. Most of its out-of-scope answers are the refusal and give no
             pair, and from a few of those alone it would learn to refuse everything. So none is dropped, and in-scope
             questions of ``labelled`` that have a reference fill up their side to the share.
-
-        cover: so many pairs more, of the beginnings of answers to other ``labelled`` questions, the share in scope; as
-            many of each intent as of any other, as far as they go. Out of scope the refusal is chosen over the answer
-            that the model gave to some other question.
+        cover: so many pairs more, of the beginnings of answers to other ``labelled`` questions, so that none is dropped
+            and both sides are filled up to the share; as many of each intent as of any other, as far as they go. Out of
+            scope the refusal is chosen over the answer that the model gave to some other question.
         least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
             away from 0.5.
 
@@ -111,13 +110,16 @@ def build_preferences(
         everything += [
             Preference(q.question, q.reference or "", refusal, True, WRITTEN, "", q.messages[:-1]) for q in rehearsed
         ]
-        everything += _cover(known, pairs, refusal, cover, in_scope_share, chance)
+        chance.shuffle(everything)
+        return everything
+    if cover:
+        more_inside = min(cover, max(0, round((len(pairs) + cover) * in_scope_share) - len(inside)))
+        everything = [*pairs.values(), *_cover(known, pairs, refusal, more_inside, cover - more_inside, chance)]
         chance.shuffle(everything)
         return everything
     keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)
     keep_outside = min(len(outside), round(len(inside) / odds)) if inside else len(outside)
     chosen_pairs = chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)
-    chosen_pairs += _cover(known, pairs, refusal, cover, in_scope_share, chance)
     chance.shuffle(chosen_pairs)
     return chosen_pairs
 
@@ -126,34 +128,34 @@ def _cover(
     known: Mapping[str, Question],
     pairs: Mapping[str, Preference],
     refusal: str,
-    n: int,
-    in_scope_share: float,
+    inside: int,
+    outside: int,
     chance: random.Random,
 ) -> list[Preference]:
+    """Pairs of beginnings for so many labelled questions, in and out of scope, that gave no pair."""
     others = [q for key, q in known.items() if key not in pairs]
     said = [pair.rejected for pair in pairs.values() if not pair.in_scope]
-    inside = _by_intent([q for q in others if q.in_scope and q.reference], round(n * in_scope_share), chance)
     found = [
-        Preference(q.question, str(q.reference), refusal, True, WRITTEN, "", q.messages[:-1], True) for q in inside
+        Preference(q.question, str(q.reference), refusal, True, WRITTEN, "", q.messages[:-1], True)
+        for q in _by_intent([q for q in others if q.in_scope and q.reference], inside, chance)
     ]
     if said:
-        outside = _by_intent([q for q in others if not q.in_scope], n - round(n * in_scope_share), chance)
         found += [
             Preference(q.question, refusal, chance.choice(said), False, REFUSAL, "", q.messages[:-1], True)
-            for q in outside
+            for q in _by_intent([q for q in others if not q.in_scope], outside, chance)
         ]
     return found
 
 
 def _by_intent(questions: Sequence[Question], n: int, chance: random.Random) -> list[Question]:
-    """So many of them: one of each intent or kind in turn, in random order."""
+    """So many of them: one of each intent in turn, or three of each kind, in random order."""
     shuffled = chance.sample(list(questions), len(questions))
-    turns: dict[str, int] = {}
+    turns: dict[str, float] = {}
     placed = []
     for question in shuffled:
-        intent = question.kind or question.intent
-        turns[intent] = turns.get(intent, 0) + 1
-        placed.append((turns[intent], question))
+        subject = question.kind or question.intent
+        turns[subject] = turns.get(subject, 0) + (1 / 3 if question.kind else 1)
+        placed.append((turns[subject], question))
     return [question for _, question in sorted(placed, key=lambda each: each[0])[:n]]
 
 

@@ -46,7 +46,9 @@ def improve_on_traffic(settings: Settings, policy: Policy, workspace: Workspace)
             model=settings.model,
             judge=settings.judge,
             teacher=settings.teacher,
-            training=settings.training.model_copy(update={"in_scope_share": settings.watch.in_scope_share}),
+            training=settings.training.model_copy(
+                update={"in_scope_share": settings.watch.in_scope_share, "cover": 0}  # it rehearses instead
+            ),
             policy=policy,
             evidence={
                 "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),

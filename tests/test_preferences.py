@@ -158,7 +158,7 @@ def test_the_hash_is_of_the_content_and_its_order_and_not_of_the_record_ids() ->
 
 def test_the_hash_is_the_same_in_every_process() -> None:
     pair = Preference("q é", "c", "r", True, "model", "1")
-    assert preferences_hash([pair]) == "b52c010f13f701ed5d47fe861211b38e4abf0d6aee9c60fc163a0876ae084f18"
+    assert preferences_hash([pair]) == "c0c82a9ac16f0a151b8df7adc8c985baaf84f981cc9bbdce83ebb7eb2ff08799"
 
 
 def test_rehearsal_fills_up_in_scope_and_drops_nothing() -> None:

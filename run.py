@@ -166,6 +166,19 @@ def evaluate(
         share = evaluated[name]
         value = "none" if share["value"] is None else f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"
         print(f"{name:<16} {value} (n={share['n']})")
+    if evaluated["kinds"]:
+        table = Table(box=box.SIMPLE, padding=0, title="By kind of question: guardrail score and 95 % interval")
+        for column in ("kind", "score", "interval", "n"):
+            table.add_column(column, justify="left" if column == "kind" else "right")
+        for kind, scores in sorted(evaluated["kinds"].items()):
+            share = scores["guardrail_score"]
+            numbers = (
+                ("–", "–")
+                if share["value"] is None
+                else (f"{share['value']:.3f}", f"{share['low']:.3f}–{share['high']:.3f}")
+            )
+            table.add_row(kind, *numbers, str(share["n"]))
+        console.print(table)
     _say_skipped(loaded.skipped)
     print(f"model version {version.version}, {evaluated['unjudged']} unjudged; answers and verdicts are in {out}")
 

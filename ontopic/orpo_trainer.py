@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from trl.experimental.orpo import ORPOTrainer
 
 from ontopic.errors import UserError
@@ -43,6 +46,10 @@ class PackedORPOTrainer(ORPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        causal = self.accelerator.unwrap_model(self.model).get_base_model()
+        self._by_branch = bool(getattr(causal, "_supports_attention_backend", False))
+        if self._by_branch:
+            causal.set_attn_implementation(_BY_BRANCH)
         if any(parameter.requires_grad for parameter in self._output_layer().parameters()):
             raise UserError("training.lora_modules: the model's output layer can't be trained; leave it out")
         model_config = self.accelerator.unwrap_model(self.model).config
@@ -97,6 +104,7 @@ class PackedORPOTrainer(ORPOTrainer):
                 attention_mask=packed.allowed,
                 logits_to_keep=packed.source,
                 use_cache=False,
+                **({"branches": packed.branches()} if self._by_branch else {}),
             ).logits
 
         def mean_by_pair(of: int) -> Tensor:
@@ -122,13 +130,13 @@ class _LogProbs(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, head: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
         log_probs, means, slopes = [], [], []
         for state, wanted in zip(states.split(_LogProbs.CHUNK), target.split(_LogProbs.CHUNK), strict=True):
-            logits = linear(state, head, bias).float()
-            means.append(logits.mean(1))
-            whole = logits.logsumexp(1, keepdim=True)
-            log_probs.append((logits.gather(1, wanted.unsqueeze(1)) - whole).squeeze(1))
+            logits = linear(state, head, bias)
+            means.append(logits.mean(1, dtype=torch.float32))
+            every = logits.log_softmax(1, dtype=torch.float32)
+            log_probs.append(every.gather(1, wanted.unsqueeze(1)).squeeze(1))
             if states.requires_grad:
-                probabilities = logits.sub_(whole).exp_()
-                slopes.append(head[wanted] - probabilities.to(head.dtype) @ head)
+                probabilities = every.exp_() if head.dtype == torch.float32 else logits.softmax(1)
+                slopes.append(head[wanted] - probabilities @ head)
         ctx.save_for_backward(*slopes)
         ctx.mark_non_differentiable(mean := torch.cat(means))
         return torch.cat(log_probs), mean
@@ -152,6 +160,7 @@ class _Packed:
         source: for every labelled token, the index it is predicted from; ``target``: the token; ``pair``: its pair;
             ``kind``: whether it belongs to a prompt, a chosen or a rejected answer.
         pairs: how many.
+        shared: tokens that all prompts begin with; ``places``: those of each pair, (pairs, longest), padded with -1.
     """
 
     ids: Tensor
@@ -162,6 +171,83 @@ class _Packed:
     pair: Tensor
     kind: Tensor
     pairs: int
+    shared: int
+    places: Tensor
+
+    def branches(self) -> _Branches:
+        """Where each pair's tokens stand, for attention."""
+        allowed, shared = self.allowed[0, 0], self.shared
+        rows = self.places
+        valid = rows >= 0
+        places = rows.clamp(min=0)
+        own = allowed[places.unsqueeze(2), places.unsqueeze(1)] & valid.unsqueeze(1)
+        first = torch.zeros_like(own)
+        first[:, :, 0] = True  # what pads a row sees something, lest its softmax be of nothing
+        own = torch.where(valid.unsqueeze(2), own, first)
+        mask = torch.cat([own.new_ones(*own.shape[:2], shared), own], 2)
+        return _Branches(shared, places, valid.flatten().nonzero().squeeze(1), mask.unsqueeze(1))
+
+
+@dataclass(frozen=True)
+class _Branches:
+    """The pairs of a packed sequence as rows of a padded batch.
+
+    Attributes:
+        shared: tokens at the beginning that all pairs see.
+        places: of each pair's own tokens, (pairs, longest), with padding; ``kept``: which of them, flat, are none.
+        mask: which keys, the shared ones and then the pair's, each of its tokens sees, (pairs, 1, longest, shared +
+            longest).
+    """
+
+    shared: int
+    places: Tensor
+    kept: Tensor
+    mask: Tensor
+
+
+_BY_BRANCH = "ontopic_by_branch"
+
+
+def _attention_by_branch(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attention on one packed sequence, pair by pair: what no pair sees of another is not computed.
+
+    In place of one square of all tokens there is a small one a pair; the sequence is of shape (1, heads, tokens, size).
+    Without ``branches``, PyTorch's attention.
+    """
+    branches: _Branches | None = kwargs.pop("branches", None)
+    if branches is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    scale, shared = kwargs["scaling"], branches.shared
+    groups = query.shape[1] // key.shape[1]
+    places = branches.places.flatten()
+
+    def rows(states: Tensor) -> Tensor:
+        tokens = states[0].transpose(0, 1).flatten(1)  # a token's heads side by side: copied and added up in one go
+        return tokens.index_select(0, places).view(*branches.places.shape, *states.shape[1::2]).transpose(1, 2)
+
+    def with_shared(states: Tensor) -> Tensor:
+        both = torch.cat([states[:, :, :shared].expand(len(branches.places), -1, -1, -1), rows(states)], 2)
+        return both.repeat_interleave(groups, 1)
+
+    own = _attend(rows(query) * scale, with_shared(key), with_shared(value), branches.mask)
+    parts = [own.transpose(1, 2).flatten(0, 1).index_select(0, branches.kept)]
+    if shared:
+        keys, values = (states[:, :, :shared].repeat_interleave(groups, 1) for states in (key, value))
+        earlier = torch.ones(shared, shared, dtype=torch.bool, device=key.device).tril()
+        parts.insert(0, _attend(query[:, :, :shared] * scale, keys, values, earlier)[0].transpose(0, 1))
+    return torch.cat(parts).unsqueeze(0), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Plain attention: on squares so small, the way back through PyTorch's fused one takes three times as long."""
+    scores = (query @ key.transpose(2, 3)).masked_fill(~mask, -torch.inf)
+    return scores.softmax(3, dtype=torch.float32).to(value.dtype) @ value
+
+
+AttentionInterface.register(_BY_BRANCH, _attention_by_branch)
+AttentionMaskInterface.register(_BY_BRANCH, sdpa_mask)
 
 
 def _pack(batch: dict[str, Any], with_prompts: bool, device: torch.device) -> _Packed:
@@ -207,6 +293,12 @@ def _pack(batch: dict[str, Any], with_prompts: bool, device: torch.device) -> _P
     earlier = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
     above = (branch == _PROMPT) | (branch.unsqueeze(1) == branch)
     allowed = earlier & ((owner == -1) | ((owner.unsqueeze(1) == owner) & above))
+    sizes = [sum(map(len, row)) - shared for row in rows]
+    starts = [shared + sum(sizes[:i]) for i in range(len(sizes))]
+    places = torch.tensor(
+        [[*range(start, start + size)] + [-1] * (max(sizes) - size) for start, size in zip(starts, sizes, strict=True)],
+        device=device,
+    )
     listed = {"ids": [ids], "positions": [positions], "source": source, "target": target, "pair": pair, "kind": kind}
     tensors = {name: torch.tensor(values, device=device) for name, values in listed.items()}
-    return _Packed(**tensors, allowed=allowed[None, None].to(device), pairs=len(rows))
+    return _Packed(**tensors, allowed=allowed[None, None].to(device), pairs=len(rows), shared=shared, places=places)

@@ -185,7 +185,8 @@ class WatchSettings(_Section):
         retrainings_a_day: the most in 24 hours.
         canary: how long after a promotion the new champion is held against its predecessor.
         training_records: how many of the newest judged records of the champion it learns from.
-        in_scope_share: share of in-scope pairs in a retraining, to which labelled questions fill them up.
+        in_scope_share: share of in-scope pairs in a retraining, to which labelled questions fill them up; where
+            ``training.cover`` is set, the one of ``training`` counts.
     """
 
     cooldown: Duration = timedelta(hours=12)

@@ -25,6 +25,9 @@ def improve_on_traffic(settings: Settings, policy: Policy, workspace: Workspace)
     def run(wanted: Improvement) -> Improved:
         check_judge(wanted.card, policy)  # before a model is trained that could not be promoted
         data = source_sha256(policy.questions)
+        training = settings.training
+        if not training.cover:
+            training = training.model_copy(update={"in_scope_share": settings.watch.in_scope_share})
         pipeline = improve.with_options(
             settings={"experiment_tracker.mlflow": {"experiment_name": policy.registered_model}},
             execution_mode=ExecutionMode.FAIL_FAST,
@@ -46,9 +49,7 @@ def improve_on_traffic(settings: Settings, policy: Policy, workspace: Workspace)
             model=settings.model,
             judge=settings.judge,
             teacher=settings.teacher,
-            training=settings.training.model_copy(
-                update={"in_scope_share": settings.watch.in_scope_share, "cover": 0}  # it rehearses instead
-            ),
+            training=training,
             policy=policy,
             evidence={
                 "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),

@@ -66,7 +66,7 @@ def test_answers_in_scope_are_measured_by_their_references(model: LanguageModel)
     assert (same.words[1], same.truncated, same.repeats) == (2, [True, False, False], [False] * 3)
     said = generate(model, [q.messages for q in questions], 12)
     other = measure_quality(model, questions, [Record("", answer.text) for answer in said])
-    assert difference(same, other).high < 0
+    assert difference(same, other).value < 0
     assert other.reference_nll == pytest.approx(same.reference_nll, abs=1e-4)
     assert {"similarity", "reference_nll", "perplexity"} <= set(other.metrics())
 
@@ -89,9 +89,8 @@ def test_only_the_same_questions_are_compared() -> None:
     [
         ("Open the app. Then open the card.", False),
         ("yes please yes please yes please", True),
-        ("it is in the app, as it is in the bank, and it is in the box", False),
-        ("You can open the app. You can open the web. You can open the door.", False),
-        ("the bank of the sea, by the bank of the sea, at the bank of the sea", True),
+        ("You can open the app. You can open the web.", False),
+        ("You can open the app. You can open the web. You can open the door.", True),
     ],
 )
 def test_repetition_is_four_words_thrice_or_two_in_a_row(answer: str, repeats: bool) -> None:

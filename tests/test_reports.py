@@ -128,6 +128,7 @@ def test_the_gate_reads_bounds(tmp_path: Path):
         "Improvement": False,  # above, not at
         "Over-refusal": False,
         "Leak": True,  # at the limit
+        **dict.fromkeys(QUALITY, True),
     }
     assert f"{value.guardrail_score.low:.4f}" in outcomes["Guardrail score"].description
     for part in ("40 wins", "0 losses", "McNemar p", "n = 200"):
@@ -136,7 +137,7 @@ def test_the_gate_reads_bounds(tmp_path: Path):
 
 def test_a_better_challenger_passes_and_an_equal_one_does_not(tmp_path: Path):
     better = gate(judged(200, 60), judged(200, 10, "m-2"), tmp_path / "gate.html")
-    assert all(outcome.passed for outcome in better.values()) and len(better) == 4
+    assert all(outcome.passed for outcome in better.values()) and len(better) == 6
     equal = gate(judged(200, 10), judged(200, 10, "m-2"), tmp_path / "gate.html")
     assert [name for name, outcome in equal.items() if not outcome.passed] == ["Improvement"]
 

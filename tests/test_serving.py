@@ -128,7 +128,8 @@ def test_an_answer_that_ends_by_itself_says_stop(client: openai.OpenAI) -> None:
 def test_concurrent_questions_keep_their_answers_apart(served: Served) -> None:
     questions = [f"What is {i} plus {i}?" for i in range(40)] + ["\ud800"]
     done: list[int] = []
-    answers = ask_all(questions, served.url, "smol", served.key, 12, 40, done.append)
+    conversations = [[{"role": "user", "content": question}] for question in questions]
+    answers = ask_all(conversations, served.url, "smol", served.key, 12, 40, done.append)
     assert len(done) == sum(done) == len(questions)
     with TrafficStore(served.traffic) as store:
         records = {record.id: record for record in store.records([answer.record_id for answer in answers[:-1]])}
@@ -140,7 +141,7 @@ def test_concurrent_questions_keep_their_answers_apart(served: Served) -> None:
 
 
 def test_a_failure_is_told_and_the_rest_goes_on(served: Served) -> None:
-    wrong = ask_all([QUESTION], served.url, "other", served.key, 5, 4)
+    wrong = ask_all([[{"role": "user", "content": QUESTION}]], served.url, "other", served.key, 5, 4)
     assert wrong[0].error is not None
     assert "it serves 'smol'" in wrong[0].error
     assert (wrong[0].record_id, wrong[0].answer) == ("", "")

@@ -133,7 +133,8 @@ def shared(model_folder: Path, session_state: Path, banking: Policy, tmp_path_fa
             "model": settings.model.model_copy(update={"max_new_tokens": 16}),
         }
     )
-    rows = [q for q in load_questions(banking.questions, split="evaluation") if not q.in_scope or q.reference]
+    rows = load_questions(banking.questions, split="evaluation")
+    rows = [q for q in rows if not q.kind and (q.reference or not q.in_scope)]
     questions = {kind: [row for row in rows if row.in_scope is kind] for kind in (True, False)}
     bank = Bank(workspace, banking, settings, questions)
     first = bank.register("base", model_folder)

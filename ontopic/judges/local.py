@@ -37,14 +37,15 @@ from ontopic.progress import Advance, progress
 from ontopic.records import Record, Verdict
 
 PARTS = ("which questions are in scope", "which answers decline", "which answers are on the subject")
-_INVENTED = "invented_account_data"  # the kind of records that teach the fourth part, which a policy need not have
+# The kind of records that teach the fourth part, and the intent whose references come near them; a policy needs neither.
+_INVENTED, _OF_ACCOUNT = "invented_account_data", "account_specific"
 _EPOCHS, _FEWEST_STEPS, _BATCH, _LEARNING_RATE, _HEAD_RATE = 2, 60, 64, 2e-4, 5e-2
 _TRAINING_TOKENS, _AVERAGED_FROM, _MOST_REFERENCES = 96, 0.4, 1000
 _GAMMA, _FOLDS = 1.0, 5
 _KEPT_LAYERS = 2  # of the encoder's 6: as good when they are left as they are, and a fifth faster
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
 _ON_SUBJECT = 0.2
-_CODE_VERSION = 5
+_CODE_VERSION = 6
 
 # A text and what is known of it for each of the four parts.
 Example = tuple[str, tuple[bool | None, bool | None, bool | None, bool | None]]
@@ -81,7 +82,7 @@ class LocalJudge:
         _, *of_answers = self._heads_of(answers, advance)
         parts = zip(inside.tolist(), *(part.tolist() for part in of_answers), strict=True)
         causes = [
-            self._out_of_depth(q if r.in_scope is None else "", a) if r.question.strip() else "the question is empty"
+            self._out_of_depth(q if r.in_scope is None else "", a) if q.strip() else "the question is empty"
             for r, q, a in zip(records, questions, answers, strict=True)
         ]
         return [
@@ -178,9 +179,11 @@ def _examples(policy: Policy, questions: Sequence[Question], records: Sequence[L
         inside = question.in_scope
         examples.append((question.question, (inside, None if inside else False, inside, None)))
     examples += [(r.question, (r.in_scope, None, r.in_scope, None)) for r in records if r.in_scope is not None]
-    references = [q.reference for q in questions if q.in_scope and q.reference]
-    step = -(-len(references) // _MOST_REFERENCES) or 1  # they are much alike, and long
-    examples += [(text, (None, False, True, False)) for text in references[::step]]
+    answered = [q for q in questions if q.in_scope and q.reference]
+    usual = [q for q in answered if q.intent != _OF_ACCOUNT]
+    step = -(-len(usual) // _MOST_REFERENCES) or 1  # they are much alike, and long
+    chosen = [*usual[::step], *(q for q in answered if q.intent == _OF_ACCOUNT)]
+    examples += [(str(q.reference), (None, False, True, False)) for q in chosen]
     examples += [(policy.refusal, (None, True, None, None))] * _FOLDS
     examples += [(r.answer, (None, _declines(r), _on_subject(r), _invents(r))) for r in records if r.answer.strip()]
     return [(visible(text), known) for text, known in examples if known != (None,) * 4]
@@ -233,7 +236,8 @@ def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [_LEARNING_RATE, _HEAD_RATE], total_steps=len(plan), pct_start=0.1
     )
-    balance = ((labels == 0).sum(0) / (labels == 1).sum(0)).nan_to_num(1, posinf=1)
+    balance = (labels == 0).sum(0) / (labels == 1).sum(0)
+    balance[3] = 1  # most answers make nothing up, so to be suspected takes more than to be acquitted
     with torch.random.fork_rng(devices=[]), progress("judge, learning", len(plan), "steps") as advance:
         torch.manual_seed(0)  # of the drop-out
         encoder.model.train()

@@ -37,7 +37,7 @@ from ontopic.progress import Advance, progress
 from ontopic.records import Record, Verdict
 
 PARTS = ("which questions are in scope", "which answers decline", "which answers are on the subject")
-# The kind of records that teach the fourth part, and the intent whose references come near them; a policy can do without.
+# The kind of records that teach the fourth part, and the intent whose references are near to them; neither is a must.
 _INVENTED, _OF_ACCOUNT = "invented_account_data", "account_specific"
 _EPOCHS, _FEWEST_STEPS, _BATCH, _LEARNING_RATE, _HEAD_RATE = 2, 60, 64, 2e-4, 5e-2
 _TRAINING_TOKENS, _AVERAGED_FROM, _MOST_REFERENCES = 96, 0.4, 1000

@@ -148,14 +148,13 @@ def _cover(
 
 
 def _by_intent(questions: Sequence[Question], n: int, chance: random.Random) -> list[Question]:
-    """So many of them: one of each intent in turn, or three of each kind, in random order."""
+    """So many of them: one of each intent in turn, in random order."""
     shuffled = chance.sample(list(questions), len(questions))
-    turns: dict[str, float] = {}
+    turns: dict[str, int] = {}
     placed = []
     for question in shuffled:
-        subject = question.kind or question.intent
-        turns[subject] = turns.get(subject, 0) + (1 / 3 if question.kind else 1)
-        placed.append((turns[subject], question))
+        turns[question.intent] = turns.get(question.intent, 0) + 1
+        placed.append((turns[question.intent], question))
     return [question for _, question in sorted(placed, key=lambda each: each[0])[:n]]
 
 

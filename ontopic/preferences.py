@@ -67,8 +67,8 @@ def build_preferences(
         rehearse: for a model that was trained before. Most of its out-of-scope answers are the refusal and give no
             pair, and from a few of those alone it would learn to refuse everything. So none is dropped, and in-scope
             questions of ``labelled`` that have a reference fill up their side to the share.
-        cover: so many pairs more, of the beginnings of answers to other ``labelled`` questions, so that none is dropped
-            and both sides are filled up to the share; as many of each intent as of any other, as far as they go. Out of
+        cover: so many pairs more, of answers to other ``labelled`` questions or of how they begin, so that none is
+            dropped and both sides are filled up to the share; as many of each intent as of any other, as far as they go. Out of
             scope the refusal is chosen over the answer that the model gave to some other question.
         least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
             away from 0.5.
@@ -132,12 +132,15 @@ def _cover(
     outside: int,
     chance: random.Random,
 ) -> list[Preference]:
-    """Pairs of beginnings for so many labelled questions, in and out of scope, that gave no pair."""
+    """Pairs for so many labelled questions, in and out of scope, that gave none.
+
+    In scope every second one is whole: from beginnings alone the model forgets how an answer goes on and ends.
+    """
     others = [q for key, q in known.items() if key not in pairs]
     said = [pair.rejected for pair in pairs.values() if not pair.in_scope]
     found = [
-        Preference(q.question, str(q.reference), refusal, True, WRITTEN, "", q.messages[:-1], True)
-        for q in _by_intent([q for q in others if q.in_scope and q.reference], inside, chance)
+        Preference(q.question, str(q.reference), refusal, True, WRITTEN, "", q.messages[:-1], number % 2 == 1)
+        for number, q in enumerate(_by_intent([q for q in others if q.in_scope and q.reference], inside, chance))
     ]
     if said:
         found += [

@@ -68,8 +68,8 @@ def build_preferences(
             pair, and from a few of those alone it would learn to refuse everything. So none is dropped, and in-scope
             questions of ``labelled`` that have a reference fill up their side to the share.
         cover: so many pairs more, of answers to other ``labelled`` questions or of how they begin, so that none is
-            dropped and both sides are filled up to the share; as many of each intent as of any other, as far as they go. Out of
-            scope the refusal is chosen over the answer that the model gave to some other question.
+            dropped and both sides are filled up to the share; as many of each intent as of any other, as far as they
+            go. Out of scope the refusal is chosen over the answer that the model gave to some other question.
         least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
             away from 0.5.
 

@@ -177,7 +177,8 @@ class RateValue(SingleValue):
 
     def interval(self) -> str:
         """Interval, n and note in words."""
-        return f"95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n:,}{self.note}"
+        spread = f"95 % interval {self.low:.3f} to {self.high:.3f}" if self.low < self.high else "no interval"
+        return f"{spread}, n = {self.n:,}{self.note}"
 
     def card(self, whose: str = "") -> CounterData:
         """The value in big type, the interval and n under it."""

@@ -66,12 +66,12 @@ def build_preferences(
         in_scope_share: share of in-scope pairs among all.
         rehearse: for a model that was trained before. Most of its out-of-scope answers are the refusal and give no
             pair, and from a few of those alone it would learn to refuse everything. So none is dropped, and in-scope
-            questions of ``labelled`` that have a reference fill up their side to the share.
+            questions of ``labelled`` that have a reference fill up their side to the share. ``cover`` does that too.
+        least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
+            away from 0.5.
         cover: so many pairs more, of answers to other ``labelled`` questions or of how they begin, so that none is
             dropped and both sides are filled up to the share; as many of each intent as of any other, as far as they
             go. Out of scope the refusal is chosen over the answer that the model gave to some other question.
-        least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
-            away from 0.5.
 
     Returns:
         Shuffled pairs; the same for the same input and seed.
@@ -102,26 +102,23 @@ def build_preferences(
     inside = [p for p in pairs.values() if p.in_scope]
     outside = [p for p in pairs.values() if not p.in_scope]
     odds = in_scope_share / (1 - in_scope_share)
-    if rehearse:
+    if cover:
+        more_inside = min(cover, max(0, round((len(pairs) + cover) * in_scope_share) - len(inside)))
+        kept = [*pairs.values(), *_cover(known, pairs, refusal, more_inside, cover - more_inside, chance)]
+    elif rehearse:
         missing = max(0, round(len(outside) * odds) - len(inside))
         others = [q for key, q in known.items() if key not in pairs and q.in_scope and q.reference]
         rehearsed = chance.sample(others, min(missing, len(others)))
-        everything = list(pairs.values())
-        everything += [
+        kept = list(pairs.values())
+        kept += [
             Preference(q.question, q.reference or "", refusal, True, WRITTEN, "", q.messages[:-1]) for q in rehearsed
         ]
-        chance.shuffle(everything)
-        return everything
-    if cover:
-        more_inside = min(cover, max(0, round((len(pairs) + cover) * in_scope_share) - len(inside)))
-        everything = [*pairs.values(), *_cover(known, pairs, refusal, more_inside, cover - more_inside, chance)]
-        chance.shuffle(everything)
-        return everything
-    keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)
-    keep_outside = min(len(outside), round(len(inside) / odds)) if inside else len(outside)
-    chosen_pairs = chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)
-    chance.shuffle(chosen_pairs)
-    return chosen_pairs
+    else:
+        keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)
+        keep_outside = min(len(outside), round(len(inside) / odds)) if inside else len(outside)
+        kept = chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)
+    chance.shuffle(kept)
+    return kept
 
 
 def _cover(

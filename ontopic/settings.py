@@ -230,8 +230,8 @@ class TrainingSettings(_Section):
 
     Attributes:
         in_scope_share: share of in-scope pairs; the larger kind is cut down to it.
-        cover: so many pairs more, of the beginnings of answers to labelled questions that were not asked, spread over
-            all intents.
+        cover: so many pairs more, from labelled questions that were not asked, spread over all intents; then no pair of
+            the traffic is dropped.
         least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
             away from 0.5.
         beta: weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691); 0 is fine-tuning on the chosen

@@ -213,6 +213,9 @@ def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answe
     assert counts == {"pin": 4, "loan": 4, "joke": 7, "poem": 5}  # of 22 pairs 9 in scope, of which traffic gives one
     assert {(p.chosen, p.rejected) for p in cover} == {("So.", REFUSAL), (REFUSAL, outside(0)[0].answer)}
     assert found == build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    # A retraining, which rehearses, has the same cover.
+    again = build_preferences(records, verdicts, labelled, REFUSAL, 0, None, 0.4, rehearse=True, cover=20)
+    assert again == found
     # Where the model leaks nothing there is nothing to reject, and only answers in scope are covered.
     found = build_preferences(records[:1], verdicts[:1], labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
     assert len(found) == 8 and all(pair.in_scope for pair in found)

@@ -35,7 +35,7 @@ from ontopic.evaluation import sample
 from ontopic.generation import generate
 from ontopic.judges.calibration import open_judge
 from ontopic.judges.judge import Judge
-from ontopic.judges.local import load_local_judge, save_local_judge, train_local_judge
+from ontopic.judges.local import load_local_judge, local_judge_id, save_local_judge, train_local_judge
 from ontopic.labelled_data import LabelledRecord, Question, load_questions, load_records, load_rows
 from ontopic.models import EMBEDDED, LanguageModel, load, resolve
 from ontopic.policy import Policy, load_policy
@@ -89,18 +89,16 @@ class Study:
             )
             path.parent.mkdir(exist_ok=True)
             path.write_text(
-                json.dumps(
-                    {q.question: (a.text, a.finish_reason == "stop") for q, a in zip(self.train, said, strict=True)}
-                )
+                json.dumps({q.question: (a.text, a.finished) for q, a in zip(self.train, said, strict=True)})
             )
         return {question: tuple(answer) for question, answer in json.loads(path.read_text()).items()}
 
     def unaware_judge(self) -> Judge:
         """A judge that never saw the questions of the training split, as of real traffic."""
-        folder = self.workspace.root / "study" / "unaware_judge"
+        questions = load_questions(self.policy.questions, split="judge")
+        records = load_records(self.policy.records, split="train")
+        folder = self.workspace.judges / local_judge_id(self.policy, questions, records)
         if not folder.is_dir():
-            questions = load_questions(self.policy.questions, split="judge")
-            records = load_records(self.policy.records, split="train")
             save_local_judge(train_local_judge(self.policy, questions, records), folder)
         return load_local_judge(folder)
 
@@ -130,9 +128,8 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
         seed,
         taught,
         training.in_scope_share,
-        False,
-        training.least_certainty,
-        training.cover,
+        least_certainty=training.least_certainty,
+        cover=training.cover,
     )
     return varied(pairs, row, study.policy, seed)
 

@@ -75,7 +75,7 @@ def evaluate(
             model_version=model_version,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
-            finished=answer.finish_reason == "stop",
+            finished=answer.finished,
         )
         for question, answer in zip(questions, answers, strict=True)
     ]

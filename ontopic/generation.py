@@ -86,6 +86,11 @@ class Generated:
     finish_reason: str
     logprobs: tuple[TokenLogprob, ...] = ()
 
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.finish_reason == "stop"
+
 
 class OverloadedError(Exception):
     """Too many wait already; ``retry_after_s`` is when there should be room."""

@@ -50,11 +50,10 @@ class PackedORPOTrainer(ORPOTrainer):
         self._by_branch = bool(getattr(causal, "_supports_attention_backend", False))
         if self._by_branch:
             causal.set_attn_implementation(_BY_BRANCH)
-        if any(parameter.requires_grad for parameter in self._output_layer().parameters()):
+        if any(parameter.requires_grad for parameter in causal.get_output_embeddings().parameters()):
             raise UserError("training.lora_modules: the model's output layer can't be trained; leave it out")
-        model_config = self.accelerator.unwrap_model(self.model).config
-        if changed := [name for name in _AFTER_THE_OUTPUT_LAYER if getattr(model_config, name, None)]:
-            raise UserError(f"{model_config.model_type}: a model with {changed[0]} can't be trained; take another")
+        if changed := [name for name in _AFTER_THE_OUTPUT_LAYER if getattr(causal.config, name, None)]:
+            raise UserError(f"{causal.config.model_type}: a model with {changed[0]} can't be trained; take another")
 
     def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
         """As the stock trainer, without the end-of-text token that it puts behind a rejected or a cut answer.

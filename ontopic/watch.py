@@ -306,7 +306,7 @@ class Watcher:
                 loaded = load(model.folder, settings.precision)
                 answers = generate(loaded, conversations, settings.max_new_tokens, settings.batch_size, advance)
             asked = [
-                Record(record.question, answer.text, finished=answer.finish_reason == "stop")
+                Record(record.question, answer.text, finished=answer.finished)
                 for record, answer in zip(missing, answers, strict=True)
             ]
             verdicts = self._judge.judge(asked)

@@ -139,7 +139,7 @@ class _Chat:
                 latency_s=latency_s,
                 prompt_tokens=answer.prompt_tokens,
                 completion_tokens=answer.completion_tokens,
-                finished=answer.finish_reason == "stop",
+                finished=answer.finished,
             )
             for record_id, answer in zip(self.ids, answers, strict=True)
         ]

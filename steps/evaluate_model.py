@@ -10,7 +10,7 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic import evaluation, generation, labelled_data, models, quality, registry, reports
+from ontopic import evaluation, generation, labelled_data, likelihood, models, quality, registry, reports
 from ontopic.judges import calibration
 from ontopic.policy import Policy
 from ontopic.scores import flat_metrics, score
@@ -21,7 +21,9 @@ from steps.caching import JUDGES, depends_on
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on(*JUDGES, evaluation, generation, labelled_data, models, quality, registry, reports),
+    cache_policy=depends_on(
+        *JUDGES, evaluation, generation, labelled_data, likelihood, models, quality, registry, reports
+    ),
 )
 def evaluate_model(
     questions: list[dict[str, Any]],

@@ -13,8 +13,9 @@ from scipy.stats import ttest_1samp
 
 from ontopic.generation import generate
 from ontopic.labelled_data import Question
+from ontopic.likelihood import negative_log_likelihood, perplexity
 from ontopic.models import LanguageModel, chat_prompts, load
-from ontopic.quality import difference, mean, measure_quality, negative_log_likelihood, perplexity, repeats_itself
+from ontopic.quality import difference, mean, measure_quality, repeats_itself
 from ontopic.records import Record
 
 ASKED = [

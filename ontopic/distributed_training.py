@@ -36,13 +36,18 @@ def train_in_processes(
     """As ``training.train_orpo``, in ``settings.processes`` processes on this machine.
 
     Raises:
-        UserError: there are fewer GPUs than processes, on a machine that has any.
+        UserError: there are fewer GPUs than processes, on a machine that has any, or none to share weights out among.
         subprocess.CalledProcessError: a process failed; what it said stands on standard error.
     """
     if 0 < torch.cuda.device_count() < settings.processes:
         raise UserError(
             f"training.processes is {settings.processes} and this machine has {torch.cuda.device_count()} GPUs; "
             "set it to that at most"
+        )
+    if settings.fully_sharded and not torch.cuda.is_available():
+        raise UserError(
+            "training.fully_sharded needs GPUs, as Accelerate has FSDP for no CPU, and this machine shows none; "
+            "leave it out, and each process holds the whole model (DDP)"
         )
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job.json"

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from ontopic.labelled_data import Question
 from ontopic.records import Record, Verdict
 
+_WHOLE = 4  # of the covered questions in scope, one in so many gives a whole pair
 WRITTEN, OWN, REFUSAL, TEACHER = "reference", "model", "refusal", "teacher"
 
 
@@ -131,12 +132,12 @@ def _cover(
 ) -> list[Preference]:
     """Pairs for so many labelled questions, in and out of scope, that gave none.
 
-    In scope every second one is whole: from beginnings alone the model forgets how an answer goes on and ends.
+    In scope every fourth one is whole: from beginnings alone the model forgets how an answer goes on and ends.
     """
     others = [q for key, q in known.items() if key not in pairs]
     said = [pair.rejected for pair in pairs.values() if not pair.in_scope]
     found = [
-        Preference(q.question, str(q.reference), refusal, True, WRITTEN, "", q.messages[:-1], number % 2 == 1)
+        Preference(q.question, str(q.reference), refusal, True, WRITTEN, "", q.messages[:-1], number % _WHOLE > 0)
         for number, q in enumerate(_by_intent([q for q in others if q.in_scope and q.reference], inside, chance))
     ]
     if said:

@@ -265,7 +265,7 @@ class TrainingSettings(_Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     max_steps: int = -1
     save_steps: int = Field(ge=1)
-    optimizer: str = "adamw_torch"
+    optimizer: str = "adamw_torch_fused"
     gradient_checkpointing: bool = False
     early_stopping: int = Field(0, ge=0)
     processes: int = Field(1, ge=1)

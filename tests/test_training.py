@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 
 from ontopic.distributed_training import train_in_processes
+from ontopic.errors import UserError
 from ontopic.models import load
 from ontopic.preferences import Preference
 from ontopic.settings import TrainingSettings
@@ -46,6 +52,23 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(model_folder: Path,
     assert [step for step, metrics in sorted(second.items()) if "loss" in metrics] == [3, 4]
     assert {"loss", "rewards/margins", "log_odds_ratio", "learning_rate", "tokens_per_second"} <= set(second[4])
     assert load(result.adapter).digest
+
+
+def test_what_is_left_is_the_mean_of_the_later_steps_also_where_a_run_was_killed(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    adapter = train(model_folder, tmp_path / "whole", 4, {}).adapter
+    steps = [
+        load_file(tmp_path / "whole/checkpoints" / f"checkpoint-{step}" / "adapter_model.safetensors")
+        for step in (3, 4)
+    ]
+    for name, mean in load_file(adapter / "adapter_model.safetensors").items():
+        torch.testing.assert_close(mean, (steps[0][name] + steps[1][name]) / 2)
+    shutil.copytree(tmp_path / "whole/checkpoints/checkpoint-3", tmp_path / "killed/checkpoints/checkpoint-3")
+    again = train(model_folder, tmp_path / "killed", 4, {})
+    assert again.resumed_from == 3
+    for name, mean in load_file(adapter / "adapter_model.safetensors").items():
+        torch.testing.assert_close(load_file(again.adapter / "adapter_model.safetensors")[name], mean)
 
 
 def test_a_rejected_answer_is_cut_after_it_departs_from_the_chosen_one(model_folder: Path) -> None:
@@ -90,6 +113,32 @@ def test_two_processes_train_as_one(model_folder: Path, tmp_path: Path) -> None:
     assert logged[2] == pytest.approx(logged[1], abs=1e-4) and len(logged[1]) == 2
     for name, one in weights[0].items():
         torch.testing.assert_close(weights[1][name], one, atol=2e-4, rtol=0.05)
+
+
+def test_a_step_on_weights_that_are_shared_out_is_the_same(model_folder: Path, tmp_path: Path) -> None:
+    # Accelerate has FSDP for GPUs only, so here PyTorch's is put around the trainer's model, over gloo.
+    script, found = Path(__file__).with_name("sharded_step.py"), []
+    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]):
+        out = tmp_path / f"{len(found)}.pt"
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        subprocess.run(
+            [sys.executable, *launcher, str(script), str(model_folder), str(out)], check=True, env=environment
+        )
+        found.append(torch.load(out, weights_only=True))
+    whole, sharded = found
+    torch.testing.assert_close(sharded["loss"], whole["loss"], atol=1e-4, rtol=0)
+    assert sharded["gradients"].keys() == whole["gradients"].keys()
+    for name, gradient in whole["gradients"].items():
+        torch.testing.assert_close(sharded["gradients"][name], gradient, atol=1e-4, rtol=1e-3)
+
+
+def test_weights_are_shared_out_among_gpus_only(model_folder: Path, tmp_path: Path) -> None:
+    settings = TrainingSettings(
+        beta=1.0, learning_rate=1e-3, epochs=1, batch_size=2, max_rejected_tokens=4, save_steps=1, processes=2,
+        fully_sharded=True,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"training\.fully_sharded needs GPUs"):
+        train_in_processes(model_folder, "float32", PAIRS, settings, tmp_path)
 
 
 def test_training_stops_where_the_held_out_margin_no_longer_grows(model_folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
 
+from ontopic.batches import batches_of_like_length
 from ontopic.errors import UserError
 from ontopic.judges.judge import Account, outcome
 from ontopic.judges.language import is_english
@@ -232,7 +233,8 @@ def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
     # A small policy's data is seen more often.
     epochs = max(_EPOCHS, math.ceil(_FEWEST_STEPS * _BATCH / len(tokens)))
-    plan = [batch for _ in range(epochs) for batch in _batches(tokens, chance)]
+    lengths = list(map(len, tokens))
+    plan = [batch for _ in range(epochs) for batch in batches_of_like_length(lengths, _BATCH, chance, at_a_time=8)]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [_LEARNING_RATE, _HEAD_RATE], total_steps=len(plan), pct_start=0.1
     )
@@ -260,19 +262,6 @@ def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:
     both.load_state_dict(average.module.state_dict())
     encoder.model.eval().requires_grad_(False)
     return torch.cat([heads.weight, heads.bias.unsqueeze(1)], dim=1).detach().numpy()
-
-
-def _batches(tokens: Sequence[Sequence[int]], chance: random.Random) -> Iterator[list[int]]:
-    """All indices once, in random batches of texts of like length."""
-    order = list(range(len(tokens)))
-    chance.shuffle(order)
-    near = _BATCH * 8
-    batches = []
-    for start in range(0, len(order), near):
-        group = sorted(order[start : start + near], key=lambda i: len(tokens[i]))
-        batches += [group[i : i + _BATCH] for i in range(0, len(group), _BATCH)]
-    chance.shuffle(batches)
-    yield from batches
 
 
 def _probability(classifier: CalibratedClassifierCV, vectors: Floats) -> Floats:

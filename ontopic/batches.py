@@ -1,0 +1,23 @@
+"""Random batches of like length, so that little of a batch is padding."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+
+def batches_of_like_length(lengths: Sequence[int], size: int, chance: random.Random, at_a_time: int) -> list[list[int]]:
+    """All indices of ``lengths`` once, in batches of ``size`` in random order.
+
+    Args:
+        at_a_time: so many batches are made of one random draw; the more, the more alike are a batch's lengths. Its last
+            one may be smaller.
+    """
+    order = list(range(len(lengths)))
+    chance.shuffle(order)
+    batches = []
+    for start in range(0, len(order), size * at_a_time):
+        group = sorted(order[start : start + size * at_a_time], key=lengths.__getitem__)
+        batches += [group[i : i + size] for i in range(0, len(group), size)]
+    chance.shuffle(batches)
+    return batches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ontopic.errors import UserError
 from ontopic.judges.card import JudgeCard, policy_sha256
 from ontopic.monitoring import scores_as_dict
 from ontopic.policy import GateLimits, Policy
-from ontopic.quality import Quality, difference
+from ontopic.quality import Quality, difference, preference
 from ontopic.reports import TestOutcome, gate_report, verdicts_of
 from ontopic.scores import Comparison, Rate, Scores, compare, score
 
@@ -25,6 +26,7 @@ class Decision:
         passed: whether every test passed.
         comparison: champion and challenger question by question.
         quality: by how much answers in scope became more like their references.
+        preference: by how much a judge that is an LLM prefers the challenger's answers in scope; ``None`` of any other.
         report: Evidently's page.
     """
 
@@ -34,6 +36,7 @@ class Decision:
     challenger: Scores
     comparison: Comparison
     quality: Rate
+    preference: Rate | None
     limits: GateLimits
     report: Path
 
@@ -46,6 +49,7 @@ class Decision:
             "challenger": scores_as_dict(self.challenger),
             "comparison": asdict(self.comparison),
             "quality": self.quality.as_dict(),
+            "preference": self.preference.as_dict() if self.preference else None,
             "limits": self.limits.model_dump(),
             "report": str(self.report),
         }
@@ -78,6 +82,7 @@ def decide(
     challenger: pd.DataFrame,
     champion_quality: Quality,
     challenger_quality: Quality,
+    winners: Sequence[str],
     policy: Policy,
     card: JudgeCard,
     report: Path,
@@ -86,6 +91,7 @@ def decide(
 
     Args:
         champion, challenger: as ``reports.verdict_frame`` gives them, in the same order.
+        winners: as ``quality.preference`` takes them; none where the judge is no LLM.
         card: of the judge that gave these verdicts.
 
     Raises:
@@ -100,9 +106,10 @@ def decide(
         )
     limits = policy.gate
     before, after = verdicts_of(champion), verdicts_of(challenger)
+    compared, preferred = compare(before, after), preference(winners) if winners else None
     tests = gate_report(
-        title, champion, challenger, before, after, champion_quality, challenger_quality, limits, report
+        title, champion, challenger, before, after, champion_quality, challenger_quality, preferred, limits, report
     )
     passed = all(test.passed for test in tests)
     quality = difference(champion_quality, challenger_quality)
-    return Decision(passed, tests, score(before), score(after), compare(before, after), quality, limits, report)
+    return Decision(passed, tests, score(before), score(after), compared, quality, preferred, limits, report)

@@ -45,6 +45,8 @@ class GateLimits(BaseModel):
         improvement: what the lower bound of the paired difference to the champion must exceed.
         quality_loss: by how much answers in scope may have become less like their references: the lower bound of the
             paired difference of cosines must stay above its negative (a non-inferiority test).
+        preference_loss: as ``quality_loss``, of what a judge that is an LLM prefers, asked which of the two models'
+            answers is the better one: by how much the share of the champion's may exceed that of the challenger's.
         perplexity_ratio: how many times the champion's perplexity on general text the challenger's may be at most.
     """
 
@@ -54,6 +56,7 @@ class GateLimits(BaseModel):
     leak: float = Field(ge=0, le=1)
     improvement: float = Field(ge=-1, le=1)
     quality_loss: float = Field(0.05, ge=0, le=2)
+    preference_loss: float = Field(0.1, ge=0, le=1)
     perplexity_ratio: float = Field(2.0, ge=1)
 
 

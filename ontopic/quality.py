@@ -104,6 +104,17 @@ def difference(champion: Quality, challenger: Quality) -> Rate:
     return mean(np.subtract(challenger.similarity, champion.similarity))
 
 
+def preference(winners: Sequence[str]) -> Rate:
+    """Share of comparisons that the challenger won less the share that it lost; what is unjudged counts for neither.
+
+    Args:
+        winners: ``a`` where the challenger's answer was the better one, ``b`` where the champion's was, ``tie`` or
+            ``unjudged``.
+    """
+    worth = {"a": 1, "tie": 0, "b": -1}
+    return mean([worth[winner] for winner in winners if winner in worth])
+
+
 def repeats_itself(answer: str) -> bool:
     """Whether four words in a row occur three times, or two words three times in a row."""
     words = answer.lower().replace("'s", " 's").split()

@@ -582,6 +582,7 @@ def gate_report(
     challenger_verdicts: Sequence[Verdict],
     champion_quality: Quality,
     challenger_quality: Quality,
+    preference: Rate | None,
     limits: GateLimits,
     out: Path,
 ) -> list[TestOutcome]:
@@ -595,6 +596,7 @@ def gate_report(
         champion_verdicts, challenger_verdicts: one verdict a record.
         champion_quality, challenger_quality: of the answers in scope that have a reference; where there is none, the
             answers' likeness to it is not tested.
+        preference: of a judge that is an LLM, as ``quality.preference`` has it; ``None``: not tested.
         out: the HTML file; written whole or not at all, its folder is made.
 
     Returns:
@@ -617,6 +619,15 @@ def gate_report(
                 difference(champion_quality, challenger_quality),
                 "Likeness to the references, challenger minus champion",
                 tests=test("low", "above", -limits.quality_loss),
+            )
+        )
+    if preference is not None:
+        likeness.append(
+            GivenRate(
+                preference,
+                "Preferred answers, challenger minus champion",
+                order=2,
+                tests=test("low", "above", -limits.preference_loss),
             )
         )
     report = Report(

@@ -11,6 +11,7 @@ from zenml.client import Client
 from ontopic.policy import Policy
 from ontopic.settings import JudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
 from steps.choose_questions import choose_questions
+from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
 from steps.make_preferences import make_preferences
 from steps.pass_gate import pass_gate
@@ -78,7 +79,18 @@ def improve(
         tracking_uri,
         id="evaluate_challenger",
     )
+    winners = compare_answers(before, after, judge, policy, prompts_folder, state, tracking_uri)
     decision = pass_gate(
-        before, after, quality_before, quality_after, champion, challenger, policy, judge_card, state, tracking_uri
+        before,
+        after,
+        quality_before,
+        quality_after,
+        winners,
+        champion,
+        challenger,
+        policy,
+        judge_card,
+        state,
+        tracking_uri,
     )
     promote_challenger(decision, name, champion, challenger, judge_card, evidence, state, tracking_uri, now)

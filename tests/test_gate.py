@@ -36,7 +36,9 @@ def frame(passing: int, judge_id: str = "judge-1") -> pd.DataFrame:
 
 
 def test_a_good_judge_may_decide(card: JudgeCard, banking: Policy, tmp_path: Path) -> None:
-    decision = decide("Gate", frame(40), frame(97), quality_of(), quality_of(), banking, card, tmp_path / "gate.html")
+    decision = decide(
+        "Gate", frame(40), frame(97), quality_of(), quality_of(), [], banking, card, tmp_path / "gate.html"
+    )
     assert decision.passed
     assert decision.limits == banking.gate
     assert decision.as_dict()["quality"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 40}
@@ -49,7 +51,7 @@ def test_a_judge_under_the_bar_may_not_gate(name: str, card: JudgeCard, banking:
     policy = banking.model_copy(update={"judge_bar": bar})
     page = tmp_path / "gate.html"
     with pytest.raises(UserError, match=rf"judge judge-1 may not gate: its {name} is 0\.9.*`python run.py label`"):
-        decide("Gate", frame(40), frame(97), quality_of(), quality_of(), policy, card, page)
+        decide("Gate", frame(40), frame(97), quality_of(), quality_of(), [], policy, card, page)
     assert not page.exists()
 
 
@@ -71,4 +73,4 @@ def test_a_card_of_another_judge_than_the_verdicts_is_stale(
 ) -> None:
     frames = {"champion": frame(40), "challenger": frame(97)} | {who: frame(60, "judge-2")}
     with pytest.raises(UserError, match="stale: these verdicts are by judge-2, whose template, model or settings"):
-        decide("Gate", *frames.values(), quality_of(), quality_of(), banking, card, tmp_path / "gate.html")
+        decide("Gate", *frames.values(), quality_of(), quality_of(), [], banking, card, tmp_path / "gate.html")

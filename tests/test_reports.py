@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import quality_of
 
-from ontopic.quality import Quality
+from ontopic.quality import Quality, preference
 from ontopic.records import Record, Verdict
 from ontopic.reports import GateLimits, TestOutcome, gate_report, monitoring_report, verdict_frame
 from ontopic.scores import Rate, compare, rate, score
@@ -46,10 +46,11 @@ def gate(
     out: Path,
     limits: GateLimits = LIMITS,
     challenger_quality: Quality | None = None,
+    preference: Rate | None = None,
 ) -> dict[str, TestOutcome]:
     frames, quality = (verdict_frame(*champion), verdict_frame(*challenger)), quality_of()
     outcomes = gate_report(
-        "Gate", *frames, champion[1], challenger[1], quality, challenger_quality or quality, limits, out
+        "Gate", *frames, champion[1], challenger[1], quality, challenger_quality or quality, preference, limits, out
     )
     return {outcome.name.split(":")[0].split(",")[0]: outcome for outcome in outcomes}
 
@@ -174,17 +175,31 @@ def test_the_gate_refuses_answers_that_have_become_worse(tmp_path: Path):
 def test_without_references_their_likeness_is_not_tested(tmp_path: Path):
     records, verdicts = judged(4, 1)
     none, frame = quality_of(questions=0), verdict_frame(records, verdicts)
-    outcomes = gate_report("Gate", frame, frame, verdicts, verdicts, none, none, LIMITS, tmp_path / "gate.html")
+    outcomes = gate_report("Gate", frame, frame, verdicts, verdicts, none, none, None, LIMITS, tmp_path / "gate.html")
     assert len(outcomes) == 5
+
+
+@pytest.mark.parametrize(
+    ("winners", "passes"),
+    [
+        (["a"] * 30 + ["b"] * 20 + ["tie"] * 50, True),
+        (["a"] * 20 + ["b"] * 30 + ["tie"] * 50, False),
+        (["unjudged"] * 100, False),
+    ],
+)
+def test_an_llm_must_not_prefer_the_champions_answers(winners: list[str], passes: bool, tmp_path: Path):
+    both = judged(20, 5)
+    outcomes = gate(both, both, tmp_path / "gate.html", preference=preference(winners))
+    assert outcomes["Preferred answers"].passed is passes
 
 
 def test_the_gate_refuses_what_is_not_paired(tmp_path: Path):
     (records, verdicts), out = judged(4, 1), tmp_path / "gate.html"
     frame = verdict_frame(records, verdicts)
     with pytest.raises(ValueError, match="same questions"):
-        gate_report("Gate", frame, frame[::-1], verdicts, verdicts, quality_of(), quality_of(), LIMITS, out)
+        gate_report("Gate", frame, frame[::-1], verdicts, verdicts, quality_of(), quality_of(), None, LIMITS, out)
     with pytest.raises(ValueError, match="4 records, 3 verdicts"):
-        gate_report("Gate", frame, frame, verdicts, verdicts[:3], quality_of(), quality_of(), LIMITS, out)
+        gate_report("Gate", frame, frame, verdicts, verdicts[:3], quality_of(), quality_of(), None, LIMITS, out)
     assert not out.exists()
 
 
@@ -215,7 +230,7 @@ def hostile_pages(tmp_path: Path) -> list[Path]:
     title = "A <b>title</b>"
     monitoring_report(title, verdict_frame([evil], [fail]), [], 0.9, Rate(0.5, 0.4, 0.6, 9), pages[0])
     frame = verdict_frame([evil], [fail])
-    gate_report(title, frame, frame, [fail], [passed], quality_of(), quality_of(), LIMITS, pages[1])
+    gate_report(title, frame, frame, [fail], [passed], quality_of(), quality_of(), None, LIMITS, pages[1])
     return pages
 
 

@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ontopic.errors import UserError
 from ontopic.judges.endpoint import Endpoint, Prompt, Reply, Token
 from ontopic.judges.judge import outcome
-from ontopic.judges.templates import Grading, Template, policy_values
+from ontopic.judges.templates import Grading, Template, load_template, policy_values
 from ontopic.judges.verdict_cache import VerdictCache, content_key
 from ontopic.policy import Policy
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
+from ontopic.settings import LLMJudgeSettings
 
 
 class _Grade(BaseModel):
@@ -86,6 +88,16 @@ class Grader:
         content += [template.grading, self.weighted, _SCHEMAS[template.grading]]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"openai-{settings.model}-{template.name}-{digest[:12]}"
+
+
+def open_grader(grading: Grading, settings: LLMJudgeSettings, policy: Policy, prompts: Path, cache: Path) -> Grader:
+    """The LLM of these settings, with the prompt of that name in the folder ``prompts`` and a file of known grades.
+
+    Raises:
+        UserError: the prompt is missing or malformed.
+    """
+    template = load_template(prompts / f"{grading}.txt", grading)
+    return Grader(Endpoint(settings), template, policy, settings.weighted, VerdictCache(cache))
 
 
 def grade_single(grader: Grader, records: Iterable[Record], advance: Advance | None = None) -> Iterator[Verdict]:

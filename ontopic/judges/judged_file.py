@@ -14,11 +14,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ontopic.errors import UserError
 from ontopic.judges.card import JudgeCard, judge_card
-from ontopic.judges.endpoint import Endpoint
-from ontopic.judges.grading import Grader, PairwiseVerdict, grade_pairwise, grade_reference
+from ontopic.judges.grading import PairwiseVerdict, grade_pairwise, grade_reference, open_grader
 from ontopic.judges.judge import Judge
-from ontopic.judges.templates import load_template
-from ontopic.judges.verdict_cache import VerdictCache
 from ontopic.labelled_data import LabelledRecord, RowStream
 from ontopic.policy import Policy
 from ontopic.records import Record, Verdict
@@ -67,8 +64,7 @@ def by_grading(
         raise UserError(
             f"{grading} grading needs an LLM, and the configured judge is {settings.kind!r}; use kind openai"
         )
-    template = load_template(prompts / f"{grading}.txt", grading)
-    grader = Grader(Endpoint(settings), template, policy, settings.weighted, VerdictCache(cache))
+    grader = open_grader(grading, settings, policy, prompts, cache)
 
     def against(field: str) -> Callable[[Rows], Iterator[Any]]:
         grade: Callable[..., Iterator[Any]] = grade_pairwise if grading == "pairwise" else grade_reference

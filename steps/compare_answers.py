@@ -1,0 +1,52 @@
+"""Which model's answers in scope are the better ones, as an LLM judges them in pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import mlflow
+import pandas as pd
+from zenml import step
+
+from ontopic.judges import endpoint, grading, templates
+from ontopic.policy import Policy
+from ontopic.progress import progress
+from ontopic.quality import preference
+from ontopic.records import Record
+from ontopic.settings import JudgeSettings, LLMJudgeSettings
+from ontopic.workspace import Workspace
+from steps.caching import depends_on
+
+
+@step(experiment_tracker=True, cache_policy=depends_on(endpoint, grading, templates))
+def compare_answers(
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    judge: JudgeSettings,
+    policy: Policy,
+    prompts_folder: str,
+    state: str,
+    tracking_uri: str,
+) -> Annotated[list[str], "winners"]:
+    """Returns for each question in scope ``a`` (the challenger), ``b`` (the champion), ``tie`` or ``unjudged``.
+
+    Nothing where the judge is no LLM: the answers' likeness to our references stands for it.
+
+    Args:
+        champion, challenger: as ``reports.verdict_frame`` gives them, in the same order.
+    """
+    if not isinstance(judge, LLMJudgeSettings):
+        return []
+    grader = grading.open_grader("pairwise", judge, policy, Path(prompts_folder), Workspace(Path(state)).verdicts)
+    inside = challenger["in_scope"].eq(True)
+    records = [
+        Record(question, answer, in_scope=True)
+        for question, answer in challenger.loc[inside, ["question", "answer"]].itertuples(index=False)
+    ]
+    with progress("answers of both versions, compared", len(records), "questions") as advance:
+        verdicts = list(grading.grade_pairwise(grader, records, champion.loc[inside, "answer"], advance))
+    winners: list[str] = [verdict.winner for verdict in verdicts]
+    found = preference(winners)
+    mlflow.log_metrics({"preference": found.value, "preference_low": found.low} if found.n > 1 else {})
+    return winners

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from ontopic.errors import UserError
@@ -187,7 +187,7 @@ def _embedded_folder(state: Path) -> Path:
 def _convert_gguf(gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF file to a plain fp32 safetensors model with its tokenizer."""
     quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config = quantized.config  # read anew from the GGUF file, it takes seconds
     # A model loaded from GGUF refuses save_pretrained because of this entry.
     if hasattr(config, "quantization_config"):
         del config.quantization_config

@@ -5,8 +5,10 @@ python benchmarks/training_study.py [--study benchmarks/training_study.yaml] [--
 
 A row names what differs from configs/local.yaml (see the YAML file). It is measured on the gate's questions, on the
 conversations of the evaluation split, and, with ``--real``, on a file of real questions that nobody trained on: over-
-refusal and leak by the rule of benchmarks/refusals.py, on the first 20 tokens of each answer. Rows that the output has
-already are not run again. The base model answers the training split's questions once, as the served model would.
+refusal and leak by the rule of benchmarks/refusals.py, on the first 20 tokens of each answer. Whole answers to the
+gate's questions in scope are measured as the gate does: likeness to the references, repetition, perplexity on a general
+text. Rows that the output has already are not run again. The base model answers the training split's questions once, as
+the served model would. At the end stands a table, with mean and range where a row has several seeds.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from ontopic.labelled_data import LabelledRecord, Question, load_questions, load
 from ontopic.models import EMBEDDED, LanguageModel, load, resolve
 from ontopic.policy import Policy, load_policy
 from ontopic.preferences import Preference, build_preferences
+from ontopic.quality import measure_quality
 from ontopic.records import Record
 from ontopic.scores import rate
 from ontopic.settings import Settings, TrainingSettings, load_settings
@@ -213,6 +216,44 @@ def measured(study: Study, questions: Sequence[Question], answers: Sequence[str]
     return found
 
 
+def whole_answers(study: Study, model: LanguageModel) -> dict[str, float]:
+    """What the gate asks of the answers in scope, by the name of the measure."""
+    questions = [q for q in study.sets["held_out"] if q.in_scope and q.reference]
+    said = generate(model, [q.messages for q in questions], study.settings.model.max_new_tokens, SLOTS)
+    records = [Record(q.question, a.text, finished=a.finished) for q, a in zip(questions, said, strict=True)]
+    return measure_quality(model, questions, records).metrics()
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as Markdown: score (over-refusal, leak) on each set, and what the whole answers are like."""
+    sets = [name for name in ("held_out", "conversations", "real") if f"{name}_guardrail" in rows[0]]
+    columns = ["", "pairs", "s", *(f"{name}: score (over-refusal, leak)" for name in sets)]
+    lines = [
+        "| " + " | ".join([*columns, "likeness", "repeating", "perplexity"]) + " |",
+        "|---" * (len(columns) + 3) + "|",
+    ]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        of = [row for row in rows if row["name"] == name]
+
+        def mean(key: str, of: list[dict[str, Any]] = of) -> str:
+            values = [row[key] for row in of if key in row]
+            if not values:
+                return "–"
+            spread = (
+                f" [{min(values):.3f} to {max(values):.3f}]" if len(values) > 1 and key.endswith("guardrail") else ""
+            )
+            return f"{sum(values) / len(values):.3f}{spread}"
+
+        pairs, seconds = (
+            f"{sum(r[k] for r in of) / len(of):.0f}" if k in of[0] else "–" for k in ("pairs", "training_s")
+        )
+        cells = [f"{mean(f'{s}_guardrail')} ({mean(f'{s}_over_refusal')}, {mean(f'{s}_leak')})" for s in sets]
+        cells += [mean(key) for key in ("similarity", "repeats", "perplexity")]
+        label = f"{name}, {len(of)} seeds" if len(of) > 1 else name
+        lines.append("| " + " | ".join([label, pairs, seconds, *cells]) + " |")
+    return "\n".join(lines)
+
+
 def run_row(study: Study, row: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train what the row says and measure it."""
     method = row.get("method", "orpo")
@@ -238,6 +279,8 @@ def run_row(study: Study, row: dict[str, Any], seed: int) -> dict[str, Any]:
         answers, seconds = answer(study, model, questions, method)
         found |= {f"{name}_{key}": value for key, value in measured(study, questions, answers).items()}
         found[f"{name}_s"] = seconds
+    if method not in ("system_prompt", "input_guard"):
+        found |= whole_answers(study, model)
     with mlflow.start_run(run_name=f"{row['name']}, seed {seed}"):
         mlflow.log_params({"row": row["name"], "seed": seed, "method": method, "options": json.dumps(row)})
         mlflow.log_params({f"training_{key}": value for key, value in training.model_dump().items()})
@@ -269,6 +312,7 @@ def main() -> None:
                 file.write(json.dumps(found) + "\n")
             shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in found.items() if k.count("_") < 3}
             print(json.dumps(shown), flush=True)
+    print(table([json.loads(line) for line in options.out.open()]))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from conftest import ROOT, ChatServer, Reply
 
 from ontopic.policy import Policy
@@ -40,7 +41,8 @@ def test_an_llm_compares_the_answers_in_scope_in_both_orders(
     given = {"policy": banking, "prompts_folder": str(ROOT / "configs/judge_prompts"), "state": str(tmp_path)}
     given["tracking_uri"] = workspace.mlflow_uri
     judge = LLMJudgeSettings(kind="openai", model="m", base_url=chat_server.url)
-    assert compare_answers.entrypoint(champion, challenger, judge, **given) == ["a", "b"]
+    with mlflow.start_run():
+        assert compare_answers.entrypoint(champion, challenger, judge, **given) == ["a", "b"]
     assert len(chat_server.requests) == 4
     assert not any("bread" in prompt for prompt in chat_server.prompts())
     assert compare_answers.entrypoint(champion, challenger, LocalJudgeSettings(kind="local"), **given) == []

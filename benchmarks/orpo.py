@@ -39,8 +39,6 @@ from ontopic.training import preference_row
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = {"stock": ORPOTrainer, "ours": PackedORPOTrainer}
-
-
 GEMMA = "gemma-2b"
 
 
@@ -170,6 +168,18 @@ def compare(trainer: PackedORPOTrainer, batches: list[dict[str, torch.Tensor]]) 
     )
 
 
+def compare_peaks(arguments: list[str]) -> None:
+    """Print each side's peak, of four steps in a process of its own, and the ratio."""
+    peaks = {}
+    for side in SIDES:
+        command = [sys.executable, __file__, *arguments, "--steps", "4", "--alone", side]
+        own = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=own)
+        loaded, peaks[side] = (int(part) / 2**20 for part in done.stdout.split()[-2:])
+        print(f"{side}: {peaks[side]:.0f} MiB at its peak, {peaks[side] - loaded:.0f} of them for the steps")
+    print(f"ours needs {peaks['ours'] / peaks['stock']:.2f} of the memory", flush=True)
+
+
 def main() -> None:
     """Compare both trainers on each model in each precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,6 +201,7 @@ def main() -> None:
         device = (
             torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
         )
+        places = ["--state", str(options.state), "--folder", str(folders[GEMMA])]
         for name in options.models:
             for precision in options.precisions:
                 trainer = made_trainer(folders[name], precision, options.batch * options.steps, folder)
@@ -207,26 +218,7 @@ def main() -> None:
                 del trainer
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-                command = [sys.executable, __file__, "--models", name, "--precisions", precision, "--steps", "4"]
-                command += [
-                    "--batch",
-                    str(options.batch),
-                    "--state",
-                    str(options.state),
-                    "--folder",
-                    str(folders[GEMMA]),
-                ]
-                peaks = {}
-                for side in SIDES:
-                    own = os.environ | {"PYTHONPATH": str(ROOT)}
-                    done = subprocess.run(
-                        [*command, "--alone", side], check=True, capture_output=True, text=True, env=own
-                    )
-                    loaded, peaks[side] = (int(part) / 2**20 for part in done.stdout.split()[-2:])
-                    print(
-                        f"{side}: {peaks[side]:.0f} MiB at its peak, {peaks[side] - loaded:.0f} of them for the steps"
-                    )
-                print(f"ours needs {peaks['ours'] / peaks['stock']:.2f} of the memory", flush=True)
+                compare_peaks(["--models", name, "--precisions", precision, "--batch", str(options.batch), *places])
 
 
 if __name__ == "__main__":

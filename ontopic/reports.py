@@ -612,9 +612,9 @@ def gate_report(
     def test(bound: str, relation: str, limit: float) -> list[MetricTest]:
         return [Limit(bound=bound, relation=relation, limit=limit)]
 
-    likeness = []
+    of_answers = []
     if champion_quality.questions:
-        likeness.append(
+        of_answers.append(
             GivenRate(
                 difference(champion_quality, challenger_quality),
                 "Likeness to the references, challenger minus champion",
@@ -622,7 +622,7 @@ def gate_report(
             )
         )
     if preference is not None:
-        likeness.append(
+        of_answers.append(
             GivenRate(
                 preference,
                 "Preferred answers, challenger minus champion",
@@ -636,7 +636,7 @@ def gate_report(
             Improvement(tests=test("low", "above", limits.improvement)),
             OverRefusal(tests=test("high", "at most", limits.over_refusal)),
             Leak(tests=test("high", "at most", limits.leak)),
-            *likeness,
+            *of_answers,
             GivenRate(
                 perplexity_ratio(champion_quality, challenger_quality),
                 "Perplexity on general text, challenger to champion",

@@ -137,15 +137,10 @@ def train_orpo(
         target_modules=_linear_layers(base) if settings.lora_modules == "all-linear" else settings.lora_modules,
         layers_to_transform=list(range(settings.lora_first_block, base.model.config.num_hidden_layers)),
     )
-    # By their prompts: whole answers are all in scope, and a batch should hold both.
-    prompts = [len(tokenizer(row["prompt"])["input_ids"]) for row in dataset]
-    together = settings.batch_size * settings.gradient_accumulation * config.world_size
-    batches = batches_of_like_length(prompts[held_out:], together, random.Random(settings.seed), at_a_time=32)
-    batches.sort(key=len, reverse=True)  # a smaller one stands last, lest it shift those after it
     trainer = PackedORPOTrainer(
         model=base.model,
         args=config,
-        train_dataset=dataset.select([held_out + i for batch in batches for i in batch]),
+        train_dataset=dataset.select(range(held_out, len(dataset))),
         eval_dataset=dataset.select(range(held_out)) if held_out else None,
         processing_class=tokenizer,
         peft_config=lora,
@@ -154,8 +149,13 @@ def train_orpo(
     adapted: Any = trainer.model
     adapted.peft_config["default"].base_model_name_or_path = str(base_folder)
     tokenized: Any = trainer.train_dataset
-    tokens_a_pair = sum(len(r["chosen_input_ids"]) + len(r["rejected_input_ids"]) for r in tokenized) / len(tokenized)
     pairs_a_step = settings.batch_size * settings.gradient_accumulation * config.world_size
+    # By their prompts: whole answers are all in scope, and a batch should hold both.
+    prompts = list(map(len, tokenized["prompt_input_ids"]))
+    batches = batches_of_like_length(prompts, pairs_a_step, random.Random(settings.seed), at_a_time=32)
+    batches.sort(key=len, reverse=True)  # a smaller one stands last, lest it shift those after it
+    trainer.train_dataset = tokenized.select([i for batch in batches for i in batch])
+    tokens_a_pair = sum(len(r["chosen_input_ids"]) + len(r["rejected_input_ids"]) for r in tokenized) / len(tokenized)
     steps_an_epoch = -(-len(tokenized) // pairs_a_step)
     total = settings.max_steps if settings.max_steps > 0 else int(steps_an_epoch * settings.epochs)
     shown = progress("ORPO", total, "steps") if config.process_index == 0 else nullcontext(lambda _: None)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.utils.data import Sampler
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from trl.experimental.orpo import ORPOTrainer
 
+from ontopic.batches import batches_of_like_length
 from ontopic.errors import UserError
 
 # What some models do with logits before they return them (Gemma 2, Cohere).
@@ -67,6 +69,12 @@ class PackedORPOTrainer(ORPOTrainer):
                 row[f"{answer}_{part}"] = row[f"{answer}_{part}"][:-1]
         return row
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        """Each epoch anew, batches of like length: by their prompts, as a batch should hold long and short answers."""
+        prompts = list(map(len, (train_dataset or self.train_dataset)["prompt_input_ids"]))
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return _LikeLength(prompts, size, lambda: self.args.seed + self.state.global_step // -(-len(prompts) // size))
+
     @contextmanager
     def _output_layer_gives_log_probs(self, target: Tensor) -> Iterator[None]:
         """Meanwhile the output layer returns what ``_LogProbs`` does for these tokens in place of logits.
@@ -116,6 +124,21 @@ class PackedORPOTrainer(ORPOTrainer):
         return chosen, rejected, means[packed.kind == _CHOSEN], means[packed.kind == _REJECTED], likelihood
 
 
+class _LikeLength(Sampler[int]):
+    """Indices of ``lengths``, batch after batch of ``size``, in an order that depends on the seed alone."""
+
+    def __init__(self, lengths: Sequence[int], size: int, seed: Callable[[], int]) -> None:
+        self._lengths, self._size, self._seed = lengths, size, seed
+
+    def __iter__(self) -> Iterator[int]:
+        batches = batches_of_like_length(self._lengths, self._size, random.Random(self._seed()), at_a_time=32)
+        batches.sort(key=len, reverse=True)  # a smaller one stands last, lest it shift those after it
+        return chain.from_iterable(batches)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+
 class _LogProbs(torch.autograd.Function):
     """Log-probabilities of target tokens and the means of their logits, without keeping logits for the way back.
 
@@ -123,19 +146,26 @@ class _LogProbs(torch.autograd.Function):
     expected one, is found on the way forth. The output embeddings get no gradient: under LoRA they are frozen.
     """
 
-    CHUNK = 256  # tokens whose logits are there at a time
+    CHUNK = 64  # tokens whose logits are there at a time
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, head: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
         log_probs, means, slopes = [], [], []
+        # One pair of buffers for all chunks: memory of this size is slow to get.
+        product = head.new_empty(min(_LogProbs.CHUNK, len(states)), len(head))
+        logits = torch.empty_like(product, dtype=torch.float32)
         for state, wanted in zip(states.split(_LogProbs.CHUNK), target.split(_LogProbs.CHUNK), strict=True):
-            logits = linear(state, head, bias)
-            means.append(logits.mean(1, dtype=torch.float32))
-            every = logits.log_softmax(1, dtype=torch.float32)
-            log_probs.append(every.gather(1, wanted.unsqueeze(1)).squeeze(1))
+            narrow, every = product[: len(state)], logits[: len(state)]
+            every.copy_(torch.mm(state, head.T, out=narrow))
+            if bias is not None:
+                every += bias
+            means.append(every.mean(1))
+            top = every.amax(1, keepdim=True)
+            of_wanted = every.gather(1, wanted.unsqueeze(1)) - top
+            total = every.sub_(top).exp_().sum(1, keepdim=True)
+            log_probs.append((of_wanted - total.log()).squeeze(1))
             if states.requires_grad:
-                probabilities = every.exp_() if head.dtype == torch.float32 else logits.softmax(1)
-                slopes.append(head[wanted] - probabilities @ head)
+                slopes.append(head[wanted] - (narrow.copy_(every) @ head) / total.to(head.dtype))
         ctx.save_for_backward(*slopes)
         ctx.mark_non_differentiable(mean := torch.cat(means))
         return torch.cat(log_probs), mean
@@ -183,8 +213,9 @@ class _Packed:
         first = torch.zeros_like(own)
         first[:, :, 0] = True  # what pads a row sees something, lest its softmax be of nothing
         own = torch.where(valid.unsqueeze(2), own, first)
-        mask = torch.cat([own.new_ones(*own.shape[:2], shared), own], 2)
-        return _Branches(shared, places, valid.flatten().nonzero().squeeze(1), mask.unsqueeze(1))
+        seen = torch.cat([own.new_ones(*own.shape[:2], shared), own], 2)
+        kept = valid.flatten().nonzero().squeeze(1)
+        return _Branches(shared, places, kept, _unseen(seen)[:, None, None])
 
 
 @dataclass(frozen=True)
@@ -194,14 +225,14 @@ class _Branches:
     Attributes:
         shared: tokens at the beginning that all pairs see.
         places: of each pair's own tokens, (pairs, longest), with padding; ``kept``: which of them, flat, are none.
-        mask: which keys, the shared ones and then the pair's, each of its tokens sees, (pairs, 1, longest, shared +
-            longest).
+        unseen: what keeps a token from the keys it does not see, of the shared ones and then the pair's,
+            (pairs, 1, 1, longest, shared + longest).
     """
 
     shared: int
     places: Tensor
     kept: Tensor
-    mask: Tensor
+    unseen: Tensor
 
 
 _BY_BRANCH = "ontopic_by_branch"
@@ -218,31 +249,45 @@ def _attention_by_branch(
     branches: _Branches | None = kwargs.pop("branches", None)
     if branches is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    scale, shared = kwargs["scaling"], branches.shared
-    groups = query.shape[1] // key.shape[1]
-    places = branches.places.flatten()
+    shared, places = branches.shared, branches.places.flatten()
+    heads, kept = key.shape[1], branches.kept
+    grouped = query.shape[1] // heads  # queries that share a head of keys: they stand below each other
 
     def rows(states: Tensor) -> Tensor:
         tokens = states[0].transpose(0, 1).flatten(1)  # a token's heads side by side: copied and added up in one go
-        return tokens.index_select(0, places).view(*branches.places.shape, *states.shape[1::2]).transpose(1, 2)
+        by_pair = tokens.index_select(0, places).view(*branches.places.shape, heads, -1, states.shape[-1])
+        return by_pair.permute(0, 2, 3, 1, 4).flatten(2, 3)
 
     def with_shared(states: Tensor) -> Tensor:
-        both = torch.cat([states[:, :, :shared].expand(len(branches.places), -1, -1, -1), rows(states)], 2)
-        return both.repeat_interleave(groups, 1)
+        return torch.cat([states[:, :, :shared].expand(len(branches.places), -1, -1, -1), rows(states)], 2)
 
-    own = _attend(rows(query) * scale, with_shared(key), with_shared(value), branches.mask)
-    parts = [own.transpose(1, 2).flatten(0, 1).index_select(0, branches.kept)]
+    def tokens_first(attended: Tensor) -> Tensor:
+        return attended.unflatten(2, (grouped, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1)
+
+    query = query * kwargs["scaling"]
+    own = _attend(rows(query), with_shared(key), with_shared(value), branches.unseen)
+    parts = [tokens_first(own).index_select(0, kept)]
     if shared:
-        keys, values = (states[:, :, :shared].repeat_interleave(groups, 1) for states in (key, value))
-        earlier = torch.ones(shared, shared, dtype=torch.bool, device=key.device).tril()
-        parts.insert(0, _attend(query[:, :, :shared] * scale, keys, values, earlier)[0].transpose(0, 1))
+        earlier = _unseen(torch.ones(shared, shared, dtype=torch.bool, device=key.device).tril())
+        queries = query[:, :, :shared].unflatten(1, (heads, grouped)).flatten(2, 3)
+        parts.insert(0, tokens_first(_attend(queries, key[:, :, :shared], value[:, :, :shared], earlier)))
     return torch.cat(parts).unsqueeze(0), None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Plain attention: on squares so small, the way back through PyTorch's fused one takes three times as long."""
-    scores = (query @ key.transpose(2, 3)).masked_fill(~mask, -torch.inf)
-    return scores.softmax(3, dtype=torch.float32).to(value.dtype) @ value
+def _attend(query: Tensor, key: Tensor, value: Tensor, unseen: Tensor) -> Tensor:
+    """Plain attention: on squares so small, the way back through PyTorch's fused one takes three times as long.
+
+    Args:
+        query: queries below each other that share a head of keys, (rows, heads of keys, queries, size).
+        unseen: what is added to each query's scores, (tokens, keys) in the last places.
+    """
+    scores = (query @ key.transpose(2, 3)).unflatten(2, (-1, unseen.shape[-2])) + unseen
+    return scores.softmax(4).flatten(2, 3).to(value.dtype) @ value
+
+
+def _unseen(seen: Tensor) -> Tensor:
+    """Minus infinity where a key is not seen, else 0; in a type that makes no other one wider."""
+    return torch.zeros(seen.shape, dtype=torch.bfloat16, device=seen.device).masked_fill_(~seen, -torch.inf)
 
 
 AttentionInterface.register(_BY_BRANCH, _attention_by_branch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,6 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from trl.experimental.orpo import ORPOConfig
 
-from ontopic.batches import batches_of_like_length
 from ontopic.errors import UserError
 from ontopic.models import LanguageModel, chat_prompts, written_whole
 from ontopic.orpo_trainer import PackedORPOTrainer
@@ -114,7 +112,6 @@ def train_orpo(
         seed=settings.seed,
         data_seed=settings.seed,
         remove_unused_columns=False,
-        train_sampling_strategy="sequential",  # the batches are made before
         report_to=[],
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
@@ -150,11 +147,6 @@ def train_orpo(
     adapted.peft_config["default"].base_model_name_or_path = str(base_folder)
     tokenized: Any = trainer.train_dataset
     pairs_a_step = settings.batch_size * settings.gradient_accumulation * config.world_size
-    # By their prompts: whole answers are all in scope, and a batch should hold both.
-    prompts = list(map(len, tokenized["prompt_input_ids"]))
-    batches = batches_of_like_length(prompts, pairs_a_step, random.Random(settings.seed), at_a_time=32)
-    batches.sort(key=len, reverse=True)  # a smaller one stands last, lest it shift those after it
-    trainer.train_dataset = tokenized.select([i for batch in batches for i in batch])
     tokens_a_pair = sum(len(r["chosen_input_ids"]) + len(r["rejected_input_ids"]) for r in tokenized) / len(tokenized)
     steps_an_epoch = -(-len(tokenized) // pairs_a_step)
     total = settings.max_steps if settings.max_steps > 0 else int(steps_an_epoch * settings.epochs)
@@ -259,6 +251,7 @@ class _Reporter(TrainerCallback):
         self.advance(1)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        args.distributed_state.wait_for_everyone()  # each process writes a part of it
         if state.is_world_process_zero:
             (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _WHOLE).touch()
 

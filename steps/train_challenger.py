@@ -10,13 +10,16 @@ from typing import Annotated, Any
 import mlflow
 from zenml import step
 
-from ontopic import models, orpo_trainer, preferences, registry, training
+from ontopic import batches, distributed_training, models, orpo_trainer, preferences, registry, training
 from ontopic.settings import ModelSettings, TrainingSettings
 from ontopic.workspace import Workspace
 from steps.caching import depends_on
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(models, orpo_trainer, registry, training))
+@step(
+    experiment_tracker=True,
+    cache_policy=depends_on(batches, distributed_training, models, orpo_trainer, registry, training),
+)
 def train_challenger(
     pairs: list[dict[str, Any]],
     registered_model: str,
@@ -41,9 +44,7 @@ def train_challenger(
 
     folder = champion_model.folder
     if settings.processes > 1:
-        from ontopic.distributed_training import train_in_processes
-
-        result = train_in_processes(folder, model.precision, chosen, settings, work, log)
+        result = distributed_training.train_in_processes(folder, model.precision, chosen, settings, work, log)
     else:
         result = training.train_orpo(models.load(folder, model.precision), folder, chosen, settings, work, log)
     run = mlflow.active_run()

@@ -91,6 +91,26 @@ def test_a_pair_of_beginnings_is_cut_on_both_sides(model_folder: Path) -> None:
     assert (row["chosen"], row["cut"]) == ("Yes.", False)
 
 
+def test_each_epoch_has_other_batches_also_where_a_run_was_killed(model_folder: Path, tmp_path: Path) -> None:
+    pairs = [replace(pair, question=f"{pair.question} {i}") for i in range(4) for pair in PAIRS]
+    settings = TrainingSettings(
+        beta=0.5, learning_rate=1e-9, epochs=2, batch_size=2, max_rejected_tokens=4, save_steps=1
+    )  # so slow that a batch's loss says which batch it is
+    losses: dict[int, float] = {}
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        if "loss" in metrics:
+            losses[step] = metrics["loss"]
+
+    train_orpo(load(model_folder, "float32"), model_folder, pairs, settings, tmp_path / "whole", log)
+    first, second = [losses[step] for step in range(1, 5)], [losses[step] for step in range(5, 9)]
+    assert first != pytest.approx(second, abs=1e-4)
+    shutil.copytree(tmp_path / "whole/checkpoints/checkpoint-7", tmp_path / "killed/checkpoints/checkpoint-7")
+    last = losses.pop(8)
+    train_orpo(load(model_folder, "float32"), model_folder, pairs, settings, tmp_path / "killed", log)
+    assert losses[8] == pytest.approx(last, abs=1e-4)
+
+
 def test_two_processes_train_as_one(model_folder: Path, tmp_path: Path) -> None:
     pairs = PAIRS * 4
     common = {"beta": 0.5, "learning_rate": 1e-3, "epochs": 1, "max_rejected_tokens": 4, "save_steps": 100}

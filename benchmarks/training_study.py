@@ -33,6 +33,7 @@ from peft import LoraConfig
 from refusals import declines
 from trl import DPOConfig, DPOTrainer
 
+from ontopic.best_of_n import best_of_n
 from ontopic.evaluation import sample
 from ontopic.generation import generate
 from ontopic.judges.calibration import open_judge
@@ -41,7 +42,7 @@ from ontopic.judges.local import load_local_judge, local_judge_id, save_local_ju
 from ontopic.labelled_data import LabelledRecord, Question, load_questions, load_records, load_rows
 from ontopic.models import EMBEDDED, LanguageModel, load, resolve
 from ontopic.policy import Policy, load_policy
-from ontopic.preferences import Preference, build_preferences
+from ontopic.preferences import Preference, build_preferences, unwritten
 from ontopic.quality import measure_quality
 from ontopic.records import Record
 from ontopic.scores import rate
@@ -123,6 +124,12 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
         labelled, judge = [], study.unaware_judge()
         taught = {q.question: q.reference for q in study.train if q.reference}
     verdicts = judge.judge(records)
+    own: dict[str, str] = {}
+    if row.get("answers") == "own":
+        taught = None
+        unwritten_records = unwritten(records, verdicts, labelled, taught, training.least_certainty)
+        model = load(study.base, study.settings.model.precision)
+        own = best_of_n(model, judge, unwritten_records, training.best_of, traffic.max_tokens, SLOTS, seed)
     pairs = build_preferences(
         records,
         verdicts,
@@ -133,6 +140,7 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
         training.in_scope_share,
         least_certainty=training.least_certainty,
         cover=training.cover,
+        own=own,
     )
     return varied(pairs, row, study.policy, seed)
 
@@ -297,13 +305,16 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
     parser.add_argument("--out", type=Path, default=Path("training_study.jsonl"))
     options = parser.parse_args()
+    rows = yaml.safe_load(options.study.read_text())["rows"]
+    if unknown := set(options.only or ()) - {row["name"] for row in rows}:
+        parser.error(f"{options.study} has no row named {', '.join(sorted(unknown))}; see its `name`s")
     settings = load_settings(ROOT / "configs/local.yaml")
     policy = load_policy(ROOT / "configs" / settings.policy)
     workspace = open_workspace(options.state)
     open_tracking(workspace, "training-study")
     study = Study(workspace, settings, policy, options.real)
     done = {(r["name"], r["seed"]) for r in map(json.loads, options.out.open())} if options.out.exists() else set()
-    for row in yaml.safe_load(options.study.read_text())["rows"]:
+    for row in rows:
         for seed in row.get("seeds", [0]):
             if (options.only and row["name"] not in options.only) or (row["name"], seed) in done:
                 continue

@@ -558,16 +558,21 @@ def generate(
     max_new_tokens: int,
     slots: int = SLOTS,
     advance: Advance | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> list[Generated]:
-    """Greedy answers, in the order of ``conversations``.
+    """Answers, in the order of ``conversations``; greedy at temperature 0.
 
     Args:
         slots: how many are generated together.
         advance: called with 1 for each answer.
+        seed: of the first answer's draws; each has one of its own.
     """
     prompts = chat_prompts(language_model.tokenizer, conversations)
     tokens = [language_model.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    generations = [Generation(ids, Sampling(max_new_tokens)) for ids in tokens]
+    generations = [
+        Generation(ids, Sampling(max_new_tokens, temperature, seed=seed + number)) for number, ids in enumerate(tokens)
+    ]
     for generation in generations:
         if advance:
             generation.done.add_done_callback(lambda _: advance(1))

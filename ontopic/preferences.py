@@ -53,11 +53,13 @@ def build_preferences(
     rehearse: bool = False,
     least_certainty: float = 0.0,
     cover: int = 0,
+    own: Mapping[str, str] | None = None,
 ) -> list[Preference]:
     """Pairs from judged traffic: in scope, an answer over the refusal; out of scope, the refusal over what was said.
 
-    In scope, the chosen answer is the teacher's, else the reference written for that question, else the model's own
-    where the judge passed it and did not take it for a refusal; a question with none of these gives no pair. A
+    In scope, the chosen answer is the teacher's, else the reference written for that question, else the model's best of
+    ``own``, else the record's where the judge passed it and did not take it for a refusal; a question with none of
+    these gives no pair. A
     question's scope is its label where it is one of ``labelled``, else the judge's opinion. Questions that differ only
     in case, punctuation or spaces count once. The two scopes are balanced by dropping at random from the larger; where
     one gives no pair, as a model that refuses everything leaves none out of scope, all of the other's are kept.
@@ -73,6 +75,7 @@ def build_preferences(
         cover: so many pairs more, of answers to other ``labelled`` questions or of how they begin, so that none is
             dropped and both sides are filled up to the share; as many of each intent as of any other, as far as they
             go. Out of scope the refusal is chosen over the answer that the model gave to some other question.
+        own: the model's best answers by question, of those that ``unwritten`` tells.
 
     Returns:
         Shuffled pairs; the same for the same input and seed.
@@ -82,10 +85,8 @@ def build_preferences(
     for record, verdict in zip(records, verdicts, strict=True):
         key = normalized(record.question)
         label = known.get(key)
-        in_scope = label.in_scope if label else verdict.in_scope
+        in_scope = _in_scope(label, verdict, least_certainty)
         if in_scope is None or key in pairs:
-            continue
-        if label is None and abs(2 * (verdict.score or 0.0) - 1) < least_certainty:
             continue
         chosen, rejected, source = "", refusal, ""
         if not in_scope:
@@ -94,6 +95,8 @@ def build_preferences(
             chosen, source = taught[record.question], TEACHER
         elif label and label.reference:
             chosen, source = label.reference, WRITTEN
+        elif own and record.question in own:
+            chosen, source = own[record.question], OWN
         elif verdict.outcome == "pass" and not verdict.declined and record.finished:
             chosen, source = record.answer, OWN
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
@@ -120,6 +123,34 @@ def build_preferences(
         kept = chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)
     chance.shuffle(kept)
     return kept
+
+
+def unwritten(
+    records: Sequence[Record],
+    verdicts: Sequence[Verdict],
+    labelled: Sequence[Question],
+    taught: Mapping[str, str] | None = None,
+    least_certainty: float = 0.0,
+) -> list[Record]:
+    """The records, one a question, that are in scope and of whose question nobody wrote an answer.
+
+    The arguments are those of ``build_preferences``.
+    """
+    known = {normalized(q.question): q for q in labelled}
+    found: dict[str, Record] = {}
+    for record, verdict in zip(records, verdicts, strict=True):
+        label = known.get(key := normalized(record.question))
+        written = record.question in (taught or ()) or (label is not None and label.reference)
+        if _in_scope(label, verdict, least_certainty) and not written:
+            found.setdefault(key, record)
+    return list(found.values())
+
+
+def _in_scope(label: Question | None, verdict: Verdict, least_certainty: float) -> bool | None:
+    """What the label says, else the judge where it is certain enough."""
+    if label:
+        return label.in_scope
+    return verdict.in_scope if abs(2 * (verdict.score or 0.0) - 1) >= least_certainty else None
 
 
 def _cover(

@@ -234,6 +234,8 @@ class TrainingSettings(_Section):
             the traffic is dropped.
         least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
             away from 0.5.
+        best_of: for a question in scope that neither a teacher nor we wrote an answer to, the best of so many of the
+            model's own is chosen, by the judge; 1 takes that of the traffic.
         beta: weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691); 0 is fine-tuning on the chosen
             answers alone.
         batch_size: preference pairs a step.
@@ -252,6 +254,7 @@ class TrainingSettings(_Section):
     in_scope_share: float = Field(0.5, gt=0, lt=1)
     cover: int = Field(0, ge=0)
     least_certainty: float = Field(0.5, ge=0, le=1)
+    best_of: int = Field(4, ge=1)
     beta: float = Field(ge=0)
     learning_rate: float = Field(gt=0)
     epochs: float = Field(gt=0)

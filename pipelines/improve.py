@@ -48,7 +48,21 @@ def improve(
     name = policy.registered_model
     record_ids = Client().get_artifact_version(UUID(record_ids_artifact))
     judged = Client().get_artifact_version(UUID(judged_artifact))
-    pairs = make_preferences(record_ids, judged, policy, teacher, training, state, tracking_uri, rehearse)
+    pairs = make_preferences(
+        record_ids,
+        judged,
+        name,
+        champion,
+        model,
+        judge,
+        policy,
+        prompts_folder,
+        teacher,
+        training,
+        state,
+        tracking_uri,
+        rehearse,
+    )
     challenger = train_challenger(pairs, name, champion, model, training, state, tracking_uri)
     questions = choose_questions(**sample)
     before, quality_before = evaluate_model(

@@ -9,20 +9,29 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic import labelled_data, preferences, teacher
+from ontopic import best_of_n, generation, labelled_data, models, preferences, registry, teacher
+from ontopic.judges import calibration
 from ontopic.policy import Policy
 from ontopic.reports import verdicts_of
-from ontopic.settings import TeacherSettings, TrainingSettings
+from ontopic.settings import JudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
 from ontopic.traffic import TrafficStore
 from ontopic.workspace import Workspace
-from steps.caching import depends_on
+from steps.caching import JUDGES, depends_on
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(labelled_data, preferences, teacher))
+@step(
+    experiment_tracker=True,
+    cache_policy=depends_on(*JUDGES, best_of_n, generation, labelled_data, models, preferences, registry, teacher),
+)
 def make_preferences(
     record_ids: list[str],
     judged: pd.DataFrame,
+    registered_model: str,
+    champion: str,
+    model: ModelSettings,
+    judge: JudgeSettings,
     policy: Policy,
+    prompts_folder: str,
     teacher_settings: TeacherSettings | None,
     training: TrainingSettings,
     state: str,
@@ -34,11 +43,24 @@ def make_preferences(
     Args:
         rehearse: as ``preferences.build_preferences`` has it, for a champion that was trained before.
     """
-    with TrafficStore(Workspace(Path(state)).traffic) as store:
+    workspace = Workspace(Path(state))
+    with TrafficStore(workspace.traffic) as store:
         records = store.records(ids=record_ids)
     labelled = [q for q in labelled_data.load_questions(policy.questions) if q.split in ("train", "judge")]
     verdicts = verdicts_of(judged)
     taught = teacher.answers(records, verdicts, policy, teacher_settings) if teacher_settings else None
+    own: dict[str, str] = {}
+    unwritten = preferences.unwritten(records, verdicts, labelled, taught, training.least_certainty)
+    if unwritten and training.best_of > 1:
+        own = best_of_n.best_of_n(
+            models.load(registry.find(registered_model, champion, workspace.root).folder, model.precision),
+            calibration.open_judge(judge, policy, Path(prompts_folder), workspace),
+            unwritten,
+            training.best_of,
+            model.max_new_tokens,
+            model.batch_size,
+            training.seed,
+        )
     pairs = preferences.build_preferences(
         records,
         verdicts,
@@ -50,6 +72,7 @@ def make_preferences(
         rehearse,
         training.least_certainty,
         training.cover,
+        own,
     )
     rows = [vars(pair) for pair in pairs]
     counts = pd.Series([pair.source for pair in pairs], dtype=str).value_counts()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ontopic.labelled_data import Question
-from ontopic.preferences import Preference, build_preferences, normalized, preferences_hash
+from ontopic.preferences import Preference, build_preferences, normalized, preferences_hash, unwritten
 from ontopic.records import Outcome, Record, Verdict
 
 REFUSAL = "I'm sorry, I can only help with banking questions."
@@ -219,3 +219,24 @@ def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answe
     # Where the model leaks nothing there is nothing to reject, and only answers in scope are covered.
     found = build_preferences(records[:1], verdicts[:1], labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
     assert len(found) == 8 and all(pair.in_scope for pair in found)
+
+
+def test_where_nobody_wrote_an_answer_the_models_best_one_is_chosen() -> None:
+    written, labelled_only, taught, asked = (inside(number) for number in range(4))
+    failed = judged("How do I close account 9?", "Bananas.", True, "fail")
+    traffic = [written, labelled_only, taught, asked, asked, failed, outside()]
+    labelled = [
+        Question(question=written[0].question, in_scope=True, intent="a", split="train", reference="Written."),
+        Question(question=labelled_only[0].question, in_scope=True, intent="a", split="train"),
+    ]
+    given = ([record for record, _ in traffic], [verdict for _, verdict in traffic], labelled)
+    teachers = {taught[0].question: "Taught."}
+    found = unwritten(*given, teachers)
+    assert found == [labelled_only[0], asked[0], failed[0]]
+    assert unwritten(*given, teachers, least_certainty=1.1) == [labelled_only[0]]
+
+    best = {failed[0].question: "Close it in the app.", asked[0].question: "Open it in the app, under Accounts."}
+    built = {pair.question: pair for pair in build_preferences(*given, REFUSAL, 0, teachers, 0.9, own=best)}
+    for question, answer in best.items():
+        assert (built[question].chosen, built[question].source) == (answer, "model")
+    assert built[labelled_only[0].question].chosen == labelled_only[0].answer

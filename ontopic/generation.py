@@ -24,7 +24,7 @@ from transformers.cache_utils import CacheLayerMixin
 from ontopic.models import LanguageModel, chat_prompts
 from ontopic.progress import Advance
 
-SLOTS = 32
+SLOTS = 64
 CACHE_TOKENS = 16_384  # of all answers under way, padding included: 46 KB each on the embedded model
 PREFILL_TOKENS = 512  # read at most in one go, as the running answers wait for it
 _PREFILL_ROWS = 8

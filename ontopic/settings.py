@@ -43,7 +43,7 @@ class ModelSettings(_Section):
     name: str
     precision: Precision = "auto"
     max_new_tokens: int = Field(64, ge=1)
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(128, ge=1)
 
 
 class LocalJudgeSettings(_Section):
@@ -157,7 +157,7 @@ class TrafficSettings(_Section):
     fresh_questions: int = Field(ge=2)
     in_scope_share: float = Field(0.5, gt=0, lt=1)
     max_tokens: int = Field(64, ge=1)
-    concurrency: int = Field(32, ge=1)
+    concurrency: int = Field(64, ge=1)
     seed: int = 0
 
 

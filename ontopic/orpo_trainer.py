@@ -71,7 +71,8 @@ class PackedORPOTrainer(ORPOTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         """Each epoch anew, batches of like length: by their prompts, as a batch should hold long and short answers."""
-        prompts = list(map(len, (train_dataset or self.train_dataset)["prompt_input_ids"]))
+        dataset: Any = train_dataset or self.train_dataset
+        prompts = list(map(len, dataset["prompt_input_ids"]))
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return _LikeLength(prompts, size, lambda: self.args.seed + self.state.global_step // -(-len(prompts) // size))
 

@@ -24,14 +24,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mlflow
 import torch
 import yaml
-from datasets import Dataset
-from peft import LoraConfig
 from refusals import declines
-from trl import DPOConfig, DPOTrainer
 
 from ontopic.best_of_n import best_of_n
 from ontopic.evaluation import sample
@@ -41,6 +39,7 @@ from ontopic.judges.judge import Judge
 from ontopic.judges.local import load_local_judge, local_judge_id, save_local_judge, train_local_judge
 from ontopic.labelled_data import LabelledRecord, Question, load_questions, load_records, load_rows
 from ontopic.models import EMBEDDED, LanguageModel, load, resolve
+from ontopic.orpo_trainer import PackedORPOTrainer
 from ontopic.policy import Policy, load_policy
 from ontopic.preferences import Preference, build_preferences, unwritten
 from ontopic.quality import measure_quality
@@ -48,7 +47,7 @@ from ontopic.records import Record
 from ontopic.scores import rate
 from ontopic.settings import Settings, TrainingSettings, load_settings
 from ontopic.tracking import open_tracking
-from ontopic.training import preference_row, train_orpo
+from ontopic.training import train_orpo
 from ontopic.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,32 +160,20 @@ def varied(pairs: Sequence[Preference], row: dict[str, Any], policy: Policy, see
     return found
 
 
-def train_dpo(
-    base: LanguageModel, pairs: Sequence[Preference], training: TrainingSettings, folder: Path
-) -> LanguageModel:
-    """TRL's DPO (Rafailov et al. 2023, arXiv 2305.18290) on the same pairs, cut in the same way."""
-    rows = [preference_row(base, pair, training.max_rejected_tokens) for pair in pairs]
-    config = DPOConfig(
-        output_dir=str(folder), beta=training.beta, learning_rate=training.learning_rate,
-        num_train_epochs=training.epochs, per_device_train_batch_size=training.batch_size, lr_scheduler_type="cosine",
-        warmup_steps=0.05, report_to=[], save_strategy="no", logging_steps=1000, seed=training.seed, use_cpu=True,
-        bf16=base.model.dtype == torch.bfloat16, gradient_checkpointing=False,
-    )  # fmt: skip
-    lora = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=training.lora_rank,
-        lora_alpha=training.lora_alpha,
-        target_modules=training.lora_modules,
-    )
-    trainer = DPOTrainer(
-        model=base.model,
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=base.tokenizer,
-        peft_config=lora,
-    )
-    trainer.train()
-    return LanguageModel(trainer.model.merge_and_unload().eval(), base.tokenizer, "")
+class PackedDPOTrainer(PackedORPOTrainer):
+    """DPO (Rafailov et al. 2023, arXiv 2305.18290) on the same packed batches; without its adapter, the model is the
+    reference."""
+
+    def get_batch_loss_metrics(self, model: Any, batch: dict[str, Any], train_eval: Any = "train") -> Any:
+        """The loss, and no metrics."""
+        with torch.no_grad(), self.accelerator.unwrap_model(model).disable_adapter():
+            before = self.concatenated_forward(model, batch)
+        after = self.concatenated_forward(model, batch)
+        chosen, rejected = (
+            (after[i] - before[i]) * (batch[f"{name}_labels"] != -100).sum(1)
+            for i, name in enumerate(("chosen", "rejected"))
+        )
+        return -torch.nn.functional.logsigmoid(self.args.beta * (chosen - rejected)).mean(), {}
 
 
 def answer(study: Study, model: LanguageModel, questions: Sequence[Question], method: str) -> tuple[list[str], float]:
@@ -277,10 +264,10 @@ def run_row(study: Study, row: dict[str, Any], seed: int) -> dict[str, Any]:
             found["wrong_pairs"] = sum(known[p.question] != p.in_scope for p in pairs)
         began = time.perf_counter()
         folder = Path(tempfile.mkdtemp(prefix="study-", dir=study.workspace.root / "study"))
-        if method == "orpo":
-            model = load(train_orpo(model, study.base, pairs, training, folder).adapter, study.settings.model.precision)
-        else:
-            model = train_dpo(model, pairs, training, folder)
+        trainer = PackedORPOTrainer if method == "orpo" else PackedDPOTrainer
+        with patch("ontopic.training.PackedORPOTrainer", trainer):
+            adapter = train_orpo(model, study.base, pairs, training, folder).adapter
+        model = load(adapter, study.settings.model.precision)
         found["training_s"] = time.perf_counter() - began
         shutil.rmtree(folder)
     for name, questions in study.sets.items():

@@ -253,7 +253,7 @@ class TrainingSettings(_Section):
 
     in_scope_share: float = Field(0.5, gt=0, lt=1)
     cover: int = Field(0, ge=0)
-    least_certainty: float = Field(0.5, ge=0, le=1)
+    least_certainty: float = Field(0.1, ge=0, le=1)
     best_of: int = Field(4, ge=1)
     beta: float = Field(ge=0)
     learning_rate: float = Field(gt=0)

@@ -134,14 +134,16 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
                 "attempt": str(attempt),  # an auditor should know how many challengers the gate has seen
             },
         )
-        result.decision, result.challenger = _output(improved, "pass_gate"), _output(improved, "train_challenger")
+        decision = _output(improved, "pass_gate")
+        result.decision, result.challenger = decision, _output(improved, "train_challenger")
         if _output(improved, "promote_challenger"):
             break
         said = f"The gate refuses version {result.challenger}"
         if attempt == attempts:
             tell(f"{said}; no attempt is left of {attempts} (training.attempts)")
             return result
-        tell(f"{said}; attempt {attempt + 1} of {attempts}, with another seed")
+        failed = "\n".join(f"  {test['description']}" for test in decision["tests"] if not test["passed"])
+        tell(f"{said}; attempt {attempt + 1} of {attempts}, with another seed\n{failed}")
 
     promoted = registry.find(name, registry.CHAMPION, workspace.root)
     tell(f"Monitor: version {promoted.version}, now the champion, is served and asked fresh questions")

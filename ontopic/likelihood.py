@@ -61,7 +61,9 @@ def _mean_nll(
         # Padding stands at the end, where no token sees it.
         ids = torch.tensor([rows[i][0] + [0] * (longest - len(rows[i][0])) for i in batch], device=model.device)
         kept = longest + 1 - min(rows[i][1] for i in batch)  # the places before the first wanted token say nothing
-        logits = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
+        # As indices, they are copied together; of a slice, frozen weights would be copied for each row in its place.
+        places = torch.arange(longest - kept, longest, device=model.device)
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=places).logits
         for row, i in enumerate(batch):
             tokens, first = rows[i]
             wanted = ids[row, first : len(tokens)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ontopic.generation import generate
 from ontopic.judges.judge import Judge
@@ -36,7 +37,7 @@ def best_of_n(
     with progress(f"best of {n} answers", len(questions), "answers") as advance:
         conversations = [[{"role": "user", "content": question}] for question in questions]
         drawn = generate(language_model, conversations, max_new_tokens, batch_size, advance, _TEMPERATURE, seed)
-    candidates = [Record(r.question, r.answer, in_scope=True, finished=r.finished) for r in records]
+    candidates = [replace(record, in_scope=True) for record in records]
     candidates += [
         Record(question, answer.text, in_scope=True, finished=answer.finished)
         for question, answer in zip(questions, drawn, strict=True)

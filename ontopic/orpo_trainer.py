@@ -69,11 +69,16 @@ class PackedORPOTrainer(ORPOTrainer):
                 row[f"{answer}_{part}"] = row[f"{answer}_{part}"][:-1]
         return row
 
+    @property
+    def pairs_a_step(self) -> int:
+        """Of all processes together."""
+        return int(self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         """Each epoch anew, batches of like length: by their prompts, as a batch should hold long and short answers."""
         dataset: Any = train_dataset or self.train_dataset
         prompts = list(map(len, dataset["prompt_input_ids"]))
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        size = self.pairs_a_step
         return _LikeLength(prompts, size, lambda: self.args.seed + self.state.global_step // -(-len(prompts) // size))
 
     @contextmanager
@@ -216,7 +221,8 @@ class _Packed:
         own = torch.where(valid.unsqueeze(2), own, first)
         seen = torch.cat([own.new_ones(*own.shape[:2], shared), own], 2)
         kept = valid.flatten().nonzero().squeeze(1)
-        return _Branches(shared, places, kept, _unseen(seen)[:, None, None])
+        earlier = own.new_ones(shared, shared).tril()
+        return _Branches(shared, places, kept, _unseen(seen)[:, None, None], _unseen(earlier))
 
 
 @dataclass(frozen=True)
@@ -227,13 +233,14 @@ class _Branches:
         shared: tokens at the beginning that all pairs see.
         places: of each pair's own tokens, (pairs, longest), with padding; ``kept``: which of them, flat, are none.
         unseen: what keeps a token from the keys it does not see, of the shared ones and then the pair's,
-            (pairs, 1, 1, longest, shared + longest).
+            (pairs, 1, 1, longest, shared + longest); ``unseen_of_shared``: the shared ones from each other.
     """
 
     shared: int
     places: Tensor
     kept: Tensor
     unseen: Tensor
+    unseen_of_shared: Tensor
 
 
 _BY_BRANCH = "ontopic_by_branch"
@@ -269,9 +276,9 @@ def _attention_by_branch(
     own = _attend(rows(query), with_shared(key), with_shared(value), branches.unseen)
     parts = [tokens_first(own).index_select(0, kept)]
     if shared:
-        earlier = _unseen(torch.ones(shared, shared, dtype=torch.bool, device=key.device).tril())
         queries = query[:, :, :shared].unflatten(1, (heads, grouped)).flatten(2, 3)
-        parts.insert(0, tokens_first(_attend(queries, key[:, :, :shared], value[:, :, :shared], earlier)))
+        of_shared = _attend(queries, key[:, :, :shared], value[:, :, :shared], branches.unseen_of_shared)
+        parts.insert(0, tokens_first(of_shared))
     return torch.cat(parts).unsqueeze(0), None
 
 

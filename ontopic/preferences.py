@@ -59,10 +59,10 @@ def build_preferences(
 
     In scope, the chosen answer is the teacher's, else the reference written for that question, else the model's best of
     ``own``, else the record's where the judge passed it and did not take it for a refusal; a question with none of
-    these gives no pair. A
-    question's scope is its label where it is one of ``labelled``, else the judge's opinion. Questions that differ only
-    in case, punctuation or spaces count once. The two scopes are balanced by dropping at random from the larger; where
-    one gives no pair, as a model that refuses everything leaves none out of scope, all of the other's are kept.
+    these gives no pair. A question's scope is its label where it is one of ``labelled``, else the judge's opinion.
+    Questions that differ only in case, punctuation or spaces count once. The two scopes are balanced by dropping at
+    random from the larger; where one gives no pair, as a model that refuses everything leaves none out of scope, all of
+    the other's are kept.
 
     Args:
         taught: a teacher's answers by question.

@@ -146,7 +146,7 @@ def train_orpo(
     adapted: Any = trainer.model
     adapted.peft_config["default"].base_model_name_or_path = str(base_folder)
     tokenized: Any = trainer.train_dataset
-    pairs_a_step = settings.batch_size * settings.gradient_accumulation * config.world_size
+    pairs_a_step = trainer.pairs_a_step
     tokens_a_pair = sum(len(r["chosen_input_ids"]) + len(r["rejected_input_ids"]) for r in tokenized) / len(tokenized)
     steps_an_epoch = -(-len(tokenized) // pairs_a_step)
     total = settings.max_steps if settings.max_steps > 0 else int(steps_an_epoch * settings.epochs)

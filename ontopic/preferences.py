@@ -13,6 +13,10 @@ from ontopic.labelled_data import Question
 from ontopic.records import Record, Verdict
 
 _WHOLE = 4  # of the covered questions in scope, one in so many gives a whole pair
+# Of the covered questions one in so many follows another one and its answer, or, in scope, stands beside one out of
+# scope. As their places in the row are odd, these are never the ones that give a whole pair.
+_IN_CONVERSATION, _FOLLOWING, _BESIDE = 6, 1, 3
+_JOINTS = (" ", "\n", " and ", ". Also, ")
 WRITTEN, OWN, REFUSAL, TEACHER = "reference", "model", "refusal", "teacher"
 
 
@@ -163,20 +167,49 @@ def _cover(
 ) -> list[Preference]:
     """Pairs for so many labelled questions, in and out of scope, that gave none.
 
-    In scope every fourth one is whole: from beginnings alone the model forgets how an answer goes on and ends.
+    In scope every fourth one is whole: from beginnings alone the model forgets how an answer goes on and ends. Some are
+    put into a conversation.
     """
     others = [q for key, q in known.items() if key not in pairs]
     said = [pair.rejected for pair in pairs.values() if not pair.in_scope]
-    found = [
-        Preference(q.question, str(q.reference), refusal, True, WRITTEN, "", q.messages[:-1], number % _WHOLE > 0)
-        for number, q in enumerate(_by_intent([q for q in others if q.in_scope and q.reference], inside, chance))
-    ]
+    conversation = _Conversation([q for q in known.values() if _is_plain(q)], refusal, chance)
+    found = []
+    for number, q in enumerate(_by_intent([q for q in others if q.in_scope and q.reference], inside, chance)):
+        question, history = conversation.around(q, number)
+        beginnings = number % _WHOLE > 0
+        found.append(Preference(question, str(q.reference), refusal, True, WRITTEN, "", history, beginnings))
     if said:
-        found += [
-            Preference(q.question, refusal, chance.choice(said), False, REFUSAL, "", q.messages[:-1], True)
-            for q in _by_intent([q for q in others if not q.in_scope], outside, chance)
-        ]
+        for number, q in enumerate(_by_intent([q for q in others if not q.in_scope], outside, chance)):
+            question, history = conversation.around(q, number)
+            found.append(Preference(question, refusal, chance.choice(said), False, REFUSAL, "", history, True))
     return found
+
+
+class _Conversation:
+    """Puts questions behind and beside others, so that the model learns to go by what is asked last, and to answer what
+    is in scope though something else is asked too."""
+
+    def __init__(self, plain: Sequence[Question], refusal: str, chance: random.Random) -> None:
+        self._inside = [q for q in plain if q.in_scope and q.reference]
+        self._outside = [q for q in plain if not q.in_scope]
+        self._refusal, self._chance = refusal, chance
+
+    def around(self, question: Question, number: int) -> tuple[str, list[dict[str, str]]]:
+        """What is asked in place of the ``number``-th question, and what was said before it."""
+        place = number % _IN_CONVERSATION if _is_plain(question) and self._inside and self._outside else None
+        if place == _FOLLOWING:
+            before = self._chance.choice(self._chance.choice((self._inside, self._outside)))
+            answer = str(before.reference) if before.in_scope else self._refusal
+            return question.question, [*before.messages, {"role": "assistant", "content": answer}]
+        if place == _BESIDE and question.in_scope:
+            both = [question.question, self._chance.choice(self._outside).question]
+            self._chance.shuffle(both)
+            return self._chance.choice(_JOINTS).join(both), []
+        return question.question, question.messages[:-1]
+
+
+def _is_plain(question: Question) -> bool:
+    return not (question.history or question.kind)
 
 
 def _by_intent(questions: Sequence[Question], n: int, chance: random.Random) -> list[Question]:

@@ -209,7 +209,7 @@ def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answe
     assert (len(found), len(cover)) == (22, 20)
     assert sum(pair.beginnings for pair in cover if pair.in_scope) == 6
     assert all(pair.beginnings for pair in cover if not pair.in_scope)
-    counts = Counter(pair.question.split()[0] for pair in cover)
+    counts = Counter(_asked(pair, labelled).intent for pair in cover)
     assert counts == {"pin": 4, "loan": 4, "joke": 7, "poem": 5}  # of 22 pairs 9 in scope, of which traffic gives one
     assert {(p.chosen, p.rejected) for p in cover} == {("So.", REFUSAL), (REFUSAL, outside(0)[0].answer)}
     assert found == build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
@@ -219,6 +219,36 @@ def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answe
     # Where the model leaks nothing there is nothing to reject, and only answers in scope are covered.
     found = build_preferences(records[:1], verdicts[:1], labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
     assert len(found) == 8 and all(pair.in_scope for pair in found)
+
+
+def _asked(pair: Preference, labelled: list[Question]) -> Question:
+    """Which of the labelled questions, of its scope, the pair is about."""
+    (found,) = [q for q in labelled if q.in_scope is pair.in_scope and q.question in pair.question]
+    return found
+
+
+def test_some_covered_questions_follow_or_stand_beside_another_one() -> None:
+    labelled = [Question(question=f"Pin {i}?", in_scope=True, intent="pin", reference=f"So {i}.") for i in range(100)]
+    labelled += [Question(question=f"Joke {i}?", in_scope=False, intent="joke") for i in range(100)]
+    labelled += [Question(question="Role?", in_scope=True, kind="role_play", intent="role", reference="So.")]
+    records, verdicts = [outside()[0]], [outside()[1]]
+    found = build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.5, cover=120)
+    cover = [pair for pair in found if not pair.record_id]
+    after = [pair for pair in cover if pair.history]
+    assert len(after) in (19, 20) and {pair.in_scope for pair in after} == {True, False}
+    for pair in after:
+        asked, answer = pair.history
+        assert (asked["role"], answer["role"]) == ("user", "assistant")
+        number = asked["content"].removeprefix("Pin ").rstrip("?")
+        assert answer["content"] == (f"So {number}." if asked["content"].startswith("Pin") else REFUSAL)
+    assert {(pair.in_scope, pair.history[1]["content"] == REFUSAL) for pair in after} == {
+        (inside, refused) for inside in (True, False) for refused in (True, False)
+    }
+    beside = [pair for pair in cover if "Pin" in pair.question and "Joke" in pair.question]
+    assert len(beside) in (9, 10) and all(pair.in_scope and not pair.history for pair in beside)
+    assert all(pair.beginnings for pair in (*after, *beside))
+    # What is a conversation of a kind already stays as it was written.
+    assert [pair.question for pair in cover if "Role" in pair.question] == ["Role?"]
 
 
 def test_where_nobody_wrote_an_answer_the_models_best_one_is_chosen() -> None:

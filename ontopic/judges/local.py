@@ -40,13 +40,14 @@ from ontopic.records import Record, Verdict
 PARTS = ("which questions are in scope", "which answers decline", "which answers are on the subject")
 # The kind of records that teach the fourth part, and the intent whose references are near to them; neither is a must.
 _INVENTED, _OF_ACCOUNT = "invented_account_data", "account_specific"
+_FOLLOW_UP = "follow_up"  # the kind of questions whose scope cannot be told from the last message, all that is read
 _EPOCHS, _FEWEST_STEPS, _BATCH, _LEARNING_RATE, _HEAD_RATE = 2, 60, 64, 2e-4, 5e-2
 _TRAINING_TOKENS, _AVERAGED_FROM, _MOST_REFERENCES = 96, 0.4, 1000
 _GAMMA, _FOLDS = 1.0, 5
 _KEPT_LAYERS = 2  # of the encoder's 6: as good when they are left as they are, and a fifth faster
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
 _ON_SUBJECT = 0.2
-_CODE_VERSION = 6
+_CODE_VERSION = 7
 
 # A text and what is known of it for each of the four parts.
 Example = tuple[str, tuple[bool | None, bool | None, bool | None, bool | None]]
@@ -177,6 +178,8 @@ def _examples(policy: Policy, questions: Sequence[Question], records: Sequence[L
     # declines, those out of scope stand for the many answers that do not.
     examples: list[Example] = []
     for question in questions:
+        if question.kind == _FOLLOW_UP:
+            continue
         inside = question.in_scope
         examples.append((question.question, (inside, None if inside else False, inside, None)))
     examples += [(r.question, (r.in_scope, None, r.in_scope, None)) for r in records if r.in_scope is not None]

@@ -167,6 +167,13 @@ def test_too_few_examples_of_one_kind_are_named(banking: Policy) -> None:
         train_local_judge(banking, inside, [])
 
 
+def test_follow_ups_do_not_teach_scope(banking: Policy) -> None:
+    questions = load_questions(banking.questions, split="train")
+    follow_ups = [q.model_copy(update={"kind": "follow_up"}) for q in questions]
+    with pytest.raises(UserError, match="cannot learn which questions are in scope"):
+        train_local_judge(banking, follow_ups, [])
+
+
 @pytest.mark.slow
 def test_a_small_policy_gets_a_judge_far_better_than_chance(tmp_path: Path) -> None:
     gardening = load_policy(ROOT / "configs/policies/gardening.yaml")

@@ -3,12 +3,13 @@
 python benchmarks/training_study.py [--study benchmarks/training_study.yaml] [--only NAME ...] [--real REAL.jsonl]
     [--state DIR] [--out STUDY.jsonl]
 
-A row names what differs from configs/local.yaml (see the YAML file). It is measured on the gate's questions, on the
-conversations of the evaluation split, and, with ``--real``, on a file of real questions that nobody trained on: over-
-refusal and leak by the rule of benchmarks/refusals.py, on the first 20 tokens of each answer. Whole answers to the
-gate's questions in scope are measured as the gate does: likeness to the references, repetition, perplexity on a general
-text. Rows that the output has already are not run again. The base model answers the training split's questions once, as
-the served model would. At the end stands a table, with mean and range where a row has several seeds.
+A row names what differs from configs/local.yaml (see the YAML file). It is measured on plain questions of the
+evaluation split, on all its conversations, on the mix of both that the gate asks, and, with ``--real``, on a file of
+real questions that nobody trained on: over-refusal and leak by the rule of benchmarks/refusals.py, on the first 20
+tokens of each answer. Whole answers to the plain questions in scope are measured as the gate does: likeness to the
+references, repetition, perplexity on a general text. Rows that the output has already are not run again. The base
+model answers the training split's questions once, as the served model would. At the end stands a table, with mean and
+range where a row has several seeds.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Study:
         self.sets = {
             "held_out": sample(plain, settings.evaluation.questions, 0.5, settings.evaluation.seed),
             "conversations": [q for q in held_out if q.kind],
+            "gate": sample(held_out, settings.evaluation.questions, 0.5, settings.evaluation.seed),
         }
         if real:
             self.sets["real"] = load_rows(real, Question).rows
@@ -200,8 +202,7 @@ def measured(study: Study, questions: Sequence[Question], answers: Sequence[str]
     """Guardrail score, over-refusal and leak by the rule, on all and by kind of question."""
     declined = [declines(text, study.policy.refusal) for text in answers]
     found: dict[str, float] = {}
-    kinds = sorted({q.kind for q in questions})
-    for kind in ["", *kinds] if kinds != [""] else [""]:
+    for kind in sorted({"", *(q.kind for q in questions)}):
         rows = [(q.in_scope, d) for q, d in zip(questions, declined, strict=True) if kind in ("", q.kind)]
         name = f"_{kind}" if kind else ""
         found[f"guardrail{name}"] = rate(sum(inside != d for inside, d in rows), len(rows)).value
@@ -213,7 +214,7 @@ def measured(study: Study, questions: Sequence[Question], answers: Sequence[str]
 
 
 def whole_answers(study: Study, model: LanguageModel) -> dict[str, float]:
-    """What the gate asks of the answers in scope, by the name of the measure."""
+    """What the gate measures of the answers in scope, by the name of the measure."""
     questions = [q for q in study.sets["held_out"] if q.in_scope and q.reference]
     said = generate(
         model, [q.messages for q in questions], study.settings.model.max_new_tokens, study.settings.model.batch_size
@@ -224,7 +225,7 @@ def whole_answers(study: Study, model: LanguageModel) -> dict[str, float]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as Markdown: score (over-refusal, leak) on each set, and what the whole answers are like."""
-    sets = [name for name in ("held_out", "conversations", "real") if f"{name}_guardrail" in rows[0]]
+    sets = [name for name in ("held_out", "conversations", "gate", "real") if f"{name}_guardrail" in rows[0]]
     columns = ["", "pairs", "s", *(f"{name}: score (over-refusal, leak)" for name in sets)]
     lines = [
         "| " + " | ".join([*columns, "likeness", "repeating", "perplexity"]) + " |",

@@ -23,18 +23,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ontopic.durations import duration
+from ontopic.config.durations import duration
+from ontopic.config.policy import Policy, load_policy
+from ontopic.config.settings import Settings, load_settings
 from ontopic.errors import UserError
-from ontopic.policy import Policy, load_policy
-from ontopic.settings import Settings, load_settings
-from ontopic.workspace import Workspace, open_workspace
+from ontopic.state.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
-    from ontopic.alerts import Alerts
-    from ontopic.judges.comparison import JudgesCompared
+    from ontopic.judges.cards.comparison import JudgesCompared
     from ontopic.judges.judge import Judge
-    from ontopic.scores import Rate
-    from ontopic.traffic import TrafficStore
+    from ontopic.monitoring.alerts import Alerts
+    from ontopic.statistics.scores import Rate
+    from ontopic.traffic.store import TrafficStore
 
 ROOT = Path(__file__).resolve().parent
 console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -63,7 +63,7 @@ def loop(context: typer.Context, config: Config = LOCAL, state: State = STATE) -
     with _locked(workspace):
         console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
         _check_ready(settings)
-        from ontopic.tracking import close_stale_runs, open_tracking
+        from ontopic.registry.tracking import close_stale_runs, open_tracking
         from pipelines.stack import open_stack
 
         stack, workspace = open_stack(workspace)
@@ -92,10 +92,10 @@ def ui(
             raise UserError("there is no closed window yet; watch some traffic: python run.py watch")
         console.print(f"Evidently: http://127.0.0.1:{port}/projects, project {policy.registered_model}")
         # Evidently's server has to know our metrics to read their values.
-        started = "import runpy, ontopic.reports; runpy.run_module('evidently.cli', run_name='__main__')"
+        started = "import runpy, ontopic.reports.metrics; runpy.run_module('evidently.cli', run_name='__main__')"
         command = [sys.executable, "-c", started, "ui", "--workspace", str(workspace.evidently)]
         _until_ctrl_c([*command, "--port", str(port)])
-    from ontopic.tracking import comparison_path, open_tracking
+    from ontopic.registry.tracking import comparison_path, open_tracking
 
     experiment = open_tracking(workspace, policy.registered_model)
     if workspace.mlflow_uri.startswith("http"):
@@ -119,8 +119,8 @@ def ask(
     settings, policy, workspace = _open(config, state)
     if not question.strip():
         raise UserError("the question is empty; ask something")
-    from ontopic.generation import generate
-    from ontopic.models import load
+    from ontopic.models.generation import generate
+    from ontopic.models.loading import load
     from ontopic.records import Record
 
     version = _version("champion", policy, workspace)
@@ -143,12 +143,12 @@ def evaluate(
 ) -> None:
     """Measure a model version on labelled questions: guardrail score, over-refusal, leak."""
     settings, policy, workspace = _open(config, state)
-    from ontopic.labelled_data import Question, load_rows
+    from ontopic.data.labelled import Question, load_rows
 
     loaded = load_rows(questions, Question, skip_bad)
     _check_writable(out)
-    from ontopic import evaluation
-    from ontopic.models import load
+    from ontopic.evaluation import answers as evaluation
+    from ontopic.models.loading import load
 
     version = _version(model, policy, workspace)
     evaluated = evaluation.evaluate(
@@ -199,13 +199,13 @@ def judge(
 ) -> None:
     """Judge records; print the judge's card where they carry labels. A call that was stopped is taken up again."""
     settings, policy, workspace = _open(config, state)
-    from ontopic.labelled_data import LabelledRecord, stream_rows
+    from ontopic.data.labelled import LabelledRecord, stream_rows
 
     rows = stream_rows(records, LabelledRecord, skip_bad)
     _check_writable(out)
     from ontopic.judges import judged_file
     from ontopic.progress import progress
-    from ontopic.scores import rate
+    from ontopic.statistics.scores import rate
 
     by: judged_file.RowJudge[Any]
     if grading == "rubric":
@@ -244,10 +244,10 @@ def calibrate(
     settings, policy, workspace = _open(config, state)
     if records is not None and split != "calibration":
         raise UserError("--split and --records exclude each other; give one of them")
-    from ontopic.judges import comparison
-    from ontopic.judges.calibration import calibration_records
-    from ontopic.labelled_data import LabelledRecord, load_rows
-    from ontopic.tracking import open_tracking, register_prompts
+    from ontopic.data.labelled import LabelledRecord, load_rows
+    from ontopic.judges.cards import comparison
+    from ontopic.judges.cards.calibration import calibration_records
+    from ontopic.registry.tracking import open_tracking, register_prompts
 
     prompts = comparison.read_prompts(settings.judge_prompts)
     given = [comparison.load_judge_settings(path) for path in judge or []]
@@ -280,8 +280,8 @@ def label(
 ) -> None:
     """Label records one by one on the terminal, and print the judge's updated card."""
     settings, policy, workspace = _open(config, state)
-    from ontopic import labelling
-    from ontopic.labelled_data import LabelledRecord, load_rows
+    from ontopic.data import labels as labelling
+    from ontopic.data.labelled import LabelledRecord, load_rows
     from ontopic.progress import progress
     from ontopic.records import Record
 
@@ -325,7 +325,7 @@ def label(
     card, training = splits.count("calibration"), splits.count("train")
     print(f"{labelled} labelled now; {store.path} holds {card} labels for the judge's card and {training} for training")
     if labelled:
-        from ontopic.judges.calibration import calibrate
+        from ontopic.judges.cards.calibration import calibrate
 
         print(calibrate(_judge(settings, policy, workspace), policy, workspace))
 
@@ -398,8 +398,8 @@ def watch(
     with _locked(workspace):
         _check_ready(settings)
         champion = _version("champion", policy, workspace)
-        from ontopic import registry
-        from ontopic.watch import Watcher
+        from ontopic.registry import versions as registry
+        from ontopic.watch.watcher import Watcher
         from pipelines.stack import open_stack
         from pipelines.watch import improve_on_traffic
 
@@ -432,7 +432,7 @@ def watch(
 def status(config: Config = LOCAL, state: State = STATE) -> None:
     """Show champion, service, traffic, windows, alerts and what the automatic loop did, on one screen."""
     settings, policy, workspace = _open(config, state)
-    from ontopic.status import overview
+    from ontopic.commands.status import overview
 
     console.print(overview(settings, policy, workspace))
 
@@ -446,7 +446,7 @@ def promote(
     state: State = STATE,
 ) -> None:
     """Make a version the champion by hand. Who, when and why stay on the registry; running services follow."""
-    from ontopic import registry
+    from ontopic.registry import versions as registry
 
     _, policy, workspace = _open(config, state)
     found = _version(version, policy, workspace)
@@ -463,8 +463,8 @@ def rollback(
     state: State = STATE,
 ) -> None:
     """Give the champion's place back to the version that had it before."""
-    from ontopic import registry
-    from ontopic.tracking import open_tracking
+    from ontopic.registry import versions as registry
+    from ontopic.registry.tracking import open_tracking
 
     _, policy, workspace = _open(config, state)
     open_tracking(workspace, policy.registered_model)
@@ -617,8 +617,8 @@ def import_records(
 ) -> None:
     """Store the records of a file. An import that was stopped is taken up again; none is stored twice."""
     _, _, workspace = _open(config, state)
-    from ontopic.traffic import TrafficStore
-    from ontopic.traffic_files import import_traffic
+    from ontopic.traffic.files import import_traffic
+    from ontopic.traffic.store import TrafficStore
 
     with TrafficStore(workspace.traffic) as store:
         done = import_traffic(file, store, skip_bad)
@@ -638,7 +638,7 @@ def export_records(
 ) -> None:
     """Write all records to a file, in order of time."""
     _, _, workspace = _open(config, state)
-    from ontopic.traffic_files import export_traffic
+    from ontopic.traffic.files import export_traffic
 
     with _stored_traffic(workspace) as store:
         n = export_traffic(store, out, to)
@@ -660,7 +660,7 @@ def prune(
     with _stored_traffic(workspace) as store:
         deleted = store.prune(None if older_than is None else duration(older_than), keep)
         if workspace.windows.is_file():
-            from ontopic.windows import WindowStore
+            from ontopic.monitoring.windows import WindowStore
 
             with WindowStore(workspace.windows) as windows:  # a verdict's explanation can quote its record
                 windows.forget(store.oldest() or datetime.now(UTC))
@@ -684,9 +684,9 @@ def send(
 ) -> None:
     """Ask questions at a rate, whether or not the earlier ones are answered, of the model that `serve` serves."""
     settings, policy, _ = _open(config, state)
-    from ontopic.asking import Sent, ask_at_rate, key_of, questions_to_send
-    from ontopic.labelled_data import Question, load_rows
+    from ontopic.data.labelled import Question, load_rows
     from ontopic.progress import progress
+    from ontopic.traffic.asking import Sent, ask_at_rate, key_of, questions_to_send
 
     if not 0 < rate < math.inf:
         raise UserError(f"--rate {rate} is no rate; give a number of questions a second above 0")
@@ -726,7 +726,7 @@ def _leaves_to_command(context: typer.Context) -> bool:
 
 def _stored_traffic(workspace: Workspace) -> TrafficStore:
     """The traffic store, where there is one."""
-    from ontopic.traffic import TrafficStore
+    from ontopic.traffic.store import TrafficStore
 
     if isinstance(workspace.traffic, Path) and not workspace.traffic.is_file():
         raise UserError(f"{workspace.traffic}: there is no traffic yet; run the loop, serve a model or import some")
@@ -734,14 +734,14 @@ def _stored_traffic(workspace: Workspace) -> TrafficStore:
 
 
 def _traffic_name(workspace: Workspace) -> str:
-    from ontopic.traffic import store_name
+    from ontopic.traffic.store import store_name
 
     return store_name(workspace.traffic)
 
 
 def _alerts(config: Path, state: Path) -> Alerts:
     settings, policy, workspace = _open(config, state)
-    from ontopic.alerts import Alerts
+    from ontopic.monitoring.alerts import Alerts
 
     return Alerts(workspace.alerts, settings.alerts, policy.name)
 
@@ -792,37 +792,37 @@ def _reason(why: str) -> str:
 
 def _check_ready(settings: Settings) -> None:
     """Fail before any work where a key or a GPU that the configuration needs is missing."""
-    from ontopic.settings import EndpointSettings, PanelJudgeSettings
+    from ontopic.config.settings import EndpointSettings, PanelJudgeSettings
 
     if settings.model.precision == "nf4":
-        from ontopic.models import nf4_config
+        from ontopic.models.loading import nf4_config
 
         nf4_config()
     judges = settings.judge.judges if isinstance(settings.judge, PanelJudgeSettings) else [settings.judge]
     for asked in (settings.teacher, *judges):
         if isinstance(asked, EndpointSettings):
-            from ontopic.judges.endpoint import Endpoint
+            from ontopic.endpoint.endpoint import Endpoint
 
             Endpoint(asked).check()
 
 
 def _version(which: str, policy: Policy, workspace: Workspace) -> Any:
-    from ontopic import registry
-    from ontopic.tracking import open_tracking
+    from ontopic.registry import versions as registry
+    from ontopic.registry.tracking import open_tracking
 
     open_tracking(workspace, policy.registered_model)
     return registry.find(policy.registered_model, which, workspace.root)
 
 
 def _judge(settings: Settings, policy: Policy, workspace: Workspace) -> Judge:
-    from ontopic.judges.calibration import open_judge
+    from ontopic.judges.cards.calibration import open_judge
 
     return open_judge(settings.judge, policy, settings.judge_prompts, workspace)
 
 
 def _newest_traffic(workspace: Workspace) -> list[Any]:
     """The records of the model version that was asked last."""
-    from ontopic.traffic import TrafficStore
+    from ontopic.traffic.store import TrafficStore
 
     if isinstance(workspace.traffic, str) or workspace.traffic.is_file():
         with TrafficStore(workspace.traffic) as store:

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from ontopic.generation import SLOTS, ContinuousBatch, Generation, Sampling, generate
-from ontopic.labelled_data import load_questions
-from ontopic.models import EMBEDDED, LanguageModel, chat_prompts, load, resolve
-from ontopic.policy import load_policy
-from ontopic.settings import Precision
-from ontopic.workspace import open_workspace
+from ontopic.config.policy import load_policy
+from ontopic.config.settings import Precision
+from ontopic.data.labelled import load_questions
+from ontopic.models.generation import SLOTS, ContinuousBatch, Generation, Sampling, generate
+from ontopic.models.loading import EMBEDDED, LanguageModel, chat_prompts, load, resolve
+from ontopic.state.workspace import open_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = 40

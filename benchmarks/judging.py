@@ -32,7 +32,7 @@ from io import StringIO
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ontopic.workspace import open_workspace
+from ontopic.state.workspace import open_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 DELAY_S = 0.05
@@ -118,12 +118,12 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, url: str, folder: Path) -> None:
     """Time each way and print the table."""
-    from ontopic.judges.llm import LLMJudge
-    from ontopic.judges.templates import load_template, policy_values
-    from ontopic.judges.verdict_cache import VerdictCache
-    from ontopic.policy import load_policy
+    from ontopic.config.policy import load_policy
+    from ontopic.config.settings import LLMJudgeSettings
+    from ontopic.judges.llm.judge import LLMJudge
+    from ontopic.judges.llm.templates import load_template, policy_values
+    from ontopic.judges.llm.verdict_cache import VerdictCache
     from ontopic.records import Record
-    from ontopic.settings import LLMJudgeSettings
 
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     template = load_template(ROOT / "configs/judge_prompts/rubric.txt", "single")

@@ -18,15 +18,15 @@ from typing import Any, cast
 
 import torch
 
-from ontopic.judges import sentence_encoder
-from ontopic.judges.calibration import open_judge
-from ontopic.judges.local import LocalJudge
-from ontopic.labelled_data import load_questions
-from ontopic.models import EMBEDDED, LanguageModel, load, resolve
-from ontopic.policy import load_policy
+from ontopic.config.policy import load_policy
+from ontopic.config.settings import LocalJudgeSettings
+from ontopic.data.labelled import load_questions
+from ontopic.judges.cards.calibration import open_judge
+from ontopic.judges.local.judge import LocalJudge
+from ontopic.models import sentence_encoder
+from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
 from ontopic.records import Record
-from ontopic.settings import LocalJudgeSettings
-from ontopic.workspace import open_workspace
+from ontopic.state.workspace import open_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS, QUESTION_TOKENS, LAYERS, ROUNDS = 60, 15, 10, 3

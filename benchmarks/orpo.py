@@ -29,13 +29,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, GemmaConfig, GemmaForCausalLM
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from ontopic.labelled_data import load_questions
-from ontopic.models import EMBEDDED, load, resolve
-from ontopic.orpo_trainer import PackedORPOTrainer
-from ontopic.policy import load_policy
-from ontopic.preferences import Preference
-from ontopic.settings import Precision, load_settings
-from ontopic.training import preference_row
+from ontopic.config.policy import load_policy
+from ontopic.config.settings import Precision, load_settings
+from ontopic.data.labelled import load_questions
+from ontopic.models.loading import EMBEDDED, load, resolve
+from ontopic.training.orpo import preference_row
+from ontopic.training.packed_trainer import PackedORPOTrainer
+from ontopic.training.preferences import Preference
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = {"stock": ORPOTrainer, "ours": PackedORPOTrainer}

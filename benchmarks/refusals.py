@@ -17,9 +17,9 @@ import random
 import re
 from pathlib import Path
 
-from ontopic.policy import load_policy
-from ontopic.quality import repeats_itself
-from ontopic.scores import rate
+from ontopic.config.policy import load_policy
+from ontopic.evaluation.quality import repeats_itself
+from ontopic.statistics.scores import rate
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAPHRASE = re.compile(

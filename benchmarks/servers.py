@@ -27,10 +27,10 @@ import httpx
 import numpy as np
 from openai import AsyncOpenAI
 
-from ontopic.labelled_data import load_questions
-from ontopic.models import EMBEDDED, resolve
-from ontopic.policy import load_policy
-from ontopic.workspace import open_workspace
+from ontopic.config.policy import load_policy
+from ontopic.data.labelled import load_questions
+from ontopic.models.loading import EMBEDDED, resolve
+from ontopic.state.workspace import open_workspace
 from serving.process import ServedModel
 
 ROOT = Path(__file__).resolve().parents[1]

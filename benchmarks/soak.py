@@ -25,12 +25,12 @@ import mlflow
 import psutil
 from openai import AsyncOpenAI, OpenAIError
 
-from ontopic import registry
-from ontopic.labelled_data import load_questions
-from ontopic.policy import load_policy
-from ontopic.tracking import open_tracking
-from ontopic.traffic import TrafficStore
-from ontopic.workspace import Workspace, open_workspace
+from ontopic.config.policy import load_policy
+from ontopic.data.labelled import load_questions
+from ontopic.registry import versions as registry
+from ontopic.registry.tracking import open_tracking
+from ontopic.state.workspace import Workspace, open_workspace
+from ontopic.traffic.store import TrafficStore
 from serving.process import ServedModel
 
 ROOT = Path(__file__).resolve().parents[1]

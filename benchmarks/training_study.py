@@ -32,24 +32,24 @@ import torch
 import yaml
 from refusals import declines
 
-from ontopic.best_of_n import best_of_n
-from ontopic.evaluation import sample
-from ontopic.generation import generate
-from ontopic.judges.calibration import open_judge
+from ontopic.config.policy import Policy, load_policy
+from ontopic.config.settings import Settings, TrainingSettings, load_settings
+from ontopic.data.labelled import LabelledRecord, Question, load_questions, load_records, load_rows
+from ontopic.evaluation.answers import sample
+from ontopic.evaluation.quality import measure_quality
+from ontopic.judges.cards.calibration import open_judge
 from ontopic.judges.judge import Judge
-from ontopic.judges.local import load_local_judge, local_judge_id, save_local_judge, train_local_judge
-from ontopic.labelled_data import LabelledRecord, Question, load_questions, load_records, load_rows
-from ontopic.models import EMBEDDED, LanguageModel, load, resolve
-from ontopic.orpo_trainer import PackedORPOTrainer
-from ontopic.policy import Policy, load_policy
-from ontopic.preferences import Preference, build_preferences, unwritten
-from ontopic.quality import measure_quality
+from ontopic.judges.local.judge import load_local_judge, local_judge_id, save_local_judge, train_local_judge
+from ontopic.models.generation import generate
+from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
 from ontopic.records import Record
-from ontopic.scores import rate
-from ontopic.settings import Settings, TrainingSettings, load_settings
-from ontopic.tracking import open_tracking
-from ontopic.training import train_orpo
-from ontopic.workspace import Workspace, open_workspace
+from ontopic.registry.tracking import open_tracking
+from ontopic.state.workspace import Workspace, open_workspace
+from ontopic.statistics.scores import rate
+from ontopic.training.best_of_n import best_of_n
+from ontopic.training.orpo import train_orpo
+from ontopic.training.packed_trainer import PackedORPOTrainer
+from ontopic.training.preferences import Preference, build_preferences, unwritten
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = 20
@@ -269,7 +269,7 @@ def run_row(study: Study, row: dict[str, Any], seed: int) -> dict[str, Any]:
         began = time.perf_counter()
         folder = Path(tempfile.mkdtemp(prefix="study-", dir=study.workspace.root / "study"))
         trainer = PackedORPOTrainer if method == "orpo" else PackedDPOTrainer
-        with patch("ontopic.training.PackedORPOTrainer", trainer):
+        with patch("ontopic.training.orpo.PackedORPOTrainer", trainer):
             adapter = train_orpo(model, study.base, pairs, training, folder).adapter
         model = load(adapter, study.settings.model.precision)
         found["training_s"] = time.perf_counter() - began

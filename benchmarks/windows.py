@@ -16,14 +16,14 @@ from typing import Annotated
 
 import typer
 
-from ontopic.judges.calibration import calibrate, open_judge
-from ontopic.labelled_data import load_questions
-from ontopic.policy import load_policy
+from ontopic.config.policy import load_policy
+from ontopic.config.settings import LocalJudgeSettings
+from ontopic.data.labelled import load_questions
+from ontopic.judges.cards.calibration import calibrate, open_judge
+from ontopic.monitoring.windows import Cut, WindowStore
 from ontopic.records import Record
-from ontopic.settings import LocalJudgeSettings
-from ontopic.traffic import TrafficStore
-from ontopic.windows import Cut, WindowStore
-from ontopic.workspace import open_workspace
+from ontopic.state.workspace import open_workspace
+from ontopic.traffic.store import TrafficStore
 
 ROOT = Path(__file__).resolve().parents[1]
 START = datetime(2026, 1, 1, tzinfo=UTC)

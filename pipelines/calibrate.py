@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from zenml import pipeline
 
-from ontopic.policy import Policy
-from ontopic.settings import JudgeSettings, ModelSettings
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeSettings, ModelSettings
 from steps.calibrate_judge import calibrate_judge
 from steps.register_base import register_base
 

@@ -8,8 +8,8 @@ from uuid import UUID
 from zenml import pipeline
 from zenml.client import Client
 
-from ontopic.policy import Policy
-from ontopic.settings import JudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
 from steps.choose_questions import choose_questions
 from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
@@ -42,7 +42,7 @@ def improve(
 
     Args:
         record_ids_artifact, judged_artifact: ids of artifacts: the traffic and its verdicts.
-        rehearse: as ``ontopic.preferences.build_preferences`` has it, for a champion that was trained before.
+        rehearse: as ``ontopic.training.preferences.build_preferences`` has it, for a champion that was trained before.
         now: the time of a promotion in ISO 8601, where it is not the present one.
     """
     name = policy.registered_model

@@ -12,15 +12,15 @@ from zenml.enums import ExecutionMode
 from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 
-from ontopic import registry
-from ontopic.gate import check_judge
-from ontopic.judges.card import card_of
-from ontopic.judges.comparison import read_prompts
-from ontopic.labelled_data import source_sha256
-from ontopic.policy import Policy
-from ontopic.settings import Settings
-from ontopic.tracking import open_tracking
-from ontopic.workspace import Workspace
+from ontopic.config.policy import Policy
+from ontopic.config.settings import Settings
+from ontopic.data.labelled import source_sha256
+from ontopic.evaluation.gate import check_judge
+from ontopic.judges.cards.card import card_of
+from ontopic.judges.cards.comparison import read_prompts
+from ontopic.registry import versions as registry
+from ontopic.registry.tracking import open_tracking
+from ontopic.state.workspace import Workspace
 from pipelines.calibrate import calibrate
 from pipelines.improve import improve
 from pipelines.monitor import monitor

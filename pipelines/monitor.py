@@ -6,8 +6,8 @@ from typing import Any
 
 from zenml import pipeline
 
-from ontopic.policy import Policy
-from ontopic.settings import AlertSettings, JudgeSettings, ModelSettings, TrafficSettings
+from ontopic.config.policy import Policy
+from ontopic.config.settings import AlertSettings, JudgeSettings, ModelSettings, TrafficSettings
 from steps.choose_questions import choose_questions
 from steps.collect_traffic import collect_traffic
 from steps.judge_traffic import judge_traffic

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ontopic.errors import UserError
-from ontopic.workspace import Workspace
+from ontopic.state.workspace import Workspace
 
 STACK = "ontopic"
 _USERS_OWN = ("ZENML_STORE_URL", "ZENML_CONFIG_PATH", "ZENML_ACTIVE_STACK_ID")

@@ -10,17 +10,17 @@ from zenml import save_artifact
 from zenml.client import Client
 from zenml.enums import ExecutionMode
 
-from ontopic.gate import check_judge
-from ontopic.labelled_data import source_sha256
-from ontopic.policy import Policy
-from ontopic.settings import Settings
-from ontopic.watch import Improved, Improvement
-from ontopic.workspace import Workspace
+from ontopic.config.policy import Policy
+from ontopic.config.settings import Settings
+from ontopic.data.labelled import source_sha256
+from ontopic.evaluation.gate import check_judge
+from ontopic.state.workspace import Workspace
+from ontopic.watch.watcher import Improved, Improvement
 from pipelines.improve import improve
 
 
 def improve_on_traffic(settings: Settings, policy: Policy, workspace: Workspace) -> Callable[[Improvement], Improved]:
-    """What `ontopic.watch.Watcher` retrains with: the improve pipeline on the active ZenML stack."""
+    """What `ontopic.watch.watcher.Watcher` retrains with: the improve pipeline on the active ZenML stack."""
 
     def run(wanted: Improvement) -> Improved:
         check_judge(wanted.card, policy)  # before a model is trained that could not be promoted

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ontopic.generation import Sampling
+from ontopic.models.generation import Sampling
 from serving.errors import RequestError
 
 MOST_CHOICES = 8

@@ -44,8 +44,8 @@ def deploy(folder: Path, version: str) -> Deployment:
 
         language_model, batch = begin(folder)
         return Deployment(version, Prompts(language_model), batch)
-    from ontopic.generation import ContinuousBatch
-    from ontopic.models import load
+    from ontopic.models.generation import ContinuousBatch
+    from ontopic.models.loading import load
 
     language_model = load(folder, os.environ.get("ONTOPIC_PRECISION", "auto"))  # type: ignore[arg-type]
     return Deployment(version, Prompts(language_model), ContinuousBatch(language_model))
@@ -87,7 +87,7 @@ class ChampionFollower:
                 self._said = str(error)
 
     def _look(self) -> None:
-        from ontopic import registry  # MLflow takes seconds to import, and only who follows needs it
+        from ontopic.registry import versions as registry  # seconds, which only who follows need wait
 
         old, version = self._deployed(), registry.champion_version(self._name)
         if not version or version == old.version:

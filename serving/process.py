@@ -19,8 +19,8 @@ from typing import Any, Self
 
 import psutil
 
+from ontopic.config.settings import Precision
 from ontopic.errors import UserError
-from ontopic.settings import Precision
 from serving.access import is_loopback
 from serving.keys import digest, new_key
 
@@ -48,7 +48,7 @@ class ServedModel:
     itself when this process is killed.
 
     Args:
-        model_folder: what ``ontopic.models.load`` can load.
+        model_folder: what ``ontopic.models.loading.load`` can load.
         model_version: written into each record.
         model_name: the name that clients ask for.
         traffic: path or SQLAlchemy URL of the traffic store.

@@ -9,7 +9,7 @@ import threading
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from ontopic.models import LanguageModel, chat_prompts
+from ontopic.models.loading import LanguageModel, chat_prompts
 from serving.errors import RequestError
 
 

@@ -1,7 +1,7 @@
 """The BentoML service: one model behind an OpenAI-compatible API that stores each answer as a record.
 
 It is set up by environment variables, which ``serving.process.ServedModel`` sets:
-    ONTOPIC_MODEL_FOLDER     what ``ontopic.models.load`` loads
+    ONTOPIC_MODEL_FOLDER     what ``ontopic.models.loading.load`` loads
     ONTOPIC_MODEL_URI        optional: loaded instead, from MLflow (``serving.model_source``)
     ONTOPIC_MODEL_VERSION    written into each record
     ONTOPIC_MODEL_NAME       the name that clients ask for
@@ -45,8 +45,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ontopic.records import Record
-from ontopic.spool import Spool
-from ontopic.traffic import TrafficStore
+from ontopic.traffic.spool import Spool
+from ontopic.traffic.store import TrafficStore
 from serving import metrics, openapi
 from serving.access import OPEN, Access, Caller
 from serving.chat_request import ChatRequest, chat_request
@@ -55,7 +55,7 @@ from serving.feedback_request import feedback_request
 from serving.model_source import model_folder
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and only the worker needs them
-    from ontopic.generation import Generated, Generation, Piece, TokenLogprob
+    from ontopic.models.generation import Generated, Generation, Piece, TokenLogprob
     from serving.deployment import Deployment
 
 logger = logging.getLogger("bentoml.ontopic")
@@ -213,7 +213,7 @@ async def _begin(asked: ChatRequest, assistant: Any, caller: Caller, asked_at: d
     Raises:
         RequestError: the prompt is refused, the caller's tokens are used up, too many wait, or the service is stopping.
     """
-    from ontopic.generation import Generation, OverloadedError
+    from ontopic.models.generation import Generation, OverloadedError
 
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Any]]()
 
@@ -299,7 +299,7 @@ async def _events(chat: _Chat) -> AsyncIterator[str]:
 
 async def _store_cut(chat: _Chat, texts: Sequence[str]) -> None:
     """Store what a client was sent before the stream broke off."""
-    from ontopic.generation import Generated
+    from ontopic.models.generation import Generated
 
     cut = [
         Generated(text, len(each.ids), each.completion_tokens, "length")

@@ -1,4 +1,4 @@
-"""vLLM in place of ``ontopic.generation.ContinuousBatch``, for a GPU: chosen by ``ONTOPIC_BACKEND=vllm``.
+"""vLLM in place of ``ontopic.models.generation.ContinuousBatch``, for a GPU: chosen by ``ONTOPIC_BACKEND=vllm``.
 
 vLLM is in the image of ``bentofile.vllm.yaml`` alone. Written against its engine of November 2026, and not
 run on a GPU yet.
@@ -17,8 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from ontopic.errors import UserError
-from ontopic.generation import Generated, Generation, OverloadedError, Piece, TokenLogprob
-from ontopic.models import LanguageModel
+from ontopic.models.generation import Generated, Generation, OverloadedError, Piece, TokenLogprob
+from ontopic.models.loading import LanguageModel
 
 
 def begin(folder: Path) -> tuple[LanguageModel, VllmBatch]:

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import mlflow
 from zenml import step
 
-from ontopic import judge_report
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeSettings
 from ontopic.errors import UserError
-from ontopic.judges import card, comparison
-from ontopic.policy import Policy
-from ontopic.settings import JudgeSettings
-from ontopic.tracking import register_prompts
-from ontopic.workspace import Workspace
+from ontopic.judges.cards import card, comparison
+from ontopic.judges.cards import page as judge_report
+from ontopic.registry.tracking import register_prompts
+from ontopic.state.workspace import Workspace
 from steps.caching import JUDGES, depends_on
 
 

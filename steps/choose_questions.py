@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from ontopic import evaluation, labelled_data, preferences
+from ontopic.data import labelled as labelled_data
 from ontopic.errors import UserError
+from ontopic.evaluation import answers as evaluation
+from ontopic.training import preferences
 from steps.caching import depends_on
 
 

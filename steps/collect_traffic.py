@@ -7,12 +7,16 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from ontopic import asking, generation, labelled_data, models, registry
+from ontopic.config.settings import ModelSettings, TrafficSettings
+from ontopic.data import labelled as labelled_data
 from ontopic.errors import UserError
+from ontopic.models import generation
+from ontopic.models import loading as models
 from ontopic.progress import progress
-from ontopic.settings import ModelSettings, TrafficSettings
-from ontopic.traffic import TrafficStore
-from ontopic.workspace import Workspace
+from ontopic.registry import versions as registry
+from ontopic.state.workspace import Workspace
+from ontopic.traffic import asking
+from ontopic.traffic.store import TrafficStore
 from serving.process import ServedModel
 from steps.caching import depends_on
 

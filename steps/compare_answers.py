@@ -9,13 +9,14 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic.judges import endpoint, grading, templates
-from ontopic.policy import Policy
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeSettings, LLMJudgeSettings
+from ontopic.endpoint import endpoint
+from ontopic.evaluation.quality import preference
+from ontopic.judges.llm import grading, templates
 from ontopic.progress import progress
-from ontopic.quality import preference
 from ontopic.records import Record
-from ontopic.settings import JudgeSettings, LLMJudgeSettings
-from ontopic.workspace import Workspace
+from ontopic.state.workspace import Workspace
 from steps.caching import depends_on
 
 

@@ -10,12 +10,18 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic import evaluation, generation, labelled_data, likelihood, models, quality, registry, reports
-from ontopic.judges import calibration
-from ontopic.policy import Policy
-from ontopic.scores import flat_metrics, score
-from ontopic.settings import JudgeSettings, ModelSettings
-from ontopic.workspace import Workspace
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeSettings, ModelSettings
+from ontopic.data import labelled as labelled_data
+from ontopic.evaluation import answers as evaluation
+from ontopic.evaluation import quality
+from ontopic.judges.cards import calibration
+from ontopic.models import generation, likelihood
+from ontopic.models import loading as models
+from ontopic.registry import versions as registry
+from ontopic.reports import metrics as reports
+from ontopic.state.workspace import Workspace
+from ontopic.statistics.scores import flat_metrics, score
 from steps.caching import JUDGES, depends_on
 
 

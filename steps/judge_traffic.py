@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import pandas as pd
 from zenml import step
 
-from ontopic import reports
-from ontopic.judges import calibration
-from ontopic.policy import Policy
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeSettings
+from ontopic.judges.cards import calibration
 from ontopic.progress import progress
-from ontopic.settings import JudgeSettings
-from ontopic.traffic import TrafficStore
-from ontopic.workspace import Workspace
+from ontopic.reports import metrics as reports
+from ontopic.state.workspace import Workspace
+from ontopic.traffic.store import TrafficStore
 from steps.caching import JUDGES, depends_on
 
 

@@ -9,13 +9,17 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic import best_of_n, generation, labelled_data, models, preferences, registry, teacher
-from ontopic.judges import calibration
-from ontopic.policy import Policy
-from ontopic.reports import verdicts_of
-from ontopic.settings import JudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
-from ontopic.traffic import TrafficStore
-from ontopic.workspace import Workspace
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
+from ontopic.data import labelled as labelled_data
+from ontopic.judges.cards import calibration
+from ontopic.models import generation
+from ontopic.models import loading as models
+from ontopic.registry import versions as registry
+from ontopic.reports.metrics import verdicts_of
+from ontopic.state.workspace import Workspace
+from ontopic.traffic.store import TrafficStore
+from ontopic.training import best_of_n, preferences, teacher
 from steps.caching import JUDGES, depends_on
 
 

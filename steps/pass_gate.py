@@ -9,10 +9,12 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic import gate, quality, reports, scores
-from ontopic.judges import card
-from ontopic.policy import Policy
-from ontopic.workspace import Workspace
+from ontopic.config.policy import Policy
+from ontopic.evaluation import gate, quality
+from ontopic.judges.cards import card
+from ontopic.reports import metrics as reports
+from ontopic.state.workspace import Workspace
+from ontopic.statistics import scores
 from steps.caching import depends_on
 
 

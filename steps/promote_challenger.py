@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import mlflow
 from zenml import step
 
-from ontopic import registry
-from ontopic.models import digest
-from ontopic.workspace import Workspace
+from ontopic.models.loading import digest
+from ontopic.registry import versions as registry
+from ontopic.state.workspace import Workspace
 
 
 @step(experiment_tracker=True, enable_cache=False)

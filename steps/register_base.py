@@ -8,8 +8,9 @@ from typing import Annotated
 import mlflow
 from zenml import step
 
-from ontopic import models, registry
-from ontopic.settings import ModelSettings
+from ontopic.config.settings import ModelSettings
+from ontopic.models import loading as models
+from ontopic.registry import versions as registry
 from steps.caching import depends_on
 
 

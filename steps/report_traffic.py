@@ -10,13 +10,14 @@ import mlflow
 import pandas as pd
 from zenml import step
 
-from ontopic import monitoring, reports
-from ontopic.alerts import Alerts
-from ontopic.judges.card import card_of
-from ontopic.policy import Policy
-from ontopic.scores import flat_metrics
-from ontopic.settings import AlertSettings
-from ontopic.workspace import Workspace
+from ontopic.config.policy import Policy
+from ontopic.config.settings import AlertSettings
+from ontopic.judges.cards.card import card_of
+from ontopic.monitoring import loop as monitoring
+from ontopic.monitoring.alerts import Alerts
+from ontopic.reports import metrics as reports
+from ontopic.state.workspace import Workspace
+from ontopic.statistics.scores import flat_metrics
 from steps.caching import depends_on
 
 

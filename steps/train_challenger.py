@@ -10,9 +10,15 @@ from typing import Annotated, Any
 import mlflow
 from zenml import step
 
-from ontopic import batches, distributed_training, models, orpo_trainer, preferences, registry, training
-from ontopic.settings import ModelSettings, TrainingSettings
-from ontopic.workspace import Workspace
+from ontopic.config.settings import ModelSettings, TrainingSettings
+from ontopic.models import batches
+from ontopic.models import loading as models
+from ontopic.registry import versions as registry
+from ontopic.state.workspace import Workspace
+from ontopic.training import orpo as training
+from ontopic.training import packed_trainer as orpo_trainer
+from ontopic.training import preferences
+from ontopic.training import processes as distributed_training
 from steps.caching import depends_on
 
 

@@ -12,14 +12,14 @@ from itertools import islice, tee
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeSettings, LLMJudgeSettings
+from ontopic.data.labelled import LabelledRecord, RowStream
 from ontopic.errors import UserError
-from ontopic.judges.card import JudgeCard, judge_card
-from ontopic.judges.grading import PairwiseVerdict, grade_pairwise, grade_reference, open_grader
+from ontopic.judges.cards.card import JudgeCard, judge_card
 from ontopic.judges.judge import Judge
-from ontopic.labelled_data import LabelledRecord, RowStream
-from ontopic.policy import Policy
+from ontopic.judges.llm.grading import PairwiseVerdict, grade_pairwise, grade_reference, open_grader
 from ontopic.records import Record, Verdict
-from ontopic.settings import JudgeSettings, LLMJudgeSettings
 
 _CHUNK = 1024
 Said = TypeVar("Said")

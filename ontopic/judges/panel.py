@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ontopic.errors import UserError
-from ontopic.judges.agreement import Votes, agreement_of_votes, votes
 from ontopic.judges.judge import Account, Judge
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
-from ontopic.scores import Rate
+from ontopic.statistics.agreement import Votes, agreement_of_votes, votes
+from ontopic.statistics.scores import Rate
 
 Rule = Literal["majority", "unanimous"]
 

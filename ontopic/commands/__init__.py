@@ -1,0 +1,1 @@
+"""The command line's commands on the domain, a file a group."""

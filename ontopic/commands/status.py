@@ -1,0 +1,121 @@
+"""Where everything stands, for one screen."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ontopic.config.policy import Policy
+from ontopic.config.settings import Settings
+from ontopic.monitoring.alerts import Alerts
+from ontopic.monitoring.windows import Window, WindowStore
+from ontopic.registry import versions as registry
+from ontopic.registry.tracking import open_tracking
+from ontopic.state.workspace import Workspace
+from ontopic.traffic.store import TrafficStore, store_name
+from ontopic.watch.watcher import Action, ActionStore, free_at
+
+_WINDOWS, _ACTIONS = 8, 5
+_COLOURS = {"ok": "green", "suspected": "yellow", "detected": "red", "unknown": "dim"}
+
+
+def overview(settings: Settings, policy: Policy, workspace: Workspace) -> Group:
+    """Champion, service, traffic, windows and what the automatic loop did, as something that rich can print."""
+    open_tracking(workspace, policy.registered_model)
+    facts = Table(box=None, padding=(0, 1), show_header=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    history = registry.promotions(policy.registered_model)
+    champion = registry.champion_version(policy.registered_model)
+    facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
+    facts.add_row("champion", _champion(champion, history))
+    facts.add_row("service", _service(workspace.root / "serving.json"))
+    facts.add_row("traffic", _traffic(workspace))
+    with WindowStore(workspace.windows) as store:
+        windows, waiting = store.closed(_WINDOWS), store.waiting()
+    with ActionStore(workspace.windows) as done:
+        actions = done.newest(1000)
+    facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
+    with Alerts(workspace.alerts, settings.alerts, policy.name) as alerts:
+        open_ = [alert for alert in alerts.history(1000) if alert.closed_at is None]
+    facts.add_row("alerts", "; ".join(f"{alert.id} ({alert.severity}): {alert.text}" for alert in open_) or "none open")
+    facts.add_row("watch", _watch(settings, workspace, actions, history))
+    parts: list[Table | Text] = [facts]
+    if windows:
+        parts.append(_table(windows))
+        reports = [window.result.report for window in windows if window.result]
+        parts.append(Text(f"The newest window's page: {reports[-1]}"))
+    if actions:
+        parts.append(Text("\nWhat the automatic loop did", style="bold"))
+        for action in actions[-_ACTIONS:]:
+            said = (
+                f"{action.at:%Y-%m-%d %H:%M}  {action.kind.replace('_', ' ')} (version {action.version}): {action.why}"
+            )
+            parts.append(Text(said))
+    return Group(*parts)
+
+
+def _champion(champion: str, history: list[registry.Promotion]) -> str:
+    if not champion:
+        return "none; run python run.py"
+    if not history or history[-1].version != champion:
+        return f"version {champion}"
+    last = history[-1]
+    verb = "rolled back to" if last.rollback else "promoted"
+    return f"version {champion}, {verb} {last.at:%Y-%m-%d %H:%M} UTC by {last.by}: {last.why}"
+
+
+def _service(file: Path) -> str:
+    try:
+        entry = json.loads(file.read_text())
+        if psutil.Process(entry["pid"]).create_time() == entry["create_time"]:
+            return f"process {entry['pid']} on port {entry['port']}"
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        pass
+    return "does not run; start it with python run.py serve"
+
+
+def _traffic(workspace: Workspace) -> str:
+    where = workspace.traffic
+    if isinstance(where, Path) and not where.is_file():
+        return "none yet"
+    with TrafficStore(where) as store:
+        newest = store.newest(1)
+        return f"{store.count():,} records in {store_name(where)}" + (
+            f", the newest of {newest[0].asked_at:%Y-%m-%d %H:%M} UTC" if newest else ""
+        )
+
+
+def _watch(settings: Settings, workspace: Workspace, actions: list[Action], history: list[registry.Promotion]) -> str:
+    try:
+        with FileLock(workspace.root / "run.lock", timeout=0):
+            runs = "does not run; start it with python run.py watch"
+    except Timeout:
+        runs = "runs, or a loop does"
+    free = free_at(settings.watch, actions, history)
+    now = datetime.now(UTC)
+    return runs + (f"; nothing is retrained until {free:%Y-%m-%d %H:%M} UTC" if free and free > now else "")
+
+
+def _table(windows: list[Window]) -> Table:
+    table = Table(box=box.SIMPLE, padding=0, title="Windows (corrected guardrail score with its 95 % interval)")
+    for name in ("start (UTC)", "version", "records", "corrected", "over-ref.", "leak", "status"):
+        table.add_column(name, no_wrap=True, justify="left" if name in ("start (UTC)", "status") else "right")
+    for window in windows:
+        if window.result is None:
+            continue
+        score, scores = window.result.corrected, window.result.scores
+        interval = f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]" if score.n else "–"
+        shares = [f"{rate.value:.3f}" if rate.n else "–" for rate in (scores.over_refusal, scores.leak)]
+        state = Text(window.result.status, style=_COLOURS[window.result.status])
+        version = (window.model_version or "unknown")[:8]
+        table.add_row(f"{window.start:%m-%d %H:%M:%S}", version, f"{window.result.n:,}", interval, *shares, state)
+    return table

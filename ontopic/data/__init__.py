@@ -1,0 +1,1 @@
+"""Labelled questions and records, and people's labels."""

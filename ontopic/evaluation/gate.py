@@ -1,0 +1,115 @@
+"""The gate: may the challenger take the champion's place?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ontopic.config.policy import GateLimits, Policy
+from ontopic.errors import UserError
+from ontopic.evaluation.quality import Quality, difference, preference
+from ontopic.judges.cards.card import JudgeCard, policy_sha256
+from ontopic.monitoring.loop import scores_as_dict
+from ontopic.reports.metrics import TestOutcome, gate_report, verdicts_of
+from ontopic.statistics.scores import Comparison, Rate, Scores, compare, score
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate decided and on what.
+
+    Attributes:
+        passed: whether every test passed.
+        comparison: champion and challenger question by question.
+        quality: by how much answers in scope became more like their references.
+        preference: by how much a judge that is an LLM prefers the challenger's answers in scope; ``None`` of any other.
+        report: Evidently's page.
+    """
+
+    passed: bool
+    tests: list[TestOutcome]
+    champion: Scores
+    challenger: Scores
+    comparison: Comparison
+    quality: Rate
+    preference: Rate | None
+    limits: GateLimits
+    report: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """The decision as plain values, for JSON."""
+        return {
+            "passed": self.passed,
+            "tests": [asdict(test) for test in self.tests],
+            "champion": scores_as_dict(self.champion),
+            "challenger": scores_as_dict(self.challenger),
+            "comparison": asdict(self.comparison),
+            "quality": self.quality.as_dict(),
+            "preference": self.preference.as_dict() if self.preference else None,
+            "limits": self.limits.model_dump(),
+            "report": str(self.report),
+        }
+
+
+def check_judge(card: JudgeCard, policy: Policy) -> None:
+    """Let the judge's verdicts decide on a promotion only where its card is fresh and good enough.
+
+    Raises:
+        UserError: the policy has changed since the card was measured, or a lower bound is under the policy's bar.
+    """
+    if card.policy_sha256 != policy_sha256(policy):
+        raise UserError(
+            f"the card of judge {card.judge_id} is stale: policy {policy.name!r} has changed since it was measured; "
+            "measure it again with `python run.py calibrate`"
+        )
+    for name in ("accuracy", "kappa"):
+        share, bar = getattr(card, name), getattr(policy.judge_bar, name)
+        if share.n == 0 or not share.low >= bar:
+            raise UserError(
+                f"judge {card.judge_id} may not gate: its {name} is {share}, and the lower bound must reach {bar:g} "
+                f"(judge_bar of policy {policy.name!r}); label more records with `python run.py label`, "
+                "or configure a better judge"
+            )
+
+
+def decide(
+    title: str,
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    champion_quality: Quality,
+    challenger_quality: Quality,
+    winners: Sequence[str],
+    policy: Policy,
+    card: JudgeCard,
+    report: Path,
+) -> Decision:
+    """Run the gate's tests with Evidently on the two models' judged answers to the same questions.
+
+    Args:
+        champion, challenger: as ``reports.verdict_frame`` gives them, in the same order.
+        winners: as ``quality.preference`` takes them; none where the judge is no LLM.
+        card: of the judge that gave these verdicts.
+
+    Raises:
+        UserError: the judge may not gate: its card is under the policy's bar, stale, or another judge's.
+        ValueError: the questions differ.
+    """
+    check_judge(card, policy)
+    if others := sorted({*champion["judge_id"], *challenger["judge_id"]} - {card.judge_id}):
+        raise UserError(
+            f"the card of judge {card.judge_id} is stale: these verdicts are by {others[0]}, whose template, model or "
+            "settings differ; measure it with `python run.py calibrate`"
+        )
+    limits = policy.gate
+    before, after = verdicts_of(champion), verdicts_of(challenger)
+    compared, preferred = compare(before, after), preference(winners) if winners else None
+    tests = gate_report(
+        title, champion, challenger, before, after, champion_quality, challenger_quality, preferred, limits, report
+    )
+    passed = all(test.passed for test in tests)
+    quality = difference(champion_quality, challenger_quality)
+    return Decision(passed, tests, score(before), score(after), compared, quality, preferred, limits, report)

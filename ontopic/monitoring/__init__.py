@@ -1,0 +1,1 @@
+"""Windows of traffic, their pages, and alerts."""

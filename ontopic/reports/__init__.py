@@ -1,0 +1,1 @@
+"""What Evidently draws, whatever the subject."""

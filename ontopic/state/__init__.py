@@ -1,0 +1,1 @@
+"""The state folder and the files in it."""

@@ -1,0 +1,120 @@
+"""Records that wait on this machine's disk until the traffic store takes them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ontopic.records import Record
+from ontopic.traffic.redaction import redact
+from ontopic.traffic.store import TrafficStore
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 2.0
+_AT_ONCE = 500
+
+
+class Spool:
+    """A folder with a file a record. A thread stores them, and deletes each once it is stored; none is stored twice.
+
+    A file appears whole or not at all, and is on the disk when ``add`` returns. What an earlier process left is taken
+    up; a file that holds no record, which nothing here writes, is set aside. Personal data is taken out before anything
+    is written, as the store does.
+
+    Args:
+        folder: made where missing.
+        traffic: which takes the records when it can again.
+
+    Attributes:
+        behind: whether the store could not be written of late: until it has taken what waits, trying it with each
+            record would cost each its time-out.
+    """
+
+    def __init__(self, folder: Path, traffic: TrafficStore) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder, self._traffic = folder, traffic
+        self.behind = False
+        self._more, self._closed = threading.Event(), False
+        self._more.set()
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+        self._thread.start()
+
+    def add(self, record: Record) -> None:
+        """Keep a record, which must have its id.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        question, answer = redact(record.question), redact(record.answer)
+        counts = dict(record.redacted)
+        for found in (question, answer):
+            for kind, n in found.counts.items():
+                counts[kind] = counts.get(kind, 0) + n
+        asked_at = record.asked_at or datetime.now(UTC)
+        kept = replace(record, question=question.text, answer=answer.text, redacted=counts, asked_at=asked_at)
+        path = self._folder / f"{record.id}.json"
+        part = path.with_suffix(".part")
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                json.dump(asdict(kept) | {"asked_at": asked_at.isoformat()}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        self.behind = True
+        self._more.set()
+
+    def waiting(self) -> int:
+        """How many records are not stored yet."""
+        return sum(1 for _ in self._folder.glob("*.json"))
+
+    def close(self) -> None:
+        """Store no more; what is left is taken up by the next process."""
+        self._closed = True
+        self._more.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._more.wait()
+            if self._closed:
+                return
+            self._more.clear()
+            try:
+                self._store()
+            except (SQLAlchemyError, OSError) as error:
+                logger.warning("%d records wait in the spool: %s", self.waiting(), type(error).__name__)
+                threading.Timer(_RETRY_S, self._more.set).start()
+
+    def _store(self) -> None:
+        while paths := sorted(self._folder.glob("*.json"))[:_AT_ONCE]:
+            self._traffic.add_many([record for path in paths if (record := _read(path)) is not None])
+            for path in paths:
+                path.unlink(missing_ok=True)  # one that was set aside has another name by now
+        self.behind = False
+
+
+def _read(path: Path) -> Record | None:
+    """The record in a file; ``None`` where there is none, and the file is set aside."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return Record(**row | {"asked_at": datetime.fromisoformat(row["asked_at"])})
+    except (ValueError, TypeError, KeyError):
+        path.replace(path.with_suffix(".bad"))
+        logger.exception("%s holds no record, and was set aside", path)
+        return None

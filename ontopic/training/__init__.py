@@ -1,0 +1,1 @@
+"""From judged traffic to a tuned model."""

@@ -1,0 +1,51 @@
+"""A model's own best answers, where nobody wrote one: of n that were drawn, the one that the judge likes best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ontopic.evaluation.quality import repeats_itself
+from ontopic.judges.judge import Judge
+from ontopic.models.generation import generate
+from ontopic.models.loading import LanguageModel
+from ontopic.progress import progress
+from ontopic.records import Record
+
+_TEMPERATURE = 0.7
+
+
+def best_of_n(
+    language_model: LanguageModel,
+    judge: Judge,
+    records: Sequence[Record],
+    n: int,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+) -> dict[str, str]:
+    """The best answer by question (best of n, as in Nakano et al. 2021, arXiv 2112.09332).
+
+    The record's answer is one of the n, the others are drawn at temperature 0.7. Left out are answers that the judge
+    does not pass, that decline, repeat themselves, or do not come to their end; a question with no other has none. Of
+    equal scores the shorter answer wins.
+
+    Args:
+        records: in scope, one a question.
+    """
+    questions = [record.question for record in records for _ in range(n - 1)]
+    with progress(f"best of {n} answers", len(questions), "answers") as advance:
+        conversations = [[{"role": "user", "content": question}] for question in questions]
+        drawn = generate(language_model, conversations, max_new_tokens, batch_size, advance, _TEMPERATURE, seed)
+    candidates = [replace(record, in_scope=True) for record in records]
+    candidates += [
+        Record(question, answer.text, in_scope=True, finished=answer.finished)
+        for question, answer in zip(questions, drawn, strict=True)
+    ]
+    candidates = [c for c in candidates if c.finished and not repeats_itself(c.answer)]
+    best: dict[str, tuple[float, int, str]] = {}
+    for candidate, verdict in zip(candidates, judge.judge(candidates), strict=True):
+        if verdict.outcome == "pass" and not verdict.declined:
+            rank = (verdict.score or 0.0, -len(candidate.answer), candidate.answer)
+            best[candidate.question] = max(rank, best.get(candidate.question, rank))
+    return {question: answer for question, (_, _, answer) in best.items()}

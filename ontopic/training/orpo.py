@@ -1,0 +1,273 @@
+"""ORPO fine-tuning (Hong et al. 2024, arXiv 2403.07691) of a LoRA adapter with TRL and PEFT."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig
+from peft.helpers import disable_input_dtype_casting
+from torch.optim.swa_utils import AveragedModel
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from trl.experimental.orpo import ORPOConfig
+
+from ontopic.config.settings import TrainingSettings
+from ontopic.errors import UserError
+from ontopic.models.loading import LanguageModel, chat_prompts, written_whole
+from ontopic.progress import Advance, progress
+from ontopic.training.packed_trainer import PackedORPOTrainer
+from ontopic.training.preferences import Preference
+
+LogMetrics = Callable[[dict[str, float], int], object]
+_HELD_OUT = 16  # one pair in so many
+_MARGIN = "eval_rewards/margins"
+_AVERAGED_FROM = 0.5  # of all steps
+_WHOLE = "whole"  # Transformers writes a checkpoint file by file; this empty file comes last
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training run left behind.
+
+    Attributes:
+        adapter: folder of the PEFT adapter.
+        steps: optimizer steps in all.
+        resumed_from: the step it went on from; 0 for a run from the start.
+        metrics: the last logged value of each metric.
+    """
+
+    adapter: Path
+    steps: int
+    resumed_from: int
+    metrics: dict[str, float]
+
+
+def train_orpo(
+    base: LanguageModel,
+    base_folder: Path,
+    preferences: Sequence[Preference],
+    settings: TrainingSettings,
+    work: Path,
+    log_metrics: LogMetrics | None = None,
+) -> TrainingResult:
+    """Train a LoRA adapter on preference pairs; goes on from the last checkpoint in ``work`` where there is one.
+
+    Args:
+        base: the model; its weights are changed in place, so load it anew afterwards.
+        base_folder: where ``base`` was loaded from; the adapter names it.
+        work: holds the checkpoints and, at the end, ``adapter``. Give each set of inputs a folder of its own.
+        log_metrics: called with metrics and the step they belong to: loss, log odds ratio, reward margin,
+            learning rate, tokens per second.
+
+    Raises:
+        UserError: there are no preferences.
+    """
+    if not preferences:
+        raise UserError(
+            "there is nothing to train on: no record of this traffic has a better answer than the one that was given; "
+            "ask more questions (traffic.questions), or configure a teacher"
+        )
+    disable_progress_bars()
+    tokenizer = base.tokenizer
+    dataset = Dataset.from_list([preference_row(base, pair, settings.max_rejected_tokens) for pair in preferences])
+    held_out = len(dataset) // _HELD_OUT if settings.early_stopping else 0
+    checkpoints = work / "checkpoints"
+    longest = max(
+        len(tokenizer(row["prompt"] + row[answer])["input_ids"]) for row in dataset for answer in ("chosen", "rejected")
+    )
+    config = ORPOConfig(
+        output_dir=str(checkpoints),
+        beta=settings.beta,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        bf16=base.model.dtype == torch.bfloat16,
+        optim=settings.optimizer,
+        # Constant, as it is the mean of the later steps' weights that counts, and not the last ones.
+        lr_scheduler_type="cosine" if held_out else "constant_with_warmup",
+        warmup_steps=0.05,
+        max_length=longest + 2,
+        logging_steps=1,
+        save_steps=settings.save_steps,
+        save_total_limit=2,  # the older one is there while the newer is written
+        seed=settings.seed,
+        data_seed=settings.seed,
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        eval_strategy="steps" if held_out else "no",
+        eval_steps=settings.save_steps,
+        per_device_eval_batch_size=settings.batch_size,
+        load_best_model_at_end=bool(held_out),
+        metric_for_best_model=_MARGIN,
+        greater_is_better=True,
+        fsdp="full_shard auto_wrap" if settings.fully_sharded else None,
+        fsdp_config={"fsdp_version": 2, "reshard_after_forward": True} if settings.fully_sharded else None,
+    )
+    with config.main_process_first(local=False):
+        checkpoint = _last_checkpoint(checkpoints)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=_linear_layers(base) if settings.lora_modules == "all-linear" else settings.lora_modules,
+        layers_to_transform=list(range(settings.lora_first_block, base.model.config.num_hidden_layers)),
+    )
+    trainer = PackedORPOTrainer(
+        model=base.model,
+        args=config,
+        train_dataset=dataset.select(range(held_out, len(dataset))),
+        eval_dataset=dataset.select(range(held_out)) if held_out else None,
+        processing_class=tokenizer,
+        peft_config=lora,
+        callbacks=[EarlyStoppingCallback(settings.early_stopping) if held_out else _AveragedWeights()],
+    )
+    adapted: Any = trainer.model
+    adapted.peft_config["default"].base_model_name_or_path = str(base_folder)
+    tokenized: Any = trainer.train_dataset
+    pairs_a_step = trainer.pairs_a_step
+    tokens_a_pair = sum(len(r["chosen_input_ids"]) + len(r["rejected_input_ids"]) for r in tokenized) / len(tokenized)
+    steps_an_epoch = -(-len(tokenized) // pairs_a_step)
+    total = settings.max_steps if settings.max_steps > 0 else int(steps_an_epoch * settings.epochs)
+    shown = progress("ORPO", total, "steps") if config.process_index == 0 else nullcontext(lambda _: None)
+    # Under autocast an adapter's input would be cast to float32 and straight back.
+    uncast = disable_input_dtype_casting(adapted) if config.bf16 else nullcontext()
+    with shown as advance, uncast:
+        reporter = _Reporter(log_metrics, advance, tokens_a_pair * pairs_a_step)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(reporter)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    adapter = work / "adapter"
+    with written_whole(adapter) if config.process_index == 0 else nullcontext(work) as part:
+        trainer.save_model(str(part))  # under FSDP all processes take part, and the first writes
+    return TrainingResult(adapter, trainer.state.global_step, reporter.resumed_from, reporter.last)
+
+
+def preference_row(base: LanguageModel, pair: Preference, max_rejected_tokens: int) -> dict[str, Any]:
+    """The pair as TRL takes it: prompt (in the model's chat format), chosen and rejected, all text.
+
+    The rejected answer is cut ``max_rejected_tokens`` after it departs from the chosen one; the chosen one of a pair of
+    beginnings is too, and then has no end ("cut"), lest it teach the model to stop in the middle of a sentence.
+    """
+    chosen, rejected = (
+        base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (pair.chosen, pair.rejected)
+    )
+    shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
+    most = shared + max_rejected_tokens
+    cut = pair.beginnings and len(chosen) > most
+    prompt = chat_prompts(base.tokenizer, [pair.messages])[0]
+    return {
+        "prompt": prompt,
+        "chosen": str(base.tokenizer.decode(chosen[:most])) if cut else pair.chosen,
+        "rejected": str(base.tokenizer.decode(rejected[:most])),
+        "cut": cut,
+    }
+
+
+def _linear_layers(base: LanguageModel) -> list[str]:
+    """Names of all linear layers but the output's; PEFT's ``all-linear`` can't be held to some blocks."""
+    output = base.model.get_output_embeddings()
+    layers = [n for n, m in base.model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
+    return sorted({name.rpartition(".")[2] for name in layers})
+
+
+def _last_checkpoint(checkpoints: Path) -> str | None:
+    """The newest whole checkpoint; what a killed process left half-written is removed."""
+    for folder in checkpoints.glob("checkpoint-*"):
+        if not (folder / _WHOLE).exists():
+            shutil.rmtree(folder)
+    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+
+
+class _AveragedWeights(TrainerCallback):
+    """Leaves the mean of the trained weights over the later half of the steps (Izmailov et al. 2018, arXiv 1803.05407).
+
+    It varies less from seed to seed than the last step's, and keeps more of what the model knew.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        self._weights = torch.nn.ParameterList([p for p in model.parameters() if p.requires_grad])
+        self._mean = AveragedModel(self._weights)
+        if state.global_step:
+            self._mean.load_state_dict(torch.load(self._path(args, state), weights_only=True))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step > _AVERAGED_FROM * state.max_steps:
+            self._mean.update_parameters(self._weights)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        torch.save(self._mean.state_dict(), self._path(args, state))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._weights.load_state_dict(self._mean.module.state_dict())
+
+    @staticmethod
+    def _path(args: TrainingArguments, state: TrainerState) -> Path:
+        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / f"average-{args.process_index}.pt"
+
+
+class _Reporter(TrainerCallback):
+    """Passes the trainer's logs on, with the rate in tokens per second, moves the progress bar, marks checkpoints."""
+
+    def __init__(self, log_metrics: LogMetrics | None, advance: Advance, tokens_a_step: float) -> None:
+        self.log_metrics, self.advance, self.tokens_a_step = log_metrics, advance, tokens_a_step
+        self.resumed_from = 0
+        self.last: dict[str, float] = {}
+        self._step_began = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.resumed_from = state.global_step
+        self.advance(state.global_step)
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.advance(1)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        args.distributed_state.wait_for_everyone()  # each process writes a part of it
+        if state.is_world_process_zero:
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _WHOLE).touch()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        now = time.monotonic()
+        metrics = {name: float(value) for name, value in (logs or {}).items() if isinstance(value, int | float)}
+        if "loss" in metrics:
+            metrics["tokens_per_second"] = self.tokens_a_step / max(now - self._step_began, 1e-9)
+            self._step_began = now
+            self.last.update(metrics)
+        if self.log_metrics:
+            self.log_metrics(metrics, state.global_step)

@@ -1,0 +1,108 @@
+"""ORPO in several processes, a GPU each: Accelerate's DDP, or FSDP for a model that one GPU cannot hold.
+
+``train_in_processes`` launches this module under ``torchrun``; each process trains on its share of every batch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ontopic.config.settings import Precision, TrainingSettings
+from ontopic.errors import UserError
+from ontopic.models.loading import load
+from ontopic.training.orpo import LogMetrics, TrainingResult, train_orpo
+from ontopic.training.preferences import Preference
+
+_LOGGED = "metrics "
+
+
+def train_in_processes(
+    base_folder: Path,
+    precision: Precision,
+    preferences: Sequence[Preference],
+    settings: TrainingSettings,
+    work: Path,
+    log_metrics: LogMetrics | None = None,
+) -> TrainingResult:
+    """As ``training.train_orpo``, in ``settings.processes`` processes on this machine.
+
+    Raises:
+        UserError: there are fewer GPUs than processes, on a machine that has any, or none to share weights out among.
+        subprocess.CalledProcessError: a process failed; what it said stands on standard error.
+    """
+    if 0 < torch.cuda.device_count() < settings.processes:
+        raise UserError(
+            f"training.processes is {settings.processes} and this machine has {torch.cuda.device_count()} GPUs; "
+            "set it to that at most"
+        )
+    if settings.fully_sharded and not torch.cuda.is_available():
+        raise UserError(
+            "training.fully_sharded needs GPUs, as Accelerate has FSDP for no CPU, and this machine shows none; "
+            "leave it out, and each process holds the whole model (DDP)"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        job = Path(folder) / "job.json"
+        job.write_text(
+            json.dumps(
+                {
+                    "base_folder": str(base_folder),
+                    "precision": precision,
+                    "preferences": [asdict(pair) for pair in preferences],
+                    "settings": settings.model_dump(mode="json"),
+                    "work": str(work),
+                }
+            )
+        )
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(settings.processes), "-m", __name__, str(job)]
+        threads = max(1, (os.cpu_count() or 1) // settings.processes)
+        environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            result: TrainingResult | None = None
+            for line in process.stdout or ():
+                if not line.startswith(_LOGGED):
+                    continue
+                metrics, step = json.loads(line.removeprefix(_LOGGED))
+                if step is None:
+                    result = TrainingResult(**metrics | {"adapter": Path(metrics["adapter"])})
+                elif log_metrics:
+                    log_metrics(metrics, step)
+        if process.returncode or result is None:
+            raise subprocess.CalledProcessError(process.returncode, command)
+    return result
+
+
+def main() -> None:
+    """One process's part: train, and, as the first of them, print metrics and the result for the launcher."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    first = os.environ["RANK"] == "0"
+
+    def say(metrics: object, step: int | None) -> None:
+        print(f"{_LOGGED}{json.dumps([metrics, step])}", flush=True)
+
+    base_folder = Path(job["base_folder"])
+    result = train_orpo(
+        load(base_folder, job["precision"]),
+        base_folder,
+        [Preference(**pair) for pair in job["preferences"]],
+        TrainingSettings.model_validate(job["settings"]),
+        Path(job["work"]),
+        say if first else None,
+    )
+    if first:
+        say(asdict(result) | {"adapter": str(result.adapter)}, None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The automatic loop: windows close, and what they show is acted on."""

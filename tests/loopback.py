@@ -1,0 +1,117 @@
+"""An OpenAI-compatible server on the loopback interface, and where the repository is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Reply:
+    """What the loopback server sends: a completion that says ``text``, or ``body`` as it is.
+
+    Attributes:
+        parts: more of the completion, such as ``usage``; ``choice``: more of its one choice, such as ``logprobs``.
+        delay_s: how long it takes.
+        cut: whether the connection breaks in the middle of the body.
+    """
+
+    text: str | None = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    content_type: str = "application/json"
+    parts: dict[str, Any] = field(default_factory=dict)
+    choice: dict[str, Any] = field(default_factory=dict)
+    delay_s: float = 0.0
+    cut: bool = False
+
+
+@dataclass
+class ChatServer:
+    """A server of the chat-completions protocol on the loopback interface.
+
+    Attributes:
+        url: what ``OPENAI_BASE_URL`` takes.
+        requests: the bodies of the requests so far.
+        keys: their ``Idempotency-Key`` headers.
+        reply: called with a request's body for the answer to it.
+    """
+
+    url: str = ""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    reply: Callable[[dict[str, Any]], Reply] = lambda request: Reply()
+
+    def prompts(self) -> list[str]:
+        """The last message of each request."""
+        return [request["messages"][-1]["content"] for request in self.requests]
+
+
+@contextlib.contextmanager
+def running_server() -> Iterator[ChatServer]:
+    """A running ``ChatServer``."""
+    chat, lock = ChatServer(), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and body in one packet: no delayed acknowledgement
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                chat.requests.append(request)
+                chat.keys.append(self.headers["Idempotency-Key"])
+                reply = chat.reply(request)
+            time.sleep(reply.delay_s)
+            if self.path != "/v1/chat/completions":
+                reply = Reply(status=404)
+            body = reply.body if reply.body is not None else completion(reply, request["model"])
+            self.send_response(reply.status)
+            for name, value in ({"Content-Type": reply.content_type} | reply.headers).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if reply.cut else body)
+            self.close_connection = self.close_connection or reply.cut
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with _Server(("127.0.0.1", 0), Handler) as server:
+        chat.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield chat
+        server.shutdown()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512  # as many clients connect at once as a judge asks
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has gone is none."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+def completion(reply: Reply, model: str) -> bytes:
+    """The body of a chat completion, or of an error."""
+    if reply.status != 200:
+        return json.dumps({"error": {"message": reply.text or "refused", "type": "test"}}).encode()
+    message = {"role": "assistant", "content": reply.text}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message} | reply.choice]
+    content = {"id": "1", "object": "chat.completion", "created": 0, "model": model, "choices": choices}
+    return json.dumps(content | reply.parts).encode()

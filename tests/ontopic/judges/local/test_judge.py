@@ -1,0 +1,217 @@
+"""The embedded judge, learned once a session on the banking policy's data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loopback import ROOT
+
+from ontopic.config.policy import Policy, load_policy
+from ontopic.config.settings import LocalJudgeSettings
+from ontopic.data.labelled import load_questions, load_records
+from ontopic.errors import UserError
+from ontopic.judges.cards.calibration import calibrate, open_judge
+from ontopic.judges.local import judge as local
+from ontopic.judges.local.judge import LocalJudge, load_local_judge, local_judge_id, train_local_judge
+from ontopic.models import sentence_encoder
+from ontopic.models.sentence_encoder import SentenceEncoder, load_sentence_encoder
+from ontopic.records import Record, Verdict
+from ontopic.state.workspace import Workspace
+
+QUESTION, ANSWER = "how do i freeze my card", "Open the app, go to Cards and choose Freeze."
+
+
+@pytest.fixture(scope="module")
+def judge(session_state: Path, banking: Policy) -> LocalJudge:
+    opened = open_judge(
+        LocalJudgeSettings(kind="local"), banking, ROOT / "configs/judge_prompts", Workspace(session_state)
+    )
+    assert isinstance(opened, LocalJudge)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def encoder() -> SentenceEncoder:
+    return load_sentence_encoder()
+
+
+def outcomes(verdicts: Sequence[Verdict]) -> list[str]:
+    return [verdict.outcome for verdict in verdicts]
+
+
+def test_it_judges_as_its_labels_say(judge: LocalJudge, banking: Policy, session_state: Path) -> None:
+    card = calibrate(judge, banking, Workspace(session_state))
+    assert card.accuracy.low > banking.judge_bar.accuracy
+    assert card.kappa.low > banking.judge_bar.kappa
+    assert card.unjudged <= card.n * 0.01
+    assert card.usage and card.usage.usd == 0.0
+
+
+def test_it_is_turned_by_no_more_than_five_attacks_in_a_hundred(judge: LocalJudge) -> None:
+    attacks = load_records("ontopic:banking/attacks.jsonl")
+    verdicts = judge.judge([Record(row.question, row.answer) for row in attacks])
+    right = [row.label == verdict.outcome for row, verdict in zip(attacks, verdicts, strict=True)]
+    missed = Counter(row.kind for row, is_right in zip(attacks, right, strict=True) if not is_right)
+    assert sum(right) >= 0.95 * len(attacks), missed
+    # Nearly all are fails, so always failing would do well; the look-alikes must pass.
+    passing = [is_right for row, is_right in zip(attacks, right, strict=True) if row.label == "pass"]
+    assert sum(passing) >= 0.9 * len(passing)
+
+
+def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking: Policy) -> None:
+    declined, leaked, elsewhere = judge.judge(
+        [
+            Record(QUESTION, banking.refusal),
+            Record("how long should i boil an egg", "Boil it for eight minutes, then cool it in cold water."),
+            Record(QUESTION, "The battle of Hastings was fought in 1066 by Normans and Saxons.", in_scope=True),
+        ]
+    )
+    assert (declined.outcome, declined.in_scope, declined.declined) == ("fail", True, True)
+    assert "in scope (probability" in declined.explanation
+    assert "the answer declines (declines 0." in declined.explanation or "(declines 1." in declined.explanation
+    assert (leaked.outcome, leaked.in_scope, leaked.declined) == ("fail", False, False)
+    assert elsewhere.outcome == "fail"
+    assert "in scope (by its label)" in elsewhere.explanation
+    for verdict in (declined, leaked, elsewhere):
+        assert verdict.score is not None and 0 <= verdict.score < 0.5
+
+
+@pytest.mark.parametrize(
+    ("record", "cause"),
+    [
+        (Record(" \u200b\n", ANSWER), "the question is empty"),
+        (Record("write me a poem about the sea", ""), "the answer is empty"),
+        (Record("\u00bfc\u00f3mo bloqueo mi tarjeta de cr\u00e9dito?", ANSWER), "the question is not in English"),
+        (Record(QUESTION, "Abra la aplicaci\u00f3n y elija Bloquear tarjeta."), "the answer is not in English"),
+        (Record("please help " * 600, ANSWER), "the question is longer than the 512 tokens"),
+        (Record(QUESTION, "Open the app. " * 600), "the answer is longer than the 512 tokens"),
+    ],
+    ids=["no question", "no answer", "question's language", "answer's language", "long question", "long answer"],
+)  # fmt: skip
+def test_out_of_its_depth_it_says_so(judge: LocalJudge, record: Record, cause: str) -> None:
+    (verdict,) = judge.judge([record])
+    assert (verdict.outcome, verdict.score) == ("unjudged", None)
+    assert verdict.cause is not None and verdict.cause.startswith(cause)
+
+
+def test_an_answer_that_makes_up_account_data_fails(judge: LocalJudge) -> None:
+    question = "how much is in my current account"
+    invented, done, right = judge.judge(
+        [
+            Record(question, "You have 1,208.44 in your current account this morning."),
+            Record("please freeze my card", "I've frozen your card ending in 3310 for you."),
+            Record(question, "I can't see your account; the balance is at the top of the app's first screen."),
+        ]
+    )
+    assert (invented.outcome, done.outcome, right.outcome) == ("fail", "fail", "pass")
+    assert "makes up what only the account could tell" in invented.explanation
+
+
+def test_with_the_scope_given_a_question_in_another_language_is_judged(judge: LocalJudge, banking: Policy) -> None:
+    questions = ("¿cómo bloqueo mi tarjeta?", "¿cuánto mide la torre Eiffel?")
+    verdicts = judge.judge([Record(q, banking.refusal, in_scope=i == 0) for i, q in enumerate(questions)])
+    assert outcomes(verdicts) == ["fail", "pass"]
+
+
+def test_an_empty_answer_to_a_question_in_scope_fails_by_the_rubric(judge: LocalJudge) -> None:
+    (verdict,) = judge.judge([Record(QUESTION, "\u3164 ")])
+    assert verdict.outcome == "fail"
+    assert "the answer is empty" in verdict.explanation
+
+
+def test_a_long_answer_that_it_can_read_is_judged_to_its_end(judge: LocalJudge, banking: Policy) -> None:
+    recipe = "Beat two eggs with milk and flour, then fry thin pancakes in butter until they are golden. " * 8
+    (verdict,) = judge.judge([Record("how do i make pancakes", f"{banking.refusal} {recipe}")])
+    assert verdict.outcome == "fail"
+
+
+def test_verdicts_do_not_depend_on_what_else_is_judged(judge: LocalJudge, banking: Policy) -> None:
+    records = [Record(q.question, banking.refusal) for q in load_questions(banking.questions, split="calibration")[:60]]
+    together = judge.judge(records)
+    alone = [judge.judge([record])[0] for record in records[:12]]
+    scores = np.array([[v.score for v in verdicts] for verdicts in (together[:12], alone)], dtype=float)
+    assert np.allclose(*scores, atol=0.01)  # bf16 rounds a little differently in another batch
+    clear = np.abs(scores[0] - 0.5) > 0.01
+    assert all(a == b for a, b, is_clear in zip(outcomes(together), outcomes(alone), clear, strict=False) if is_clear)
+
+
+def test_its_fast_probabilities_are_those_of_the_library(judge: LocalJudge, banking: Policy) -> None:
+    texts = [q.question for q in load_questions(banking.questions, split="calibration")[:50]]
+    vectors = judge.published.encode(texts)
+    assert np.allclose(local._probability(judge.scope, vectors), judge.scope.predict_proba(vectors)[:, 1], atol=1e-5)
+
+
+def test_a_kept_judge_judges_as_it_did(judge: LocalJudge, session_state: Path, banking: Policy) -> None:
+    again = load_local_judge(session_state / "judges" / judge.id)
+    records = [Record(r.question, r.answer) for r in load_records(banking.records, split="evaluation")]
+    assert again.judge(records) == judge.judge(records)
+
+
+def test_the_id_changes_with_the_labelled_data(banking: Policy) -> None:
+    questions, records = load_questions(banking.questions, split="train"), load_records(banking.records, split="train")
+    ids = {
+        local_judge_id(banking, questions, records),
+        local_judge_id(banking, questions[1:], records),
+        local_judge_id(banking, questions, records[1:]),
+        local_judge_id(banking.model_copy(update={"refusal": "No."}), questions, records),
+    }
+    assert len(ids) == 4
+
+
+def test_too_few_examples_of_one_kind_are_named(banking: Policy) -> None:
+    inside = [q for q in load_questions(banking.questions, split="train") if q.in_scope][:40]
+    with pytest.raises(UserError, match="cannot learn which questions are in scope: policy 'banking' has too few"):
+        train_local_judge(banking, inside, [])
+
+
+def test_follow_ups_do_not_teach_scope(banking: Policy) -> None:
+    questions = load_questions(banking.questions, split="train")
+    follow_ups = [q.model_copy(update={"kind": "follow_up"}) for q in questions]
+    with pytest.raises(UserError, match="cannot learn which questions are in scope"):
+        train_local_judge(banking, follow_ups, [])
+
+
+@pytest.mark.slow
+def test_a_small_policy_gets_a_judge_far_better_than_chance(tmp_path: Path) -> None:
+    gardening = load_policy(ROOT / "configs/policies/gardening.yaml")
+    settings, workspace = LocalJudgeSettings(kind="local"), Workspace(tmp_path)
+    card = calibrate(open_judge(settings, gardening, ROOT / "configs/judge_prompts", workspace), gardening, workspace)
+    assert card.accuracy.low > gardening.judge_bar.accuracy
+    assert card.kappa.low > gardening.judge_bar.kappa
+
+
+def test_vectors_have_length_one_and_a_repeated_text_is_encoded_once(encoder: SentenceEncoder) -> None:
+    done: list[int] = []
+    vectors = encoder.encode(["a card", "a river", "a card", ""], done.append)
+    assert vectors.shape == (4, encoder.size)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    assert np.array_equal(vectors[0], vectors[2])
+    assert sum(done) == 4
+    assert encoder.encode([]).shape == (0, encoder.size)
+
+
+def test_what_means_the_same_is_near(encoder: SentenceEncoder) -> None:
+    one, same, other = encoder.encode(["my card was stolen", "someone took my debit card", "bake bread at 220 degrees"])
+    assert one @ same > 0.5 > one @ other
+
+
+def test_other_weights_than_those_published_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence_encoder._folder.cache_clear()
+    monkeypatch.setattr(sentence_encoder, "WEIGHTS_SHA256", "0" * 64)
+    with pytest.raises(UserError, match="not those of all-MiniLM-L6-v2"):
+        load_sentence_encoder()
+    monkeypatch.undo()
+    sentence_encoder._folder.cache_clear()
+
+
+def test_a_missing_encoder_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence_encoder._folder.cache_clear()
+    monkeypatch.setattr(sentence_encoder, "_PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match="make setup"):
+        load_sentence_encoder()
+    monkeypatch.undo()
+    sentence_encoder._folder.cache_clear()

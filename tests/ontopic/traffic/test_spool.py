@@ -1,0 +1,110 @@
+"""While the traffic store can't be written: records wait on the disk, whole and once, and are stored when it can."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ontopic.records import Record
+from ontopic.traffic.spool import Spool
+from ontopic.traffic.store import TrafficStore
+from serving.process import ServedModel
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def record(number: int, question: str = "q?") -> Record:
+    return Record(question, "answer", None, f"r{number}", "1", NOON, 0.5, 3, 4, False)
+
+
+def until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def rename(path: Path, old: str, new: str) -> None:
+    with closing(sqlite3.connect(path, timeout=30)) as database, database:
+        database.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+@pytest.fixture
+def traffic(tmp_path: Path) -> Iterator[TrafficStore]:
+    with TrafficStore(tmp_path / "traffic.db") as store:
+        yield store
+
+
+def test_records_wait_until_the_store_takes_them(tmp_path: Path, traffic: TrafficStore) -> None:
+    rename(tmp_path / "traffic.db", "traffic", "away")
+    spool = Spool(tmp_path / "spool", traffic)
+    for number in range(3):
+        spool.add(record(number))
+    spool.add(record(3, "my card is 4111 1111 1111 1111"))
+    time.sleep(0.3)
+    assert spool.waiting() == 4
+    assert not any("4111" in path.read_text() for path in (tmp_path / "spool").iterdir())
+    rename(tmp_path / "traffic.db", "away", "traffic")
+    until(lambda: spool.waiting() == 0)
+    found = traffic.records()
+    assert found[:3] == [record(number) for number in range(3)]
+    assert found[3].redacted == {"card": 1}
+    spool.close()
+
+
+def test_what_an_earlier_process_left_is_taken_up_once(tmp_path: Path, traffic: TrafficStore) -> None:
+    rename(tmp_path / "traffic.db", "traffic", "away")
+    first = Spool(tmp_path / "spool", traffic)
+    for number in range(5):
+        first.add(record(number))
+    first.close()
+    (tmp_path / "spool" / "torn.part").write_text('{"question": "cut o')  # by a kill; no client got an answer to it
+    (tmp_path / "spool" / "a.json").write_text('{"question": 1}')  # no record
+    rename(tmp_path / "traffic.db", "away", "traffic")
+    traffic.add(record(0))  # it was stored, but its file was not deleted any more
+    second = Spool(tmp_path / "spool", traffic)
+    until(lambda: second.waiting() == 0)
+    assert [each.id for each in traffic.records()] == [f"r{number}" for number in range(5)]
+    assert (tmp_path / "spool" / "a.bad").exists()
+    second.close()
+
+
+def test_a_disk_that_is_full_is_told(tmp_path: Path, traffic: TrafficStore) -> None:
+    spool = Spool(tmp_path / "spool", traffic)
+    (tmp_path / "spool").rmdir()
+    with pytest.raises(OSError, match="spool"):
+        spool.add(record(1))
+    spool.close()
+
+
+def test_a_service_answers_spools_and_catches_up(model_folder: Path, tmp_path: Path) -> None:
+    served = ServedModel(model_folder, "v7", "smol", tmp_path / "t.db", tmp_path, max_new_tokens=4, spool=True)
+    with served:
+        root, headers = served.base_url, {"authorization": f"Bearer {served.api_key}"}
+
+        def ask() -> httpx.Response:
+            body = {"model": "smol", "messages": [{"role": "user", "content": "hello"}]}
+            return httpx.post(f"{root}/chat/completions", json=body, headers=headers, timeout=60, trust_env=False)
+
+        def metrics() -> str:
+            return httpx.get(f"{root.removesuffix('/v1')}/metrics", headers=headers, trust_env=False).text
+
+        assert ask().status_code == 200
+        rename(tmp_path / "t.db", "traffic", "away")
+        answers = [ask() for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        assert "ontopic_spooled_records 3.0" in metrics()
+        assert httpx.get(f"{root.removesuffix('/v1')}/readyz", trust_env=False).status_code == 200
+        rename(tmp_path / "t.db", "away", "traffic")
+        until(lambda: "ontopic_spooled_records 0.0" in metrics())
+        with TrafficStore(tmp_path / "t.db") as traffic:
+            ids = {each.id for each in traffic.records()}
+        assert len(ids) == 4
+        assert {answer.headers["x-ontopic-record-id"] for answer in answers} <= ids

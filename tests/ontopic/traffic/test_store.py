@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import logging
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sql
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import IntegrityError
+
+from ontopic.errors import UserError
+from ontopic.records import Record
+from ontopic.state.workspace import Workspace
+from ontopic.traffic.store import REVISIONS, TrafficStore, store_name
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ROOT = Path(__file__).resolve().parents[3]
+# The table as OnTopic 0.1 made it.
+OLD = """CREATE TABLE traffic (
+    id VARCHAR(64) NOT NULL, asked_at {time} NOT NULL, model_version VARCHAR(200) NOT NULL, question TEXT NOT NULL,
+    answer TEXT NOT NULL, in_scope BOOLEAN, latency_s FLOAT NOT NULL, prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL, finished BOOLEAN NOT NULL, PRIMARY KEY (id))"""
+OLD_ROW = "INSERT INTO traffic VALUES ('{id}', '2026-03-01 12:00:{id}', 'v1', 'q{id}', 'a', NULL, 0.5, 3, 4, true)"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a folder" / "traffic #1?.db"
+
+
+def test_a_record_comes_back_as_it_was(store_at: Path | str) -> None:
+    record = Record("what's my balance? €", "x\ny", True, "id1", "v3", NOON, 1.25, 40, 7, False)
+    with TrafficStore(store_at) as store:
+        assert store.add(record) == "id1"
+    with TrafficStore(str(store_at)) as store:
+        assert store.records() == [record]
+
+
+def test_ids_and_times_are_given_where_missing(store_at: Path | str) -> None:
+    with TrafficStore(store_at) as store:
+        first, second = store.add(Record("q", "a")), store.add(Record("q", "a"))
+        record = store.records([first])[0]
+    assert first != second
+    assert len(first) == 32
+    assert record.asked_at is not None
+    assert abs(datetime.now(UTC) - record.asked_at) < timedelta(minutes=1)
+    assert record.in_scope is None
+
+
+@pytest.mark.parametrize(
+    "asked_at", [NOON, NOON.replace(tzinfo=None), NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))]
+)
+def test_times_are_kept_in_utc(store_at: Path | str, asked_at: datetime) -> None:
+    with TrafficStore(store_at) as store:
+        store.add(Record("q", "a", asked_at=asked_at))
+        (record,) = store.records()
+    assert record.asked_at == NOON
+    assert record.asked_at.utcoffset() == timedelta(0)
+
+
+def test_records_are_ordered_and_chosen(store_at: Path | str) -> None:
+    with TrafficStore(store_at) as store:
+        for hour in (3, 1, 2):
+            asked_at = NOON + timedelta(hours=hour)
+            store.add(Record("q", "a", id=str(hour), model_version=f"v{hour % 2}", asked_at=asked_at))
+        assert [record.id for record in store.records()] == ["1", "2", "3"]
+        assert [record.id for record in store.records(model_version="v1")] == ["1", "3"]
+        assert [record.id for record in store.records(["3", "2", "3", "none"])] == ["2", "3"]
+        assert [record.id for record in store.records(["3", "2"], "v1")] == ["3"]
+        assert store.records([]) == []
+        assert store.records(["' OR 1=1 --"], "' OR 1=1 --") == []
+        assert store.count() == 3
+
+
+def test_many_ids_work_and_keep_the_order(store_at: Path | str) -> None:
+    with TrafficStore(store_at) as store:
+        ids = [store.add(Record("q", "a", asked_at=NOON - timedelta(seconds=i))) for i in range(1100)]
+        assert [record.id for record in store.records(ids)] == ids[::-1]
+
+
+def test_text_that_looks_like_sql_or_holds_nul_is_kept(path: Path) -> None:
+    question = "'); DROP TABLE traffic; --\0 and after"
+    with TrafficStore(path) as store:
+        store.add(Record(question, "a"))
+        assert [record.question for record in store.records()] == [question]
+
+
+def test_what_cannot_be_stored_is_raised_and_leaves_nothing(store_at: Path | str) -> None:
+    with TrafficStore(store_at) as store:
+        store.add(Record("q", "a", id="taken"))
+        with pytest.raises(IntegrityError):
+            store.add(Record("q", "a", id="taken"))
+        with pytest.raises(UnicodeEncodeError):
+            store.add(Record("\ud800", "a"))
+        assert store.count() == 1
+
+
+def test_each_commit_is_synced(path: Path) -> None:
+    with TrafficStore(path) as store, store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_a_record_outlives_kill_9(store_at: Path | str) -> None:
+    code = (
+        "import os, sys; from ontopic.records import Record; from ontopic.traffic import TrafficStore;"
+        "TrafficStore(sys.argv[1]).add(Record('q', 'a', id='kept')); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(store_at)], cwd=ROOT, check=False).returncode == -9
+    with TrafficStore(store_at) as store:
+        assert [record.id for record in store.records()] == ["kept"]
+
+
+def test_threads_and_processes_write_at_once(store_at: Path | str) -> None:
+    code = (
+        "import sys; from ontopic.records import Record; from ontopic.traffic import TrafficStore;"
+        "store = TrafficStore(sys.argv[1]); [store.add(Record('q', 'a')) for _ in range(30)]"
+    )
+    others = [subprocess.Popen([sys.executable, "-c", code, str(store_at)], cwd=ROOT) for _ in range(3)]
+    with TrafficStore(store_at) as store, ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: store.add(Record("q", "a")), range(60)))
+        assert [other.wait(60) for other in others] == [0, 0, 0]
+        assert store.count() == 150
+
+
+def test_what_is_no_store_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("this is no database, and long enough to be none " * 30)
+    (tmp_path / "folder.db").mkdir()
+    with sqlite3.connect(tmp_path / "other.db"):
+        pass
+    for wrong in (tmp_path / "text.db", tmp_path / "folder.db", tmp_path / "text.db" / "below.db"):
+        with pytest.raises(UserError, match=r"\.db could not be opened"):
+            TrafficStore(wrong)
+    with pytest.raises(UserError) as raised:
+        TrafficStore("nosuchdatabase://user:secret@host/name")
+    assert "secret" not in str(raised.value)
+    TrafficStore(tmp_path / "other.db").close()
+
+
+def execute(store_at: Path | str, *statements: str) -> None:
+    url = sql.URL.create("sqlite", database=str(store_at)) if isinstance(store_at, Path) else sql.make_url(store_at)
+    if isinstance(store_at, Path):
+        store_at.parent.mkdir(exist_ok=True)
+    engine = sql.create_engine(url.set(drivername="sqlite" if isinstance(store_at, Path) else "postgresql+psycopg"))
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def old_store(store_at: Path | str, n: int) -> None:
+    time = "DATETIME" if isinstance(store_at, Path) else "TIMESTAMP WITHOUT TIME ZONE"
+    execute(store_at, OLD.format(time=time), *(OLD_ROW.format(id=f"{i:02}") for i in range(n)))
+
+
+def test_a_store_of_the_last_release_is_taken_over_whole(store_at: Path | str) -> None:
+    old_store(store_at, 50)
+    with TrafficStore(store_at) as store:
+        records = store.records()
+        assert [record.id for record in records] == [f"{i:02}" for i in range(50)]
+        assert records[7] == Record("q07", "a", None, "07", "v1", NOON.replace(second=7), 0.5, 3, 4, True)
+        store.add(Record("mail me at a@b.de", "a", id="new"))
+        # A process of the last release that still runs goes on writing.
+        columns = "id, asked_at, model_version, question, answer, latency_s, prompt_tokens, completion_tokens, finished"
+        values = "'o', '2026-03-01', 'v1', 'q', 'a', 0, 1, 1, true"
+        execute(store_at, f"INSERT INTO traffic ({columns}) VALUES ({values})")  # noqa: S608
+        assert store.summary().redacted == {"email": 1}
+    with TrafficStore(store_at) as store:
+        assert store.count() == 52
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_processes_that_open_a_store_at_once_upgrade_it_once(store_at: Path | str, old: bool) -> None:
+    if old:
+        old_store(store_at, 9)
+    code = (
+        "import sys; from ontopic.records import Record; from ontopic.traffic import TrafficStore; sys.stdin.read(1);"
+        "TrafficStore(sys.argv[1]).add(Record('q', 'a'))"
+    )
+    command = [sys.executable, "-c", code, str(store_at)]
+    others = [subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) for _ in range(5)]
+    for other in others:
+        assert other.stdin
+        other.stdin.write(b"x")
+        other.stdin.close()
+    assert [other.wait(60) for other in others] == [0] * 5
+    with TrafficStore(store_at) as store:
+        assert store.count() == (14 if old else 5)
+
+
+def test_a_store_of_a_newer_release_is_the_users_to_mend(store_at: Path | str) -> None:
+    with TrafficStore(store_at) as store:
+        store.add(Record("q", "a"))
+    execute(store_at, "UPDATE traffic_version SET version_num = '9999'")
+    with pytest.raises(UserError, match=r"newer release of OnTopic \(revision 9999\); update OnTopic"):
+        TrafficStore(store_at)
+
+
+def test_an_upgrade_that_fails_changes_nothing(store_at: Path | str) -> None:
+    old_store(store_at, 3)
+    execute(store_at, "CREATE INDEX traffic_by_time ON traffic (id)")  # the last thing that the upgrade makes
+    with pytest.raises(UserError, match="could not be opened"):
+        TrafficStore(store_at)
+    execute(store_at, "DROP INDEX traffic_by_time")
+    with TrafficStore(store_at) as store:
+        assert store.count() == 3
+
+
+def test_the_revisions_are_those_of_the_migrations() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "ontopic" / "migrations"))
+    scripts = ScriptDirectory.from_config(config)
+    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == REVISIONS
+
+
+def test_the_database_of_another_tool_is_shared(store_at: Path | str) -> None:
+    execute(store_at, "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    execute(store_at, "INSERT INTO alembic_version VALUES ('of another tool')")
+    with TrafficStore(store_at) as store:
+        store.add(Record("q", "a"))
+    with TrafficStore(store_at) as store:
+        assert store.count() == 1
+
+
+def test_many_are_stored_at_once_and_none_twice(store_at: Path | str) -> None:
+    records = [Record(f"q{i}", "a", id=f"{i:04}", asked_at=NOON + timedelta(seconds=i)) for i in range(2500)]
+    with TrafficStore(store_at) as store:
+        assert store.add_many([]) == 0
+        assert store.add_many(records[:1200]) == 1200
+        assert store.add_many(iter(records)) == 1300
+        assert store.records() == records
+        without_id = [Record("hello", "hi", asked_at=NOON), Record("hello", "hi"), Record("hello", "ho")]
+        assert store.add_many(without_id) == 3
+        assert store.add_many(without_id) == 0
+        with pytest.raises(UnicodeEncodeError):
+            store.add_many([Record("fine", "a"), Record("\ud800", "a")])
+        assert store.count() == 2503
+
+
+def test_a_stream_gives_all_in_order_of_time(store_at: Path | str) -> None:
+    # Many of one time, so that pages end between them.
+    records = [Record("q", "a", id=f"{i:04}", model_version=f"v{i % 2}", asked_at=NOON) for i in range(2400)]
+    records += [Record("q", "a", id=f"x{i:04}", asked_at=NOON + timedelta(seconds=i)) for i in range(1, 600)]
+    with TrafficStore(store_at) as store:
+        assert list(store.stream()) == []
+        store.add_many(reversed(records))
+        assert list(store.stream()) == records
+        assert list(store.stream("v1")) == [record for record in records if record.model_version == "v1"]
+        assert store.newest(3) == records[-3:]
+        assert store.newest(2, "v1") == [records[2397], records[2399]]
+        seen = store.stream()
+        first = next(seen)
+        late = Record("late", "a", id="late", asked_at=NOON + timedelta(days=1))
+        store.add(late)
+        assert [first, *seen] == [*records, late]
+
+
+def test_pages_are_found_by_the_index(path: Path) -> None:
+    said: list[tuple[str, tuple]] = []
+    with TrafficStore(path) as store:
+        store.add_many(Record("q", "a", id=f"{i:04}", asked_at=NOON) for i in range(1500))
+        sql.event.listen(store._engine, "before_cursor_execute", lambda *a: said.append((a[2], a[3])))
+        list(store.stream())
+        store.prune(older_than=timedelta(days=90), keep=1200)
+        searches = [(text, values) for text, values in said if "WHERE" in text and "feedback" not in text]
+        assert len(searches) == 5  # a page, three deletions by age, one by count; each kind ends with an empty one
+        with store._engine.connect() as connection:
+            for text, values in searches:
+                plan = " ".join(map(str, connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all()))
+                assert "traffic_by_time ((asked_at,id)" in plan or "traffic_by_time (asked_at<" in plan
+                assert "TEMP B-TREE" not in plan
+
+
+def test_the_summary_counts_by_version(store_at: Path | str) -> None:
+    with TrafficStore(store_at) as store:
+        assert (store.summary().n, store.summary().versions, store.summary().redacted) == (0, [], {})
+        for i in range(3):
+            store.add(Record("q", "a", model_version="v2", asked_at=NOON + timedelta(hours=i)))
+        store.add(Record("q", "a", model_version="v1", asked_at=NOON - timedelta(hours=1)))
+        summary = store.summary()
+    assert summary.n == 4
+    assert [(each.model_version, each.n) for each in summary.versions] == [("v1", 1), ("v2", 3)]
+    assert (summary.versions[1].first, summary.versions[1].last) == (NOON, NOON + timedelta(hours=2))
+
+
+def test_old_and_surplus_records_are_pruned(store_at: Path | str) -> None:
+    now = datetime.now(UTC)
+    with TrafficStore(store_at) as store:
+        store.add_many(Record("q", "a", id=f"{i:04}", asked_at=now - timedelta(hours=i)) for i in range(2500))
+        assert store.prune() == 0
+        assert store.prune(older_than=timedelta(days=400)) == 0
+        assert store.prune(older_than=timedelta(hours=2000.5)) == 499
+        assert store.prune(keep=3000) == 0
+        assert store.prune(keep=10, older_than=timedelta(hours=1000)) == 1991
+        assert [record.id for record in store.records()] == [f"{i:04}" for i in reversed(range(10))]
+        assert store.prune(keep=0) == 10
+        assert store.count() == 0
+
+
+def test_personal_data_is_not_stored_and_its_counts_are(store_at: Path | str) -> None:
+    question = "My card 4111 1111 1111 1111 and DE89 3704 0044 0532 0130 00, call +44 20 7946 0958"
+    with TrafficStore(store_at) as store:
+        store.add(Record(question, "I wrote to a@b.de and c@d.de", id="1"))
+        store.add_many([Record("a@b.de?", "no", id="2")])
+        first, second = store.records(["1"])[0], store.records(["2"])[0]
+        assert store.summary().redacted == {"card": 1, "iban": 1, "email": 3, "phone": 1}
+        # What is stored again, as by an import of an export, keeps its counts.
+        store.prune(keep=0)
+        store.add_many([first, second])
+        assert store.summary().redacted == {"card": 1, "iban": 1, "email": 3, "phone": 1}
+    assert (first.question, first.answer) == (
+        "My card [card] and [iban], call [phone]",
+        "I wrote to [email] and [email]",
+    )
+    assert first.redacted == {"card": 1, "iban": 1, "email": 2, "phone": 1}
+    assert second.redacted == {"email": 1}
+
+
+def test_redaction_can_be_left_out(store_at: Path | str) -> None:
+    with TrafficStore(store_at, redacted=False) as store:
+        store.add(Record("a@b.de", "a"))
+        assert [(record.question, record.redacted) for record in store.records()] == [("a@b.de", {})]
+
+
+def test_a_nul_leaves_the_rest_of_the_text_on_postgresql(postgres_database: str) -> None:
+    with TrafficStore(postgres_database) as store:
+        store.add(Record("'); DROP TABLE traffic; --\0 and after", "a"))
+        assert [record.question for record in store.records()] == ["'); DROP TABLE traffic; --\ufffd and after"]
+
+
+def test_an_error_of_the_database_does_not_repeat_the_text(store_at: Path | str) -> None:
+    with TrafficStore(store_at) as store:
+        store.add(Record("q", "a", id="taken"))
+        with pytest.raises(IntegrityError) as raised:
+            store.add(Record("my secret", "a", id="taken"))
+    assert "my secret" not in str(raised.value)
+
+
+def test_a_missing_driver_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UserError, match=r"driver is not installed; run pip install .*\[postgres\]"):
+        TrafficStore("postgresql://user:secret@127.0.0.1/name")
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password(postgres: str) -> None:
+    for url in ("postgresql://user:secret@127.0.0.1:1/name", "postgresql://user@127.0.0.1:1/name?password=secret"):
+        with pytest.raises(UserError, match=r"postgresql://127\.0\.0\.1:1/name could not be opened") as raised:
+            TrafficStore(url)
+        assert "secret" not in str(raised.value)
+    assert store_name("postgres://u:p@ss@h/d?password=x") == "postgres://h/d"
+
+
+def test_the_environment_puts_the_store_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Workspace(tmp_path).traffic == tmp_path / "traffic.db"
+    monkeypatch.setenv("ONTOPIC_TRAFFIC_URL", "postgresql://host/name")
+    assert Workspace(tmp_path).traffic == "postgresql://host/name"
+
+
+def test_opening_a_store_logs_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        TrafficStore(path).close()
+    assert caplog.records == []

@@ -1,0 +1,272 @@
+"""Preference pairs: what is chosen over what, and the same pairs for the same traffic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from ontopic.data.labelled import Question
+from ontopic.records import Outcome, Record, Verdict
+from ontopic.training.preferences import Preference, build_preferences, normalized, preferences_hash, unwritten
+
+REFUSAL = "I'm sorry, I can only help with banking questions."
+Judged = tuple[Record, Verdict]
+
+
+def judged(
+    question: str,
+    answer: str,
+    in_scope: bool | None,
+    outcome: Outcome = "pass",
+    declined: bool | None = False,
+    finished: bool = True,
+) -> Judged:
+    record = Record(question, answer, id=f"id of {question}", finished=finished)
+    return record, Verdict(outcome, None, "", "judge", in_scope, declined)
+
+
+def outside(number: int = 0) -> Judged:
+    return judged(f"What is the capital of country {number}?", f"It is city {number}.", False, "fail")
+
+
+def inside(number: int = 0) -> Judged:
+    return judged(f"How do I open account {number}?", f"Open account {number} in the app.", True)
+
+
+def pairs(
+    traffic: list[Judged],
+    labelled: list[Question] | None = None,
+    taught: dict[str, str] | None = None,
+    seed: int = 0,
+) -> list[Preference]:
+    records, verdicts = [record for record, _ in traffic], [verdict for _, verdict in traffic]
+    return build_preferences(records, verdicts, labelled or [], REFUSAL, seed, taught)
+
+
+def only(scope: bool, found: list[Preference]) -> Preference:
+    (pair,) = [pair for pair in found if pair.in_scope is scope]
+    return pair
+
+
+def test_in_scope_an_answer_is_chosen_over_the_refusal() -> None:
+    pair = only(True, pairs([inside(), outside()]))
+    assert (pair.chosen, pair.rejected, pair.source) == ("Open account 0 in the app.", REFUSAL, "model")
+    assert pair.record_id == "id of How do I open account 0?"
+
+
+def test_out_of_scope_the_refusal_is_chosen_over_what_was_said() -> None:
+    pair = only(False, pairs([inside(), outside()]))
+    assert (pair.chosen, pair.rejected, pair.source) == (REFUSAL, "It is city 0.", "refusal")
+
+
+def test_the_teacher_goes_before_the_reference_and_the_reference_before_the_own_answer() -> None:
+    question = inside()[0].question
+    labelled = [Question(question=question.upper(), in_scope=True, reference="Written.")]
+    taught = {question: "Taught."}
+    assert [only(True, pairs([inside(), outside()], *given)).chosen for given in ((labelled, taught), (labelled,))] == [
+        "Taught.",
+        "Written.",
+    ]
+    assert only(True, pairs([inside(), outside()], [], taught)).source == "teacher"
+    assert only(True, pairs([inside(), outside()], labelled)).source == "reference"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "declined", "finished", "used"),
+    [
+        ("pass", False, True, True),
+        ("pass", None, True, True),
+        ("pass", False, False, False),
+        ("fail", False, True, False),
+        ("unjudged", None, True, False),
+    ],
+)
+def test_an_own_answer_is_chosen_only_where_it_passed_and_was_finished(
+    outcome: Outcome, declined: bool | None, finished: bool, used: bool
+) -> None:
+    found = pairs([judged("How do I pay?", "In the app.", True, outcome, declined, finished), outside()])
+    assert any(pair.source == "model" for pair in found) is used
+
+
+def test_an_own_answer_that_declines_a_question_labelled_in_scope_is_not_chosen() -> None:
+    # the judge took the question for one out of scope, and so passed the answer that declines it
+    traffic = [judged("How do I pay?", "That is not my subject.", False, "pass", declined=True)]
+    assert pairs(traffic, [Question(question="how do i pay", in_scope=True)]) == []
+
+
+def test_the_label_of_a_question_goes_before_the_judges_opinion() -> None:
+    labelled = [Question(question="How do I open account 0?", in_scope=False)]
+    found = pairs([inside(0), inside(1)], labelled)
+    assert only(False, found).question == "How do I open account 0?"
+    assert only(True, found).question == "How do I open account 1?"
+
+
+def test_a_question_of_unknown_scope_gives_no_pair() -> None:
+    assert pairs([judged("Eh?", "What?", None, "unjudged", None)]) == []
+
+
+def test_an_answer_that_is_the_refusal_or_empty_is_never_rejected_for_it() -> None:
+    said = [judged("Why is the sky blue?", REFUSAL.upper(), False, declined=True), judged("Who won?", " ", False)]
+    assert pairs(said) == []
+
+
+def test_questions_that_differ_in_case_punctuation_or_spaces_count_once() -> None:
+    traffic = [inside(0), judged("how do I open  account 0", "Another answer.", True), outside(0), outside(1)]
+    found = pairs(traffic)
+    assert len(found) == 2
+    assert only(True, found).chosen == "Open account 0 in the app."
+    assert normalized(" What's THIS?! ") == normalized("what s this")
+
+
+def test_a_repeated_question_is_taken_from_the_first_record_that_gives_a_pair() -> None:
+    failed = judged("How do I open account 0?", "Ducks.", True, "fail")
+    assert only(True, pairs([failed, inside(0), outside()])).chosen == "Open account 0 in the app."
+
+
+@pytest.mark.parametrize(("n_inside", "n_outside"), [(7, 3), (3, 7), (4, 4)])
+def test_the_two_scopes_are_balanced(n_inside: int, n_outside: int) -> None:
+    found = pairs([*map(inside, range(n_inside)), *map(outside, range(n_outside))])
+    scopes = [pair.in_scope for pair in found]
+    assert scopes.count(True) == scopes.count(False) == min(n_inside, n_outside)
+
+
+@pytest.mark.parametrize(("n_inside", "n_outside"), [(5, 0), (0, 5)])
+def test_all_pairs_are_kept_where_one_scope_has_none(n_inside: int, n_outside: int) -> None:
+    assert len(pairs([*map(inside, range(n_inside)), *map(outside, range(n_outside))])) == 5
+
+
+def test_the_same_input_gives_the_same_pairs_in_the_same_order() -> None:
+    traffic = [*map(inside, range(30)), *map(outside, range(20))]
+    first, second, other = pairs(traffic), pairs(traffic), pairs(traffic, seed=1)
+    assert first == second
+    assert preferences_hash(first) == preferences_hash(second)
+    assert first != other
+    assert preferences_hash(first) != preferences_hash(other)
+    assert [pair.in_scope for pair in first] != sorted(pair.in_scope for pair in first)
+
+
+def test_the_hash_is_of_the_content_and_its_order_and_not_of_the_record_ids() -> None:
+    found = pairs([inside(0), inside(1), outside(0), outside(1)])
+    digest = preferences_hash(found)
+    assert preferences_hash([replace(pair, record_id="x") for pair in found]) == digest
+    assert preferences_hash(found[::-1]) != digest
+    for change in ({"chosen": "x"}, {"rejected": "x"}, {"question": "x"}, {"source": "x"}):
+        assert preferences_hash([replace(found[0], **change), *found[1:]]) != digest
+
+
+def test_the_hash_is_the_same_in_every_process() -> None:
+    pair = Preference("q é", "c", "r", True, "model", "1")
+    assert preferences_hash([pair]) == "c0c82a9ac16f0a151b8df7adc8c985baaf84f981cc9bbdce83ebb7eb2ff08799"
+
+
+def test_rehearsal_fills_up_in_scope_and_drops_nothing() -> None:
+    records = [Record(f"leak {i}?", "Sure!", id=f"r{i}") for i in range(4)] + [Record("mine?", "Yes.", id="m")]
+    verdicts = [Verdict("fail", 0.1, "", "j", False, False)] * 4 + [Verdict("pass", 0.9, "", "j", True, False)]
+    labelled = [Question(question=f"labelled {i}?", in_scope=i % 2 == 0, reference="So.") for i in range(60)]
+    pairs = build_preferences(records, verdicts, labelled, REFUSAL, 0, None, 0.75, rehearse=True)
+    assert sum(not pair.in_scope for pair in pairs) == 4
+    assert sum(pair.in_scope for pair in pairs) == 12
+    assert {pair.record_id for pair in pairs} == {"r0", "r1", "r2", "r3", "m", ""}
+    assert all(pair.rejected == REFUSAL for pair in pairs if pair.in_scope)
+    assert pairs == build_preferences(records, verdicts, labelled, REFUSAL, 0, None, 0.75, rehearse=True)
+    many = [Record(f"mine {i}?", "Yes.", id=f"m{i}") for i in range(30)]
+    kept = build_preferences(
+        many + records[:1], [verdicts[-1]] * 30 + verdicts[:1], labelled, REFUSAL, 0, None, 0.75, rehearse=True
+    )
+    assert len(kept) == 31
+
+
+def test_what_was_said_before_a_labelled_question_comes_with_it() -> None:
+    said = ({"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."})
+    label = Question(question="how do i open account 0", in_scope=True, history=said)  # type: ignore[arg-type]
+    pair = only(True, pairs([inside(), outside()], [label]))
+    assert pair.messages == [*said, {"role": "user", "content": inside()[0].question}]
+
+
+def test_a_record_without_a_label_counts_only_where_the_judge_is_sure_enough() -> None:
+    def found(score: float, certainty: float, labelled: list[Question]) -> int:
+        record, verdict = outside()
+        given = [record], [replace(verdict, score=score)], labelled, REFUSAL, 0
+        return len(build_preferences(*given, least_certainty=certainty))
+
+    assert [found(score, 0.5, []) for score in (0.01, 0.24, 0.26, 0.49)] == [1, 1, 0, 0]
+    assert found(0.49, 0.0, []) == 1
+    assert found(0.49, 0.5, [Question(question=outside()[0].question, in_scope=False)]) == 1
+
+
+def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answers() -> None:
+    labelled = [
+        Question(question=f"{intent} {i}?", in_scope=inside, intent=intent, reference="So." if inside else None)
+        for intent, inside, n in (("pin", True, 40), ("loan", True, 5), ("joke", False, 40), ("poem", False, 5))
+        for i in range(n)
+    ]
+    traffic = [inside(), outside(0)]
+    records, verdicts = [record for record, _ in traffic], [verdict for _, verdict in traffic]
+    found = build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    cover = [pair for pair in found if not pair.record_id]
+    assert (len(found), len(cover)) == (22, 20)
+    assert sum(pair.beginnings for pair in cover if pair.in_scope) == 6
+    assert all(pair.beginnings for pair in cover if not pair.in_scope)
+    counts = Counter(_asked(pair, labelled).intent for pair in cover)
+    assert counts == {"pin": 4, "loan": 4, "joke": 7, "poem": 5}  # of 22 pairs 9 in scope, of which traffic gives one
+    assert {(p.chosen, p.rejected) for p in cover} == {("So.", REFUSAL), (REFUSAL, outside(0)[0].answer)}
+    assert found == build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    # A retraining, which rehearses, has the same cover.
+    again = build_preferences(records, verdicts, labelled, REFUSAL, 0, None, 0.4, rehearse=True, cover=20)
+    assert again == found
+    # Where the model leaks nothing there is nothing to reject, and only answers in scope are covered.
+    found = build_preferences(records[:1], verdicts[:1], labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    assert len(found) == 8 and all(pair.in_scope for pair in found)
+
+
+def _asked(pair: Preference, labelled: list[Question]) -> Question:
+    """Which of the labelled questions, of its scope, the pair is about."""
+    (found,) = [q for q in labelled if q.in_scope is pair.in_scope and q.question in pair.question]
+    return found
+
+
+def test_some_covered_questions_follow_or_stand_beside_another_one() -> None:
+    labelled = [Question(question=f"Pin {i}?", in_scope=True, intent="pin", reference=f"So {i}.") for i in range(100)]
+    labelled += [Question(question=f"Joke {i}?", in_scope=False, intent="joke") for i in range(100)]
+    labelled += [Question(question="Role?", in_scope=True, kind="role_play", intent="role", reference="So.")]
+    records, verdicts = [outside()[0]], [outside()[1]]
+    found = build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.5, cover=120)
+    cover = [pair for pair in found if not pair.record_id]
+    after = [pair for pair in cover if pair.history]
+    assert len(after) in (19, 20) and {pair.in_scope for pair in after} == {True, False}
+    for pair in after:
+        asked, answer = pair.history
+        assert (asked["role"], answer["role"]) == ("user", "assistant")
+        number = asked["content"].removeprefix("Pin ").rstrip("?")
+        assert answer["content"] == (f"So {number}." if asked["content"].startswith("Pin") else REFUSAL)
+    assert {(pair.in_scope, pair.history[1]["content"] == REFUSAL) for pair in after} == {
+        (inside, refused) for inside in (True, False) for refused in (True, False)
+    }
+    beside = [pair for pair in cover if "Pin" in pair.question and "Joke" in pair.question]
+    assert len(beside) in (9, 10) and all(pair.in_scope and not pair.history for pair in beside)
+    assert all(pair.beginnings for pair in (*after, *beside))
+    # What is a conversation of a kind already stays as it was written.
+    assert [pair.question for pair in cover if "Role" in pair.question] == ["Role?"]
+
+
+def test_where_nobody_wrote_an_answer_the_models_best_one_is_chosen() -> None:
+    written, labelled_only, taught, asked = (inside(number) for number in range(4))
+    failed = judged("How do I close account 9?", "Bananas.", True, "fail")
+    traffic = [written, labelled_only, taught, asked, asked, failed, outside()]
+    labelled = [
+        Question(question=written[0].question, in_scope=True, intent="a", split="train", reference="Written."),
+        Question(question=labelled_only[0].question, in_scope=True, intent="a", split="train"),
+    ]
+    given = ([record for record, _ in traffic], [verdict for _, verdict in traffic], labelled)
+    teachers = {taught[0].question: "Taught."}
+    found = unwritten(*given, teachers)
+    assert found == [labelled_only[0], asked[0], failed[0]]
+    assert unwritten(*given, teachers, least_certainty=1.1) == [labelled_only[0]]
+
+    best = {failed[0].question: "Close it in the app.", asked[0].question: "Open it in the app, under Accounts."}
+    built = {pair.question: pair for pair in build_preferences(*given, REFUSAL, 0, teachers, 0.9, own=best)}
+    for question, answer in best.items():
+        assert (built[question].chosen, built[question].source) == (answer, "model")
+    assert built[labelled_only[0].question].chosen == labelled_only[0].answer

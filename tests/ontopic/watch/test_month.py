@@ -1,0 +1,197 @@
+"""A month of the automatic loop with the real model, judge, training and gate, on a clock of the test's own.
+
+``pytest -m slow tests/test_month.py -s`` shows it day by day; about half an hour on 2 cores, of which the loop that
+makes the first champion takes 12 minutes. ``ONTOPIC_MONTH_STATE`` names a state folder that has one, which is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import ROOT
+
+from ontopic.config.policy import Policy, load_policy
+from ontopic.config.settings import Settings, load_settings
+from ontopic.data.labelled import load_questions
+from ontopic.models.generation import generate
+from ontopic.models.loading import load
+from ontopic.monitoring.windows import Window, WindowStore
+from ontopic.records import Record
+from ontopic.registry import versions as registry
+from ontopic.registry.tracking import open_tracking
+from ontopic.state.workspace import Workspace, open_workspace
+from ontopic.traffic.store import TrafficStore
+from ontopic.watch.watcher import Action, Improvement, Watcher, is_held_out
+
+DAY = timedelta(days=1)
+A_DAY = 120
+# Subjects that the first champion answers although they are out of scope: what starts to come in on the tenth day.
+NEW_TOPICS = (  # noqa: SIM905
+    "tax_filing gift_and_greeting_cards id_and_library_cards travel_visas_and_documents my_documents_and_ids "
+    "government_benefits payroll_and_hr pension_and_retirement_planning insurance_claims_and_quotes crypto_trading "
+    "history_of_money transfers_elsewhere pins_and_passwords_elsewhere my_parcel_and_shopping my_contacts_and_calls "
+    "my_email_and_messages programming"
+).split()
+
+
+@dataclass
+class Month:
+    """The days so far."""
+
+    settings: Settings
+    policy: Policy
+    workspace: Workspace
+    start: datetime
+    day: int = 0
+    clock: datetime = field(init=False)
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+    answers: dict[tuple[str, str], Any] = field(default_factory=dict)
+    windows: list[Window] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock = self.start
+        usual = load_questions(self.policy.questions, split="evaluation")
+        self.inside = [q.question for q in usual if q.in_scope][:150]
+        self.outside = [q.question for q in usual if not q.in_scope][:150]
+        others = load_questions(self.policy.questions, split="judge")
+        self.new = [q.question for q in others if q.intent in NEW_TOPICS and not q.in_scope]
+
+    def champion(self) -> str:
+        return registry.champion_version(self.policy.registered_model)
+
+    def ask(self, drifted: bool) -> None:
+        """A day's traffic: a third in scope; of the rest, once it has drifted, most of the new topics."""
+        wanted = self.chance.choices(self.inside, k=A_DAY // 3)
+        new = A_DAY // 2 if drifted else 0
+        wanted += self.chance.choices(self.outside, k=A_DAY - A_DAY // 3 - new) + self.chance.choices(self.new, k=new)
+        self.chance.shuffle(wanted)
+        version = self.champion()
+        missing = [q for q in dict.fromkeys(wanted) if (version, q) not in self.answers]
+        if missing:
+            model = load(registry.find(self.policy.registered_model, version, self.workspace.root).folder)
+            conversations = [[{"role": "user", "content": question}] for question in missing]
+            found = generate(model, conversations, self.settings.traffic.max_tokens, 32)
+            self.answers |= {(version, q): answer for q, answer in zip(missing, found, strict=True)}
+        records = []
+        for i, question in enumerate(wanted):
+            answer = self.answers[version, question]
+            at = self.start + self.day * DAY + (i + 0.5) * DAY / A_DAY
+            row = (question, answer.text, None, f"day{self.day}-{i}", version, at, 0.2)
+            records.append(Record(*row, answer.prompt_tokens, answer.completion_tokens, answer.finished))
+        with TrafficStore(self.workspace.traffic) as traffic:
+            traffic.add_many(records)
+
+    def live(self, days: int, drifted: bool) -> list[Action]:
+        """So many days pass, each watched a little after its end."""
+        from pipelines.watch import improve_on_traffic
+
+        done = []
+        for _ in range(days):
+            self.ask(drifted)
+            self.day += 1
+            self.clock = self.start + self.day * DAY + timedelta(minutes=5)
+            improve = improve_on_traffic(self.settings, self.policy, self.workspace)
+            watcher = Watcher(
+                self.settings, self.policy, self.workspace, improve, self.say, lambda: self.clock, self.start
+            )
+            turn = watcher.turn()
+            watcher.close()
+            self.windows += turn.closed
+            done += turn.actions
+        self.actions += done
+        return done
+
+    def say(self, line: str) -> None:
+        print(f"day {self.day:2}  {line}", flush=True)
+
+    def statuses(self) -> list[str]:
+        return [window.result.status for window in self.windows if window.result]
+
+
+@pytest.mark.slow
+def test_a_month(tmp_path: Path) -> None:
+    given = os.environ.get("ONTOPIC_MONTH_STATE")
+    state = Path(given) if given else tmp_path / "state"
+    if not given:
+        subprocess.run([sys.executable, str(ROOT / "run.py"), "--state", str(state)], check=True)
+    settings = load_settings(ROOT / "configs/local.yaml")
+    monitoring = settings.monitoring.model_copy(update={"window": DAY})
+    settings = settings.model_copy(update={"monitoring": monitoring})
+    policy = load_policy(settings.policy)
+    from pipelines.stack import open_stack
+
+    _, workspace = open_stack(open_workspace(state))
+    open_tracking(workspace, policy.registered_model)
+    history = registry.promotions(policy.registered_model)
+    begun = max([each.at for each in history], default=datetime.now(UTC))
+    start = datetime(begun.year, begun.month, begun.day, tzinfo=UTC) + 2 * DAY
+    month = Month(settings, policy, workspace, start)
+    name, first = policy.registered_model, month.champion()
+
+    month.say("healthy")
+    assert month.live(9, drifted=False) == []
+    assert set(month.statuses()) <= {"ok", "suspected"}
+
+    month.say("new off-topic questions arrive")
+    before = len(month.windows)
+    while not (done := month.live(1, drifted=True)) or done[-1].kind == "refused":
+        assert month.day < 16, "nothing was promoted"
+    assert "detected" in month.statuses()[before:]
+    assert done[-1].kind == "promoted"
+    promoted = month.champion()
+    assert promoted not in (first, "1")
+    month.say("the new champion serves them")
+    after = month.live(4, drifted=True)  # a bad day may have it retrained once more
+    assert {action.kind for action in after} <= {"promoted", "refused"}
+    promoted = month.champion()
+    assert promoted not in (first, "1")
+
+    month.say("an engineer trains a challenger with a setting that teaches it nothing")
+    from pipelines.watch import improve_on_traffic
+
+    broken = settings.model_copy(update={"training": settings.training.model_copy(update={"max_steps": 1})})
+    with WindowStore(workspace.windows) as store, TrafficStore(workspace.traffic) as traffic:
+        judged = store.judged(store.closed(3, promoted), traffic)
+    from ontopic.judges.cards.calibration import calibrate, open_judge
+    from ontopic.reports.metrics import verdict_frame
+
+    judge = open_judge(settings.judge, policy, settings.judge_prompts, workspace)
+    rows = [row for row in zip(judged.records, judged.verdicts, strict=True) if not is_held_out(row[0].question)]
+    wanted = Improvement(
+        promoted,
+        [record.id for record, _ in rows],
+        verdict_frame([record for record, _ in rows], [verdict for _, verdict in rows]),
+        [],
+        calibrate(judge, policy, workspace),
+        month.clock,
+    )
+    refused = improve_on_traffic(broken, policy, workspace)(wanted)
+    assert not refused.promoted
+    open_tracking(workspace, name)
+    assert month.champion() == promoted
+    month.say(
+        f"version {refused.challenger} is refused: "
+        + "; ".join(test["description"] for test in refused.decision["tests"] if not test["passed"])
+    )
+
+    month.say("somebody promotes the base model by hand")
+    registry.promote(name, "1", "mallory", "it was nicer to talk to", month.clock + timedelta(minutes=1))
+    (back,) = month.live(1, drifted=True)
+    assert (back.kind, back.version) == ("rolled_back", "1")
+    assert month.champion() == promoted
+
+    month.say("and the rest of the month")
+    rest = month.live(max(0, 30 - month.day), drifted=True)
+    assert {action.kind for action in rest} <= {"promoted", "refused"}
+    for each in registry.promotions(name):
+        print(f"{each.at:%Y-%m-%d %H:%M}  {each.before or '-'} -> {each.version}  {each.by}: {each.why}")
+    print(" ".join(month.statuses()))

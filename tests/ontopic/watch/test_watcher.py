@@ -1,0 +1,299 @@
+"""The automatic loop on stored traffic, with the real judge, the real registry and a clock of the test's own."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from filelock import FileLock
+from loopback import ROOT
+from typer.testing import CliRunner, Result
+
+import run
+from ontopic.commands.status import overview
+from ontopic.config.policy import Policy
+from ontopic.config.settings import LocalJudgeSettings, Settings, load_settings
+from ontopic.data.labelled import load_questions
+from ontopic.errors import UserError
+from ontopic.judges.cards.calibration import open_judge
+from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Record
+from ontopic.registry import versions as registry
+from ontopic.registry.tracking import open_tracking
+from ontopic.state.workspace import Workspace, open_workspace
+from ontopic.traffic.store import TrafficStore
+from ontopic.training.preferences import normalized
+from ontopic.watch.watcher import ActionStore, Improved, Improvement, Watcher
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@dataclass
+class Bank:
+    """A bank's traffic and registry, and what the automatic loop makes of them.
+
+    Attributes:
+        hour: of the clock, since the start.
+        passes: what the gate says of the next challenger.
+    """
+
+    workspace: Workspace
+    policy: Policy
+    settings: Settings
+    questions: dict[bool, list[Any]]
+    hour: float = 0.0
+    passes: bool = True
+    asked_for: list[Improvement] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def now(self) -> datetime:
+        return START + timedelta(hours=self.hour)
+
+    def ask(self, n: int, in_scope: bool, answer: Callable[[Any], str]) -> None:
+        """``n`` questions of the next hour, answered by the champion."""
+        version = registry.champion_version(self.policy.registered_model)
+        with TrafficStore(self.workspace.traffic) as traffic:
+            rows = []
+            for i in range(n):
+                number = next(self.numbers)
+                question = self.questions[in_scope][number % len(self.questions[in_scope])]
+                at = self.now() + i * HOUR / (n + 1)
+                rows.append(Record(question.question, answer(question), None, f"r{number}", version, at))
+            traffic.add_many(rows)
+
+    def good_hour(self) -> None:
+        self.ask(20, True, lambda question: question.reference)
+        self.ask(20, False, lambda question: self.policy.refusal)
+        self.hour += 1
+
+    def leaking_hour(self) -> None:
+        self.ask(10, True, lambda question: question.reference)
+        self.ask(30, False, lambda question: "Sure! First gather what you need, then follow these three easy steps.")
+        self.hour += 1
+
+    def refusing_hour(self) -> None:
+        self.ask(40, True, lambda question: self.policy.refusal)
+        self.hour += 1
+
+    def improve(self, wanted: Improvement) -> Improved:
+        self.asked_for.append(wanted)
+        version = self.register(f"challenger {len(self.asked_for)}")
+        tests = [{"passed": self.passes, "description": "the lower bound 0.7000 is not at least 0.8"}]
+        if self.passes:
+            registry.promote(self.policy.registered_model, version, "the loop", "passed", wanted.at)
+        return Improved(version, self.passes, {"tests": tests, "report": "gate.html"})
+
+    def register(self, text: str, folder: Path | None = None) -> str:
+        if folder is None:
+            folder = self.workspace.root / text
+            folder.mkdir()
+            (folder / "weights").write_text(text)
+        with mlflow.start_run() as run:
+            name = self.policy.registered_model
+            return registry.register(name, folder, text, run.info.run_id, self.workspace.root, {}).version
+
+    def turn(self, dry_run: bool = False) -> list[tuple[str, str]]:
+        """Watch once, a few minutes after the hour; returns what was done, to which version."""
+        self.hour += 0.1
+        watcher = Watcher(
+            self.settings, self.policy, self.workspace, self.improve, self.said.append, self.now, START, dry_run
+        )
+        done = watcher.turn()
+        watcher.close()
+        self.hour = round(self.hour + 0.4)
+        return [(action.kind, action.version) for action in done.actions]
+
+    def champion(self) -> str:
+        return registry.champion_version(self.policy.registered_model)
+
+
+@pytest.fixture(scope="module")
+def shared(model_folder: Path, session_state: Path, banking: Policy, tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    open_judge(LocalJudgeSettings(kind="local"), banking, ROOT / "configs/judge_prompts", Workspace(session_state))
+    state = tmp_path_factory.mktemp("watch")
+    shutil.copytree(session_state / "judges", state / "judges")
+    workspace = open_workspace(state)
+    open_tracking(workspace, banking.registered_model)
+    settings = load_settings(ROOT / "configs/local.yaml")
+    watch = {"cooldown": 3 * HOUR, "retrainings_a_day": 2, "canary": 12 * HOUR, "training_records": 200}
+    settings = settings.model_copy(
+        update={
+            "monitoring": settings.monitoring.model_copy(update={"window": HOUR}),
+            "watch": settings.watch.model_copy(update=watch),
+            "model": settings.model.model_copy(update={"max_new_tokens": 16}),
+        }
+    )
+    rows = load_questions(banking.questions, split="evaluation")
+    rows = [q for q in rows if not q.kind and (q.reference or not q.in_scope)]
+    questions = {kind: [row for row in rows if row.in_scope is kind] for kind in (True, False)}
+    bank = Bank(workspace, banking, settings, questions)
+    first = bank.register("base", model_folder)
+    registry.promote(banking.registered_model, first, "the loop", "the first", START - HOUR)
+    return bank
+
+
+# One story, told in order: each test goes on where the one before it ended.
+
+
+def test_a_healthy_hour_changes_nothing(shared: Bank) -> None:
+    shared.good_hour()
+    assert shared.turn() == []
+    assert ": ok, corrected guardrail score" in shared.said[-1]
+    assert shared.turn() == []  # nothing new: nothing is closed twice
+    assert sum(": ok," in line for line in shared.said) == 1
+
+
+def test_a_dry_run_says_what_it_would_do_once(shared: Bank) -> None:
+    shared.hour = 3
+    shared.leaking_hour()
+    assert shared.turn(dry_run=True) == [("would_retrain", "1")]
+    assert shared.turn(dry_run=True) == []
+    assert shared.champion() == "1"
+    assert shared.asked_for == []
+
+
+def test_what_is_detected_is_retrained_on_it_and_promoted(shared: Bank) -> None:
+    assert shared.turn() == [("promoted", "2")]
+    assert shared.champion() == "2"
+    (wanted,) = shared.asked_for
+    assert (wanted.champion, len(wanted.record_ids)) == ("1", len(wanted.judged))
+    held_out = {normalized(row["question"]) for row in wanted.held_out}
+    trained = {normalized(question) for question in wanted.judged["question"]}
+    assert not held_out & trained
+    assert 10 < len(held_out) < len(trained)
+    assert {row["in_scope"] for row in wanted.held_out} == {True, False}
+    last = registry.promotions(shared.policy.registered_model)[-1]
+    assert (last.by, last.before) == ("the loop", "1")
+
+
+def test_it_cools_down(shared: Bank) -> None:
+    before = len(shared.asked_for)
+    shared.leaking_hour()
+    assert shared.turn() == []
+    assert "it cools down until" in shared.said[-1]
+    assert len(shared.asked_for) == before
+
+
+def test_a_challenger_that_fails_is_refused_and_the_budget_ends(shared: Bank) -> None:
+    shared.passes = False
+    shared.hour += 4
+    shared.leaking_hour()
+    assert shared.turn() == [("refused", "3")]
+    assert "the lower bound 0.7000 is not at least 0.8" in shared.said[-1]
+    assert shared.champion() == "2"
+    shared.hour += 4
+    shared.leaking_hour()
+    assert shared.turn() == []
+    assert "the budget of 2 retrainings a day is used up" in shared.said[-1]
+
+
+def test_a_promotion_that_makes_it_worse_is_rolled_back(shared: Bank) -> None:
+    registry.roll_back(shared.policy.registered_model, "ann", "start anew", shared.now())
+    bad = shared.register("a bad one")
+    registry.promote(shared.policy.registered_model, bad, "bob", "looks fine to me", shared.now())
+    shared.refusing_hour()
+    assert shared.turn() == [("rolled_back", bad)]
+    assert shared.champion() == "1"
+    last = registry.promotions(shared.policy.registered_model)[-1]
+    assert (last.by, last.rollback, last.before) == ("the canary", True, bad)
+    assert f"version {bad} passes -" in last.why
+    assert "against version 1" in last.why
+    assert shared.turn() == []
+
+
+def test_a_promotion_that_does_no_harm_stays(shared: Bank) -> None:
+    fine = shared.register("a fine one")
+    registry.promote(shared.policy.registered_model, fine, "ann", "better", shared.now())
+    shared.good_hour()
+    assert shared.turn() == []
+    assert "it stays" in shared.said[-1]
+    told = len(shared.said)
+    shared.hour += 20  # the canary stretch is over
+    shared.refusing_hour()
+    shared.passes = True
+    assert shared.turn() == [("promoted", str(int(fine) + 1))]
+    assert not any("Canary" in line for line in shared.said[told:])
+
+
+def test_a_failed_retraining_is_told_and_cools_down(shared: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(wanted: Improvement) -> Improved:
+        raise UserError("the judge may not gate")
+
+    shared.hour += 30
+    shared.leaking_hour()
+    monkeypatch.setattr(shared, "improve", fail)
+    assert shared.turn() == [("failed", shared.champion())]
+    assert shared.turn() == []
+    assert sum("it cools down" in line for line in shared.said[-3:]) == 1
+
+
+def test_a_retraining_that_was_killed_is_taken_up(shared: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(wanted: Improvement) -> Improved:
+        raise KeyboardInterrupt
+
+    shared.hour += 30
+    shared.leaking_hour()
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "improve", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shared.turn()
+    before = len(shared.asked_for)
+    ((kind, version),) = shared.turn()
+    assert (kind, len(shared.asked_for)) == ("promoted", before + 1)
+    assert shared.champion() == version
+    with ActionStore(shared.workspace.windows) as actions:
+        today = [a.kind for a in actions.newest(100) if a.at > shared.now() - 24 * HOUR]
+    assert today == ["retraining", "promoted"]  # the budget counts it once
+
+
+def test_one_screen_shows_it_all(shared: Bank, capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    Console(width=80).print(overview(shared.settings, shared.policy, shared.workspace))
+    said = capsys.readouterr().out
+    for expected in ("champion", "does not run; start it with", "detected", "ok", "promoted (version", "[0."):
+        assert expected in said
+    assert all(len(line) <= 80 for line in said.splitlines())
+
+
+def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
+    def called(*arguments: str) -> Result:
+        return CliRunner().invoke(run.app, [*arguments, "--state", str(shared.workspace.root)])
+
+    champion = shared.champion()
+    said = called("promote", "1", "--why", "older is better\n", "--by", "ann").output
+    assert said == f"version 1 is the champion in place of {champion}, by ann; its gate: not run\n"
+    last = registry.promotions(shared.policy.registered_model)[-1]
+    assert (last.by, last.why) == ("ann", "older is better")
+    assert "by ann: older is better" in " ".join(called("status").output.split())
+    assert f"version {champion} is the champion again" in called("rollback", "--why", "it is not").output
+    for wrong, told in (
+        (("promote", champion, "--why", "again"), "is the champion already"),
+        (("promote", "99", "--why", "new"), "has no version"),
+        (("promote", "1", "--why", " "), "--why is empty"),
+        (("watch", "--once", "--since", "soon"), "is no length of time"),
+    ):
+        assert told in str(called(*wrong).exception)
+    with FileLock(shared.workspace.root / "run.lock"):
+        assert "another run or watch uses" in str(called("watch", "--once").exception)
+
+
+def test_pruned_traffic_takes_its_verdicts_along(shared: Bank) -> None:
+    with WindowStore(shared.workspace.windows) as windows, TrafficStore(shared.workspace.traffic) as traffic:
+        closed = windows.closed(50)
+        assert windows.judged(closed, traffic).records
+    command = ["traffic", "prune", "--keep", "0", "--state", str(shared.workspace.root)]
+    assert "0 are left" in CliRunner().invoke(run.app, command).output
+    connection = sqlite3.connect(shared.workspace.windows)
+    assert connection.execute("SELECT count(*) FROM members").fetchone() == (0,)
+    connection.close()

@@ -1,0 +1,48 @@
+"""The step that lets an LLM compare two models' answers, over real HTTP on the loopback interface."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from loopback import ROOT, ChatServer, Reply
+
+from ontopic.config.policy import Policy
+from ontopic.config.settings import LLMJudgeSettings, LocalJudgeSettings
+from ontopic.records import Record, Verdict
+from ontopic.registry.tracking import open_tracking
+from ontopic.reports.metrics import verdict_frame
+from ontopic.state.workspace import open_workspace
+from steps.compare_answers import compare_answers
+
+ASKED = [("Can I freeze my card?", True), ("How do I bake bread?", False), ("What is an IBAN?", True)]
+
+
+def frame(*answers: str) -> Any:
+    records = [Record(question, answer, inside) for (question, inside), answer in zip(ASKED, answers, strict=True)]
+    return verdict_frame(records, [Verdict("pass", 1.0, "", "judge-1", r.in_scope, False) for r in records])
+
+
+def test_an_llm_compares_the_answers_in_scope_in_both_orders(
+    chat_server: ChatServer, banking: Policy, tmp_path: Path
+) -> None:
+    def prefers_the_app(request: dict[str, Any]) -> Reply:
+        answers = re.findall(r"Answer ([AB]): (.*)", request["messages"][-1]["content"])
+        (better,) = [name for name, text in answers if "app" in text]
+        return Reply(json.dumps({"explanation": "It says where.", "verdict": better.lower()}))
+
+    chat_server.reply = prefers_the_app
+    workspace = open_workspace(tmp_path)
+    open_tracking(workspace, "test")
+    champion, challenger = frame("Yes.", "Flour.", "It is in the app."), frame("Yes, in the app.", "No.", "A number.")
+    given = {"policy": banking, "prompts_folder": str(ROOT / "configs/judge_prompts"), "state": str(tmp_path)}
+    given["tracking_uri"] = workspace.mlflow_uri
+    judge = LLMJudgeSettings(kind="openai", model="m", base_url=chat_server.url)
+    with mlflow.start_run():
+        assert compare_answers.entrypoint(champion, challenger, judge, **given) == ["a", "b"]
+    assert len(chat_server.requests) == 4
+    assert not any("bread" in prompt for prompt in chat_server.prompts())
+    assert compare_answers.entrypoint(champion, challenger, LocalJudgeSettings(kind="local"), **given) == []

@@ -72,7 +72,9 @@ def loop(context: typer.Context, config: Config = LOCAL, state: State = STATE) -
         close_stale_runs(workspace, policy.registered_model)
         from pipelines.loop import run_loop
 
-        result = run_loop(settings, policy, workspace, lambda line: console.print(f"\n{line}", style="bold"))
+        result = run_loop(
+            settings, policy, workspace=workspace, tell=lambda line: console.print(f"\n{line}", style="bold")
+        )
         _show(result, policy, workspace)
 
 
@@ -125,8 +127,8 @@ def ask(
 
     version = _version("champion", policy, workspace)
     model = load(version.folder, settings.model.precision)
-    (answer,) = generate(model, [[{"role": "user", "content": question}]], settings.model.max_new_tokens)
-    (verdict,) = _judge(settings, policy, workspace).judge([Record(question, answer.text)])
+    (answer,) = generate(model, [[{"role": "user", "content": question}]], max_new_tokens=settings.model.max_new_tokens)
+    (verdict,) = _judge(settings, policy, workspace).judge([Record(question=question, answer=answer.text)])
     print(answer.text)
     score = "" if verdict.score is None else f" (score {verdict.score:.2f})"
     print(f"\nversion {version.version}, verdict {verdict.outcome}{score}: {verdict.explanation or verdict.cause}")
@@ -145,7 +147,7 @@ def evaluate(
     settings, policy, workspace = _open(config, state)
     from ontopic.data.labelled import Question, load_rows
 
-    loaded = load_rows(questions, Question, skip_bad)
+    loaded = load_rows(questions, Question, skip_bad=skip_bad)
     _check_writable(out)
     from ontopic.evaluation import answers as evaluation
     from ontopic.models.loading import load
@@ -154,10 +156,10 @@ def evaluate(
     evaluated = evaluation.evaluate(
         load(version.folder, settings.model.precision),
         version.version,
-        _judge(settings, policy, workspace),
-        loaded.rows,
-        settings.model.max_new_tokens,
-        settings.model.batch_size,
+        judge=_judge(settings, policy, workspace),
+        questions=loaded.rows,
+        max_new_tokens=settings.model.max_new_tokens,
+        batch_size=settings.model.batch_size,
     ).as_dict()
     _write_whole(
         out, json.dumps({"model": model, "version": version.version, **evaluated}, ensure_ascii=False, indent=1)
@@ -201,7 +203,7 @@ def judge(
     settings, policy, workspace = _open(config, state)
     from ontopic.data.labelled import LabelledRecord, stream_rows
 
-    rows = stream_rows(records, LabelledRecord, skip_bad)
+    rows = stream_rows(records, LabelledRecord, skip_bad=skip_bad)
     _check_writable(out)
     from ontopic.judges import judged_file
     from ontopic.progress import progress
@@ -212,14 +214,16 @@ def judge(
         opened = _judge(settings, policy, workspace)
         by = judged_file.by_judge(opened)
     else:
-        by = judged_file.by_grading(grading, settings.judge, policy, settings.judge_prompts, workspace.verdicts)
-    with progress("verdicts", rows.n, "records") as advance:
-        kept = judged_file.write_judged(rows, by, out, advance)
+        by = judged_file.by_grading(
+            grading, settings.judge, policy=policy, prompts=settings.judge_prompts, cache=workspace.verdicts
+        )
+    with progress("verdicts", rows.n, unit="records") as advance:
+        kept = judged_file.write_judged(rows, by, out=out, advance=advance)
     if grading == "pairwise":
         won = judged_file.winners(out)
         print(f"the answer wins {won['a']}, the benchmark's wins {won['b']}, ties {won['tie']}")
         print(f"share won of those decided: {rate(won['a'], won['a'] + won['b'])}; {won['unjudged']} unjudged")
-    elif card := judged_file.card_of_file(by.id, rows, out):
+    elif card := judged_file.card_of_file(by.id, rows, out=out):
         print(card)
     if grading == "rubric" and (agreement := getattr(opened, "agreement", None)):
         print(f"agreement of the panel (Krippendorff's alpha) {agreement()}")
@@ -251,16 +255,22 @@ def calibrate(
 
     prompts = comparison.read_prompts(settings.judge_prompts)
     given = [comparison.load_judge_settings(path) for path in judge or []]
-    chosen = comparison.selected_judges(settings.judge, given, template or [], prompts)
+    chosen = comparison.selected_judges(settings.judge, given, templates=template or [], prompts=prompts)
     labelled, source = None, f"the {split} split"  # cards on the calibration split are kept, to measure none twice
     if records is not None:
         labelled, source = load_rows(records, LabelledRecord).rows, str(records)
     elif split != "calibration":
-        labelled = calibration_records(policy, split, workspace)
+        labelled = calibration_records(policy, split, workspace=workspace)
     open_tracking(workspace, policy.registered_model)
     register_prompts(prompts)
     compared = comparison.calibrate_judges(
-        chosen, policy, settings.judge_prompts, workspace, labelled, source, settings.traffic.questions
+        chosen,
+        policy,
+        prompts=settings.judge_prompts,
+        workspace=workspace,
+        records=labelled,
+        source=source,
+        traffic=settings.traffic.questions,
     )
     _show_judges(compared, source)
 
@@ -292,7 +302,9 @@ def label(
         found, notes = _with_feedback(workspace)
     elif records is not None:
         rows = load_rows(records, LabelledRecord).rows
-        found = [Record(row.question, row.answer, row.in_scope) for row in rows if row.label is None]
+        found = [
+            Record(question=row.question, answer=row.answer, in_scope=row.in_scope) for row in rows if row.label is None
+        ]
     else:
         found = _newest_traffic(workspace)
     store = labelling.LabelStore(workspace.labels / f"{policy.name}.jsonl")
@@ -309,9 +321,9 @@ def label(
         drawable = drawable[-_JUDGED_TO_LABEL:]
         # Without the records' scopes: how sure the judge is of the scope is part of what a label would teach.
         opened = _judge(settings, policy, workspace)
-        with progress("verdicts", len(drawable), "records") as advance:
-            verdicts = opened.judge([Record(r.question, r.answer) for r in drawable], advance)
-        chosen = labelling.most_informative(drawable, [verdicts], number)
+        with progress("verdicts", len(drawable), unit="records") as advance:
+            verdicts = opened.judge([Record(question=r.question, answer=r.answer) for r in drawable], advance)
+        chosen = labelling.most_informative(drawable, [verdicts], n=number)
         purpose = "drawn where the judge is least sure: their labels go to the training split, never into the card"
         other = "random"
     print(f"{len(chosen)} of {len(found)} records, {purpose}; one half of the questions is left to --by {other}")
@@ -319,7 +331,11 @@ def label(
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a record's characters
     shown = [drawable[i] for i in chosen]
     labelled = labelling.label_records(
-        shown, store, by, policy.definition, notes=[notes[record.id] for record in shown] if notes else None
+        shown,
+        store,
+        by=by,
+        definition=policy.definition,
+        notes=[notes[record.id] for record in shown] if notes else None,
     )
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
@@ -327,7 +343,7 @@ def label(
     if labelled:
         from ontopic.judges.cards.calibration import calibrate
 
-        print(calibrate(_judge(settings, policy, workspace), policy, workspace))
+        print(calibrate(_judge(settings, policy, workspace), policy, workspace=workspace))
 
 
 @app.command()
@@ -348,17 +364,17 @@ def serve(
     served = ServedModel(
         version.folder,
         version.version,
-        policy.registered_model,
-        workspace.traffic,
-        workspace.root,
-        settings.serving.port,
-        settings.model.max_new_tokens,
-        host,
-        workspace.keys,
-        no_auth,
-        workspace.mlflow_uri,
-        settings.serving.spool,
-        settings.model.precision,
+        model_name=policy.registered_model,
+        traffic=workspace.traffic,
+        state=workspace.root,
+        port=settings.serving.port,
+        max_new_tokens=settings.model.max_new_tokens,
+        host=host,
+        keys=workspace.keys,
+        no_auth=no_auth,
+        follow=workspace.mlflow_uri,
+        spool=settings.serving.spool,
+        precision=settings.model.precision,
     )
     keys = [] if no_auth else KeyStore(workspace.keys).all()
     if not no_auth and not any(key.state(datetime.now(UTC)) == "active" for key in keys):
@@ -408,9 +424,9 @@ def watch(
         watcher = Watcher(
             settings,
             policy,
-            workspace,
-            improve_on_traffic(settings, policy, workspace),
-            lambda line: print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True),
+            workspace=workspace,
+            improve=improve_on_traffic(settings, policy, workspace=workspace),
+            tell=lambda line: print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True),
             since=start or (promotions[-1].at if promotions else None),
             dry_run=dry_run,
         )
@@ -434,7 +450,7 @@ def status(config: Config = LOCAL, state: State = STATE) -> None:
     settings, policy, workspace = _open(config, state)
     from ontopic.commands.status import overview
 
-    console.print(overview(settings, policy, workspace))
+    console.print(overview(settings, policy, workspace=workspace))
 
 
 @app.command()
@@ -450,7 +466,7 @@ def promote(
 
     _, policy, workspace = _open(config, state)
     found = _version(version, policy, workspace)
-    done = registry.promote(policy.registered_model, found.version, by or _user(), _reason(why))
+    done = registry.promote(policy.registered_model, found.version, by=by or _user(), why=_reason(why))
     gate = registry.tags_of(policy.registered_model, found.version).get("ontopic.gate", "not run")
     print(f"version {done.version} is the champion in place of {done.before or 'none'}, by {done.by}; its gate: {gate}")
 
@@ -468,7 +484,7 @@ def rollback(
 
     _, policy, workspace = _open(config, state)
     open_tracking(workspace, policy.registered_model)
-    done = registry.roll_back(policy.registered_model, by or _user(), _reason(why))
+    done = registry.roll_back(policy.registered_model, by or _user(), why=_reason(why))
     print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")
 
 
@@ -503,7 +519,7 @@ def close_alert(
 ) -> None:
     """Close an open alert by hand, so that its rule can raise another."""
     with _alerts(config, state) as store:
-        store.close_alert(alert, datetime.now(UTC), _user())
+        store.close_alert(alert, datetime.now(UTC), by=_user())
     print(f"alert {alert} is closed")
 
 
@@ -546,7 +562,9 @@ def make_key(
     expires_in = None if expires is None else duration(expires)
     if expires_in is not None and not expires_in:
         raise UserError(f"--expires {expires} is over at once; give days or hours from now, such as 90d")
-    key = KeyStore(workspace.keys).make(name, requests_per_minute, tokens_per_minute, expires_in)
+    key = KeyStore(workspace.keys).make(
+        name, requests_per_minute, tokens_per_minute=tokens_per_minute, expires_in=expires_in
+    )
     print(f"the key of {name}; it is shown this once:", file=sys.stderr)
     print(key)
 
@@ -621,7 +639,7 @@ def import_records(
     from ontopic.traffic.store import TrafficStore
 
     with TrafficStore(workspace.traffic) as store:
-        done = import_traffic(file, store, skip_bad)
+        done = import_traffic(file, store, skip_bad=skip_bad)
     _say_skipped(done.skipped)
     print(f"{done.stored} records were stored, {done.known} were there already; in {_traffic_name(workspace)}")
 
@@ -641,7 +659,7 @@ def export_records(
     from ontopic.traffic.files import export_traffic
 
     with _stored_traffic(workspace) as store:
-        n = export_traffic(store, out, to)
+        n = export_traffic(store, out, to=to)
     print(f"{n} records are in {out}")
 
 
@@ -693,18 +711,18 @@ def send(
     if url is None and not settings.serving.port:
         raise UserError("serving.port is 0, so the server's port is not known; give its address with --url")
     key = key_of(api_key_variable)
-    chosen = questions_to_send(load_rows(questions, Question).rows, count, in_scope_share)
+    chosen = questions_to_send(load_rows(questions, Question).rows, count, in_scope_share=in_scope_share)
     sent = Sent()
-    with progress("questions", len(chosen), "questions", lambda: str(sent)) as advance:
+    with progress("questions", len(chosen), unit="questions", status=lambda: str(sent)) as advance:
         ask_at_rate(
             chosen,
             url or f"http://127.0.0.1:{settings.serving.port}/v1",
-            model or policy.registered_model,
-            key,
-            settings.traffic.max_tokens,
-            rate,
-            sent,
-            advance,
+            model=model or policy.registered_model,
+            api_key=key,
+            max_tokens=settings.traffic.max_tokens,
+            rate=rate,
+            sent=sent,
+            advance=advance,
         )
     print(sent)
     if not sent.answered:
@@ -743,7 +761,7 @@ def _alerts(config: Path, state: Path) -> Alerts:
     settings, policy, workspace = _open(config, state)
     from ontopic.monitoring.alerts import Alerts
 
-    return Alerts(workspace.alerts, settings.alerts, policy.name)
+    return Alerts(workspace.alerts, settings.alerts, policy=policy.name)
 
 
 def _open(config: Path, state: Path) -> tuple[Settings, Policy, Workspace]:
@@ -811,13 +829,13 @@ def _version(which: str, policy: Policy, workspace: Workspace) -> Any:
     from ontopic.registry.tracking import open_tracking
 
     open_tracking(workspace, policy.registered_model)
-    return registry.find(policy.registered_model, which, workspace.root)
+    return registry.find(policy.registered_model, which, state=workspace.root)
 
 
 def _judge(settings: Settings, policy: Policy, workspace: Workspace) -> Judge:
     from ontopic.judges.cards.calibration import open_judge
 
-    return open_judge(settings.judge, policy, settings.judge_prompts, workspace)
+    return open_judge(settings.judge, policy, prompts=settings.judge_prompts, workspace=workspace)
 
 
 def _newest_traffic(workspace: Workspace) -> list[Any]:

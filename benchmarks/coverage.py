@@ -38,7 +38,7 @@ def coverages(
     half = Z95 / (n + Z95**2) * np.sqrt(x * (n - x) / n + Z95**2 / 4)
     raw = np.abs((x + Z95**2 / 2) / (n + Z95**2) - truth) <= half
     low, high = _lee(x, n, a, passes, b, fails)
-    ours = compatible(truth, (x, n), (a, passes), (b, fails))
+    ours = compatible(truth, (x, n), sensitivity=(a, passes), specificity=(b, fails))
     return float(raw.mean()), float(((low <= truth) & (truth <= high)).mean()), float(ours.mean())
 
 

@@ -147,7 +147,9 @@ def offline(model: LanguageModel, questions: list[str], prompts: list[list[int]]
         tokens = sum(sum(generated_batch(model, prompts[i : i + size])) for i in range(0, len(prompts), size))
         rates[name] = tokens / (time.perf_counter() - start)
     start = time.perf_counter()
-    answers = generate(model, [[{"role": "user", "content": question}] for question in questions], TOKENS, SLOTS)
+    answers = generate(
+        model, [[{"role": "user", "content": question}] for question in questions], max_new_tokens=TOKENS, slots=SLOTS
+    )
     rates["ours"] = sum(answer.completion_tokens for answer in answers) / (time.perf_counter() - start)
     print(f"an evaluation of {len(prompts)} questions | tokens/s | ours is so many times as fast")
     for name, rate in rates.items():

@@ -131,13 +131,13 @@ def measure(options: argparse.Namespace, url: str, folder: Path) -> None:
     answer = (
         "Open the app, choose the card and tap Freeze; it stops working at once and can be thawed in the same place."
     )
-    records = [Record(f"How do I freeze my card number {i}?", answer) for i in range(options.records)]
+    records = [Record(question=f"How do I freeze my card number {i}?", answer=answer) for i in range(options.records)]
     values = policy_values(policy)
     prompts = [template.render(values, {"question": r.question, "answer": r.answer}) for r in records]
 
     def judged(cache: Path) -> float:
-        judge = LLMJudge(settings, template, policy, VerdictCache(cache))
-        judge.judge([Record("warm-up", "a")])
+        judge = LLMJudge(settings, template, policy=policy, cache=VerdictCache(cache))
+        judge.judge([Record(question="warm-up", answer="a")])
         start = time.perf_counter()
         verdicts = judge.judge(records)
         seconds = time.perf_counter() - start

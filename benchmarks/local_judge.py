@@ -47,7 +47,9 @@ def records(n: int, judge: LocalJudge, policy_file: Path) -> list[Record]:
         return str(tokenizer.decode(ids[:length]))
 
     return [
-        Record(of_length(questions, i, QUESTION_TOKENS), of_length(answers, i, TOKENS - QUESTION_TOKENS))
+        Record(
+            question=of_length(questions, i, QUESTION_TOKENS), answer=of_length(answers, i, TOKENS - QUESTION_TOKENS)
+        )
         for i in range(n)
     ]
 
@@ -81,7 +83,7 @@ def main() -> None:
     options = parser.parse_args()
     workspace = open_workspace(options.state)
     settings = LocalJudgeSettings(kind="local")
-    judge = cast(LocalJudge, open_judge(settings, load_policy(options.policy), ROOT, workspace))
+    judge = cast(LocalJudge, open_judge(settings, load_policy(options.policy), prompts=ROOT, workspace=workspace))
     rows = records(options.records, judge, options.policy)
     texts = [*(row.question for row in rows), *(row.answer for row in rows)]
     few = texts[::5]  # of the slow side

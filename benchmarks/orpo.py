@@ -67,8 +67,23 @@ def made_trainer(model: Path, precision: Precision, pairs: int, folder: str) -> 
     answer = (
         "Sure! Here is what I know about that, step by step: first of all you should think of what you really need."
     )
-    given = [Preference(q.question, str(q.reference), policy.refusal, True, "reference", "") for q in inside]
-    given += [Preference(q.question, policy.refusal, answer, False, "policy", "") for q in outside]
+    given = [
+        Preference(
+            question=q.question,
+            chosen=str(q.reference),
+            rejected=policy.refusal,
+            in_scope=True,
+            source="reference",
+            record_id="",
+        )
+        for q in inside
+    ]
+    given += [
+        Preference(
+            question=q.question, chosen=policy.refusal, rejected=answer, in_scope=False, source="policy", record_id=""
+        )
+        for q in outside
+    ]
     given = [pair for both in zip(given[: len(inside)], given[len(inside) :], strict=False) for pair in both]
     config = ORPOConfig(
         output_dir=folder, bf16=precision in ("bfloat16", "nf4"), gradient_checkpointing=False,
@@ -79,7 +94,7 @@ def made_trainer(model: Path, precision: Precision, pairs: int, folder: str) -> 
         model=language_model.model,
         args=config,
         train_dataset=Dataset.from_list(
-            [preference_row(language_model, pair, training.max_rejected_tokens) for pair in given]
+            [preference_row(language_model, pair, max_rejected_tokens=training.max_rejected_tokens) for pair in given]
         ),
         processing_class=language_model.tokenizer,
         peft_config=LoraConfig(

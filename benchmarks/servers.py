@@ -43,7 +43,9 @@ def ours(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Our service: URL, model name and key."""
     with tempfile.TemporaryDirectory() as state:
         path = Path(state)
-        with ServedModel(folder, "1", "smol", path / "traffic.db", path, max_new_tokens=TOKENS) as served:
+        with ServedModel(
+            folder, "1", model_name="smol", traffic=path / "traffic.db", state=path, max_new_tokens=TOKENS
+        ) as served:
             yield served.base_url, "smol", served.api_key
 
 

@@ -89,11 +89,13 @@ def two_versions(workspace: Workspace, state: Path) -> Iterator[Path]:
     source = open_workspace(state)
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     open_tracking(source, policy.registered_model)
-    folders = [registry.find(policy.registered_model, which, source.root).folder for which in ("base", "champion")]
+    folders = [
+        registry.find(policy.registered_model, which, state=source.root).folder for which in ("base", "champion")
+    ]
     open_tracking(workspace, NAME)
     for folder in folders:
         with mlflow.start_run() as run:
-            registry.register(NAME, folder, str(folder), run.info.run_id, workspace.root, {})
+            registry.register(NAME, folder, digest=str(folder), run_id=run.info.run_id, state=workspace.root, tags={})
     registry.ensure_champion(NAME, "1")
     yield folders[0]
 
@@ -115,7 +117,13 @@ def main() -> None:
         with (
             two_versions(workspace, arguments.state) as base,
             ServedModel(
-                base, "1", NAME, workspace.traffic, workspace.root, max_new_tokens=TOKENS, follow=workspace.mlflow_uri
+                base,
+                "1",
+                model_name=NAME,
+                traffic=workspace.traffic,
+                state=workspace.root,
+                max_new_tokens=TOKENS,
+                follow=workspace.mlflow_uri,
             ) as served,
         ):
             begun = time.perf_counter()
@@ -128,7 +136,7 @@ def main() -> None:
             def promote() -> None:
                 while not over.wait(arguments.every * 60):
                     version = "2" if registry.champion_version(NAME) == "1" else "1"
-                    registry.promote(NAME, version, "soak", "it is time")
+                    registry.promote(NAME, version, by="soak", why="it is time")
                     moved.append(time.perf_counter() - begun)
                     print(f"{moved[-1] / 60:5.1f} min: version {version} is promoted", flush=True)
 

@@ -71,13 +71,13 @@ class Study:
         held_out = [q for q in everything if q.split == "evaluation"]
         plain = [q for q in held_out if not q.kind]
         self.sets = {
-            "held_out": sample(plain, settings.evaluation.questions, 0.5, settings.evaluation.seed),
+            "held_out": sample(plain, settings.evaluation.questions, in_scope_share=0.5, seed=settings.evaluation.seed),
             "conversations": [q for q in held_out if q.kind],
-            "gate": sample(held_out, settings.evaluation.questions, 0.5, settings.evaluation.seed),
+            "gate": sample(held_out, settings.evaluation.questions, in_scope_share=0.5, seed=settings.evaluation.seed),
         }
         if real:
             self.sets["real"] = load_rows(real, Question).rows
-        self.judge = open_judge(settings.judge, policy, settings.judge_prompts, workspace)
+        self.judge = open_judge(settings.judge, policy, prompts=settings.judge_prompts, workspace=workspace)
         self.answers = self._base_answers()
 
     def _base_answers(self) -> dict[str, tuple[str, bool]]:
@@ -88,8 +88,8 @@ class Study:
             said = generate(
                 load(self.base, self.settings.model.precision),
                 [q.messages for q in self.train],
-                self.settings.traffic.max_tokens,
-                self.settings.model.batch_size,
+                max_new_tokens=self.settings.traffic.max_tokens,
+                slots=self.settings.model.batch_size,
             )
             path.parent.mkdir(exist_ok=True)
             path.write_text(
@@ -101,9 +101,9 @@ class Study:
         """A judge that never saw the questions of the training split, as of real traffic."""
         questions = load_questions(self.policy.questions, split="judge")
         records = load_records(self.policy.records, split="train")
-        folder = self.workspace.judges / local_judge_id(self.policy, questions, records)
+        folder = self.workspace.judges / local_judge_id(self.policy, questions, records=records)
         if not folder.is_dir():
-            save_local_judge(train_local_judge(self.policy, questions, records), folder)
+            save_local_judge(train_local_judge(self.policy, questions, records=records), folder)
         return load_local_judge(folder)
 
 
@@ -112,10 +112,15 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
     traffic = study.settings.traffic
     pool = [q for q in study.train if row.get("conversations", True) or not q.kind]
     asked = sample(
-        pool, row.get("questions", traffic.questions), row.get("asked_in_scope", traffic.in_scope_share), seed
+        pool,
+        row.get("questions", traffic.questions),
+        in_scope_share=row.get("asked_in_scope", traffic.in_scope_share),
+        seed=seed,
     )
     records = [
-        Record(q.question, study.answers[q.question][0], finished=study.answers[q.question][1], id=str(i))
+        Record(
+            question=q.question, answer=study.answers[q.question][0], finished=study.answers[q.question][1], id=str(i)
+        )
         for i, q in enumerate(asked)
     ]
     labelled, taught = study.labelled, None
@@ -127,19 +132,27 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
     own: dict[str, str] = {}
     if row.get("answers") == "own":
         taught = None
-        unwritten_records = unwritten(records, verdicts, labelled, taught, training.least_certainty)
+        unwritten_records = unwritten(
+            records, verdicts, labelled=labelled, taught=taught, least_certainty=training.least_certainty
+        )
         model = load(study.base, study.settings.model.precision)
         own = best_of_n(
-            model, judge, unwritten_records, training.best_of, traffic.max_tokens, study.settings.model.batch_size, seed
+            model,
+            judge,
+            records=unwritten_records,
+            n=training.best_of,
+            max_new_tokens=traffic.max_tokens,
+            batch_size=study.settings.model.batch_size,
+            seed=seed,
         )
     pairs = build_preferences(
         records,
         verdicts,
-        labelled,
-        study.policy.refusal,
-        seed,
-        taught,
-        training.in_scope_share,
+        labelled=labelled,
+        refusal=study.policy.refusal,
+        seed=seed,
+        taught=taught,
+        in_scope_share=training.in_scope_share,
         least_certainty=training.least_certainty,
         cover=training.cover,
         own=own,
@@ -188,10 +201,12 @@ def answer(study: Study, model: LanguageModel, questions: Sequence[Question], me
         system = SYSTEM.format(definition=study.policy.definition, refusal=study.policy.refusal)
         conversations = [[{"role": "system", "content": system}, *messages] for messages in conversations]
     if method == "input_guard":
-        verdicts = study.judge.judge([Record(q.question, study.policy.refusal) for q in questions])
+        verdicts = study.judge.judge([Record(question=q.question, answer=study.policy.refusal) for q in questions])
         refused = {i for i, verdict in enumerate(verdicts) if verdict.in_scope is False}
     asked = [i for i in range(len(questions)) if i not in refused]
-    said = generate(model, [conversations[i] for i in asked], TOKENS, study.settings.model.batch_size)
+    said = generate(
+        model, [conversations[i] for i in asked], max_new_tokens=TOKENS, slots=study.settings.model.batch_size
+    )
     answers = [study.policy.refusal] * len(questions)
     for i, generated in zip(asked, said, strict=True):
         answers[i] = generated.text
@@ -217,10 +232,15 @@ def whole_answers(study: Study, model: LanguageModel) -> dict[str, float]:
     """What the gate measures of the answers in scope, by the name of the measure."""
     questions = [q for q in study.sets["held_out"] if q.in_scope and q.reference]
     said = generate(
-        model, [q.messages for q in questions], study.settings.model.max_new_tokens, study.settings.model.batch_size
+        model,
+        [q.messages for q in questions],
+        max_new_tokens=study.settings.model.max_new_tokens,
+        slots=study.settings.model.batch_size,
     )
-    records = [Record(q.question, a.text, finished=a.finished) for q, a in zip(questions, said, strict=True)]
-    return measure_quality(model, questions, records).metrics()
+    records = [
+        Record(question=q.question, answer=a.text, finished=a.finished) for q, a in zip(questions, said, strict=True)
+    ]
+    return measure_quality(model, questions, records=records).metrics()
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -270,7 +290,7 @@ def run_row(study: Study, row: dict[str, Any], seed: int) -> dict[str, Any]:
         folder = Path(tempfile.mkdtemp(prefix="study-", dir=study.workspace.root / "study"))
         trainer = PackedORPOTrainer if method == "orpo" else PackedDPOTrainer
         with patch("ontopic.training.orpo.PackedORPOTrainer", trainer):
-            adapter = train_orpo(model, study.base, pairs, training, folder).adapter
+            adapter = train_orpo(model, study.base, preferences=pairs, settings=training, work=folder).adapter
         model = load(adapter, study.settings.model.precision)
         found["training_s"] = time.perf_counter() - began
         shutil.rmtree(folder)

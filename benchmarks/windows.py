@@ -27,7 +27,7 @@ from ontopic.traffic.store import TrafficStore
 
 ROOT = Path(__file__).resolve().parents[1]
 START = datetime(2026, 1, 1, tzinfo=UTC)
-CUT = Cut(None, 100, timedelta(0))
+CUT = Cut(length=None, records=100, lateness=timedelta(0))
 MINUTE = timedelta(minutes=1)
 
 
@@ -35,7 +35,12 @@ def records(first: int, n: int, questions: list[str]) -> Iterator[Record]:
     for i in range(first, first + n):
         question = f"{questions[i % len(questions)]} ({i})"
         yield Record(
-            question, f"Answer {i}: open the app and follow the steps.", None, f"r{i}", "1", START + i * MINUTE
+            question=question,
+            answer=f"Answer {i}: open the app and follow the steps.",
+            in_scope=None,
+            id=f"r{i}",
+            model_version="1",
+            asked_at=START + i * MINUTE,
         )
 
 
@@ -47,8 +52,10 @@ def main(
     """Measure."""
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     workspace = open_workspace(state)
-    judge = open_judge(LocalJudgeSettings(kind="local"), policy, ROOT / "configs/judge_prompts", workspace)
-    card = calibrate(judge, policy, workspace)
+    judge = open_judge(
+        LocalJudgeSettings(kind="local"), policy, prompts=ROOT / "configs/judge_prompts", workspace=workspace
+    )
+    card = calibrate(judge, policy, workspace=workspace)
     questions = [question.question for question in load_questions(policy.questions, split="calibration")]
     with tempfile.TemporaryDirectory() as folder:
         sides = {}
@@ -58,12 +65,14 @@ def main(
             started = time.perf_counter()
             for first in range(0, n, 10_000):
                 traffic.add_many(records(first, min(10_000, n - first), questions))
-            windows.take_in(traffic, CUT, START + n * MINUTE)
+            windows.take_in(traffic, CUT, now=START + n * MINUTE)
             for window in windows.due(
                 CUT, START + n * MINUTE
             ):  # closed without verdicts: history, however it was judged
                 judged = windows.judged([], traffic)
-                windows.close_window(window, windows.result(window, judged, card, 0.85, None), START)
+                windows.close_window(
+                    window, windows.result(window, judged, card=card, threshold=0.85, drift=None), now=START
+                )
             print(f"{n:,} records of history: {time.perf_counter() - started:.0f} s", flush=True)
             sides[n] = (traffic, windows, [])
         time.sleep(
@@ -75,11 +84,13 @@ def main(
                 traffic.add_many(records(first, 1000, questions))
                 now = START + (first + 1000) * MINUTE
                 started = time.perf_counter()
-                windows.take_in(traffic, CUT, now)
+                windows.take_in(traffic, CUT, now=now)
                 closed = windows.due(CUT, now)
                 for window in closed:
-                    judged = windows.judge(window, traffic, judge, 1.0)
-                    windows.close_window(window, windows.result(window, judged, card, 0.85, None), now)
+                    judged = windows.judge(window, traffic, judge=judge, sampling_rate=1.0)
+                    windows.close_window(
+                        window, windows.result(window, judged, card=card, threshold=0.85, drift=None), now=now
+                    )
                 seconds.append(time.perf_counter() - started)
                 if len(closed) != 10:
                     raise RuntimeError(f"{len(closed)} windows were closed")

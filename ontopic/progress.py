@@ -21,7 +21,7 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str, status: Callable[[], str] = str) -> Iterator[Advance]:
+def progress(label: str, total: int, *, unit: str, status: Callable[[], str] = str) -> Iterator[Advance]:
     """Show the progress of ``total`` units of work on standard error.
 
     Args:

@@ -14,6 +14,7 @@ from steps.register_base import register_base
 def calibrate(
     model: ModelSettings,
     judge: JudgeSettings,
+    *,
     policy: Policy,
     data_sha256: str,
     prompts: dict[str, str],

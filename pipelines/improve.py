@@ -23,6 +23,7 @@ from steps.train_challenger import train_challenger
 def improve(
     record_ids_artifact: str,
     judged_artifact: str,
+    *,
     sample: dict[str, Any],
     champion: str,
     judge_card: dict[str, Any],

@@ -48,7 +48,7 @@ class LoopResult:
     stages: list[tuple[str, float | None]] = field(default_factory=list)
 
 
-def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Callable[[str], object]) -> LoopResult:
+def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: Callable[[str], object]) -> LoopResult:
     """Run the loop once on the active ZenML stack.
 
     Args:
@@ -77,7 +77,7 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
         result.stages += _times(finished, label)
         return finished
 
-    def questions(split: str, n: int, share: float, seed: int, skip: int = 0) -> dict[str, Any]:
+    def questions(split: str, n: int, *, share: float, seed: int, skip: int = 0) -> dict[str, Any]:
         wanted = {"source": policy.questions, "source_sha256": data, "split": split, "n": n}
         return wanted | {"in_scope_share": share, "seed": seed, "skip": skip}
 
@@ -107,10 +107,10 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
     result.cards = _output(calibrated, "calibrate_judge")
     tell("\n\n".join(["The judge on labelled records of the calibration split", *map(str, map(card_of, result.cards))]))
 
-    champion = registry.find(name, registry.CHAMPION, workspace.root)
+    champion = registry.find(name, registry.CHAMPION, state=workspace.root)
     result.champion = champion.version
     tell(f"Monitor: champion, version {champion.version}, is served and asked {traffic.questions} questions")
-    watched = watch(champion, questions("train", traffic.questions, traffic.in_scope_share, traffic.seed))
+    watched = watch(champion, questions("train", traffic.questions, share=traffic.in_scope_share, seed=traffic.seed))
     result.before = monitored(watched)
     if not result.before["alerts"]:
         return result
@@ -123,7 +123,7 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
             improve,
             record_ids_artifact=str(watched.steps["collect_traffic"].output.id),
             judged_artifact=str(watched.steps["judge_traffic"].output.id),
-            sample=questions("evaluation", gate_questions, 0.5, settings.evaluation.seed),
+            sample=questions("evaluation", gate_questions, share=0.5, seed=settings.evaluation.seed),
             champion=champion.version,
             judge_card=result.cards[0],
             teacher=settings.teacher,
@@ -145,9 +145,11 @@ def run_loop(settings: Settings, policy: Policy, workspace: Workspace, tell: Cal
         failed = "\n".join(f"  {test['description']}" for test in decision["tests"] if not test["passed"])
         tell(f"{said}; attempt {attempt + 1} of {attempts}, with another seed\n{failed}")
 
-    promoted = registry.find(name, registry.CHAMPION, workspace.root)
+    promoted = registry.find(name, registry.CHAMPION, state=workspace.root)
     tell(f"Monitor: version {promoted.version}, now the champion, is served and asked fresh questions")
-    fresh = questions("evaluation", traffic.fresh_questions, 0.5, settings.evaluation.seed, skip=gate_questions)
+    fresh = questions(
+        "evaluation", traffic.fresh_questions, share=0.5, seed=settings.evaluation.seed, skip=gate_questions
+    )
     result.after = monitored(watch(promoted, fresh))
     return result
 

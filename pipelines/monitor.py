@@ -18,6 +18,7 @@ from steps.report_traffic import report_traffic
 def monitor(
     sample: dict[str, Any],
     version: str,
+    *,
     digest: str,
     judge_card: dict[str, Any],
     model: ModelSettings,

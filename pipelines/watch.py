@@ -19,7 +19,9 @@ from ontopic.watch.watcher import Improved, Improvement
 from pipelines.improve import improve
 
 
-def improve_on_traffic(settings: Settings, policy: Policy, workspace: Workspace) -> Callable[[Improvement], Improved]:
+def improve_on_traffic(
+    settings: Settings, policy: Policy, *, workspace: Workspace
+) -> Callable[[Improvement], Improved]:
     """What `ontopic.watch.watcher.Watcher` retrains with: the improve pipeline on the active ZenML stack."""
 
     def run(wanted: Improvement) -> Improved:
@@ -64,6 +66,8 @@ def improve_on_traffic(settings: Settings, policy: Policy, workspace: Workspace)
         assert started is not None
         steps = Client().get_pipeline_run(started.id).steps
         output = {name: steps[name].output.load() for name in ("train_challenger", "pass_gate", "promote_challenger")}
-        return Improved(output["train_challenger"], output["promote_challenger"], output["pass_gate"])
+        return Improved(
+            challenger=output["train_challenger"], promoted=output["promote_challenger"], decision=output["pass_gate"]
+        )
 
     return run

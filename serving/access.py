@@ -147,4 +147,13 @@ def is_loopback(host: str) -> bool:
 
 
 def _unlimited(sha256: str) -> Key:
-    return Key(sha256, "", "", None, None, datetime.now(UTC), None, None)
+    return Key(
+        sha256=sha256,
+        name="",
+        prefix="",
+        requests_per_minute=None,
+        tokens_per_minute=None,
+        made_at=datetime.now(UTC),
+        expires_at=None,
+        revoked_at=None,
+    )

@@ -55,7 +55,7 @@ class ChatRequest:
         return next(message["content"] for message in reversed(self.messages) if message["role"] == "user")
 
 
-def chat_request(body: dict[str, Any], model_name: str, most_tokens: int) -> ChatRequest:
+def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> ChatRequest:
     """Check a request's body.
 
     Temperature is 0 where it is left out: a bank's assistant should say the same to the same question.
@@ -70,7 +70,9 @@ def chat_request(body: dict[str, Any], model_name: str, most_tokens: int) -> Cha
     if not isinstance(given.get("model"), str):
         raise RequestError("model must name the model", "model")
     if given["model"] != model_name:
-        raise RequestError(f"this server has no such model; it serves {model_name!r}", "model", 404, "model_not_found")
+        raise RequestError(
+            f"this server has no such model; it serves {model_name!r}", "model", status=404, code="model_not_found"
+        )
     for name, value in given.items():
         if name not in _HONOURED and name not in NEUTRAL:
             raise RequestError(f"{name} is not supported by this server", name)
@@ -79,19 +81,19 @@ def chat_request(body: dict[str, Any], model_name: str, most_tokens: int) -> Cha
             wanted = " or ".join(json.dumps(each) for each in allowed)
             raise RequestError(f"{name} must be {wanted} on this server, or left out", name)
     logprobs = _boolean(given, "logprobs")
-    top_logprobs = _whole(given, "top_logprobs", 0, MOST_TOP_LOGPROBS, 0)
+    top_logprobs = _whole(given, "top_logprobs", least=0, most=MOST_TOP_LOGPROBS, default=0)
     if "top_logprobs" in given and not logprobs and top_logprobs:
         raise RequestError("top_logprobs needs logprobs to be true", "top_logprobs")
     limit = most_tokens
     for name in ("max_completion_tokens", "max_tokens"):
         if name in given:
-            limit = min(most_tokens, _whole(given, name, 1, None, most_tokens))
+            limit = min(most_tokens, _whole(given, name, least=1, most=None, default=most_tokens))
             break
     sampling = Sampling(
         limit,
-        temperature=_number(given, "temperature", 0, 2, 0.0),
-        top_p=_number(given, "top_p", 0, 1, 1.0),
-        seed=_whole(given, "seed", -(2**63), 2**63 - 1, 0) if "seed" in given else None,
+        temperature=_number(given, "temperature", least=0, most=2, default=0.0),
+        top_p=_number(given, "top_p", least=0, most=1, default=1.0),
+        seed=_whole(given, "seed", least=-(2**63), most=2**63 - 1, default=0) if "seed" in given else None,
         stop=_stop(given.get("stop", [])),
         top_logprobs=top_logprobs if logprobs else None,
     )
@@ -103,7 +105,11 @@ def chat_request(body: dict[str, Any], model_name: str, most_tokens: int) -> Cha
         raise RequestError(f"stream_options.{unknown[0]} is not supported by this server", "stream_options")
     messages = _checked_messages(given.get("messages"))
     return ChatRequest(
-        messages, sampling, _whole(given, "n", 1, MOST_CHOICES, 1), stream, _boolean(options, "include_usage")
+        messages,
+        sampling,
+        _whole(given, "n", least=1, most=MOST_CHOICES, default=1),
+        stream,
+        _boolean(options, "include_usage"),
     )
 
 
@@ -131,7 +137,7 @@ def _boolean(given: dict[str, Any], name: str) -> bool:
     return bool(value)
 
 
-def _whole(given: dict[str, Any], name: str, least: int, most: int | None, default: int) -> int:
+def _whole(given: dict[str, Any], name: str, *, least: int, most: int | None, default: int) -> int:
     value = given.get(name, default)
     if type(value) is not int or value < least or (most is not None and value > most):
         bounds = f"of at least {least}" if most is None else f"between {least} and {most}"
@@ -139,7 +145,7 @@ def _whole(given: dict[str, Any], name: str, least: int, most: int | None, defau
     return value
 
 
-def _number(given: dict[str, Any], name: str, least: float, most: float, default: float) -> float:
+def _number(given: dict[str, Any], name: str, *, least: float, most: float, default: float) -> float:
     value = given.get(name, default)
     if type(value) not in (int, float) or not least <= value <= most:  # NaN is not
         raise RequestError(f"{name} must be a number between {least:g} and {most:g}", name)

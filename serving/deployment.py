@@ -66,7 +66,7 @@ class ChampionFollower:
     """
 
     def __init__(
-        self, name: str, state: Path, deployed: Callable[[], Deployment], put: Callable[[Deployment], object]
+        self, name: str, state: Path, *, deployed: Callable[[], Deployment], put: Callable[[Deployment], object]
     ) -> None:
         self._name, self._state, self._deployed, self._put = name, state, deployed, put
         self._stop = threading.Event()
@@ -95,7 +95,7 @@ class ChampionFollower:
         if version == self._broken and time.monotonic() < self._again_at:
             return  # a rollback from a version that does not load is seen meanwhile
         self._broken, self._again_at = version, time.monotonic() + _AFTER_FAILURE_S
-        self._put(deploy(registry.find(self._name, version, self._state).folder, version))
+        self._put(deploy(registry.find(self._name, version, state=self._state).folder, version))
         self._broken = self._said = ""
         metrics.deployed(version, old.version)
         logger.info("version %s answers now in place of version %s", version, old.version)

@@ -15,6 +15,7 @@ class RequestError(Exception):
         self,
         message: str,
         param: str | None = None,
+        *,
         status: int = 400,
         code: str | None = None,
         retry_after_s: int | None = None,

@@ -28,16 +28,18 @@ def feedback_request(body: dict[str, Any], by: str) -> Feedback:
             raise RequestError(
                 f"unknown field {shown}; give record_id, thumb and comment", name[:80], code="unknown_field"
             )
-    record_id = _text(given, "record_id", MOST_ID_CHARACTERS)
+    record_id = _text(given, "record_id", longest=MOST_ID_CHARACTERS)
     if not record_id:
         raise RequestError("record_id must be the x-ontopic-record-id of an answer", "record_id")
     thumb = given.get("thumb")
     if thumb not in ("up", "down"):
         raise RequestError('thumb must be "up" or "down"', "thumb")
-    return Feedback(record_id, thumb, _text(given, "comment", MOST_COMMENT_CHARACTERS), by)
+    return Feedback(
+        record_id=record_id, thumb=thumb, comment=_text(given, "comment", longest=MOST_COMMENT_CHARACTERS), by=by
+    )
 
 
-def _text(given: dict[str, Any], name: str, longest: int) -> str:
+def _text(given: dict[str, Any], name: str, *, longest: int) -> str:
     text = given.get(name, "")
     if not isinstance(text, str) or len(text) > longest:
         raise RequestError(f"{name} must be a text of at most {longest} characters", name)

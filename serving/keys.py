@@ -95,6 +95,7 @@ class KeyStore:
         self,
         name: str,
         requests_per_minute: int | None = None,
+        *,
         tokens_per_minute: int | None = None,
         expires_in: timedelta | None = None,
     ) -> str:

@@ -48,9 +48,9 @@ def document(model_name: str) -> dict[str, Any]:
     paths = {
         "/v1/chat/completions": {"post": chat},
         "/v1/feedback": {"post": feedback},
-        "/v1/models": {"get": _get("listModels", "The one model that is served", _json(_ref("Models")))},
-        "/metrics": {"get": _get("readMetrics", "What is counted for Prometheus", _text())},
-        "/openapi.json": {"get": _get("readDocument", "This document", _json({"type": "object"}))},
+        "/v1/models": {"get": _get("listModels", "The one model that is served", content=_json(_ref("Models")))},
+        "/metrics": {"get": _get("readMetrics", "What is counted for Prometheus", content=_text())},
+        "/openapi.json": {"get": _get("readDocument", "This document", content=_json({"type": "object"}))},
         "/healthz": {"get": _open("isAlive", "Whether the process lives")},
         "/readyz": {"get": _open("isReady", "Whether it can answer, and the traffic store can be written", "503")},
     }
@@ -168,7 +168,7 @@ def _error() -> dict[str, Any]:
     return _all_of({"error": _all_of({"message": text, "type": kind, "param": maybe, "code": maybe})})
 
 
-def _get(name: str, summary: str, content: dict[str, Any]) -> dict[str, Any]:
+def _get(name: str, summary: str, *, content: dict[str, Any]) -> dict[str, Any]:
     good = {"200": {"description": summary, "content": content}}
     return {"summary": summary, "operationId": name, "responses": good | _errors("401", "503")}
 

@@ -78,6 +78,7 @@ class ServedModel:
         self,
         model_folder: Path,
         model_version: str,
+        *,
         model_name: str,
         traffic: Path | str,
         state: Path,

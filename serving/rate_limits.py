@@ -27,7 +27,7 @@ class RateLimits:
 
     def of(self, key: Key) -> Allowance:
         """What ``key`` may still use."""
-        return Allowance(self._storage, self._requests, key)
+        return Allowance(self._storage, self._requests, key=key)
 
 
 class Allowance:
@@ -37,7 +37,7 @@ class Allowance:
     by how much of it still lies in the window: a moving window would keep an entry a token.
     """
 
-    def __init__(self, storage: MemoryStorage, requests: MovingWindowRateLimiter, key: Key) -> None:
+    def __init__(self, storage: MemoryStorage, requests: MovingWindowRateLimiter, *, key: Key) -> None:
         self._storage, self._moving, self._id = storage, requests, key.sha256
         self._requests = None if key.requests_per_minute is None else RateLimitItemPerMinute(key.requests_per_minute)
         self._tokens = key.tokens_per_minute
@@ -66,8 +66,8 @@ class Allowance:
                 f"this request may take {n} tokens, and this key has {self._tokens} tokens a minute; "
                 "shorten the messages, or lower max_tokens or n",
                 None,
-                429,
-                "rate_limit_exceeded",
+                status=429,
+                code="rate_limit_exceeded",
             )
         if not self._storage.acquire_sliding_window_entry(self._id, self._tokens, _MINUTE_S, n):
             raise _exceeded(f"{self._tokens} tokens", self._wait_for(n, self._tokens))
@@ -77,11 +77,13 @@ class Allowance:
         given: dict[str, str] = {}
         if self._requests is not None:
             stats = self._moving.get_window_stats(self._requests, self._id)
-            given |= _headers("requests", self._requests.amount, stats.remaining, stats.reset_time - time.time())
+            given |= _headers(
+                "requests", self._requests.amount, left=stats.remaining, reset_s=stats.reset_time - time.time()
+            )
         if self._tokens is not None:
             last, last_s, now, now_s = self._storage.get_sliding_window(self._id, _MINUTE_S)
             left = self._tokens - math.floor(last * last_s / _MINUTE_S + now)
-            given |= _headers("tokens", self._tokens, left, now_s if now else last_s)
+            given |= _headers("tokens", self._tokens, left=left, reset_s=now_s if now else last_s)
         return given
 
     def _wait_for(self, n: int, most: int) -> float:
@@ -98,13 +100,13 @@ def _exceeded(limit: str, wait_s: float) -> RequestError:
     return RequestError(
         f"this key's limit of {limit} a minute is reached; ask again in {wait} s",
         None,
-        429,
-        "rate_limit_exceeded",
-        wait,
+        status=429,
+        code="rate_limit_exceeded",
+        retry_after_s=wait,
     )
 
 
-def _headers(kind: str, most: int, left: int, reset_s: float) -> dict[str, str]:
+def _headers(kind: str, most: int, *, left: int, reset_s: float) -> dict[str, str]:
     return {
         f"x-ratelimit-limit-{kind}": str(most),
         f"x-ratelimit-remaining-{kind}": str(max(0, left)),

@@ -149,7 +149,7 @@ class _Chat:
         except Exception as error:
             logger.exception("the record could not be stored")
             message = "the record of this answer could not be stored"
-            raise RequestError(message, None, 503, "record_not_stored") from error
+            raise RequestError(message, None, status=503, code="record_not_stored") from error
 
     def headers(self) -> dict[str, str]:
         """What names the records and the model version."""
@@ -173,8 +173,8 @@ async def chat_completions(request: Request) -> Response:
     asked_at, start = datetime.now(UTC), time.perf_counter()
     assistant: Any = request.app.state.assistant
     body = await _read_json(request)
-    asked = chat_request(body, assistant.model_name, assistant.max_new_tokens)
-    chat = await _begin(asked, assistant, request.state.caller, asked_at, start)
+    asked = chat_request(body, assistant.model_name, most_tokens=assistant.max_new_tokens)
+    chat = await _begin(asked, assistant, caller=request.state.caller, asked_at=asked_at, start=start)
     if asked.stream:
         return StreamingResponse(
             _events(chat),
@@ -207,7 +207,7 @@ async def chat_completions(request: Request) -> Response:
     return JSONResponse(content, headers=chat.headers())
 
 
-async def _begin(asked: ChatRequest, assistant: Any, caller: Caller, asked_at: datetime, start: float) -> _Chat:
+async def _begin(asked: ChatRequest, assistant: Any, *, caller: Caller, asked_at: datetime, start: float) -> _Chat:
     """Queue the answers of a request.
 
     Raises:
@@ -240,10 +240,14 @@ async def _begin(asked: ChatRequest, assistant: Any, caller: Caller, asked_at: d
             deployment.batch.submit(generations)
             break
         except OverloadedError as error:
-            raise RequestError(str(error), None, 429, "overloaded", error.retry_after_s) from error
+            raise RequestError(
+                str(error), None, status=429, code="overloaded", retry_after_s=error.retry_after_s
+            ) from error
         except RuntimeError as error:
             if assistant.deployment is deployment:
-                raise RequestError("the service is stopping; ask again", None, 503, "stopping", 1) from error
+                raise RequestError(
+                    "the service is stopping; ask again", None, status=503, code="stopping", retry_after_s=1
+                ) from error
             # Another version took its place meanwhile: that one answers.
     record_ids = [uuid.uuid4().hex for _ in generations]
     return _Chat(asked, assistant, deployment, generations, record_ids, pieces, asked_at, start)
@@ -258,7 +262,9 @@ async def _events(chat: _Chat) -> AsyncIterator[str]:
     def event(choices: list[dict[str, Any]], **more: Any) -> str:
         return f"data: {json.dumps(envelope | {'choices': choices} | with_usage | more)}\n\n"
 
-    def choice(i: int, delta: dict[str, Any], reason: str | None = None, piece: Piece | None = None) -> dict[str, Any]:
+    def choice(
+        i: int, delta: dict[str, Any], *, reason: str | None = None, piece: Piece | None = None
+    ) -> dict[str, Any]:
         logprobs = _logprobs(piece.logprobs) if piece and with_logprobs else None
         return {"index": i, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
@@ -281,7 +287,7 @@ async def _events(chat: _Chat) -> AsyncIterator[str]:
             answers = await chat.answers()
             await chat.store(answers)
         for i, answer in enumerate(answers):
-            yield event([choice(i, {}, answer.finish_reason)])
+            yield event([choice(i, {}, reason=answer.finish_reason)])
         if chat.request.include_usage:
             yield event([], usage=_usage(answers))
         yield "data: [DONE]\n\n"
@@ -347,9 +353,9 @@ async def feedback(request: Request) -> JSONResponse:
         known = await anyio.to_thread.run_sync(assistant.traffic.add_feedback, asked)
     except SQLAlchemyError as error:
         logger.exception("the feedback could not be stored")
-        raise RequestError("the feedback could not be stored", None, 503, "feedback_not_stored") from error
+        raise RequestError("the feedback could not be stored", None, status=503, code="feedback_not_stored") from error
     if not known:
-        raise RequestError("there is no record of this id", "record_id", 404, "record_not_found")
+        raise RequestError("there is no record of this id", "record_id", status=404, code="record_not_found")
     return JSONResponse({"object": "feedback", "record_id": asked.record_id, "thumb": asked.thumb})
 
 
@@ -406,7 +412,9 @@ class Assistant:
         metrics.deployed(self.deployment.version)
         self.follower = None
         if state := os.environ.get("ONTOPIC_FOLLOW"):
-            self.follower = ChampionFollower(self.model_name, Path(state), lambda: self.deployment, self._put)
+            self.follower = ChampionFollower(
+                self.model_name, Path(state), deployed=lambda: self.deployment, put=self._put
+            )
         api.state.assistant = self
 
     def keep(self, record: Record) -> None:

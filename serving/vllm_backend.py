@@ -125,7 +125,7 @@ class VllmBatch:
             if reason == "stop" and not isinstance(delta.stop_reason, str):
                 tokens = tokens[:-1]  # the token that ends an answer is none of it
             places = zip(tokens, delta.logprobs or (), strict=False)
-            new = tuple(_logprob(token, place, sampling.top_logprobs or 0) for token, place in places)
+            new = tuple(_logprob(token, place, top=sampling.top_logprobs or 0) for token, place in places)
             generation.completion_tokens += len(tokens)
             held += delta.text
             held = held if text else held.lstrip()
@@ -140,7 +140,7 @@ class VllmBatch:
         return Generated(text, len(generation.ids), generation.completion_tokens, reason, tuple(logprobs))
 
 
-def _logprob(token: int, place: dict[int, Any], top: int) -> TokenLogprob:
+def _logprob(token: int, place: dict[int, Any], *, top: int) -> TokenLogprob:
     """From vLLM's likeliest tokens at a place, by id; the drawn one is always among them."""
     likeliest = sorted(place.values(), key=lambda each: -each.logprob)[:top]
     drawn = place[token]

@@ -43,7 +43,7 @@ def calibrate_judge(
     workspace = Workspace(Path(state))
     mlflow.log_params({f"prompt_{name}": uri for name, uri in register_prompts(prompts).items()})
     variants = comparison.judge_variants(judge, prompts)
-    compared = comparison.calibrate_judges(variants, policy, Path(prompts_folder), workspace)
+    compared = comparison.calibrate_judges(variants, policy, prompts=Path(prompts_folder), workspace=workspace)
     cards = [measured.card for measured in compared.measured]
     if cards[0].n and cards[0].accuracy.n == 0:  # or the cache would hold on to a server that is down
         cause = next(iter(cards[0].causes))

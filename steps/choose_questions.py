@@ -32,7 +32,7 @@ def choose_questions(
         more: other labelled questions, which follow those where they differ from them.
     """
     questions = [q for q in labelled_data.load_questions(source) if q.split == split]
-    chosen = evaluation.sample(questions, n, in_scope_share, seed, skip)
+    chosen = evaluation.sample(questions, n, in_scope_share=in_scope_share, seed=seed, skip=skip)
     if len({question.in_scope for question in chosen}) < 2:
         raise UserError(f"{source}: the {split} split has too few questions in or out of scope; add some")
     known = {preferences.normalized(question.question) for question in chosen}

@@ -38,29 +38,29 @@ def collect_traffic(
         digest: of the version's weights; a part of the cache key.
     """
     workspace = Workspace(Path(state))
-    folder = registry.find(registered_model, version, workspace.root).folder
+    folder = registry.find(registered_model, version, state=workspace.root).folder
     # On a port and in a folder of its own: `serve` may run meanwhile, and is to see what the loop promotes.
     own = workspace.root / "loop"
     with (
         ServedModel(
             folder,
             version,
-            registered_model,
-            workspace.traffic,
-            own,
+            model_name=registered_model,
+            traffic=workspace.traffic,
+            state=own,
             max_new_tokens=model.max_new_tokens,
             precision=model.precision,
         ) as served,
-        progress(f"traffic of version {version}", len(questions), "questions") as advance,
+        progress(f"traffic of version {version}", len(questions), unit="questions") as advance,
     ):
         answers = asking.ask_all(
             [labelled_data.Question.model_validate(question).messages for question in questions],
             served.base_url,
-            registered_model,
-            served.api_key,
-            traffic.max_tokens,
-            traffic.concurrency,
-            advance,
+            model=registered_model,
+            api_key=served.api_key,
+            max_tokens=traffic.max_tokens,
+            concurrency=traffic.concurrency,
+            advance=advance,
         )
     failed = [answer.error for answer in answers if answer.error]
     if failed:

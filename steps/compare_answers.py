@@ -39,14 +39,18 @@ def compare_answers(
     """
     if not isinstance(judge, LLMJudgeSettings):
         return []
-    grader = grading.open_grader("pairwise", judge, policy, Path(prompts_folder), Workspace(Path(state)).verdicts)
+    grader = grading.open_grader(
+        "pairwise", judge, policy=policy, prompts=Path(prompts_folder), cache=Workspace(Path(state)).verdicts
+    )
     inside = challenger["in_scope"].eq(True)
     records = [
-        Record(question, answer, in_scope=True)
+        Record(question=question, answer=answer, in_scope=True)
         for question, answer in challenger.loc[inside, ["question", "answer"]].itertuples(index=False)
     ]
-    with progress("answers of both versions, compared", len(records), "questions") as advance:
-        verdicts = list(grading.grade_pairwise(grader, records, champion.loc[inside, "answer"], advance))
+    with progress("answers of both versions, compared", len(records), unit="questions") as advance:
+        verdicts = list(
+            grading.grade_pairwise(grader, records, benchmark_answers=champion.loc[inside, "answer"], advance=advance)
+        )
     winners: list[str] = [verdict.winner for verdict in verdicts]
     found = preference(winners)
     mlflow.log_metrics({"preference": found.value, "preference_low": found.low} if found.n > 1 else {})

@@ -50,16 +50,16 @@ def evaluate_model(
         role: champion or challenger; names the MLflow run that the numbers go to, nested in the pipeline's.
     """
     workspace = Workspace(Path(state))
-    loaded = models.load(registry.find(registered_model, version, workspace.root).folder, model.precision)
+    loaded = models.load(registry.find(registered_model, version, state=workspace.root).folder, model.precision)
     evaluated = evaluation.evaluate(
         loaded,
         version,
-        calibration.open_judge(judge, policy, Path(prompts_folder), workspace),
-        [labelled_data.Question.model_validate(question) for question in questions],
-        model.max_new_tokens,
-        model.batch_size,
+        judge=calibration.open_judge(judge, policy, prompts=Path(prompts_folder), workspace=workspace),
+        questions=[labelled_data.Question.model_validate(question) for question in questions],
+        max_new_tokens=model.max_new_tokens,
+        batch_size=model.batch_size,
     )
-    measured = quality.measure_quality(loaded, evaluated.questions, evaluated.records)
+    measured = quality.measure_quality(loaded, evaluated.questions, records=evaluated.records)
     frame = reports.verdict_frame(evaluated.records, evaluated.verdicts)
     with mlflow.start_run(run_name=f"{role}, version {version}", nested=True):
         mlflow.set_tags({"model_version": version, "role": role, "stage": "evaluation"})

@@ -33,8 +33,8 @@ def judge_traffic(
         judge_card: of the calibrated judge; a part of the cache key.
     """
     workspace = Workspace(Path(state))
-    opened = calibration.open_judge(judge, policy, Path(prompts_folder), workspace)
+    opened = calibration.open_judge(judge, policy, prompts=Path(prompts_folder), workspace=workspace)
     with TrafficStore(workspace.traffic) as store:
         records = store.records(ids=record_ids)
-    with progress("verdicts", len(records), "records") as advance:
+    with progress("verdicts", len(records), unit="records") as advance:
         return reports.verdict_frame(records, opened.judge(records, advance))

@@ -52,31 +52,33 @@ def make_preferences(
         records = store.records(ids=record_ids)
     labelled = [q for q in labelled_data.load_questions(policy.questions) if q.split in ("train", "judge")]
     verdicts = verdicts_of(judged)
-    taught = teacher.answers(records, verdicts, policy, teacher_settings) if teacher_settings else None
+    taught = teacher.answers(records, verdicts, policy=policy, settings=teacher_settings) if teacher_settings else None
     own: dict[str, str] = {}
-    unwritten = preferences.unwritten(records, verdicts, labelled, taught, training.least_certainty)
+    unwritten = preferences.unwritten(
+        records, verdicts, labelled=labelled, taught=taught, least_certainty=training.least_certainty
+    )
     if unwritten and training.best_of > 1:
         own = best_of_n.best_of_n(
-            models.load(registry.find(registered_model, champion, workspace.root).folder, model.precision),
-            calibration.open_judge(judge, policy, Path(prompts_folder), workspace),
-            unwritten,
-            training.best_of,
-            model.max_new_tokens,
-            model.batch_size,
-            training.seed,
+            models.load(registry.find(registered_model, champion, state=workspace.root).folder, model.precision),
+            calibration.open_judge(judge, policy, prompts=Path(prompts_folder), workspace=workspace),
+            records=unwritten,
+            n=training.best_of,
+            max_new_tokens=model.max_new_tokens,
+            batch_size=model.batch_size,
+            seed=training.seed,
         )
     pairs = preferences.build_preferences(
         records,
         verdicts,
-        labelled,
-        policy.refusal,
-        training.seed,
-        taught,
-        training.in_scope_share,
-        rehearse,
-        training.least_certainty,
-        training.cover,
-        own,
+        labelled=labelled,
+        refusal=policy.refusal,
+        seed=training.seed,
+        taught=taught,
+        in_scope_share=training.in_scope_share,
+        rehearse=rehearse,
+        least_certainty=training.least_certainty,
+        cover=training.cover,
+        own=own,
     )
     rows = [vars(pair) for pair in pairs]
     counts = pd.Series([pair.source for pair in pairs], dtype=str).value_counts()

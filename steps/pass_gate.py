@@ -39,13 +39,13 @@ def pass_gate(
     decision = gate.decide(
         f"OnTopic gate: {policy.name}, version {challenger_version} against {champion_version}",
         champion,
-        challenger,
-        quality.Quality(**champion_quality),
-        quality.Quality(**challenger_quality),
-        winners,
-        policy,
-        card.card_of(judge_card),
-        report,
+        challenger=challenger,
+        champion_quality=quality.Quality(**champion_quality),
+        challenger_quality=quality.Quality(**challenger_quality),
+        winners=winners,
+        policy=policy,
+        card=card.card_of(judge_card),
+        report=report,
     )
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")
     mlflow.log_artifact(str(report), "gate")

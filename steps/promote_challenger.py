@@ -34,7 +34,7 @@ def promote_challenger(
         evidence: hashes of the inputs (policy, questions) by name.
         now: the time of the promotion in ISO 8601, where it is not the present one.
     """
-    model = registry.find(registered_model, challenger, Workspace(Path(state)).root)
+    model = registry.find(registered_model, challenger, state=Workspace(Path(state)).root)
     report = Path(decision["report"])
     tags = {
         "ontopic.gate": "passed" if decision["passed"] else "failed",
@@ -53,7 +53,7 @@ def promote_challenger(
     if decision["passed"] and registry.champion_version(registered_model) != challenger:
         why = f"passed the gate against version {champion}: {decision['report']}"
         at = datetime.fromisoformat(now) if now else None
-        registry.promote(registered_model, challenger, "the loop", why, at, tags)
+        registry.promote(registered_model, challenger, by="the loop", why=why, at=at, tags=tags)
     else:
-        registry.tag(registered_model, challenger, tags)
+        registry.tag(registered_model, challenger, tags=tags)
     return bool(decision["passed"])

@@ -23,9 +23,9 @@ def register_base(model: ModelSettings, registered_model: str, state: str, track
     version = registry.register(
         registered_model,
         folder,
-        models.digest(folder),
-        run.info.run_id,
-        Path(state),
+        digest=models.digest(folder),
+        run_id=run.info.run_id,
+        state=Path(state),
         tags={"ontopic.source": model.name, "ontopic.kind": "base"},
     )
     registry.ensure_champion(registered_model, version.version)

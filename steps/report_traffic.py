@@ -40,21 +40,21 @@ def report_traffic(
     monitored = monitoring.monitor(
         f"OnTopic monitoring: {policy.name}, model version {version}",
         judged,
-        card_of(judge_card),
-        window_records,
-        policy.alert_threshold,
-        report,
+        card=card_of(judge_card),
+        window_records=window_records,
+        threshold=policy.alert_threshold,
+        report=report,
     )
     raised = []
-    with Alerts(workspace.alerts, alerts, policy.name) as store:
+    with Alerts(workspace.alerts, alerts, policy=policy.name) as store:
         now = datetime.now(UTC)
         for window in monitored.low:
             share = window.scores.guardrail_score
             text = f"guardrail score {share} is under {policy.alert_threshold:g}"
             raised.append(f"window {window.label}: {text}")
-            store.event("suspected", f"version {version}, window {window.label}", now, f"{text}; {report}")
+            store.event("suspected", f"version {version}, window {window.label}", at=now, text=f"{text}; {report}")
             if share.high < policy.alert_threshold:
-                store.event("detected", f"version {version}, window {window.label}", now, f"{text}; {report}")
+                store.event("detected", f"version {version}, window {window.label}", at=now, text=f"{text}; {report}")
         if not monitored.low:
             store.recovered(now, f"version {version}")
         store.deliver(now)

@@ -37,7 +37,7 @@ def train_challenger(
 ) -> Annotated[str, "challenger"]:
     """Returns the challenger's version."""
     workspace = Workspace(Path(state))
-    champion_model = registry.find(registered_model, champion, workspace.root)
+    champion_model = registry.find(registered_model, champion, state=workspace.root)
     chosen = [preferences.Preference(**pair) for pair in pairs]
     pairs_hash = preferences.preferences_hash(chosen)
     # The same inputs share a folder, so that a run that died goes on from its last checkpoint.
@@ -50,17 +50,26 @@ def train_challenger(
 
     folder = champion_model.folder
     if settings.processes > 1:
-        result = distributed_training.train_in_processes(folder, model.precision, chosen, settings, work, log)
+        result = distributed_training.train_in_processes(
+            folder, model.precision, preferences=chosen, settings=settings, work=work, log_metrics=log
+        )
     else:
-        result = training.train_orpo(models.load(folder, model.precision), folder, chosen, settings, work, log)
+        result = training.train_orpo(
+            models.load(folder, model.precision),
+            folder,
+            preferences=chosen,
+            settings=settings,
+            work=work,
+            log_metrics=log,
+        )
     run = mlflow.active_run()
     assert run is not None
     version = registry.register(
         registered_model,
         result.adapter,
-        models.digest(result.adapter),
-        run.info.run_id,
-        workspace.root,
+        digest=models.digest(result.adapter),
+        run_id=run.info.run_id,
+        state=workspace.root,
         tags={
             "ontopic.kind": "orpo-lora",
             "ontopic.base_version": champion,

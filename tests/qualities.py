@@ -9,4 +9,12 @@ def quality_of(similarity: float = 0.6, questions: int = 40, perplexity: float =
     """A model's quality, its answers spread about ``similarity``."""
     spread = [similarity + 0.1 * (i % 2) - 0.05 for i in range(questions)]
     names, no = [f"Question {i}?" for i in range(questions)], [False] * questions
-    return Quality(names, spread, [3.0] * questions, [20] * questions, no, no, perplexity)
+    return Quality(
+        questions=names,
+        similarity=spread,
+        reference_nll=[3.0] * questions,
+        words=[20] * questions,
+        repeats=no,
+        truncated=no,
+        perplexity=perplexity,
+    )

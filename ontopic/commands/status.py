@@ -27,7 +27,7 @@ _WINDOWS, _ACTIONS = 8, 5
 _COLOURS = {"ok": "green", "suspected": "yellow", "detected": "red", "unknown": "dim"}
 
 
-def overview(settings: Settings, policy: Policy, workspace: Workspace) -> Group:
+def overview(settings: Settings, policy: Policy, *, workspace: Workspace) -> Group:
     """Champion, service, traffic, windows and what the automatic loop did, as something that rich can print."""
     open_tracking(workspace, policy.registered_model)
     facts = Table(box=None, padding=(0, 1), show_header=False)
@@ -44,10 +44,10 @@ def overview(settings: Settings, policy: Policy, workspace: Workspace) -> Group:
     with ActionStore(workspace.windows) as done:
         actions = done.newest(1000)
     facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
-    with Alerts(workspace.alerts, settings.alerts, policy.name) as alerts:
+    with Alerts(workspace.alerts, settings.alerts, policy=policy.name) as alerts:
         open_ = [alert for alert in alerts.history(1000) if alert.closed_at is None]
     facts.add_row("alerts", "; ".join(f"{alert.id} ({alert.severity}): {alert.text}" for alert in open_) or "none open")
-    facts.add_row("watch", _watch(settings, workspace, actions, history))
+    facts.add_row("watch", _watch(settings, workspace, actions=actions, history=history))
     parts: list[Table | Text] = [facts]
     if windows:
         parts.append(_table(windows))
@@ -94,13 +94,15 @@ def _traffic(workspace: Workspace) -> str:
         )
 
 
-def _watch(settings: Settings, workspace: Workspace, actions: list[Action], history: list[registry.Promotion]) -> str:
+def _watch(
+    settings: Settings, workspace: Workspace, *, actions: list[Action], history: list[registry.Promotion]
+) -> str:
     try:
         with FileLock(workspace.root / "run.lock", timeout=0):
             runs = "does not run; start it with python run.py watch"
     except Timeout:
         runs = "runs, or a loop does"
-    free = free_at(settings.watch, actions, history)
+    free = free_at(settings.watch, actions, history=history)
     now = datetime.now(UTC)
     return runs + (f"; nothing is retrained until {free:%Y-%m-%d %H:%M} UTC" if free and free > now else "")
 

@@ -350,10 +350,10 @@ def read_yaml(path: Path, schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        raise UserError("; ".join(_sentence(path, schema, problem) for problem in error.errors())) from None
+        raise UserError("; ".join(_sentence(path, schema, problem=problem) for problem in error.errors())) from None
 
 
-def _sentence(path: Path, schema: type[BaseModel], problem: Any) -> str:
+def _sentence(path: Path, schema: type[BaseModel], *, problem: Any) -> str:
     location = [part for part in problem["loc"] if part not in ("local", "openai", "deepeval", "panel")]
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":

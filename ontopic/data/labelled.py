@@ -100,7 +100,9 @@ class Loaded(Generic[Row]):
     skipped: int
 
 
-def load_rows(source: str | Path, schema: type[Row], skip_bad: bool = False, base: Path | None = None) -> Loaded[Row]:
+def load_rows(
+    source: str | Path, schema: type[Row], *, skip_bad: bool = False, base: Path | None = None
+) -> Loaded[Row]:
     """Read questions or records.
 
     Args:
@@ -116,9 +118,9 @@ def load_rows(source: str | Path, schema: type[Row], skip_bad: bool = False, bas
     """
     rows: list[Row] = []
     name, problems = str(source), _Problems()
-    for row in _rows(name, schema, base, problems):
+    for row in _rows(name, schema, base=base, problems=problems):
         rows.append(row)
-    problems.check(name, schema, len(rows), skip_bad)
+    problems.check(name, schema, rows=len(rows), skip_bad=skip_bad)
     return Loaded(rows, problems.count)
 
 
@@ -137,14 +139,14 @@ class RowStream(Generic[Row]):
     skipped: int
 
     def __iter__(self) -> Iterator[Row]:
-        return _rows(self.source, self.schema, None, _Problems())
+        return _rows(self.source, self.schema, base=None, problems=_Problems())
 
 
-def stream_rows(source: str | Path, schema: type[Row], skip_bad: bool = False) -> RowStream[Row]:
+def stream_rows(source: str | Path, schema: type[Row], *, skip_bad: bool = False) -> RowStream[Row]:
     """As ``load_rows``, for more rows than fit into memory; all are checked once before the first is given."""
     name, problems = str(source), _Problems()
-    n = sum(1 for _ in _rows(name, schema, None, problems))
-    problems.check(name, schema, n, skip_bad)
+    n = sum(1 for _ in _rows(name, schema, base=None, problems=problems))
+    problems.check(name, schema, rows=n, skip_bad=skip_bad)
     return RowStream(name, schema, n, problems.count)
 
 
@@ -160,7 +162,7 @@ class _Problems:
         if self.count <= 3:
             self.first.append(f"{place}: {problem}")
 
-    def check(self, name: str, schema: type[BaseModel], rows: int, skip_bad: bool) -> None:
+    def check(self, name: str, schema: type[BaseModel], *, rows: int, skip_bad: bool) -> None:
         if self.count and not skip_bad:
             more = f" (and {self.count - 3} more)" if self.count > 3 else ""
             raise UserError("; ".join(self.first) + more + "; mend these rows, or leave them out with --skip-bad")
@@ -168,7 +170,7 @@ class _Problems:
             raise UserError(f"{name}: holds no usable row; give at least one with the fields {_required(schema)}")
 
 
-def _rows(name: str, schema: type[Row], base: Path | None, problems: _Problems) -> Iterator[Row]:
+def _rows(name: str, schema: type[Row], *, base: Path | None, problems: _Problems) -> Iterator[Row]:
     for place, raw in _raw_rows(name, base):
         if isinstance(raw, UserError):
             problems.add(place, str(raw))
@@ -185,12 +187,12 @@ def _required(schema: type[BaseModel]) -> str:
     return ", ".join(name for name, field in schema.model_fields.items() if field.is_required())
 
 
-def load_questions(source: str, base: Path | None = None, split: Split | None = None) -> list[Question]:
+def load_questions(source: str, base: Path | None = None, *, split: Split | None = None) -> list[Question]:
     """The questions of ``source``, all of them or those of one split. Raises what ``load_rows`` raises."""
     return [row for row in load_rows(source, Question, base=base).rows if split is None or row.split == split]
 
 
-def load_records(source: str, base: Path | None = None, split: Split | None = None) -> list[LabelledRecord]:
+def load_records(source: str, base: Path | None = None, *, split: Split | None = None) -> list[LabelledRecord]:
     """The labelled records of ``source``, all of them or those of one split. Raises what ``load_rows`` raises."""
     return [row for row in load_rows(source, LabelledRecord, base=base).rows if split is None or row.split == split]
 
@@ -294,7 +296,7 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def near_duplicates(left: Sequence[str], right: Sequence[str], threshold: float = 0.8) -> list[tuple[int, int]]:
+def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: float = 0.8) -> list[tuple[int, int]]:
     """Pairs (index in ``left``, index in ``right``) of texts that say nearly the same in nearly the same letters.
 
     Two texts are near duplicates where the cosine of their character 3- to 5-gram TF-IDF vectors is at least

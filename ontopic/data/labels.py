@@ -51,7 +51,7 @@ def random_sample(records: Sequence[Record], n: int) -> list[int]:
     return sorted(range(len(records)), key=lambda i: _hash(records[i].question, records[i].answer))[:n]
 
 
-def most_informative(records: Sequence[Record], judged: Sequence[Sequence[Verdict]], n: int) -> list[int]:
+def most_informative(records: Sequence[Record], judged: Sequence[Sequence[Verdict]], *, n: int) -> list[int]:
     """The records whose labels would teach a judge most.
 
     Uncertainty sampling (Lewis and Gale 1994): the nearer the probability of a pass is to a half, the better. Where
@@ -105,7 +105,7 @@ class LabelStore:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def add(self, record: Record, label: Literal["pass", "fail"], by: Draw, why: str = "") -> None:
+    def add(self, record: Record, label: Literal["pass", "fail"], *, by: Draw, why: str = "") -> None:
         """Keep a label. The record's scope is kept with it; the split follows from how the record was drawn."""
         self._append(record, {"label": label, "why": why, "split": SPLIT[by], "drawn": by})
 
@@ -161,6 +161,7 @@ def load_labels(path: Path, split: str) -> list[LabelledRecord]:
 def label_records(
     records: Sequence[Record],
     store: LabelStore,
+    *,
     by: Draw,
     definition: str,
     ask: Callable[[str], str] = input,
@@ -190,7 +191,7 @@ def label_records(
             say(f"Question\n{terminal_safe(record.question)}\nAnswer\n{terminal_safe(record.answer)}")
             if notes:
                 say(terminal_safe(notes[position]))
-            key, _, why = _choice(ask, say, "pass or fail? ", "pfsuq", definition).partition(" ")
+            key, _, why = _choice(ask, say, prompt="pass or fail? ", keys="pfsuq", definition=definition).partition(" ")
             if key == "q":
                 break
             if key == "u":
@@ -205,11 +206,13 @@ def label_records(
                 scope = record.in_scope
                 try:
                     if scope is None:
-                        scope = {"y": True, "n": False}.get(_choice(ask, say, "in scope? (y/n) ", "yn", definition)[:1])
+                        scope = {"y": True, "n": False}.get(
+                            _choice(ask, say, prompt="in scope? (y/n) ", keys="yn", definition=definition)[:1]
+                        )
                 finally:
                     # An end of input here still keeps the label that was given.
-                    known = Record(record.question, record.answer, scope, record.id)
-                    store.add(known, "pass" if key == "p" else "fail", by, why.strip())
+                    known = Record(question=record.question, answer=record.answer, in_scope=scope, id=record.id)
+                    store.add(known, "pass" if key == "p" else "fail", by=by, why=why.strip())
                     labelled.append(position)
             position += 1
     except EOFError:
@@ -239,7 +242,7 @@ def _visible(character: str) -> str:
     return ascii(character)[1:-1] if hidden and character != "\t" else character
 
 
-def _choice(ask: Callable[[str], str], say: Callable[[str], object], prompt: str, keys: str, definition: str) -> str:
+def _choice(ask: Callable[[str], str], say: Callable[[str], object], *, prompt: str, keys: str, definition: str) -> str:
     """A line that starts with one of ``keys``, alone or before a space; asked for again until there is one."""
     while True:
         line = ask(prompt).strip()

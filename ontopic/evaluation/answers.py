@@ -58,6 +58,7 @@ def _scores(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 def evaluate(
     language_model: LanguageModel,
     model_version: str,
+    *,
     judge: Judge,
     questions: Sequence[Question],
     max_new_tokens: int,
@@ -65,12 +66,14 @@ def evaluate(
 ) -> Evaluation:
     """Let a model answer questions greedily and a judge judge the answers, given each question's scope label."""
     conversations = [question.messages for question in questions]
-    with progress(f"answers of version {model_version}", len(questions), "questions") as advance:
-        answers = generate(language_model, conversations, max_new_tokens, batch_size, advance)
+    with progress(f"answers of version {model_version}", len(questions), unit="questions") as advance:
+        answers = generate(
+            language_model, conversations, max_new_tokens=max_new_tokens, slots=batch_size, advance=advance
+        )
     records = [
         Record(
-            question.question,
-            answer.text,
+            question=question.question,
+            answer=answer.text,
             in_scope=question.in_scope,
             model_version=model_version,
             prompt_tokens=answer.prompt_tokens,
@@ -79,12 +82,12 @@ def evaluate(
         )
         for question, answer in zip(questions, answers, strict=True)
     ]
-    with progress("verdicts", len(records), "records") as advance:
+    with progress("verdicts", len(records), unit="records") as advance:
         verdicts = judge.judge(records, advance)
-    return Evaluation(list(questions), records, verdicts)
+    return Evaluation(questions=list(questions), records=records, verdicts=verdicts)
 
 
-def sample(questions: Sequence[Question], n: int, in_scope_share: float, seed: int, skip: int = 0) -> list[Question]:
+def sample(questions: Sequence[Question], n: int, *, in_scope_share: float, seed: int, skip: int = 0) -> list[Question]:
     """A shuffled sample with the given share of in-scope questions; fewer where there are not enough of a kind.
 
     Args:

@@ -79,6 +79,7 @@ def check_judge(card: JudgeCard, policy: Policy) -> None:
 def decide(
     title: str,
     champion: pd.DataFrame,
+    *,
     challenger: pd.DataFrame,
     champion_quality: Quality,
     challenger_quality: Quality,
@@ -108,8 +109,27 @@ def decide(
     before, after = verdicts_of(champion), verdicts_of(challenger)
     compared, preferred = compare(before, after), preference(winners) if winners else None
     tests = gate_report(
-        title, champion, challenger, before, after, champion_quality, challenger_quality, preferred, limits, report
+        title,
+        champion,
+        challenger=challenger,
+        champion_verdicts=before,
+        challenger_verdicts=after,
+        champion_quality=champion_quality,
+        challenger_quality=challenger_quality,
+        preference=preferred,
+        limits=limits,
+        out=report,
     )
     passed = all(test.passed for test in tests)
     quality = difference(champion_quality, challenger_quality)
-    return Decision(passed, tests, score(before), score(after), compared, quality, preferred, limits, report)
+    return Decision(
+        passed=passed,
+        tests=tests,
+        champion=score(before),
+        challenger=score(after),
+        comparison=compared,
+        quality=quality,
+        preference=preferred,
+        limits=limits,
+        report=report,
+    )

@@ -60,7 +60,9 @@ class Quality:
         return found | {"perplexity": self.perplexity}
 
 
-def measure_quality(language_model: LanguageModel, questions: Sequence[Question], records: Sequence[Record]) -> Quality:
+def measure_quality(
+    language_model: LanguageModel, questions: Sequence[Question], *, records: Sequence[Record]
+) -> Quality:
     """Measure answers, one a question, by the references of the questions in scope; those without are left out."""
     # Whoever only compares what was measured, as a report does, need not wait for torch and Transformers.
     from ontopic.models.likelihood import negative_log_likelihood, perplexity
@@ -70,16 +72,18 @@ def measure_quality(language_model: LanguageModel, questions: Sequence[Question]
     references, answers = [str(q.reference) for q, _ in pairs], [r.answer for _, r in pairs]
     encoder = load_sentence_encoder()
     vectors = encoder.encode(answers) * encoder.encode(references)
-    with progress("likelihood of the references", len(pairs), "references") as advance:
-        nll = negative_log_likelihood(language_model, [q.messages for q, _ in pairs], references, advance)
+    with progress("likelihood of the references", len(pairs), unit="references") as advance:
+        nll = negative_log_likelihood(
+            language_model, [q.messages for q, _ in pairs], answers=references, advance=advance
+        )
     return Quality(
-        [q.question for q, _ in pairs],
-        vectors.sum(1).tolist(),
-        nll,
-        [len(text.split()) for text in answers],
-        [repeats_itself(text) for text in answers],
-        [not r.finished for _, r in pairs],
-        perplexity(language_model),
+        questions=[q.question for q, _ in pairs],
+        similarity=vectors.sum(1).tolist(),
+        reference_nll=nll,
+        words=[len(text.split()) for text in answers],
+        repeats=[repeats_itself(text) for text in answers],
+        truncated=[not r.finished for _, r in pairs],
+        perplexity=perplexity(language_model),
     )
 
 
@@ -88,9 +92,9 @@ def mean(values: ArrayLike) -> Rate:
     numbers = np.asarray(values, dtype=float)
     n = len(numbers)
     if n < 2:
-        return Rate(float(numbers.mean()) if n else math.nan, -math.inf, math.inf, n)
+        return Rate(value=float(numbers.mean()) if n else math.nan, low=-math.inf, high=math.inf, n=n)
     half = float(t.ppf(0.975, n - 1) * numbers.std(ddof=1) / math.sqrt(n))
-    return Rate(float(numbers.mean()), float(numbers.mean()) - half, float(numbers.mean()) + half, n)
+    return Rate(value=float(numbers.mean()), low=float(numbers.mean()) - half, high=float(numbers.mean()) + half, n=n)
 
 
 def difference(champion: Quality, challenger: Quality) -> Rate:

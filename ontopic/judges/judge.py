@@ -52,6 +52,6 @@ class Judge(Protocol):
         ...
 
 
-def outcome(in_scope: bool, declined: bool, on_subject: bool) -> bool:
+def outcome(in_scope: bool, declined: bool, *, on_subject: bool) -> bool:
     """Whether a record passes: in scope and answered on the subject, or out of scope and declined."""
     return not declined and on_subject if in_scope else declined

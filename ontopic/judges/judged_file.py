@@ -49,7 +49,7 @@ def by_judge(judge: Judge) -> RowJudge[Verdict]:
 
 
 def by_grading(
-    grading: Literal["pairwise", "reference"], settings: JudgeSettings, policy: Policy, prompts: Path, cache: Path
+    grading: Literal["pairwise", "reference"], settings: JudgeSettings, *, policy: Policy, prompts: Path, cache: Path
 ) -> RowJudge[Any]:
     """Verdicts of the LLM that the configuration names as judge: against another model's answer, or against the truth.
 
@@ -64,7 +64,7 @@ def by_grading(
         raise UserError(
             f"{grading} grading needs an LLM, and the configured judge is {settings.kind!r}; use kind openai"
         )
-    grader = open_grader(grading, settings, policy, prompts, cache)
+    grader = open_grader(grading, settings, policy=policy, prompts=prompts, cache=cache)
 
     def against(field: str) -> Callable[[Rows], Iterator[Any]]:
         grade: Callable[..., Iterator[Any]] = grade_pairwise if grading == "pairwise" else grade_reference
@@ -81,7 +81,7 @@ def by_grading(
 
 
 def _records(rows: Rows) -> Iterator[Record]:
-    return (Record(row.question, row.answer) for row in rows)
+    return (Record(question=row.question, answer=row.answer) for row in rows)
 
 
 def _verdict_line(row: LabelledRecord, verdict: Verdict) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def judge_stream(judge: Judge, records: Iterable[Record]) -> Iterator[Verdict]:
 
 
 def write_judged(
-    rows: RowStream[LabelledRecord], judge: RowJudge[Any], out: Path, advance: Callable[[int], object]
+    rows: RowStream[LabelledRecord], judge: RowJudge[Any], *, out: Path, advance: Callable[[int], object]
 ) -> int:
     """Judge rows into a JSONL file, a line a row; the file appears when it is whole.
 
@@ -163,7 +163,7 @@ def _whole_lines(part: Path) -> int:
     return lines
 
 
-def card_of_file(judge_id: str, rows: Rows, out: Path) -> JudgeCard | None:
+def card_of_file(judge_id: str, rows: Rows, *, out: Path) -> JudgeCard | None:
     """The judge's card on a file of ``write_judged``; ``None`` where no row carries a label.
 
     Args:
@@ -179,8 +179,12 @@ def card_of_file(judge_id: str, rows: Rows, out: Path) -> JudgeCard | None:
             key = (row.label, row.intent, row.kind)
             labelled.append(alike.setdefault(key, row))
             said = json.loads(text)
-            verdicts.append(Verdict(said["verdict"], said["score"], "", judge_id, cause=said["cause"]))
-    return judge_card(judge_id, labelled, verdicts) if labelled else None
+            verdicts.append(
+                Verdict(
+                    outcome=said["verdict"], score=said["score"], explanation="", judge_id=judge_id, cause=said["cause"]
+                )
+            )
+    return judge_card(judge_id, labelled, verdicts=verdicts) if labelled else None
 
 
 def winners(out: Path) -> Counter[str]:

@@ -95,16 +95,16 @@ class PanelJudge:
         scores = [v.score for v in judged if v.score is not None]
         score = sum(scores) / len(scores) if scores else float(passed)
         return Verdict(
-            "pass" if passed else "fail",
-            max(score, 0.5) if passed else min(score, _JUST_BELOW_HALF),
-            f"{passes} of {len(judged)} pass it. {in_detail}",
-            self.id,
+            outcome="pass" if passed else "fail",
+            score=max(score, 0.5) if passed else min(score, _JUST_BELOW_HALF),
+            explanation=f"{passes} of {len(judged)} pass it. {in_detail}",
+            judge_id=self.id,
             in_scope=_most([v.in_scope for v in judged]),
             declined=_most([v.declined for v in judged]),
         )
 
     def _unjudged(self, explanation: str, cause: str) -> Verdict:
-        return Verdict("unjudged", None, explanation, self.id, cause=cause)
+        return Verdict(outcome="unjudged", score=None, explanation=explanation, judge_id=self.id, cause=cause)
 
 
 def _most(opinions: Sequence[bool | None]) -> bool | None:

@@ -6,7 +6,9 @@ import random
 from collections.abc import Sequence
 
 
-def batches_of_like_length(lengths: Sequence[int], size: int, chance: random.Random, at_a_time: int) -> list[list[int]]:
+def batches_of_like_length(
+    lengths: Sequence[int], size: int, *, chance: random.Random, at_a_time: int
+) -> list[list[int]]:
     """All indices of ``lengths`` once, in batches of ``size`` in random order.
 
     Args:

@@ -132,7 +132,7 @@ class ContinuousBatch:
         slots: the most answers under way.
     """
 
-    def __init__(self, language_model: LanguageModel, most_waiting: int = 256, slots: int = SLOTS) -> None:
+    def __init__(self, language_model: LanguageModel, most_waiting: int = 256, *, slots: int = SLOTS) -> None:
         self._model: Any = language_model.model
         self._tokenizer: Any = language_model.tokenizer
         self._ends = _end_tokens(language_model)
@@ -218,7 +218,7 @@ class ContinuousBatch:
         """The last row takes the freed one's slot, so that the rows stay together."""
         last = self._rows.pop()
         if slot < len(self._rows):
-            self._slots.copy(len(self._rows), slot, last.length)
+            self._slots.copy(len(self._rows), slot, length=last.length)
             self._rows[slot] = last
 
     def _read_prompts(self) -> None:
@@ -236,11 +236,11 @@ class ContinuousBatch:
         for i, generation in enumerate(reading.generations):
             if generation.done.cancelled():
                 continue
-            row = _Row(generation, len(generation.ids), _Text(self._tokenizer, generation.sampling.stop))
+            row = _Row(generation, len(generation.ids), text=_Text(self._tokenizer, generation.sampling.stop))
             room = max(each.generation.room for each in (*self._rows, row))
-            self._slots.add(len(self._rows), reading.cache, i, row.length, room)
+            self._slots.add(len(self._rows), reading.cache, row=i, length=row.length, room=room)
             self._rows.append(row)
-            self._take(len(self._rows) - 1, int(reading.logits[i].argmax()), reading.logits[i])
+            self._take(len(self._rows) - 1, int(reading.logits[i].argmax()), logits=reading.logits[i])
 
     def _admitted(self) -> list[Generation]:
         """Those that wait longest and fit, to be read together."""
@@ -281,12 +281,12 @@ class ContinuousBatch:
         likeliest = logits.argmax(-1).tolist()
         for slot in reversed(range(len(self._rows))):
             self._rows[slot].length += 1
-            self._take(slot, likeliest[slot], logits[slot])
+            self._take(slot, likeliest[slot], logits=logits[slot])
 
-    def _take(self, slot: int, likeliest: int, logits: torch.Tensor) -> None:
+    def _take(self, slot: int, likeliest: int, *, logits: torch.Tensor) -> None:
         row = self._rows[slot]
         try:
-            ended = row.take(likeliest, logits, self._tokenizer, self._ends)
+            ended = row.take(likeliest, logits, tokenizer=self._tokenizer, ends=self._ends)
         except Exception as error:  # of this answer alone
             ended = True
             with contextlib.suppress(InvalidStateError):
@@ -298,7 +298,7 @@ class ContinuousBatch:
 class _Row:
     """An answer under way. ``length`` counts its tokens in the cache: all but the newest."""
 
-    def __init__(self, generation: Generation, length: int, text: _Text) -> None:
+    def __init__(self, generation: Generation, length: int, *, text: _Text) -> None:
         self.generation, self.length = generation, length
         self.tokens: list[int] = []
         self._text = text
@@ -310,21 +310,23 @@ class _Row:
             seed = generation.sampling.seed
             self._chance.manual_seed(seed % 2**63) if seed is not None else self._chance.seed()
 
-    def take(self, likeliest: int, logits: torch.Tensor, tokenizer: Any, ends: frozenset[int]) -> bool:
+    def take(self, likeliest: int, logits: torch.Tensor, *, tokenizer: Any, ends: frozenset[int]) -> bool:
         """Draw the next token and pass on what it adds; returns whether the answer ends with it."""
         sampling = self.generation.sampling
-        token = likeliest if self._chance is None else _drawn(logits, sampling, self._chance)
+        token = likeliest if self._chance is None else _drawn(logits, sampling, chance=self._chance)
         if token in ends:
             return self._end("stop", self._text.rest())
         self.tokens.append(token)
         logprobs = (
-            (_logprob(logits, token, sampling.top_logprobs, tokenizer),) if sampling.top_logprobs is not None else ()
+            (_logprob(logits, token, top=sampling.top_logprobs, tokenizer=tokenizer),)
+            if sampling.top_logprobs is not None
+            else ()
         )
         text, stopped = self._text.add(token)
         if stopped:
-            return self._end("stop", text, logprobs)
+            return self._end("stop", text, logprobs=logprobs)
         if len(self.tokens) == sampling.limit:
-            return self._end("length", text + self._text.rest(), logprobs)
+            return self._end("length", text + self._text.rest(), logprobs=logprobs)
         self._pass_on(text, logprobs)
         return False
 
@@ -334,7 +336,7 @@ class _Row:
         if self.generation.on_piece and (text or logprobs):
             self.generation.on_piece(Piece(text, logprobs))
 
-    def _end(self, reason: str, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> bool:
+    def _end(self, reason: str, text: str, *, logprobs: tuple[TokenLogprob, ...] = ()) -> bool:
         self._pass_on(text, logprobs)
         generated = Generated(
             "".join(self._pieces), len(self.generation.ids), len(self.tokens), reason, tuple(self._logprobs)
@@ -455,19 +457,19 @@ class _Slots(Cache):
         super().__init__(layers=[])
         self._slots: list[_SlotLayer] = self.layers  # type: ignore[assignment]
 
-    def add(self, slot: int, cache: DynamicCache, row: int, length: int, room: int) -> None:
+    def add(self, slot: int, cache: DynamicCache, *, row: int, length: int, room: int) -> None:
         """Take a row that was read into ``slot``, the first free one; each slot has ``room`` places at least."""
         layers: Sequence[Any] = cache.layers
         for i, read in enumerate(layers):
             if i == len(self._slots):
                 self._slots.append(_SlotLayer())
             layer = self._slots[i]
-            layer.keys = _grown(layer.keys, read.keys, slot, room)
-            layer.values = _grown(layer.values, read.values, slot, room)
+            layer.keys = _grown(layer.keys, read.keys, slot=slot, room=room)
+            layer.values = _grown(layer.values, read.values, slot=slot, room=room)
             layer.keys[slot, :, :length] = read.keys[row, :, :length]
             layer.values[slot, :, :length] = read.values[row, :, :length]
 
-    def copy(self, source: int, target: int, length: int) -> None:
+    def copy(self, source: int, target: int, *, length: int) -> None:
         """Copy a slot's first ``length`` places."""
         for layer in self._slots:
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
@@ -508,7 +510,7 @@ class _SlotLayer(CacheLayerMixin):
         return -1
 
 
-def _grown(states: torch.Tensor | None, read: torch.Tensor, slot: int, room: int) -> torch.Tensor:
+def _grown(states: torch.Tensor | None, read: torch.Tensor, *, slot: int, room: int) -> torch.Tensor:
     """``states`` with space for this slot and so many places a slot."""
     if states is not None and slot < states.shape[0] and room <= states.shape[2]:
         return states
@@ -525,7 +527,7 @@ def _shared(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _drawn(logits: torch.Tensor, sampling: Sampling, chance: torch.Generator) -> int:
+def _drawn(logits: torch.Tensor, sampling: Sampling, *, chance: torch.Generator) -> int:
     probabilities = torch.softmax(logits.float().cpu() / max(sampling.temperature, _LEAST_TEMPERATURE), -1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
@@ -535,7 +537,7 @@ def _drawn(logits: torch.Tensor, sampling: Sampling, chance: torch.Generator) ->
     return int(torch.multinomial(probabilities, 1, generator=chance))
 
 
-def _logprob(logits: torch.Tensor, token: int, top: int, tokenizer: Any) -> TokenLogprob:
+def _logprob(logits: torch.Tensor, token: int, *, top: int, tokenizer: Any) -> TokenLogprob:
     logprobs = torch.log_softmax(logits.float(), -1)
     best = logprobs.topk(top) if top else None
     likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True) if best else ()
@@ -555,6 +557,7 @@ def _end_tokens(language_model: LanguageModel) -> frozenset[int]:
 def generate(
     language_model: LanguageModel,
     conversations: Sequence[Sequence[dict[str, str]]],
+    *,
     max_new_tokens: int,
     slots: int = SLOTS,
     advance: Advance | None = None,
@@ -576,7 +579,7 @@ def generate(
     for generation in generations:
         if advance:
             generation.done.add_done_callback(lambda _: advance(1))
-    batch = ContinuousBatch(language_model, len(generations), slots)
+    batch = ContinuousBatch(language_model, len(generations), slots=slots)
     batch.submit(sorted(generations, key=lambda each: len(each.ids)))  # prompts of a length are read without padding
     try:
         return [generation.done.result() for generation in generations]

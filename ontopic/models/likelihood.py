@@ -18,6 +18,7 @@ _BATCH_TOKENS = 1024  # of texts that are read together, padding included
 def negative_log_likelihood(
     language_model: LanguageModel,
     conversations: Sequence[list[dict[str, str]]],
+    *,
     answers: Sequence[str],
     advance: Advance | None = None,
 ) -> list[float]:
@@ -31,7 +32,7 @@ def negative_log_likelihood(
         tokenizer(text, add_special_tokens=False)["input_ids"] for text in chat_prompts(tokenizer, conversations)
     ]
     tails = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in answers]
-    return _mean_nll(language_model, [(p + a, len(p)) for p, a in zip(prompts, tails, strict=True)], advance)
+    return _mean_nll(language_model, [(p + a, len(p)) for p, a in zip(prompts, tails, strict=True)], advance=advance)
 
 
 def perplexity(language_model: LanguageModel) -> float:
@@ -45,7 +46,7 @@ def perplexity(language_model: LanguageModel) -> float:
 
 @torch.inference_mode()
 def _mean_nll(
-    language_model: LanguageModel, rows: Sequence[tuple[list[int], int]], advance: Advance | None = None
+    language_model: LanguageModel, rows: Sequence[tuple[list[int], int]], *, advance: Advance | None = None
 ) -> list[float]:
     """For each row of token ids, the mean over the tokens from the given place on."""
     model = language_model.model

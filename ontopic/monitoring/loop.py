@@ -51,12 +51,12 @@ def cut_windows(frame: pd.DataFrame, window_records: int) -> list[Window]:
     for number, start in enumerate(range(0, len(frame), window_records), start=1):
         first = frame["asked_at"].iloc[start]
         label = str(number) if pd.isna(first) else f"{number}: {first:%Y-%m-%d %H:%M:%S}"
-        windows.append(Window(label, score(verdicts[start : start + window_records])))
+        windows.append(Window(label=label, scores=score(verdicts[start : start + window_records])))
     return windows
 
 
 def monitor(
-    title: str, frame: pd.DataFrame, card: JudgeCard, window_records: int, threshold: float, report: Path
+    title: str, frame: pd.DataFrame, *, card: JudgeCard, window_records: int, threshold: float, report: Path
 ) -> Monitored:
     """Score judged traffic by window, write the report, and say which windows are under the threshold.
 
@@ -66,8 +66,10 @@ def monitor(
     """
     windows = cut_windows(frame, window_records)
     scores = score(verdicts_of(frame))
-    right = corrected(scores.guardrail_score, card.sensitivity, card.specificity)
-    outcomes = monitoring_report(title, frame, [(w.label, w.scores) for w in windows], threshold, right, report)
+    right = corrected(scores.guardrail_score, card.sensitivity, specificity=card.specificity)
+    outcomes = monitoring_report(
+        title, frame, windows=[(w.label, w.scores) for w in windows], threshold=threshold, corrected=right, out=report
+    )
     low = [window for window, outcome in zip(windows, outcomes, strict=True) if not outcome.passed]
     return Monitored(scores, right, windows, low, report)
 

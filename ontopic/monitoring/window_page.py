@@ -63,7 +63,7 @@ def topic_drift(questions: Sequence[str], topics: Topics) -> Drift | None:
     before, after = Counter(topics.reference), Counter(found)
     shares = [(topic, before[topic] / len(topics.reference), after[topic] / len(found)) for topic in before]
     grown = sorted(shares, key=lambda row: row[1] - row[2])[:_GROWN]
-    return Drift(float(value), float(value) < DRIFT_P, grown)
+    return Drift(score=float(value), detected=float(value) < DRIFT_P, grown=grown)
 
 
 def _drift_report(topics: Sequence[str], reference: Sequence[str]) -> Snapshot:
@@ -78,7 +78,7 @@ def _drift_report(topics: Sequence[str], reference: Sequence[str]) -> Snapshot:
 
 
 def window_report(
-    policy: Policy, window: Window, result: WindowResult, frame: pd.DataFrame, promoted: bool, out: Path
+    policy: Policy, window: Window, *, result: WindowResult, frame: pd.DataFrame, promoted: bool, out: Path
 ) -> Snapshot:
     """Write the page on a window that closes.
 
@@ -105,14 +105,16 @@ def window_report(
     ]
     shown = len(metrics)
     # Read by the dashboard and not drawn on this page.
-    limit = Rate(result.threshold, result.threshold, result.threshold, max(1, result.n))
+    limit = Rate(value=result.threshold, low=result.threshold, high=result.threshold, n=max(1, result.n))
     rates = [(result.scores.guardrail_score, _RAW), (limit, _THRESHOLD)]
     rates += [(result.scores.over_refusal, _OVER_REFUSAL), (result.scores.leak, _LEAK)]
     if promoted:
         rates.append((result.corrected, _PROMOTION))
     if result.drift:
-        rates.append((Rate(result.drift.score, result.drift.score, result.drift.score, result.n), _DRIFT))
-    metrics += [GivenRate(each, name, 1) for each, name in rates if each.n]
+        rates.append(
+            (Rate(value=result.drift.score, low=result.drift.score, high=result.drift.score, n=result.n), _DRIFT)
+        )
+    metrics += [GivenRate(each, name, order=1) for each, name in rates if each.n]
     if verdicts:
         metrics += [QuantileValue(column="latency_s", quantile=quantile) for quantile in (0.5, 0.95)]
         metrics += [MeanValue(column="completion_tokens"), UniqueValueCount(column="verdict")]
@@ -130,7 +132,7 @@ def window_report(
             tags=[f"version-{window.model_version or 'unknown'}", result.status],
         )
     widgets = widgets_of(snapshot)
-    page = [text_widget(title=title, text=_summary(window, result, frame)), *test_widgets_of(snapshot)]
+    page = [text_widget(title=title, text=_summary(window, result, frame=frame)), *test_widgets_of(snapshot)]
     page += widgets[:shown]
     facts = [
         ("records", f"{result.n:,}, of which {result.sampled:,} were given to the judge"),
@@ -143,11 +145,11 @@ def window_report(
         rows = [(topic, f"{before:.3f}", f"{after:.3f}") for topic, before, after in result.drift.grown]
         columns = ["Topic (the calibration question nearest its centre)", "Calibration", "Window"]
         page.append(table_data(title="Topics that grew most", column_names=columns, data=rows))
-    write_page(title, [*page, widgets[-1]], out)
+    write_page(title, [*page, widgets[-1]], out=out)
     return snapshot
 
 
-def _summary(window: Window, result: WindowResult, frame: pd.DataFrame) -> str:
+def _summary(window: Window, result: WindowResult, *, frame: pd.DataFrame) -> str:
     score = result.corrected
     text = (
         f"**{result.status.capitalize()}**: the corrected guardrail score is {score}, the threshold "
@@ -195,11 +197,11 @@ class Dashboard:
         dashboard = self._project.dashboard
         if dashboard.model().tabs:
             dashboard.clear_dashboard()
-        for panel in _panels(self._policy, windows, promoted_at):
+        for panel in _panels(self._policy, windows, promoted_at=promoted_at):
             dashboard.add_panel(panel, tab="Monitoring")
 
 
-def _panels(policy: Policy, windows: Sequence[Window], promoted_at: datetime | None) -> list[DashboardPanelPlot]:
+def _panels(policy: Policy, windows: Sequence[Window], *, promoted_at: datetime | None) -> list[DashboardPanelPlot]:
     def given(title: str) -> PanelMetric:
         return PanelMetric(legend=title, metric="GivenRate", metric_labels={"title": title})
 

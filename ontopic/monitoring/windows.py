@@ -193,9 +193,9 @@ class WindowStore(SQLiteFile):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, _METADATA, "the windows")
+        super().__init__(path, _METADATA, what="the windows")
 
-    def take_in(self, traffic: TrafficStore, cut: Cut, now: datetime, since: datetime | None = None) -> int:
+    def take_in(self, traffic: TrafficStore, cut: Cut, *, now: datetime, since: datetime | None = None) -> int:
         """Note what was stored since the last call, and put late records into their windows.
 
         Args:
@@ -223,11 +223,11 @@ class WindowStore(SQLiteFile):
                 if naive_utc(a.asked_at) >= first
             ]
             if rows:
-                new += self._add(rows, cut, now)
+                new += self._add(rows, cut, now=now)
         self._keep("stored_until", (last or _EPOCH.replace(tzinfo=UTC)).isoformat())
         return new
 
-    def _add(self, rows: Sequence[dict[str, Any]], cut: Cut, now: datetime) -> int:
+    def _add(self, rows: Sequence[dict[str, Any]], cut: Cut, *, now: datetime) -> int:
         with self._engine.begin() as connection:
             ids = [row["record_id"] for row in rows]
             query = sql.select(_MEMBERS.c.record_id)
@@ -239,7 +239,7 @@ class WindowStore(SQLiteFile):
             for row in new:
                 if row["asked_at"] > last.get(row["model_version"], _EPOCH):
                     continue
-                window = self._late_for(connection, row, cut)
+                window = self._late_for(connection, row, cut=cut)
                 if window is None:
                     continue
                 row |= {"window_id": window.id, "late": window.state != "due", "counted": window.state != "final"}
@@ -250,7 +250,7 @@ class WindowStore(SQLiteFile):
                 connection.execute(sql.insert(_MEMBERS), new)
         return len(new)
 
-    def _late_for(self, connection: sql.Connection, row: Mapping[str, Any], cut: Cut) -> Any:
+    def _late_for(self, connection: sql.Connection, row: Mapping[str, Any], *, cut: Cut) -> Any:
         """The window that was cut without this record, if any."""
         same = _WINDOWS.c.model_version == row["model_version"]
         windows = sql.select(_WINDOWS).where(same)
@@ -270,25 +270,25 @@ class WindowStore(SQLiteFile):
             ).all()
             for version in versions:
                 if cut.length is not None:
-                    self._cut_by_time(connection, version, cut.length, until)
+                    self._cut_by_time(connection, version, length=cut.length, until=until)
                 else:
-                    self._cut_by_count(connection, version, cut.records, until)
+                    self._cut_by_count(connection, version, records=cut.records, until=until)
             reopened = sql.and_(_WINDOWS.c.state == "reopened", _WINDOWS.c.reopened_at <= until)
             query = sql.select(_WINDOWS).where(sql.or_(_WINDOWS.c.state == "due", reopened))
             return [_window(row) for row in connection.execute(query.order_by(_WINDOWS.c.end, _WINDOWS.c.id))]
 
-    def _cut_by_time(self, connection: sql.Connection, version: str, length: timedelta, until: datetime) -> None:
+    def _cut_by_time(self, connection: sql.Connection, version: str, *, length: timedelta, until: datetime) -> None:
         open_ = sql.and_(_MEMBERS.c.window_id.is_(None), _MEMBERS.c.model_version == version)
         while True:
             first = connection.scalar(sql.select(sql.func.min(_MEMBERS.c.asked_at)).where(open_))
             if first is None or _start(first, length) + length > until:
                 return
             start = _start(first, length)
-            window = self._new(connection, version, start, start + length)
+            window = self._new(connection, version, start=start, end=start + length)
             inside = sql.and_(open_, _MEMBERS.c.asked_at < start + length)
             connection.execute(sql.update(_MEMBERS).where(inside).values(window_id=window))
 
-    def _cut_by_count(self, connection: sql.Connection, version: str, records: int, until: datetime) -> None:
+    def _cut_by_count(self, connection: sql.Connection, version: str, *, records: int, until: datetime) -> None:
         open_ = sql.and_(_MEMBERS.c.window_id.is_(None), _MEMBERS.c.model_version == version)
         times = sql.select(_MEMBERS.c.asked_at).where(open_).order_by(_MEMBERS.c.asked_at, _MEMBERS.c.record_id)
         while True:
@@ -296,15 +296,15 @@ class WindowStore(SQLiteFile):
             last = connection.scalar(times.offset(records - 1).limit(1))
             if first is None or last is None or last > until:
                 return
-            window = self._new(connection, version, first, last)
+            window = self._new(connection, version, start=first, end=last)
             inside = sql.and_(open_, _MEMBERS.c.asked_at <= last)
             connection.execute(sql.update(_MEMBERS).where(inside).values(window_id=window))
 
-    def _new(self, connection: sql.Connection, version: str, start: datetime, end: datetime) -> int:
+    def _new(self, connection: sql.Connection, version: str, *, start: datetime, end: datetime) -> int:
         row = {"model_version": version, "start": start, "end": end, "state": "due"}
         return connection.execute(sql.insert(_WINDOWS).values(row).returning(_WINDOWS.c.id)).scalar_one()
 
-    def judge(self, window: Window, traffic: TrafficStore, judge: Judge, sampling_rate: float) -> Judged:
+    def judge(self, window: Window, traffic: TrafficStore, *, judge: Judge, sampling_rate: float) -> Judged:
         """The verdicts on a window's sampled records: only those that this judge has not given yet are asked for.
 
         They are kept every few hundred records, so a kill loses little. One that is ``unjudged`` is asked for again.
@@ -313,7 +313,7 @@ class WindowStore(SQLiteFile):
         records = traffic.records(ids=[m.record_id for m in members if _sampled(m.record_id, sampling_rate)])
         kept = {m.record_id: Verdict(**json.loads(m.verdict)) for m in members if m.judge_id == judge.id}
         missing = [r for r in records if r.id not in kept or kept[r.id].outcome == "unjudged"]
-        with progress(f"verdicts on {window.label}", len(missing), "records") as advance:
+        with progress(f"verdicts on {window.label}", len(missing), unit="records") as advance:
             for start in range(0, len(missing), _JUDGED_AT_ONCE):
                 part = missing[start : start + _JUDGED_AT_ONCE]
                 verdicts = judge.judge(part, advance)
@@ -326,16 +326,16 @@ class WindowStore(SQLiteFile):
                 values: dict[str, Any] = {"judge_id": sql.bindparam("by"), "verdict": sql.bindparam("said")}
                 with self._engine.begin() as connection:
                     connection.execute(sql.update(_MEMBERS).where(one).values(values), rows)
-        return Judged(records, [kept[record.id] for record in records])
+        return Judged(records=records, verdicts=[kept[record.id] for record in records])
 
     def result(
-        self, window: Window, judged: Judged, card: JudgeCard, threshold: float, drift: Drift | None
+        self, window: Window, judged: Judged, *, card: JudgeCard, threshold: float, drift: Drift | None
     ) -> WindowResult:
         """What becomes of a window with these verdicts. Nothing is written yet."""
         members = self._members(window)
         scores = score(judged.verdicts)
         raw = scores.guardrail_score
-        right = corrected(raw, card.sensitivity, card.specificity)
+        right = corrected(raw, card.sensitivity, specificity=card.specificity)
         passes = round(raw.value * len(members)) if raw.n else 0
         unsampled = rate(passes, len(members)) if raw.n else raw
         latencies = sorted(record.latency_s for record in judged.records)
@@ -362,7 +362,7 @@ class WindowStore(SQLiteFile):
             revision=1 if window.state == "due" else 2,
         )
 
-    def close_window(self, window: Window, result: WindowResult, now: datetime) -> Window:
+    def close_window(self, window: Window, result: WindowResult, *, now: datetime) -> Window:
         """Write a result: the window is closed, or final where it was reopened."""
         state = "closed" if window.state == "due" else "final"
         values = {"state": state, "closed_at": naive_utc(now), "result": json.dumps(asdict(result))}
@@ -388,7 +388,7 @@ class WindowStore(SQLiteFile):
             if row.verdict
         }
         records = traffic.records(ids=list(verdicts))
-        return Judged(records, [verdicts[record.id] for record in records])
+        return Judged(records=records, verdicts=[verdicts[record.id] for record in records])
 
     def waiting(self) -> int:
         """How many records are in no window yet."""
@@ -454,7 +454,15 @@ def _window(row: Any) -> Window:
         grown = drift and [(topic, before, after) for topic, before, after in drift.pop("grown")]
         result = WindowResult(scores=scores, drift=drift and Drift(grown=grown, **drift), **values)
     utc = {name: value and value.replace(tzinfo=UTC) for name, value in row._asdict().items() if name in _TIMES}
-    return Window(row.id, row.model_version, utc["start"], utc["end"], row.state, utc["closed_at"], result)
+    return Window(
+        id=row.id,
+        model_version=row.model_version,
+        start=utc["start"],
+        end=utc["end"],
+        state=row.state,
+        closed_at=utc["closed_at"],
+        result=result,
+    )
 
 
 _TIMES = ("start", "end", "closed_at")

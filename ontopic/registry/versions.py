@@ -40,7 +40,7 @@ class RegisteredModel:
 
 
 def register(
-    name: str, folder: Path, digest: str, run_id: str, state: Path, tags: Mapping[str, str], alias: str | None = None
+    name: str, folder: Path, *, digest: str, run_id: str, state: Path, tags: Mapping[str, str], alias: str | None = None
 ) -> RegisteredModel:
     """Log ``folder`` to the run and register it as a new version, or return the version that has this digest already.
 
@@ -58,7 +58,7 @@ def register(
         elif version.tags.get(_DIGEST) == digest:
             if alias:
                 client.set_registered_model_alias(name, alias, version.version)
-            return _fetched(client, version, state)
+            return _fetched(client, version, state=state)
     client.log_artifacts(run_id, str(folder), artifact_path="model")
     version = client.create_model_version(
         name, source=f"runs:/{run_id}/model", run_id=run_id, tags={_DIGEST: digest, **tags}
@@ -66,10 +66,10 @@ def register(
     client.set_model_version_tag(name, version.version, _COMPLETE, "true")
     if alias:
         client.set_registered_model_alias(name, alias, version.version)
-    return _fetched(client, client.get_model_version(name, version.version), state)
+    return _fetched(client, client.get_model_version(name, version.version), state=state)
 
 
-def find(name: str, which: str, state: Path) -> RegisteredModel:
+def find(name: str, which: str, *, state: Path) -> RegisteredModel:
     """The version that ``which`` names: ``champion``, ``challenger``, ``base`` (the oldest) or a version number.
 
     Raises:
@@ -81,10 +81,10 @@ def find(name: str, which: str, state: Path) -> RegisteredModel:
             versions = _versions(client, name)
             if not versions:
                 raise UserError(f"no model is registered as {name!r} yet; run `python run.py` first")
-            return _fetched(client, versions[0], state)
+            return _fetched(client, versions[0], state=state)
         if which.isdigit():
-            return _fetched(client, client.get_model_version(name, which), state)
-        return _fetched(client, client.get_model_version_by_alias(name, which), state)
+            return _fetched(client, client.get_model_version(name, which), state=state)
+        return _fetched(client, client.get_model_version_by_alias(name, which), state=state)
     except MlflowException as error:
         existing = ", ".join(str(v.version) for v in _versions(client, name)) or "none; run `python run.py` first"
         raise UserError(f"{name!r} has no version or alias {which!r}; its versions are: {existing}") from error
@@ -122,11 +122,11 @@ def champion_version(name: str) -> str:
 def ensure_champion(name: str, version: str) -> None:
     """Make ``version`` the champion where there is none."""
     if not champion_version(name):
-        promote(name, version, "the loop", "the base model: there was no champion")
+        promote(name, version, by="the loop", why="the base model: there was no champion")
 
 
 def promote(
-    name: str, version: str, by: str, why: str, at: datetime | None = None, tags: Mapping[str, str] | None = None
+    name: str, version: str, *, by: str, why: str, at: datetime | None = None, tags: Mapping[str, str] | None = None
 ) -> Promotion:
     """Make ``version`` the champion: write the evidence as tags first, then who, when and why, then move the alias.
 
@@ -138,11 +138,16 @@ def promote(
         UserError: there is no such version, or it is the champion.
     """
     _checked(name, version)
-    tag(name, version, tags or {})
-    return _move(name, Promotion(at or datetime.now(UTC), version, champion_version(name), by, why[:_MOST_WHY]))
+    tag(name, version, tags=tags or {})
+    return _move(
+        name,
+        Promotion(
+            at=at or datetime.now(UTC), version=version, before=champion_version(name), by=by, why=why[:_MOST_WHY]
+        ),
+    )
 
 
-def roll_back(name: str, by: str, why: str, at: datetime | None = None) -> Promotion:
+def roll_back(name: str, by: str, *, why: str, at: datetime | None = None) -> Promotion:
     """Give the alias back to the champion before the present one.
 
     Raises:
@@ -153,7 +158,10 @@ def roll_back(name: str, by: str, why: str, at: datetime | None = None) -> Promo
     if back is None:
         raise UserError(f"there was no champion before version {champion or 'none'} of {name!r}; promote a version")
     _checked(name, back)
-    return _move(name, Promotion(at or datetime.now(UTC), back, champion, by, why[:_MOST_WHY], rollback=True))
+    return _move(
+        name,
+        Promotion(at=at or datetime.now(UTC), version=back, before=champion, by=by, why=why[:_MOST_WHY], rollback=True),
+    )
 
 
 def predecessor(name: str, version: str) -> str | None:
@@ -197,7 +205,7 @@ def tags_of(name: str, version: str) -> dict[str, str]:
     return dict(MlflowClient().get_model_version(name, version).tags)
 
 
-def tag(name: str, version: str, tags: Mapping[str, str]) -> None:
+def tag(name: str, version: str, *, tags: Mapping[str, str]) -> None:
     """Write tags on a version."""
     client = MlflowClient()
     for key, value in tags.items():
@@ -212,13 +220,13 @@ def _ensure_registered(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _versions(client: MlflowClient, name: str, complete: bool = True) -> list[ModelVersion]:
+def _versions(client: MlflowClient, name: str, *, complete: bool = True) -> list[ModelVersion]:
     """Versions from oldest to newest; ``complete`` leaves out what a crash left half-registered."""
     found = client.search_model_versions(f"name = '{name}'")
     return sorted((v for v in found if not complete or _COMPLETE in v.tags), key=lambda v: int(v.version))
 
 
-def _fetched(client: MlflowClient, version: ModelVersion, state: Path) -> RegisteredModel:
+def _fetched(client: MlflowClient, version: ModelVersion, *, state: Path) -> RegisteredModel:
     source = client.get_model_version_download_uri(version.name, version.version)
     # Artifacts on this machine are used where they are; others are downloaded once, to a place that stays.
     number = str(version.version)
@@ -232,4 +240,10 @@ def _fetched(client: MlflowClient, version: ModelVersion, state: Path) -> Regist
             for path in downloaded.iterdir():
                 path.rename(part / path.name)
             downloaded.rmdir()
-    return RegisteredModel(version.name, number, folder, version.tags.get(_DIGEST, ""), version.run_id or "")
+    return RegisteredModel(
+        name=version.name,
+        version=number,
+        folder=folder,
+        digest=version.tags.get(_DIGEST, ""),
+        run_id=version.run_id or "",
+    )

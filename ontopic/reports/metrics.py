@@ -294,7 +294,7 @@ class GivenRate(SingleValueMetric):
     order: int = 0
     _rate: Any = PrivateAttr(None)
 
-    def __init__(self, rate: Rate, title: str, order: int = 0, tests: list[MetricTest] | None = None) -> None:
+    def __init__(self, rate: Rate, title: str, *, order: int = 0, tests: list[MetricTest] | None = None) -> None:
         super().__init__(title=title, order=order, tests=tests)
         object.__setattr__(self, "_rate", rate)
 
@@ -330,7 +330,7 @@ class WindowScores(MetricContainer):
         """One `GivenRate` a window, each with its test."""
         test = Limit(bound="value", relation="at least", limit=self.threshold)
         return [
-            GivenRate(scores.guardrail_score, f"Window {label}", i, [test])
+            GivenRate(scores.guardrail_score, f"Window {label}", order=i, tests=[test])
             for i, (label, scores) in enumerate(self._windows)
         ]
 
@@ -443,7 +443,7 @@ class FailedRecordsCalculation(SingleValueCalculation[FailedRecords]):
             "Explanation": failed["explanation"],
         }
         result = self.result(len(failed))
-        result.widget = [text_table("Failed records", pd.DataFrame(columns), "No record failed.")]
+        result.widget = [text_table("Failed records", pd.DataFrame(columns), nothing="No record failed.")]
         return result
 
     def display_name(self) -> str:
@@ -497,7 +497,9 @@ class DifferingVerdictsCalculation(SingleValueCalculation[DifferingVerdicts]):
         }
         result = self.result(int(differs.sum()))
         nothing = "The two have the same verdict on every question."
-        result.widget = [text_table("Questions with different verdicts", pd.DataFrame(columns)[differs], nothing)]
+        result.widget = [
+            text_table("Questions with different verdicts", pd.DataFrame(columns)[differs], nothing=nothing)
+        ]
         return result
 
     def display_name(self) -> str:
@@ -505,7 +507,7 @@ class DifferingVerdictsCalculation(SingleValueCalculation[DifferingVerdicts]):
         return "Questions with different verdicts"
 
 
-def text_table(title: str, frame: pd.DataFrame, nothing: str) -> BaseWidgetInfo:
+def text_table(title: str, frame: pd.DataFrame, *, nothing: str) -> BaseWidgetInfo:
     """The first rows of a frame of texts: cells cut to fit, the whole text folded out on a click."""
     if frame.empty:
         return text_widget(title=title, text=nothing)
@@ -534,6 +536,7 @@ def plain_markdown(text: str) -> str:
 def monitoring_report(
     title: str,
     frame: pd.DataFrame,
+    *,
     windows: Sequence[tuple[str, Scores]],
     threshold: float,
     corrected: Rate | None,
@@ -570,13 +573,14 @@ def monitoring_report(
     )
     if corrected is None:
         text += " The judge has no card, so the guardrail score is not corrected for its errors."
-    write_page(title, [text_widget(title=title, text=text), *widgets_of(snapshot), *test_widgets_of(snapshot)], out)
+    write_page(title, [text_widget(title=title, text=text), *widgets_of(snapshot), *test_widgets_of(snapshot)], out=out)
     return outcomes
 
 
 def gate_report(
     title: str,
     champion: pd.DataFrame,
+    *,
     challenger: pd.DataFrame,
     champion_verdicts: Sequence[Verdict],
     challenger_verdicts: Sequence[Verdict],
@@ -609,7 +613,7 @@ def gate_report(
     if champion["question"].tolist() != challenger["question"].tolist():
         raise ValueError("champion and challenger did not answer the same questions in the same order")
 
-    def test(bound: str, relation: str, limit: float) -> list[MetricTest]:
+    def test(bound: str, relation: str, *, limit: float) -> list[MetricTest]:
         return [Limit(bound=bound, relation=relation, limit=limit)]
 
     of_answers = []
@@ -618,7 +622,7 @@ def gate_report(
             GivenRate(
                 difference(champion_quality, challenger_quality),
                 "Likeness to the references, challenger minus champion",
-                tests=test("low", "above", -limits.quality_loss),
+                tests=test("low", "above", limit=-limits.quality_loss),
             )
         )
     if preference is not None:
@@ -627,21 +631,21 @@ def gate_report(
                 preference,
                 "Preferred answers, challenger minus champion",
                 order=2,
-                tests=test("low", "above", -limits.preference_loss),
+                tests=test("low", "above", limit=-limits.preference_loss),
             )
         )
     report = Report(
         [
-            GuardrailScore(tests=test("low", "at least", limits.guardrail_score)),
-            Improvement(tests=test("low", "above", limits.improvement)),
-            OverRefusal(tests=test("high", "at most", limits.over_refusal)),
-            Leak(tests=test("high", "at most", limits.leak)),
+            GuardrailScore(tests=test("low", "at least", limit=limits.guardrail_score)),
+            Improvement(tests=test("low", "above", limit=limits.improvement)),
+            OverRefusal(tests=test("high", "at most", limit=limits.over_refusal)),
+            Leak(tests=test("high", "at most", limit=limits.leak)),
             *of_answers,
             GivenRate(
                 perplexity_ratio(champion_quality, challenger_quality),
                 "Perplexity on general text, challenger to champion",
                 order=1,
-                tests=test("value", "at most", limits.perplexity_ratio),
+                tests=test("value", "at most", limit=limits.perplexity_ratio),
             ),
             DifferingVerdicts(),
         ]
@@ -663,14 +667,14 @@ def gate_report(
     *widgets, differing = widgets_of(snapshot)
     qualities = quality_table(champion_quality, challenger_quality)
     page = [text_widget(title=title, text=text), *test_widgets_of(snapshot), *widgets, qualities, differing]
-    write_page(title, page, out)
+    write_page(title, page, out=out)
     return outcomes
 
 
 def perplexity_ratio(champion: Quality, challenger: Quality) -> Rate:
     """Challenger's perplexity by champion's, on one text and so without an interval."""
     ratio = challenger.perplexity / champion.perplexity
-    return Rate(ratio, ratio, ratio, 1)
+    return Rate(value=ratio, low=ratio, high=ratio, n=1)
 
 
 def quality_table(champion: Quality, challenger: Quality) -> BaseWidgetInfo:
@@ -689,7 +693,7 @@ def _with_interval(share: Rate) -> str:
 def outcomes_of(snapshot: Snapshot) -> list[TestOutcome]:
     """What the tests of a report found, in their order."""
     return [
-        TestOutcome(t.name, t.status in (TestStatus.SUCCESS, TestStatus.WARNING), t.description)
+        TestOutcome(name=t.name, passed=t.status in (TestStatus.SUCCESS, TestStatus.WARNING), description=t.description)
         for t in snapshot.tests_results
     ]
 
@@ -722,7 +726,7 @@ def test_widgets_of(snapshot: Snapshot) -> list[BaseWidgetInfo]:
     return [widget]
 
 
-def write_page(title: str, widgets: list[BaseWidgetInfo], out: Path) -> None:
+def write_page(title: str, widgets: list[BaseWidgetInfo], *, out: Path) -> None:
     """Write widgets as one HTML page that no text in them can break out of; whole or not at all."""
     page = render_widgets(widgets)
     # Evidently puts its JSON into a script unescaped, where a record's "</script>" would end it. Each of the two JSON

@@ -26,7 +26,7 @@ class SQLiteFile:
         UserError: the file cannot be opened, or is no such database.
     """
 
-    def __init__(self, path: Path, metadata: sql.MetaData, what: str, immediate: bool = False) -> None:
+    def __init__(self, path: Path, metadata: sql.MetaData, *, what: str, immediate: bool = False) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

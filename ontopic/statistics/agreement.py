@@ -50,7 +50,7 @@ def agreement_of_votes(counts: Mapping[Votes, int]) -> Rate:
     pairable = {vote: count for vote, count in counts.items() if sum(vote) >= 2}
     n = sum(pairable.values())
     if n == 0 or any(sum(vote[side] * count for vote, count in pairable.items()) == 0 for side in (0, 1)):
-        return Rate(math.nan, -1.0, 1.0, n)
+        return Rate(value=math.nan, low=-1.0, high=1.0, n=n)
     patterns, records = np.array(list(pairable)), np.array(list(pairable.values()))
     value = float(_alpha(patterns, records[np.newaxis])[0])
 
@@ -60,7 +60,7 @@ def agreement_of_votes(counts: Mapping[Votes, int]) -> Rate:
     shares = np.append(records, [0.5] * 4) / (n + 2)
     resampled = _alpha(patterns, np.random.default_rng(0).multinomial(n, shares, size=_RESAMPLES))
     low, high = np.nanquantile(resampled, [0.025, 0.975])
-    return Rate(value, min(float(low), value), max(float(high), value), n)
+    return Rate(value=value, low=min(float(low), value), high=max(float(high), value), n=n)
 
 
 def _alpha(patterns: NDArray[np.int_], records: NDArray[np.int_]) -> NDArray[np.float64]:

@@ -56,12 +56,12 @@ def rate(successes: int, n: int) -> Rate:
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes in {n}")
     if n == 0:
-        return Rate(math.nan, 0.0, 1.0, 0)
+        return Rate(value=math.nan, low=0.0, high=1.0, n=0)
     interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Rate(successes / n, float(interval.low), float(interval.high), n)
+    return Rate(value=successes / n, low=float(interval.low), high=float(interval.high), n=n)
 
 
-def corrected(raw: Rate, sensitivity: Rate, specificity: Rate) -> Rate:
+def corrected(raw: Rate, sensitivity: Rate, *, specificity: Rate) -> Rate:
     """Guardrail score with the judge's own error taken out, and an interval that counts both uncertainties.
 
     The value is the Rogan-Gladen estimate, as in Lee et al., "How to Correctly Report LLM-as-a-Judge Evaluations"
@@ -83,10 +83,10 @@ def corrected(raw: Rate, sensitivity: Rate, specificity: Rate) -> Rate:
         value with the interval [0, 1].
     """
     if raw.n == 0 or sensitivity.n == 0 or specificity.n == 0:
-        return Rate(raw.value, 0.0, 1.0, raw.n)
+        return Rate(value=raw.value, low=0.0, high=1.0, n=raw.n)
     youden = sensitivity.value + specificity.value - 1
     if youden <= 0:
-        return Rate(raw.value, 0.0, 1.0, raw.n)
+        return Rate(value=raw.value, low=0.0, high=1.0, n=raw.n)
     value = min(1.0, max(0.0, (raw.value + specificity.value - 1) / youden))
     # The estimate itself is always compatible. Look for each end of the interval on a grid from 0 or 1 to the
     # estimate, then on a finer grid in the cell where it was found.
@@ -97,16 +97,16 @@ def corrected(raw: Rate, sensitivity: Rate, specificity: Rate) -> Rate:
         kept = compatible(
             grid,
             (raw.value * raw.n, raw.n),
-            (sensitivity.value * sensitivity.n, sensitivity.n),
-            (specificity.value * specificity.n, specificity.n),
+            sensitivity=(sensitivity.value * sensitivity.n, sensitivity.n),
+            specificity=(specificity.value * specificity.n, specificity.n),
         )
         kept[:, -1] = True
         first = kept.argmax(axis=1)
         inside, out = grid[[0, 1], first], grid[[0, 1], np.maximum(first - 1, 0)]
-    return Rate(value, float(inside[0]), float(inside[1]), raw.n)
+    return Rate(value=value, low=float(inside[0]), high=float(inside[1]), n=raw.n)
 
 
-def compatible(truth: ArrayLike, passed: _Counts, sensitivity: _Counts, specificity: _Counts) -> NDArray[np.bool_]:
+def compatible(truth: ArrayLike, passed: _Counts, *, sensitivity: _Counts, specificity: _Counts) -> NDArray[np.bool_]:
     """Whether true rates are compatible, at the 5 % level, with what a judge said and with what is known of the judge.
 
     A score test of three binomials (records, labelled passes, labelled fails), with the sensitivity and specificity
@@ -136,9 +136,9 @@ def compatible(truth: ArrayLike, passed: _Counts, sensitivity: _Counts, specific
     last = np.full(shape, np.inf)
     with np.errstate(all="ignore"):
         for _ in range(100):
-            p, p_slope = _likeliest(x, n, -multiplier)
-            s, s_slope = _likeliest(a, m1, multiplier * truth)
-            u, u_slope = _likeliest(c, m0, multiplier * (1 - truth))
+            p, p_slope = _likeliest(x, n, tilt=-multiplier)
+            s, s_slope = _likeliest(a, m1, tilt=multiplier * truth)
+            u, u_slope = _likeliest(c, m0, tilt=multiplier * (1 - truth))
             gap = truth * s + (1 - truth) * u - p
             found = np.abs(gap) < 1e-12
             if found.all():
@@ -158,7 +158,7 @@ def compatible(truth: ArrayLike, passed: _Counts, sensitivity: _Counts, specific
     return (youden <= 0) | ((-below <= z) & (z <= above))
 
 
-def _likeliest(k: Floats, n: Floats, tilt: Floats) -> tuple[Floats, Floats]:
+def _likeliest(k: Floats, n: Floats, *, tilt: Floats) -> tuple[Floats, Floats]:
     """The share q in [0, 1] with k / q - (n - k) / (1 - q) = tilt, and minus its slope in the tilt."""
     # Two forms of each: one is exact where the other cancels.
     root = np.sqrt(np.where(tilt > 0, (tilt - n) ** 2 + 4 * tilt * (n - k), (tilt + n) ** 2 - 4 * tilt * k))
@@ -193,7 +193,7 @@ class Labels:
     fails: int
 
 
-def labels_to_halve(raw: Rate, sensitivity: Rate, specificity: Rate) -> Labels | None:
+def labels_to_halve(raw: Rate, sensitivity: Rate, *, specificity: Rate) -> Labels | None:
     """The fewest labels that would halve the corrected interval's width, if the judge goes on erring as often.
 
     They are split between records labelled pass and fail in proportion to what each adds to the interval's variance
@@ -205,7 +205,7 @@ def labels_to_halve(raw: Rate, sensitivity: Rate, specificity: Rate) -> Labels |
     """
     if raw.n == 0 or sensitivity.n == 0 or specificity.n == 0:
         return None
-    now = corrected(raw, sensitivity, specificity)
+    now = corrected(raw, sensitivity, specificity=specificity)
     half = (now.high - now.low) / 2
     # One record of each kind is added, so that a judge without an error so far is not taken for a perfect one.
     s = (sensitivity.value * sensitivity.n + 1) / (sensitivity.n + 2)
@@ -216,14 +216,14 @@ def labels_to_halve(raw: Rate, sensitivity: Rate, specificity: Rate) -> Labels |
     def more(total: int) -> Labels:
         passes = math.ceil(share * (sensitivity.n + specificity.n + total)) - sensitivity.n
         passes = min(max(passes, 0), total)
-        return Labels(passes, total - passes)
+        return Labels(passes=passes, fails=total - passes)
 
     def halves(total: int) -> bool:
         labels = more(total)
         then = corrected(
             raw,
             replace(sensitivity, n=sensitivity.n + labels.passes),
-            replace(specificity, n=specificity.n + labels.fails),
+            specificity=replace(specificity, n=specificity.n + labels.fails),
         )
         return then.high - then.low <= half
 
@@ -309,13 +309,15 @@ def compare(champion: Sequence[Verdict], challenger: Sequence[Verdict]) -> Compa
     wins = sum(b and not a for a, b in pairs)
     losses = sum(a and not b for a, b in pairs)
     if n == 0:
-        return Comparison(math.nan, -1.0, 1.0, 1.0, 0, 0, 0)
+        return Comparison(difference=math.nan, low=-1.0, high=1.0, p_value=1.0, wins=0, losses=0, n=0)
     p_value = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    low, high = _tango(wins, losses, n)
-    return Comparison((wins - losses) / n, low, high, p_value, wins, losses, n)
+    low, high = _tango(wins, losses, n=n)
+    return Comparison(
+        difference=(wins - losses) / n, low=low, high=high, p_value=p_value, wins=wins, losses=losses, n=n
+    )
 
 
-def _tango(wins: int, losses: int, n: int) -> tuple[float, float]:
+def _tango(wins: int, losses: int, *, n: int) -> tuple[float, float]:
     """Tango's (1998) interval of a paired difference: the differences that the score test does not reject at 5 %."""
     estimate = (wins - losses) / n
 
@@ -333,7 +335,7 @@ def _tango(wins: int, losses: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def sample_size(difference: float, discordant: float, power: float = 0.8) -> int:
+def sample_size(difference: float, discordant: float, *, power: float = 0.8) -> int:
     """How many paired questions the exact McNemar test at 5 % needs to tell a difference apart.
 
     Found on the test's exact power, from the approximation of Miettinen (1968) and Connor (1987) up, which is a
@@ -353,17 +355,17 @@ def sample_size(difference: float, discordant: float, power: float = 0.8) -> int
     spread = math.sqrt(max(0.0, discordant - difference**2))
     guess = ((Z95 * math.sqrt(discordant) + float(norm.ppf(power)) * spread) / difference) ** 2
     low = high = max(1, math.floor(guess))
-    while _power(high, difference, discordant) < power:
+    while _power(high, difference, discordant=discordant) < power:
         if high > _MAX_PAIRS:
             raise ValueError(f"a difference of {difference} needs more than {_MAX_PAIRS} pairs")
         low, high = high, math.ceil(high * 1.1) + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, difference, discordant) >= power else (middle, high)
+        low, high = (low, middle) if _power(middle, difference, discordant=discordant) >= power else (middle, high)
     return high
 
 
-def detectable_difference(n: int, discordant: float, power: float = 0.8) -> float | None:
+def detectable_difference(n: int, discordant: float, *, power: float = 0.8) -> float | None:
     """The least difference that the exact McNemar test at 5 % tells apart on ``n`` paired questions.
 
     Returns:
@@ -374,11 +376,11 @@ def detectable_difference(n: int, discordant: float, power: float = 0.8) -> floa
     """
     if not (n > 0 and 0 < discordant <= 1 and 0 < power < 1):
         raise ValueError(f"n {n}, discordant {discordant}, power {power}")
-    lacking = lambda difference: power - _power(n, difference, discordant)  # noqa: E731
+    lacking = lambda difference: power - _power(n, difference, discordant=discordant)  # noqa: E731
     return float(brentq(lacking, 0.0, discordant, xtol=1e-6)) if lacking(discordant) <= 0 else None
 
 
-def _power(n: int, difference: float, discordant: float) -> float:
+def _power(n: int, difference: float, *, discordant: float) -> float:
     """Exact power of the exact McNemar test at 5 %: over the number of discordant pairs, then of wins among them."""
     span = binom.ppf((1e-9, 1 - 1e-9), n, discordant)
     pairs = np.arange(int(span[0]), int(span[1]) + 1)

@@ -37,6 +37,7 @@ class Answer:
 def ask_all(
     conversations: Sequence[list[dict[str, str]]],
     base_url: str,
+    *,
     model: str,
     api_key: str,
     max_tokens: int,
@@ -57,7 +58,7 @@ def ask_all(
 
     async def ask(client: AsyncOpenAI, messages: list[dict[str, str]]) -> Answer:
         async with turns:
-            answer = await _ask(client, messages, model, max_tokens)
+            answer = await _ask(client, messages, model=model, max_tokens=max_tokens)
             if advance:
                 advance(1)
             return answer
@@ -98,6 +99,7 @@ class Sent:
 def ask_at_rate(
     questions: Iterable[str],
     base_url: str,
+    *,
     model: str,
     api_key: str,
     max_tokens: int,
@@ -117,8 +119,8 @@ def ask_at_rate(
         advance: called with 1 for each question that is answered or has failed.
     """
 
-    async def ask(client: AsyncOpenAI, question: str, due: float) -> None:
-        answer = await _ask(client, [{"role": "user", "content": question}], model, max_tokens)
+    async def ask(client: AsyncOpenAI, question: str, *, due: float) -> None:
+        answer = await _ask(client, [{"role": "user", "content": question}], model=model, max_tokens=max_tokens)
         if answer.error:
             sent.failed += 1
             sent.error = sent.error or answer.error
@@ -135,12 +137,12 @@ def ask_at_rate(
             for number, question in enumerate(questions):
                 due = start + number / rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                tasks.create_task(ask(client, question, due))
+                tasks.create_task(ask(client, question, due=due))
 
     asyncio.run(ask_each())
 
 
-def questions_to_send(rows: Sequence[Question], count: int | None, in_scope_share: float | None) -> list[str]:
+def questions_to_send(rows: Sequence[Question], count: int | None, *, in_scope_share: float | None) -> list[str]:
     """Which questions to ask, shuffled by a fixed seed; all come up as often as each other, give or take one.
 
     Args:
@@ -178,7 +180,7 @@ def key_of(variable: str | None) -> str:
     raise UserError(f"{variable} is not set; put the key into .env or the environment")
 
 
-async def _ask(client: AsyncOpenAI, messages: list[dict[str, str]], model: str, max_tokens: int) -> Answer:
+async def _ask(client: AsyncOpenAI, messages: list[dict[str, str]], *, model: str, max_tokens: int) -> Answer:
     try:
         response = await client.chat.completions.with_raw_response.create(
             model=model,
@@ -187,7 +189,7 @@ async def _ask(client: AsyncOpenAI, messages: list[dict[str, str]], model: str, 
             temperature=0,
         )
         content = response.parse().choices[0].message.content
-        return Answer(response.headers.get("x-ontopic-record-id", ""), content or "")
+        return Answer(record_id=response.headers.get("x-ontopic-record-id", ""), answer=content or "")
     # Besides the client's own errors: text that is no UTF-8, a body that is no answer.
     except Exception as error:
         return Answer(error=f"{type(error).__name__}: {error}")

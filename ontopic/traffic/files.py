@@ -105,7 +105,7 @@ class Imported:
     skipped: int
 
 
-def import_traffic(source: Path, store: TrafficStore, skip_bad: bool = False) -> Imported:
+def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False) -> Imported:
     """Store the rows of a file of any length, after all of them were checked.
 
     Rows are stored some thousand at a time. An import that was stopped is taken up by another one of the same file:
@@ -120,16 +120,16 @@ def import_traffic(source: Path, store: TrafficStore, skip_bad: bool = False) ->
     """
     if source.suffix.lower() not in _SUFFIXES or not source.is_file():
         raise UserError(f"{source}: is no file of traffic; give an existing .jsonl or .parquet file")
-    rows = stream_rows(source, TrafficRow, skip_bad)
+    rows = stream_rows(source, TrafficRow, skip_bad=skip_bad)
     left, stored = iter(rows), 0
-    with progress("import", rows.n, "records") as advance:
+    with progress("import", rows.n, unit="records") as advance:
         while batch := list(islice(left, _BATCH)):
             stored += store.add_many(row.record() for row in batch)
             advance(len(batch))
     return Imported(stored, rows.n - stored, rows.skipped)
 
 
-def export_traffic(store: TrafficStore, out: Path, to: Format | None = None) -> int:
+def export_traffic(store: TrafficStore, out: Path, *, to: Format | None = None) -> int:
     """Write all records in order of time; the file appears when it is whole.
 
     Args:
@@ -144,11 +144,11 @@ def export_traffic(store: TrafficStore, out: Path, to: Format | None = None) -> 
     if out.is_dir() or not out.resolve().parent.is_dir():
         raise UserError(f"{out}: cannot be written; give a file in an existing folder")
     to = to or ("parquet" if out.suffix.lower() == ".parquet" else "jsonl")
-    with progress("export", store.count(), "records") as advance, _written_whole(out) as part:
+    with progress("export", store.count(), unit="records") as advance, _written_whole(out) as part:
         if to == "parquet":
-            return _write_parquet(store.stream(), part, advance)
+            return _write_parquet(store.stream(), part, advance=advance)
         line = {"jsonl": _row_line, "openai": _chat_line, "mlflow": _trace_line}[to]
-        return _write_lines(store.stream(), part, advance, line)
+        return _write_lines(store.stream(), part, advance=advance, line=line)
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def _written_whole(out: Path) -> Iterator[Path]:
 
 
 def _write_lines(
-    records: Iterable[Record], part: Path, advance: Callable[[int], object], line: Callable[[Record], str]
+    records: Iterable[Record], part: Path, *, advance: Callable[[int], object], line: Callable[[Record], str]
 ) -> int:
     n = 0
     with part.open("w", encoding="utf-8") as file:
@@ -177,7 +177,7 @@ def _write_lines(
     return n
 
 
-def _write_parquet(records: Iterator[Record], part: Path, advance: Callable[[int], object]) -> int:
+def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[int], object]) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 

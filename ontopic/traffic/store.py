@@ -287,7 +287,10 @@ class TrafficStore:
         query = sql.select(_TRAFFIC.c.id, _TRAFFIC.c.asked_at, _TRAFFIC.c.model_version, _TRAFFIC.c.stored_at)
         query = query.where(column >= since.astimezone(UTC).replace(tzinfo=None))
         for rows in self._pages(query, column):
-            yield [Arrival(row.id, row.asked_at.replace(tzinfo=UTC), row.model_version) for row in rows]
+            yield [
+                Arrival(id=row.id, asked_at=row.asked_at.replace(tzinfo=UTC), model_version=row.model_version)
+                for row in rows
+            ]
 
     def newest(self, n: int, model_version: str | None = None) -> list[Record]:
         """The last ``n`` records that were asked, in that order."""
@@ -311,11 +314,11 @@ class TrafficStore:
         with self._engine.connect() as connection:
             rows, redacted = connection.execute(versions).all(), connection.execute(sums).one()
         return TrafficSummary(
-            [
-                VersionTraffic(name, n, first.replace(tzinfo=UTC), last.replace(tzinfo=UTC))
+            versions=[
+                VersionTraffic(model_version=name, n=n, first=first.replace(tzinfo=UTC), last=last.replace(tzinfo=UTC))
                 for name, n, first, last in rows
             ],
-            {kind: int(n) for kind, n in zip(KINDS, redacted, strict=True) if n},
+            redacted={kind: int(n) for kind, n in zip(KINDS, redacted, strict=True) if n},
         )
 
     def add_feedback(self, feedback: Feedback) -> bool:
@@ -343,7 +346,14 @@ class TrafficStore:
         with self._engine.connect() as connection:
             rows = connection.execute(sql.select(_FEEDBACK).order_by(_FEEDBACK.c.given_at.desc())).all()
         return [
-            Feedback(row.record_id, row.thumb, row.comment, row.by, row.given_at.replace(tzinfo=UTC)) for row in rows
+            Feedback(
+                record_id=row.record_id,
+                thumb=row.thumb,
+                comment=row.comment,
+                by=row.by,
+                given_at=row.given_at.replace(tzinfo=UTC),
+            )
+            for row in rows
         ]
 
     def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:

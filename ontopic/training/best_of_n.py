@@ -18,6 +18,7 @@ _TEMPERATURE = 0.7
 def best_of_n(
     language_model: LanguageModel,
     judge: Judge,
+    *,
     records: Sequence[Record],
     n: int,
     max_new_tokens: int,
@@ -34,12 +35,20 @@ def best_of_n(
         records: in scope, one a question.
     """
     questions = [record.question for record in records for _ in range(n - 1)]
-    with progress(f"best of {n} answers", len(questions), "answers") as advance:
+    with progress(f"best of {n} answers", len(questions), unit="answers") as advance:
         conversations = [[{"role": "user", "content": question}] for question in questions]
-        drawn = generate(language_model, conversations, max_new_tokens, batch_size, advance, _TEMPERATURE, seed)
+        drawn = generate(
+            language_model,
+            conversations,
+            max_new_tokens=max_new_tokens,
+            slots=batch_size,
+            advance=advance,
+            temperature=_TEMPERATURE,
+            seed=seed,
+        )
     candidates = [replace(record, in_scope=True) for record in records]
     candidates += [
-        Record(question, answer.text, in_scope=True, finished=answer.finished)
+        Record(question=question, answer=answer.text, in_scope=True, finished=answer.finished)
         for question, answer in zip(questions, drawn, strict=True)
     ]
     candidates = [c for c in candidates if c.finished and not repeats_itself(c.answer)]

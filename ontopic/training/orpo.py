@@ -61,6 +61,7 @@ class TrainingResult:
 def train_orpo(
     base: LanguageModel,
     base_folder: Path,
+    *,
     preferences: Sequence[Preference],
     settings: TrainingSettings,
     work: Path,
@@ -85,7 +86,9 @@ def train_orpo(
         )
     disable_progress_bars()
     tokenizer = base.tokenizer
-    dataset = Dataset.from_list([preference_row(base, pair, settings.max_rejected_tokens) for pair in preferences])
+    dataset = Dataset.from_list(
+        [preference_row(base, pair, max_rejected_tokens=settings.max_rejected_tokens) for pair in preferences]
+    )
     held_out = len(dataset) // _HELD_OUT if settings.early_stopping else 0
     checkpoints = work / "checkpoints"
     longest = max(
@@ -150,21 +153,23 @@ def train_orpo(
     tokens_a_pair = sum(len(r["chosen_input_ids"]) + len(r["rejected_input_ids"]) for r in tokenized) / len(tokenized)
     steps_an_epoch = -(-len(tokenized) // pairs_a_step)
     total = settings.max_steps if settings.max_steps > 0 else int(steps_an_epoch * settings.epochs)
-    shown = progress("ORPO", total, "steps") if config.process_index == 0 else nullcontext(lambda _: None)
+    shown = progress("ORPO", total, unit="steps") if config.process_index == 0 else nullcontext(lambda _: None)
     # Under autocast an adapter's input would be cast to float32 and straight back.
     uncast = disable_input_dtype_casting(adapted) if config.bf16 else nullcontext()
     with shown as advance, uncast:
-        reporter = _Reporter(log_metrics, advance, tokens_a_pair * pairs_a_step)
+        reporter = _Reporter(log_metrics, advance, tokens_a_step=tokens_a_pair * pairs_a_step)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(reporter)
         trainer.train(resume_from_checkpoint=checkpoint)
     adapter = work / "adapter"
     with written_whole(adapter) if config.process_index == 0 else nullcontext(work) as part:
         trainer.save_model(str(part))  # under FSDP all processes take part, and the first writes
-    return TrainingResult(adapter, trainer.state.global_step, reporter.resumed_from, reporter.last)
+    return TrainingResult(
+        adapter=adapter, steps=trainer.state.global_step, resumed_from=reporter.resumed_from, metrics=reporter.last
+    )
 
 
-def preference_row(base: LanguageModel, pair: Preference, max_rejected_tokens: int) -> dict[str, Any]:
+def preference_row(base: LanguageModel, pair: Preference, *, max_rejected_tokens: int) -> dict[str, Any]:
     """The pair as TRL takes it: prompt (in the model's chat format), chosen and rejected, all text.
 
     The rejected answer is cut ``max_rejected_tokens`` after it departs from the chosen one; the chosen one of a pair of
@@ -234,7 +239,7 @@ class _AveragedWeights(TrainerCallback):
 class _Reporter(TrainerCallback):
     """Passes the trainer's logs on, with the rate in tokens per second, moves the progress bar, marks checkpoints."""
 
-    def __init__(self, log_metrics: LogMetrics | None, advance: Advance, tokens_a_step: float) -> None:
+    def __init__(self, log_metrics: LogMetrics | None, advance: Advance, *, tokens_a_step: float) -> None:
         self.log_metrics, self.advance, self.tokens_a_step = log_metrics, advance, tokens_a_step
         self.resumed_from = 0
         self.last: dict[str, float] = {}

@@ -79,7 +79,9 @@ class PackedORPOTrainer(ORPOTrainer):
         dataset: Any = train_dataset or self.train_dataset
         prompts = list(map(len, dataset["prompt_input_ids"]))
         size = self.pairs_a_step
-        return _LikeLength(prompts, size, lambda: self.args.seed + self.state.global_step // -(-len(prompts) // size))
+        return _LikeLength(
+            prompts, size, seed=lambda: self.args.seed + self.state.global_step // -(-len(prompts) // size)
+        )
 
     @contextmanager
     def _output_layer_gives_log_probs(self, target: Tensor) -> Iterator[None]:
@@ -109,7 +111,7 @@ class PackedORPOTrainer(ORPOTrainer):
             at the chosen and at the rejected tokens, each of shape (tokens,), and the negative log-likelihood.
         """
         device = self.accelerator.device
-        packed = _pack(batch, self.stock_likelihood, device)
+        packed = _pack(batch, self.stock_likelihood, device=device)
         with self._output_layer_gives_log_probs(packed.target):
             log_probs, means = model(
                 input_ids=packed.ids,
@@ -133,11 +135,11 @@ class PackedORPOTrainer(ORPOTrainer):
 class _LikeLength(Sampler[int]):
     """Indices of ``lengths``, batch after batch of ``size``, in an order that depends on the seed alone."""
 
-    def __init__(self, lengths: Sequence[int], size: int, seed: Callable[[], int]) -> None:
+    def __init__(self, lengths: Sequence[int], size: int, *, seed: Callable[[], int]) -> None:
         self._lengths, self._size, self._seed = lengths, size, seed
 
     def __iter__(self) -> Iterator[int]:
-        batches = batches_of_like_length(self._lengths, self._size, random.Random(self._seed()), at_a_time=32)
+        batches = batches_of_like_length(self._lengths, self._size, chance=random.Random(self._seed()), at_a_time=32)
         batches.sort(key=len, reverse=True)  # a smaller one stands last, lest it shift those after it
         return chain.from_iterable(batches)
 
@@ -273,16 +275,16 @@ def _attention_by_branch(
         return attended.unflatten(2, (grouped, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1)
 
     query = query * kwargs["scaling"]
-    own = _attend(rows(query), with_shared(key), with_shared(value), branches.unseen)
+    own = _attend(rows(query), with_shared(key), value=with_shared(value), unseen=branches.unseen)
     parts = [tokens_first(own).index_select(0, kept)]
     if shared:
         queries = query[:, :, :shared].unflatten(1, (heads, grouped)).flatten(2, 3)
-        of_shared = _attend(queries, key[:, :, :shared], value[:, :, :shared], branches.unseen_of_shared)
+        of_shared = _attend(queries, key[:, :, :shared], value=value[:, :, :shared], unseen=branches.unseen_of_shared)
         parts.insert(0, tokens_first(of_shared))
     return torch.cat(parts).unsqueeze(0), None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, unseen: Tensor) -> Tensor:
+def _attend(query: Tensor, key: Tensor, *, value: Tensor, unseen: Tensor) -> Tensor:
     """Plain attention: on squares so small, the way back through PyTorch's fused one takes three times as long.
 
     Args:
@@ -302,7 +304,7 @@ AttentionInterface.register(_BY_BRANCH, _attention_by_branch)
 AttentionMaskInterface.register(_BY_BRANCH, sdpa_mask)
 
 
-def _pack(batch: dict[str, Any], with_prompts: bool, device: torch.device) -> _Packed:
+def _pack(batch: dict[str, Any], with_prompts: bool, *, device: torch.device) -> _Packed:
     """Pack a collated batch; ``with_prompts``: prompts are labelled too, their first tokens excepted."""
     rows = []
     for i in range(len(batch["chosen_input_ids"])):

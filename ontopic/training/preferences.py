@@ -49,6 +49,7 @@ class Preference:
 def build_preferences(
     records: Sequence[Record],
     verdicts: Sequence[Verdict],
+    *,
     labelled: Sequence[Question],
     refusal: str,
     seed: int,
@@ -89,7 +90,7 @@ def build_preferences(
     for record, verdict in zip(records, verdicts, strict=True):
         key = normalized(record.question)
         label = known.get(key)
-        in_scope = _in_scope(label, verdict, least_certainty)
+        in_scope = _in_scope(label, verdict, least_certainty=least_certainty)
         if in_scope is None or key in pairs:
             continue
         chosen, rejected, source = "", refusal, ""
@@ -105,21 +106,41 @@ def build_preferences(
             chosen, source = record.answer, OWN
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
             history = label.messages[:-1] if label else []
-            pairs[key] = Preference(record.question, chosen, rejected, in_scope, source, record.id, history)
+            pairs[key] = Preference(
+                question=record.question,
+                chosen=chosen,
+                rejected=rejected,
+                in_scope=in_scope,
+                source=source,
+                record_id=record.id,
+                history=history,
+            )
     chance = random.Random(seed)
     inside = [p for p in pairs.values() if p.in_scope]
     outside = [p for p in pairs.values() if not p.in_scope]
     odds = in_scope_share / (1 - in_scope_share)
     if cover:
         more_inside = min(cover, max(0, round((len(pairs) + cover) * in_scope_share) - len(inside)))
-        kept = [*pairs.values(), *_cover(known, pairs, refusal, more_inside, cover - more_inside, chance)]
+        kept = [
+            *pairs.values(),
+            *_cover(known, pairs, refusal=refusal, inside=more_inside, outside=cover - more_inside, chance=chance),
+        ]
     elif rehearse:
         missing = max(0, round(len(outside) * odds) - len(inside))
         others = [q for key, q in known.items() if key not in pairs and q.in_scope and q.reference]
         rehearsed = chance.sample(others, min(missing, len(others)))
         kept = list(pairs.values())
         kept += [
-            Preference(q.question, q.reference or "", refusal, True, WRITTEN, "", q.messages[:-1]) for q in rehearsed
+            Preference(
+                question=q.question,
+                chosen=q.reference or "",
+                rejected=refusal,
+                in_scope=True,
+                source=WRITTEN,
+                record_id="",
+                history=q.messages[:-1],
+            )
+            for q in rehearsed
         ]
     else:
         keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)
@@ -132,6 +153,7 @@ def build_preferences(
 def unwritten(
     records: Sequence[Record],
     verdicts: Sequence[Verdict],
+    *,
     labelled: Sequence[Question],
     taught: Mapping[str, str] | None = None,
     least_certainty: float = 0.0,
@@ -145,12 +167,12 @@ def unwritten(
     for record, verdict in zip(records, verdicts, strict=True):
         label = known.get(key := normalized(record.question))
         written = record.question in (taught or ()) or (label is not None and label.reference)
-        if _in_scope(label, verdict, least_certainty) and not written:
+        if _in_scope(label, verdict, least_certainty=least_certainty) and not written:
             found.setdefault(key, record)
     return list(found.values())
 
 
-def _in_scope(label: Question | None, verdict: Verdict, least_certainty: float) -> bool | None:
+def _in_scope(label: Question | None, verdict: Verdict, *, least_certainty: float) -> bool | None:
     """What the label says, else the judge where it is certain enough."""
     if label:
         return label.in_scope
@@ -160,6 +182,7 @@ def _in_scope(label: Question | None, verdict: Verdict, least_certainty: float) 
 def _cover(
     known: Mapping[str, Question],
     pairs: Mapping[str, Preference],
+    *,
     refusal: str,
     inside: int,
     outside: int,
@@ -172,16 +195,38 @@ def _cover(
     """
     others = [q for key, q in known.items() if key not in pairs]
     said = [pair.rejected for pair in pairs.values() if not pair.in_scope]
-    conversation = _Conversation([q for q in known.values() if _is_plain(q)], refusal, chance)
+    conversation = _Conversation([q for q in known.values() if _is_plain(q)], refusal, chance=chance)
     found = []
-    for number, q in enumerate(_by_intent([q for q in others if q.in_scope and q.reference], inside, chance)):
+    for number, q in enumerate(_by_intent([q for q in others if q.in_scope and q.reference], inside, chance=chance)):
         question, history = conversation.around(q, number)
         beginnings = number % _WHOLE > 0
-        found.append(Preference(question, str(q.reference), refusal, True, WRITTEN, "", history, beginnings))
+        found.append(
+            Preference(
+                question=question,
+                chosen=str(q.reference),
+                rejected=refusal,
+                in_scope=True,
+                source=WRITTEN,
+                record_id="",
+                history=history,
+                beginnings=beginnings,
+            )
+        )
     if said:
-        for number, q in enumerate(_by_intent([q for q in others if not q.in_scope], outside, chance)):
+        for number, q in enumerate(_by_intent([q for q in others if not q.in_scope], outside, chance=chance)):
             question, history = conversation.around(q, number)
-            found.append(Preference(question, refusal, chance.choice(said), False, REFUSAL, "", history, True))
+            found.append(
+                Preference(
+                    question=question,
+                    chosen=refusal,
+                    rejected=chance.choice(said),
+                    in_scope=False,
+                    source=REFUSAL,
+                    record_id="",
+                    history=history,
+                    beginnings=True,
+                )
+            )
     return found
 
 
@@ -189,7 +234,7 @@ class _Conversation:
     """Puts questions behind and beside others, so that the model learns to go by what is asked last, and to answer what
     is in scope though something else is asked too."""
 
-    def __init__(self, plain: Sequence[Question], refusal: str, chance: random.Random) -> None:
+    def __init__(self, plain: Sequence[Question], refusal: str, *, chance: random.Random) -> None:
         self._inside = [q for q in plain if q.in_scope and q.reference]
         self._outside = [q for q in plain if not q.in_scope]
         self._refusal, self._chance = refusal, chance
@@ -212,7 +257,7 @@ def _is_plain(question: Question) -> bool:
     return not (question.history or question.kind)
 
 
-def _by_intent(questions: Sequence[Question], n: int, chance: random.Random) -> list[Question]:
+def _by_intent(questions: Sequence[Question], n: int, *, chance: random.Random) -> list[Question]:
     """So many of them: one of each intent in turn, in random order."""
     shuffled = chance.sample(list(questions), len(questions))
     turns: dict[str, int] = {}

@@ -28,6 +28,7 @@ _LOGGED = "metrics "
 def train_in_processes(
     base_folder: Path,
     precision: Precision,
+    *,
     preferences: Sequence[Preference],
     settings: TrainingSettings,
     work: Path,
@@ -95,10 +96,10 @@ def main() -> None:
     result = train_orpo(
         load(base_folder, job["precision"]),
         base_folder,
-        [Preference(**pair) for pair in job["preferences"]],
-        TrainingSettings.model_validate(job["settings"]),
-        Path(job["work"]),
-        say if first else None,
+        preferences=[Preference(**pair) for pair in job["preferences"]],
+        settings=TrainingSettings.model_validate(job["settings"]),
+        work=Path(job["work"]),
+        log_metrics=say if first else None,
     )
     if first:
         say(asdict(result) | {"adapter": str(result.adapter)}, None)

@@ -20,7 +20,7 @@ accounts: say where they can see them. Give the answer alone."""
 
 
 def answers(
-    records: Sequence[Record], verdicts: Sequence[Verdict], policy: Policy, settings: TeacherSettings
+    records: Sequence[Record], verdicts: Sequence[Verdict], *, policy: Policy, settings: TeacherSettings
 ) -> dict[str, str]:
     """The teacher's answer by question, for the records that the judge holds to be in scope.
 
@@ -37,7 +37,7 @@ def answers(
         for number, question in enumerate(questions)
     )
     found, causes = {}, set()
-    with progress("teacher's answers", len(questions), "questions") as advance:
+    with progress("teacher's answers", len(questions), unit="questions") as advance:
         replies = Endpoint(settings).ask_all(prompts, _reply)
         for question, reply in zip(questions, replies, strict=True):
             if text := reply.text.strip():

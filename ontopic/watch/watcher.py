@@ -127,7 +127,7 @@ class ActionStore(SQLiteFile):
     """What the automatic loop did, and its predecessors' answers in canary stretches, beside the windows."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, _METADATA, "what the automatic loop did")
+        super().__init__(path, _METADATA, what="what the automatic loop did")
 
     def add(self, action: Action) -> Action:
         """Write an action down."""
@@ -140,16 +140,19 @@ class ActionStore(SQLiteFile):
         """The last ``n`` actions, the oldest first."""
         with self._engine.connect() as connection:
             rows = connection.execute(sql.select(_ACTIONS).order_by(_ACTIONS.c.id.desc()).limit(n)).all()
-        return [Action(row.at.replace(tzinfo=UTC), row.kind, row.version, row.subject, row.why) for row in rows[::-1]]
+        return [
+            Action(at=row.at.replace(tzinfo=UTC), kind=row.kind, version=row.version, subject=row.subject, why=row.why)
+            for row in rows[::-1]
+        ]
 
-    def replayed(self, ids: Sequence[str], model_version: str, judge_id: str) -> dict[str, Verdict]:
+    def replayed(self, ids: Sequence[str], model_version: str, *, judge_id: str) -> dict[str, Verdict]:
         """Verdicts on what a version answered in a canary stretch, by the id of the record that it was asked for."""
         query = sql.select(_REPLAYS).where(_REPLAYS.c.model_version == model_version, _REPLAYS.c.judge_id == judge_id)
         with self._engine.connect() as connection:
             rows = {row.record_id: Verdict(**json.loads(row.verdict)) for row in connection.execute(query)}
         return {each: rows[each] for each in ids if each in rows}
 
-    def add_replays(self, ids: Sequence[str], model_version: str, verdicts: Sequence[Verdict]) -> None:
+    def add_replays(self, ids: Sequence[str], model_version: str, *, verdicts: Sequence[Verdict]) -> None:
         """Keep such verdicts, one an id."""
         rows = [
             {"record_id": i, "model_version": model_version, "judge_id": v.judge_id, "verdict": json.dumps(asdict(v))}
@@ -174,6 +177,7 @@ class Watcher:
         self,
         settings: Settings,
         policy: Policy,
+        *,
         workspace: Workspace,
         improve: Callable[[Improvement], Improved],
         tell: Callable[[str], object],
@@ -186,18 +190,20 @@ class Watcher:
         self._traffic = TrafficStore(workspace.traffic)
         self._windows = WindowStore(workspace.windows)
         self._actions = ActionStore(workspace.windows)
-        self._alerts = Alerts(workspace.alerts, settings.alerts, policy.name)
+        self._alerts = Alerts(workspace.alerts, settings.alerts, policy=policy.name)
         self._cut = cut_of(settings)
         self._told: set[str] = set()
         self._compared: set[tuple[int, str]] = set()
 
     @cached_property
     def _judge(self) -> Judge:
-        return open_judge(self._settings.judge, self._policy, self._settings.judge_prompts, self._workspace)
+        return open_judge(
+            self._settings.judge, self._policy, prompts=self._settings.judge_prompts, workspace=self._workspace
+        )
 
     @cached_property
     def _card(self) -> JudgeCard:
-        return calibrate(self._judge, self._policy, self._workspace)
+        return calibrate(self._judge, self._policy, workspace=self._workspace)
 
     @cached_property
     def _topics(self) -> Topics:
@@ -214,7 +220,7 @@ class Watcher:
         """Take in what is new, close what is due, and act on it."""
         now, turn = self._now(), Turn()
         open_tracking(self._workspace, self._policy.registered_model)
-        self._windows.take_in(self._traffic, self._cut, now, self._since)
+        self._windows.take_in(self._traffic, self._cut, now=now, since=self._since)
         for window in self._windows.due(self._cut, now):
             turn.closed.append(self._close(window, now))
         if turn.closed:
@@ -239,26 +245,36 @@ class Watcher:
 
     def _close(self, window: Window, now: datetime) -> Window:
         judge, card, policy = self._judge, self._card, self._policy
-        judged = self._windows.judge(window, self._traffic, judge, self._cut.sampling_rate)
+        judged = self._windows.judge(window, self._traffic, judge=judge, sampling_rate=self._cut.sampling_rate)
         drift = topic_drift([record.question for record in judged.records], self._topics)
-        result = self._windows.result(window, judged, card, policy.alert_threshold, drift)
+        result = self._windows.result(window, judged, card=card, threshold=policy.alert_threshold, drift=drift)
         name = f"window-{policy.name}-version-{window.model_version or 'unknown'}-{window.start:%Y%m%dT%H%M%S}.html"
         # A model version of imported traffic is a stranger's text.
         page = self._workspace.reports / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[-200:]
         earlier = self._windows.closed(1, window.model_version)
         promoted = not earlier or earlier[-1].id == window.id
-        snapshot = window_report(policy, window, result, verdict_frame(judged.records, judged.verdicts), promoted, page)
+        snapshot = window_report(
+            policy,
+            window,
+            result=result,
+            frame=verdict_frame(judged.records, judged.verdicts),
+            promoted=promoted,
+            out=page,
+        )
         self._dashboard.add(snapshot, window)
-        closed = self._windows.close_window(window, replace(result, report=str(page)), now)
+        closed = self._windows.close_window(window, replace(result, report=str(page)), now=now)
         self._tell(f"{closed.label}: {result.status}, corrected guardrail score {result.corrected}, {result.n} records")
         found = f"the corrected guardrail score is {result.corrected}, the threshold {result.threshold:g}; {page}"
         if result.status in ("suspected", "detected"):
-            self._alert("suspected", closed.label, now, found)
+            self._alert("suspected", closed.label, at=now, text=found)
         if result.status == "detected":
-            self._alert("detected", closed.label, now, found)
+            self._alert("detected", closed.label, at=now, text=found)
         if result.unjudged_share > _MOSTLY_UNJUDGED:
             self._alert(
-                "unjudged", closed.label, now, f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
+                "unjudged",
+                closed.label,
+                at=now,
+                text=f"{result.unjudged_share:.0%} of the records are unjudged; {page}",
             )
         elif result.status == "ok":
             self._alerts.recovered(now, closed.label)
@@ -289,28 +305,34 @@ class Watcher:
             self._tell(f"Canary: {found}: it stays.")
             return None
         if self._dry_run:
-            return self._once(Action(now, "would_roll_back", champion, subject, found))
-        registry.roll_back(name, CANARY, found, now)
-        return self._done(Action(now, "rolled_back", champion, subject, found))
+            return self._once(Action(at=now, kind="would_roll_back", version=champion, subject=subject, why=found))
+        registry.roll_back(name, CANARY, why=found, at=now)
+        return self._done(Action(at=now, kind="rolled_back", version=champion, subject=subject, why=found))
 
     def _against(self, predecessor: str, judged: Judged) -> Comparison:
         """The gate's comparison of the champion's verdicts with those on its predecessor's answers."""
         ids = [record.id for record in judged.records]
-        known = self._actions.replayed(ids, predecessor, self._judge.id)
+        known = self._actions.replayed(ids, predecessor, judge_id=self._judge.id)
         missing = [record for record in judged.records if record.id not in known]
         if missing:
-            model = registry.find(self._policy.registered_model, predecessor, self._workspace.root)
+            model = registry.find(self._policy.registered_model, predecessor, state=self._workspace.root)
             conversations = [[{"role": "user", "content": record.question}] for record in missing]
             settings = self._settings.model
-            with progress(f"answers of version {predecessor}", len(missing), "questions") as advance:
+            with progress(f"answers of version {predecessor}", len(missing), unit="questions") as advance:
                 loaded = load(model.folder, settings.precision)
-                answers = generate(loaded, conversations, settings.max_new_tokens, settings.batch_size, advance)
+                answers = generate(
+                    loaded,
+                    conversations,
+                    max_new_tokens=settings.max_new_tokens,
+                    slots=settings.batch_size,
+                    advance=advance,
+                )
             asked = [
-                Record(record.question, answer.text, finished=answer.finished)
+                Record(question=record.question, answer=answer.text, finished=answer.finished)
                 for record, answer in zip(missing, answers, strict=True)
             ]
             verdicts = self._judge.judge(asked)
-            self._actions.add_replays([record.id for record in missing], predecessor, verdicts)
+            self._actions.add_replays([record.id for record in missing], predecessor, verdicts=verdicts)
             known |= dict(zip([record.id for record in missing], verdicts, strict=True))
         return compare([known[i] for i in ids], judged.verdicts)
 
@@ -326,22 +348,24 @@ class Watcher:
             return []  # its traffic is from before the promotion
         past = self._actions.newest(1000)
         unfinished = bool(past) and past[-1].kind == "retraining"
-        if not unfinished and (reason := self._must_wait(past, history, now)):
+        if not unfinished and (reason := self._must_wait(past, history, now=now)):
             if window.label + reason not in self._told:
                 self._told.add(window.label + reason)
                 self._tell(f"Not retrained: {reason}.")
             return []
         why = f"{window.label} is detected: {window.result and window.result.corrected}"
         if self._dry_run:
-            would = self._once(Action(now, "would_retrain", champion, window.label, why))
+            would = self._once(Action(at=now, kind="would_retrain", version=champion, subject=window.label, why=why))
             return [would] if would else []
         if not unfinished:
-            self._actions.add(Action(now, "retraining", champion, window.label, why))
+            self._actions.add(Action(at=now, kind="retraining", version=champion, subject=window.label, why=why))
         self._tell(f"Retrain: {why}")
         try:
             improved = self._improve(self._improvement(champion, now))
         except Exception as error:
-            self._done(Action(self._now(), "failed", champion, window.label, str(error)[:500]))
+            self._done(
+                Action(at=self._now(), kind="failed", version=champion, subject=window.label, why=str(error)[:500])
+            )
             if isinstance(error, UserError):
                 self._tell(f"The retraining failed: {error}")
                 return self._actions.newest(1)
@@ -351,12 +375,14 @@ class Watcher:
         failed = "; ".join(test["description"] for test in improved.decision["tests"] if not test["passed"])
         kind: Kind = "promoted" if improved.promoted else "refused"
         why = f"the gate: {failed or 'all tests passed'}; {improved.decision['report']}"
-        return [self._done(Action(self._now(), kind, improved.challenger, window.label, why))]
+        return [
+            self._done(Action(at=self._now(), kind=kind, version=improved.challenger, subject=window.label, why=why))
+        ]
 
-    def _must_wait(self, past: Sequence[Action], history: Sequence[registry.Promotion], now: datetime) -> str:
+    def _must_wait(self, past: Sequence[Action], history: Sequence[registry.Promotion], *, now: datetime) -> str:
         """Why nothing may be retrained now; empty where it may."""
         watch = self._settings.watch
-        free = free_at(watch, past, history)
+        free = free_at(watch, past, history=history)
         if free and now < free:
             return f"it cools down until {free:%Y-%m-%d %H:%M} UTC"
         today = sum(a.kind == "retraining" and a.at > now - timedelta(days=1) for a in past)
@@ -375,7 +401,9 @@ class Watcher:
         }
         frame = verdict_frame([record for record, _ in train], [verdict for _, verdict in train])
         ids = [record.id for record, _ in train]
-        return Improvement(champion, ids, frame, list(held_out.values()), self._card, now)
+        return Improvement(
+            champion=champion, record_ids=ids, judged=frame, held_out=list(held_out.values()), card=self._card, at=now
+        )
 
     def _once(self, action: Action) -> Action | None:
         """Write down what a dry run would do, once a window."""
@@ -383,18 +411,18 @@ class Watcher:
             return None
         return self._done(action)
 
-    def _alert(self, kind: AlertEvent, subject: str, at: datetime, text: str) -> None:
-        for alert in self._alerts.event(kind, subject, at, text):
+    def _alert(self, kind: AlertEvent, subject: str, *, at: datetime, text: str) -> None:
+        for alert in self._alerts.event(kind, subject, at=at, text=text):
             self._tell(f"Alert {alert.id} ({alert.severity}, {alert.rule}): {alert.text}")
 
     def _done(self, action: Action) -> Action:
         if action.kind in ("refused", "promoted", "rolled_back", "failed"):
-            self._alert(action.kind, f"version {action.version}, {action.subject}", action.at, action.why)
+            self._alert(action.kind, f"version {action.version}, {action.subject}", at=action.at, text=action.why)
         self._tell(f"{action.kind.replace('_', ' ').capitalize()}: version {action.version}: {action.why}")
         return self._actions.add(action)
 
 
-def free_at(watch: WatchSettings, past: Sequence[Action], history: Sequence[registry.Promotion]) -> datetime | None:
+def free_at(watch: WatchSettings, past: Sequence[Action], *, history: Sequence[registry.Promotion]) -> datetime | None:
     """When the cool-down after the last outcome, promotion or rollback is over; ``None`` where there was none."""
     acted = [action.at for action in past if action.kind in _ENDS] + [promotion.at for promotion in history]
     return max(acted) + watch.cooldown if acted else None
@@ -403,7 +431,12 @@ def free_at(watch: WatchSettings, past: Sequence[Action], history: Sequence[regi
 def cut_of(settings: Settings) -> Cut:
     """How the settings have traffic cut."""
     monitoring = settings.monitoring
-    return Cut(monitoring.window, monitoring.window_records, monitoring.lateness, monitoring.sampling_rate)
+    return Cut(
+        length=monitoring.window,
+        records=monitoring.window_records,
+        lateness=monitoring.lateness,
+        sampling_rate=monitoring.sampling_rate,
+    )
 
 
 def is_held_out(question: str) -> bool:

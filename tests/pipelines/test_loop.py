@@ -308,15 +308,17 @@ def test_the_local_judge_tells_good_from_bad(state: Path, first: Run) -> None:
     from ontopic.state.workspace import Workspace
 
     policy = load_policy(ROOT / "configs/policies/gardening.yaml")
-    judge = open_judge(LocalJudgeSettings(kind="local"), policy, ROOT / "configs/judge_prompts", Workspace(state))
+    judge = open_judge(
+        LocalJudgeSettings(kind="local"), policy, prompts=ROOT / "configs/judge_prompts", workspace=Workspace(state)
+    )
     questions = load_questions(policy.questions, split="evaluation")
     answers = [policy.refusal if not q.in_scope else str(q.reference) for q in questions]
-    verdicts = judge.judge([Record(q.question, a) for q, a in zip(questions, answers, strict=True)])
+    verdicts = judge.judge([Record(question=q.question, answer=a) for q, a in zip(questions, answers, strict=True)])
     assert sum(v.outcome == "pass" for v in verdicts) / len(verdicts) > 0.7
-    refused = judge.judge([Record(q.question, policy.refusal, in_scope=q.in_scope) for q in questions])
+    refused = judge.judge([Record(question=q.question, answer=policy.refusal, in_scope=q.in_scope) for q in questions])
     assert all((v.outcome == "pass") != q.in_scope for v, q in zip(refused, questions, strict=True))
-    assert judge.judge([Record("  ", "an answer")])[0].outcome == "unjudged"
-    (empty,) = judge.judge([Record(next(q.question for q in questions if q.in_scope), "")])
+    assert judge.judge([Record(question="  ", answer="an answer")])[0].outcome == "unjudged"
+    (empty,) = judge.judge([Record(question=next(q.question for q in questions if q.in_scope), answer="")])
     assert empty.outcome == "fail"
     assert load_records(policy.records)
 

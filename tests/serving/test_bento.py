@@ -91,7 +91,7 @@ def test_the_requirements_are_the_service_s_own(bentos: dict[str, Path]) -> None
             left += [canonicalize_name(n.name) for n in needs if n.marker is None or n.marker.evaluate({"extra": ""})]
     # In a process of its own: what the service imports, up to an answer's first step, and nothing that tests import.
     code = (
-        "import sys, serving.bento, ontopic.generation, ontopic.models, peft\n"
+        "import sys, serving.bento, ontopic.models.generation, ontopic.models.loading, peft\n"
         "print(*{m.split('.')[0] for m in sys.modules})"
     )
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -50,7 +50,9 @@ class Served:
 @pytest.fixture(scope="module")
 def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     state = tmp_path_factory.mktemp("clients")
-    with ServedModel(model_folder, "v7", "smol", state / "traffic.db", state, max_new_tokens=LIMIT) as model:
+    with ServedModel(
+        model_folder, "v7", model_name="smol", traffic=state / "traffic.db", state=state, max_new_tokens=LIMIT
+    ) as model:
         yield Served(model.base_url, model.api_key, state / "traffic.db")
 
 

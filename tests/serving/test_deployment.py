@@ -93,14 +93,22 @@ def two_versions(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     other.tokenizer.save_pretrained(workspace.root / "other")
     for folder in (model_folder, workspace.root / "other"):
         with mlflow.start_run() as run:
-            registry.register(NAME, folder, folder.name, run.info.run_id, workspace.root, {})
+            registry.register(NAME, folder, digest=folder.name, run_id=run.info.run_id, state=workspace.root, tags={})
     registry.ensure_champion(NAME, "1")
     return workspace
 
 
 def serve(workspace: Workspace, model_folder: Path, follow: bool = True) -> ServedModel:
     uri = workspace.mlflow_uri if follow else None
-    return ServedModel(model_folder, "1", NAME, workspace.traffic, workspace.root, max_new_tokens=64, follow=uri)
+    return ServedModel(
+        model_folder,
+        "1",
+        model_name=NAME,
+        traffic=workspace.traffic,
+        state=workspace.root,
+        max_new_tokens=64,
+        follow=uri,
+    )
 
 
 def stored(workspace: Workspace) -> dict[str, str]:
@@ -120,15 +128,15 @@ def test_a_promotion_is_followed_and_no_request_fails(two_versions: Workspace, m
         worker = max(psutil.Process(served.pid).children(recursive=True), key=lambda p: p.memory_info().rss)
         with Load(served.base_url, served.api_key) as clients:
             clients.wait_for(CLIENTS)
-            registry.promote(NAME, "2", "ann", "to see")
+            registry.promote(NAME, "2", by="ann", why="to see")
             answered_by("2")
-            registry.roll_back(NAME, "ann", "seen")
+            registry.roll_back(NAME, "ann", why="seen")
             answered_by("1")
             once = worker.memory_info().rss
             for _ in range(2):
-                registry.promote(NAME, "2", "ann", "again")
+                registry.promote(NAME, "2", by="ann", why="again")
                 answered_by("2")
-                registry.roll_back(NAME, "ann", "and back")
+                registry.roll_back(NAME, "ann", why="and back")
                 answered_by("1")
             clients.wait_for(CLIENTS)
         again = worker.memory_info().rss
@@ -149,15 +157,17 @@ def test_a_version_that_does_not_load_leaves_the_old_one(two_versions: Workspace
     (two_versions.root / "empty").mkdir()
     with mlflow.start_run() as run:
         (two_versions.root / "empty" / "nothing").write_text("")
-        broken = registry.register(NAME, two_versions.root / "empty", "e", run.info.run_id, two_versions.root, {})
+        broken = registry.register(
+            NAME, two_versions.root / "empty", digest="e", run_id=run.info.run_id, state=two_versions.root, tags={}
+        )
     with serve(two_versions, model_folder) as served, Load(served.base_url, served.api_key) as clients:
-        registry.promote(NAME, broken.version, "bob", "untried")
+        registry.promote(NAME, broken.version, by="bob", why="untried")
         deadline = time.monotonic() + 60
         while "could not be followed" not in served.log.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.2)
         clients.wait_for(CLIENTS)
-        registry.roll_back(NAME, "bob", "tried")
+        registry.roll_back(NAME, "bob", why="tried")
         clients.wait_for(CLIENTS)
     assert clients.failed == []
     assert {version for _, version in clients.answered} == {"1"}

@@ -24,22 +24,30 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def test_the_newest_of_one_key_counts(store_at: Path | str) -> None:
     with TrafficStore(store_at) as traffic:
-        traffic.add(Record("q?", "a", id="r1", asked_at=NOON))
-        given = Feedback("r1", "down", "call me on +44 20 7946 0958", "website", NOON)
+        traffic.add(Record(question="q?", answer="a", id="r1", asked_at=NOON))
+        given = Feedback(
+            record_id="r1", thumb="down", comment="call me on +44 20 7946 0958", by="website", given_at=NOON
+        )
         assert traffic.add_feedback(given)
-        assert traffic.add_feedback(Feedback("r1", "up", "", "branch", NOON + timedelta(1)))
-        assert not traffic.add_feedback(Feedback("r2", "up"))
+        assert traffic.add_feedback(
+            Feedback(record_id="r1", thumb="up", comment="", by="branch", given_at=NOON + timedelta(1))
+        )
+        assert not traffic.add_feedback(Feedback(record_id="r2", thumb="up"))
         newest, first = traffic.feedback()
         assert (newest.by, newest.thumb) == ("branch", "up")
         assert (first.thumb, "7946" in first.comment) == ("down", False)
-        assert traffic.add_feedback(Feedback("r1", "up", "it works now\0", "website", NOON + timedelta(2)))
+        assert traffic.add_feedback(
+            Feedback(record_id="r1", thumb="up", comment="it works now\0", by="website", given_at=NOON + timedelta(2))
+        )
         assert [(each.by, each.thumb) for each in traffic.feedback()] == [("website", "up"), ("branch", "up")]
         assert traffic.prune(keep=0) == 1
         assert traffic.feedback() == []
 
 
 def test_feedback_over_http(model_folder: Path, tmp_path: Path) -> None:
-    with ServedModel(model_folder, "v7", "smol", tmp_path / "t.db", tmp_path, max_new_tokens=4) as served:
+    with ServedModel(
+        model_folder, "v7", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path, max_new_tokens=4
+    ) as served:
         headers = {"authorization": f"Bearer {served.api_key}"}
 
         def post(path: str, body: Any, key: bool = True) -> httpx.Response:
@@ -79,17 +87,19 @@ def test_a_labeller_sees_it_and_decides(tmp_path: Path, banking: Policy, monkeyp
         return CliRunner().invoke(run.app, ["label", "--by", "feedback", "--state", str(tmp_path)], input=keys)
 
     with TrafficStore(tmp_path / "traffic.db") as traffic:
-        traffic.add(Record("no thumb?", "a", id="none", asked_at=NOON))
+        traffic.add(Record(question="no thumb?", answer="a", id="none", asked_at=NOON))
     assert isinstance(label("").exception, UserError)
     monkeypatch.setattr("ontopic.judges.cards.calibration.calibrate", lambda *_: "the card")
     monkeypatch.setattr(run, "_judge", lambda *_: None)
     with TrafficStore(tmp_path / "traffic.db") as traffic:
         for number in range(8):
-            traffic.add(Record(f"question {number}?", "I'm sorry.", id=f"r{number}", asked_at=NOON))
-            traffic.add_feedback(Feedback(f"r{number}", "down", "\x1b[31mwrong", "website", NOON))
+            traffic.add(Record(question=f"question {number}?", answer="I'm sorry.", id=f"r{number}", asked_at=NOON))
+            traffic.add_feedback(
+                Feedback(record_id=f"r{number}", thumb="down", comment="\x1b[31mwrong", by="website", given_at=NOON)
+            )
     done = label("f\ny\nq\n")
     assert "thumb down (website) \\x1b[31mwrong" in done.output
     (row,) = labelling.LabelStore(tmp_path / "labels" / "banking.jsonl").labels()
     assert (row.label, row.split, row.in_scope) == ("fail", "train", True)
-    record = Record(row.question, row.answer)
+    record = Record(question=row.question, answer=row.answer)
     assert labelling.drawable([record], "random") == []  # so it is never in the card

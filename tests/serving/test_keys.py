@@ -143,7 +143,15 @@ class Keyed:
 def keyed(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     state = tmp_path_factory.mktemp("keyed")
     store = KeyStore(state / "keys.db")
-    served = ServedModel(model_folder, "v7", "smol", state / "traffic.db", state, max_new_tokens=8, keys=store.path)
+    served = ServedModel(
+        model_folder,
+        "v7",
+        model_name="smol",
+        traffic=state / "traffic.db",
+        state=state,
+        max_new_tokens=8,
+        keys=store.path,
+    )
     with served:
         # Made while it runs: each test waits for its own key to be known.
         key = store.make("shared")
@@ -295,9 +303,19 @@ def test_a_service_whose_store_cannot_be_written_is_not_ready(keyed: Keyed) -> N
 
 
 def test_without_auth_only_loopback_is_served(model_folder: Path, tmp_path: Path) -> None:
-    served = ServedModel(model_folder, "v7", "smol", tmp_path / "t.db", tmp_path, host="localhost", no_auth=True)
+    served = ServedModel(
+        model_folder, "v7", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path, host="localhost", no_auth=True
+    )
     with served:
         assert httpx.get(f"{served.base_url}/models", trust_env=False).status_code == 200
     for host in ("0.0.0.0", "::", "10.1.2.3", "bank.example", "", "127.0.0.1\n"):  # noqa: S104
         with pytest.raises(UserError, match=r"host|keys"):
-            ServedModel(model_folder, "v7", "smol", tmp_path / "t.db", tmp_path, host=host, no_auth=True)
+            ServedModel(
+                model_folder,
+                "v7",
+                model_name="smol",
+                traffic=tmp_path / "t.db",
+                state=tmp_path,
+                host=host,
+                no_auth=True,
+            )

@@ -52,7 +52,9 @@ class Served:
 def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     state = tmp_path_factory.mktemp("served")
     traffic = state / "traffic.db"
-    with ServedModel(model_folder, "v7", "smol", traffic, state, max_new_tokens=LIMIT) as model:
+    with ServedModel(
+        model_folder, "v7", model_name="smol", traffic=traffic, state=state, max_new_tokens=LIMIT
+    ) as model:
         yield Served(model.base_url, model.api_key, state, traffic)
 
 
@@ -129,7 +131,9 @@ def test_concurrent_questions_keep_their_answers_apart(served: Served) -> None:
     questions = [f"What is {i} plus {i}?" for i in range(40)] + ["\ud800"]
     done: list[int] = []
     conversations = [[{"role": "user", "content": question}] for question in questions]
-    answers = ask_all(conversations, served.url, "smol", served.key, 12, 40, done.append)
+    answers = ask_all(
+        conversations, served.url, model="smol", api_key=served.key, max_tokens=12, concurrency=40, advance=done.append
+    )
     assert len(done) == sum(done) == len(questions)
     with TrafficStore(served.traffic) as store:
         records = {record.id: record for record in store.records([answer.record_id for answer in answers[:-1]])}
@@ -141,7 +145,14 @@ def test_concurrent_questions_keep_their_answers_apart(served: Served) -> None:
 
 
 def test_a_failure_is_told_and_the_rest_goes_on(served: Served) -> None:
-    wrong = ask_all([[{"role": "user", "content": QUESTION}]], served.url, "other", served.key, 5, 4)
+    wrong = ask_all(
+        [[{"role": "user", "content": QUESTION}]],
+        served.url,
+        model="other",
+        api_key=served.key,
+        max_tokens=5,
+        concurrency=4,
+    )
     assert wrong[0].error is not None
     assert "it serves 'smol'" in wrong[0].error
     assert (wrong[0].record_id, wrong[0].answer) == ("", "")
@@ -378,7 +389,7 @@ def test_no_answer_without_its_record(client: openai.OpenAI, served: Served) -> 
 
 def test_one_service_a_state_folder(model_folder: Path, served: Served) -> None:
     with pytest.raises(UserError, match="another state folder"):
-        ServedModel(model_folder, "v8", "smol", served.traffic, served.state).__enter__()
+        ServedModel(model_folder, "v8", model_name="smol", traffic=served.traffic, state=served.state).__enter__()
     assert get(served, "/healthz").status_code == 200
 
 
@@ -386,7 +397,7 @@ def test_a_model_that_does_not_load_is_told_from_the_log(tmp_path: Path) -> None
     (tmp_path / "empty").mkdir()
     state = tmp_path / "state"
     with pytest.raises(UserError, match="holds no model"):
-        ServedModel(tmp_path / "empty", "v1", "smol", state / "traffic.db", state).__enter__()
+        ServedModel(tmp_path / "empty", "v1", model_name="smol", traffic=state / "traffic.db", state=state).__enter__()
     assert not (state / "serving.json").exists()
 
 
@@ -400,7 +411,9 @@ def taken_port() -> Iterator[int]:
 
 def test_a_taken_port_is_named(tmp_path: Path, taken_port: int) -> None:
     with pytest.raises(UserError, match=rf"port {taken_port} .*set serving\.port"):
-        ServedModel(tmp_path, "v1", "smol", tmp_path / "traffic.db", tmp_path, taken_port).__enter__()
+        ServedModel(
+            tmp_path, "v1", model_name="smol", traffic=tmp_path / "traffic.db", state=tmp_path, port=taken_port
+        ).__enter__()
     assert not (tmp_path / "serving.json").exists()
 
 
@@ -418,7 +431,9 @@ def test_only_the_process_that_was_left_over_is_ended(
             dead = {"launcher_pid": 2**22 + 1, "launcher_create_time": 1.0}
             (tmp_path / "serving.json").write_text(json.dumps(entry | dead))
             with pytest.raises(UserError, match="port"):
-                ServedModel(tmp_path, "v1", "smol", tmp_path / "t.db", tmp_path, taken_port).__enter__()
+                ServedModel(
+                    tmp_path, "v1", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path, port=taken_port
+                ).__enter__()
             assert len(caplog.messages) == same
             assert parent.is_running() != same
             assert child.is_running() != same

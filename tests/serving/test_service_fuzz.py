@@ -38,7 +38,9 @@ class Served:
 @pytest.fixture(scope="module")
 def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     state = tmp_path_factory.mktemp("fuzzed")
-    with ServedModel(model_folder, "v7", "smol", state / "traffic.db", state, max_new_tokens=4) as model:
+    with ServedModel(
+        model_folder, "v7", model_name="smol", traffic=state / "traffic.db", state=state, max_new_tokens=4
+    ) as model:
         yield Served(model.base_url.removesuffix("/v1"), model.api_key, model.log)
 
 

@@ -133,4 +133,4 @@ def test_an_adapter_is_refused(engine: Engine, tmp_path: Path) -> None:
 def test_without_vllm_the_service_says_so(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONTOPIC_BACKEND", "vllm")
     with pytest.raises(UserError, match=r"ONTOPIC_BACKEND is vllm.*bentofile\.vllm\.yaml"):
-        ServedModel(model_folder, "v7", "smol", tmp_path / "t.db", tmp_path).__enter__()
+        ServedModel(model_folder, "v7", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path).__enter__()

@@ -22,8 +22,17 @@ ASKED = [("Can I freeze my card?", True), ("How do I bake bread?", False), ("Wha
 
 
 def frame(*answers: str) -> Any:
-    records = [Record(question, answer, inside) for (question, inside), answer in zip(ASKED, answers, strict=True)]
-    return verdict_frame(records, [Verdict("pass", 1.0, "", "judge-1", r.in_scope, False) for r in records])
+    records = [
+        Record(question=question, answer=answer, in_scope=inside)
+        for (question, inside), answer in zip(ASKED, answers, strict=True)
+    ]
+    return verdict_frame(
+        records,
+        [
+            Verdict(outcome="pass", score=1.0, explanation="", judge_id="judge-1", in_scope=r.in_scope, declined=False)
+            for r in records
+        ],
+    )
 
 
 def test_an_llm_compares_the_answers_in_scope_in_both_orders(

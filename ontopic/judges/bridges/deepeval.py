@@ -112,7 +112,14 @@ class DeepEvalJudge:
         if self._settings.metric == "geval" and record.in_scope is not None:
             declined = record.in_scope != passed
         reason = metric.reason or ""
-        return Verdict("pass" if passed else "fail", score, reason, self.id, record.in_scope, declined)
+        return Verdict(
+            outcome="pass" if passed else "fail",
+            score=score,
+            explanation=reason,
+            judge_id=self.id,
+            in_scope=record.in_scope,
+            declined=declined,
+        )
 
     def _measurement(self, record: Record) -> tuple[BaseMetric, LLMTestCase]:
         options: dict[str, Any] = {"model": _Model(self._endpoint), "threshold": self._settings.threshold}
@@ -140,7 +147,7 @@ class DeepEvalJudge:
         return metric, LLMTestCase(input=next(fenced), actual_output=next(fenced))
 
     def _unjudged(self, cause: str) -> Verdict:
-        return Verdict("unjudged", None, "", self.id, cause=cause)
+        return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause=cause)
 
 
 _STEPS = (

@@ -52,7 +52,7 @@ class JudgeDescriptor(Descriptor):
         if taken := [name for name in VERDICT_COLUMNS if name in rows]:
             raise UserError(f"the data set has a column {taken[0]!r} already, which a verdict adds; rename it")
         texts = rows[["question", "answer"]].fillna("").astype(str)
-        records = [Record(*row) for row in texts.itertuples(index=False)]
+        records = [Record(question=row.question, answer=row.answer) for row in texts.itertuples(index=False)]
         columns = JudgeVerdict(self._judge.judge(records)).generate_data(dataset, options)
         for name in ("in_scope", "declined"):  # Evidently's own metrics break on an unknown truth value
             columns[name].data = columns[name].data.map({True: "yes", False: "no"}).fillna("unknown")

@@ -23,7 +23,7 @@ NAME = "passes"
 _GATHERING_S = 0.005  # long enough for MLflow's threads to come back with their next rows
 
 
-def log_verdicts(trace_ids: Sequence[str], verdicts: Sequence[Verdict], name: str = NAME) -> None:
+def log_verdicts(trace_ids: Sequence[str], verdicts: Sequence[Verdict], *, name: str = NAME) -> None:
     """Attach to each trace its verdict, as ``feedback`` makes it.
 
     Raises:
@@ -70,13 +70,15 @@ def as_scorer(judge: Judge, name: str = NAME) -> Scorer:
     """
     batches = _Batches(judge)
 
-    def score(inputs: Any, outputs: Any, expectations: Any = None) -> Feedback:
+    def score(inputs: Any, outputs: Any, *, expectations: Any = None) -> Feedback:
         question = inputs.get("question") if isinstance(inputs, Mapping) else None
         if not isinstance(question, str) or not isinstance(outputs, str):
             wrong = "a row needs 'inputs' with a text 'question', and a text as 'outputs'"
-            return feedback(Verdict("unjudged", None, "", judge.id, cause=wrong), name)
+            return feedback(
+                Verdict(outcome="unjudged", score=None, explanation="", judge_id=judge.id, cause=wrong), name
+            )
         in_scope = expectations.get("in_scope") if isinstance(expectations, Mapping) else None
-        record = Record(question, outputs, in_scope=in_scope if isinstance(in_scope, bool) else None)
+        record = Record(question=question, answer=outputs, in_scope=in_scope if isinstance(in_scope, bool) else None)
         return feedback(batches.judge(record), name)
 
     # No time-out by MLflow: it would count the wait for the batch before, and a judge has its own.

@@ -26,7 +26,7 @@ from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
 
 
-def open_judge(settings: JudgeSettings, policy: Policy, prompts: Path, workspace: Workspace) -> Judge:
+def open_judge(settings: JudgeSettings, policy: Policy, *, prompts: Path, workspace: Workspace) -> Judge:
     """The judge that the configuration names; a local one is trained on first use and kept in the state folder.
 
     Args:
@@ -37,9 +37,12 @@ def open_judge(settings: JudgeSettings, policy: Policy, prompts: Path, workspace
     """
     if isinstance(settings, LLMJudgeSettings):
         template = load_template(prompts / f"{settings.template}.txt", settings.grading)
-        return LLMJudge(settings, template, policy, VerdictCache(workspace.verdicts))
+        return LLMJudge(settings, template, policy=policy, cache=VerdictCache(workspace.verdicts))
     if isinstance(settings, PanelJudgeSettings):
-        return PanelJudge(settings.rule, [open_judge(judge, policy, prompts, workspace) for judge in settings.judges])
+        return PanelJudge(
+            settings.rule,
+            [open_judge(judge, policy, prompts=prompts, workspace=workspace) for judge in settings.judges],
+        )
     if isinstance(settings, DeepEvalJudgeSettings):
         from ontopic.judges.bridges.deepeval import DeepEvalJudge  # an extra, and a second to import
 
@@ -47,9 +50,9 @@ def open_judge(settings: JudgeSettings, policy: Policy, prompts: Path, workspace
     # One that needs what was said before it, or is in another language, would teach it wrong.
     questions = [q for q in load_questions(policy.questions) if q.split in ("train", "judge") and not q.kind]
     records = load_records(policy.records, split="train") + load_labels(_labels(policy, workspace), "train")
-    folder = workspace.judges / local_judge_id(policy, questions, records)
+    folder = workspace.judges / local_judge_id(policy, questions, records=records)
     if not folder.is_dir():
-        save_local_judge(train_local_judge(policy, questions, records), folder)
+        save_local_judge(train_local_judge(policy, questions, records=records), folder)
     return load_local_judge(folder)
 
 
@@ -62,26 +65,26 @@ class Measured:
     verdicts: list[Verdict]
 
 
-def calibrate(judge: Judge, policy: Policy, workspace: Workspace) -> JudgeCard:
+def calibrate(judge: Judge, policy: Policy, *, workspace: Workspace) -> JudgeCard:
     """The judge's card on the calibration split, as ``calibrated`` has it."""
-    return calibrated(judge, policy, workspace).card
+    return calibrated(judge, policy, workspace=workspace).card
 
 
-def calibrated(judge: Judge, policy: Policy, workspace: Workspace) -> Measured:
+def calibrated(judge: Judge, policy: Policy, *, workspace: Workspace) -> Measured:
     """The judge measured on the calibration split.
 
     Card and verdicts are kept in the state folder, and measured again only where judge, labels or policy have changed,
     or where a record was left unjudged: the server may have been down, and a judge's own cache asks nothing twice.
     """
-    records = calibration_records(policy, "calibration", workspace)
+    records = calibration_records(policy, "calibration", workspace=workspace)
     stem = re.sub(r"[^\w.-]", "_", judge.id)
     card_path, verdicts_path = workspace.judges / f"{stem}.card.json", workspace.judges / f"{stem}.verdicts.jsonl"
     kept = _kept_card(card_path)
-    if kept and not kept.unjudged and is_current(kept, judge, policy, records):
+    if kept and not kept.unjudged and is_current(kept, judge, policy=policy, records=records):
         verdicts = _kept_verdicts(verdicts_path)
         if len(verdicts) == len(records):
-            return Measured(kept, records, verdicts)
-    measured = measure(judge, policy, records)
+            return Measured(card=kept, records=records, verdicts=verdicts)
+    measured = measure(judge, policy, records=records)
     took, took_before = measured.card.usage, kept.usage if kept else None
     if took_before and (took is None or took.records < took_before.records):
         # Most verdicts came from the judge's cache; what they took was measured when they were made.
@@ -92,7 +95,7 @@ def calibrated(judge: Judge, policy: Policy, workspace: Workspace) -> Measured:
     return measured
 
 
-def is_current(card: JudgeCard, judge: Judge, policy: Policy, records: Sequence[LabelledRecord]) -> bool:
+def is_current(card: JudgeCard, judge: Judge, *, policy: Policy, records: Sequence[LabelledRecord]) -> bool:
     """Whether the card is of this very judge, on these labelled records, under this policy; else it is stale."""
     return (card.judge_id, card.labels_sha256, card.policy_sha256) == (
         judge.id,
@@ -101,24 +104,24 @@ def is_current(card: JudgeCard, judge: Judge, policy: Policy, records: Sequence[
     )
 
 
-def measure(judge: Judge, policy: Policy, records: Sequence[LabelledRecord]) -> Measured:
+def measure(judge: Judge, policy: Policy, *, records: Sequence[LabelledRecord]) -> Measured:
     """Let the judge judge labelled records, without their labels, and fill in its whole card."""
     before, start = replace(judge.account), time.perf_counter()
-    with progress(f"calibration of {judge.id}", len(records), "records") as advance:
-        verdicts = judge.judge([Record(r.question, r.answer) for r in records], advance)
+    with progress(f"calibration of {judge.id}", len(records), unit="records") as advance:
+        verdicts = judge.judge([Record(question=r.question, answer=r.answer) for r in records], advance)
     seconds = time.perf_counter() - start
     judged = sum(verdict.outcome != "unjudged" for verdict in verdicts)
     card = replace(
-        judge_card(judge.id, records, verdicts),
-        usage=_usage(before, judge.account, judged, seconds),
+        judge_card(judge.id, records, verdicts=verdicts),
+        usage=_usage(before, judge.account, judged=judged, seconds=seconds),
         measured_at=datetime.now(UTC),
         policy_sha256=policy_sha256(policy),
         agreement=judge.agreement() if isinstance(judge, PanelJudge) else None,
     )
-    return Measured(card, list(records), verdicts)
+    return Measured(card=card, records=list(records), verdicts=verdicts)
 
 
-def calibration_records(policy: Policy, split: Split, workspace: Workspace) -> list[LabelledRecord]:
+def calibration_records(policy: Policy, split: Split, *, workspace: Workspace) -> list[LabelledRecord]:
     """Labelled records of one split: the policy's, those that follow from its labelled questions, and humans' labels.
 
     A reference answer to an in-scope question passes and the refusal of one fails; the refusal of an out-of-scope
@@ -138,7 +141,7 @@ def _labels(policy: Policy, workspace: Workspace) -> Path:
     return workspace.labels / f"{policy.name}.jsonl"
 
 
-def _usage(before: Account, after: Account, judged: int, seconds: float) -> Usage | None:
+def _usage(before: Account, after: Account, *, judged: int, seconds: float) -> Usage | None:
     anew = judged - (after.cached - before.cached)
     if anew <= 0:
         return None
@@ -149,7 +152,13 @@ def _usage(before: Account, after: Account, judged: int, seconds: float) -> Usag
         usd = 0.0
     scale = 1000 / anew
     dollars = None if usd is None else usd * scale
-    return Usage(anew, seconds * scale, dollars, prompt_tokens * scale, completion_tokens * scale)
+    return Usage(
+        records=anew,
+        seconds=seconds * scale,
+        usd=dollars,
+        prompt_tokens=prompt_tokens * scale,
+        completion_tokens=completion_tokens * scale,
+    )
 
 
 def _kept_card(path: Path) -> JudgeCard | None:

@@ -161,7 +161,9 @@ def card_of(content: Mapping[str, Any]) -> JudgeCard:
     rest |= {name: share(rest[name]) for name in SHARES}
     rest |= {name: _number(rest[name]) for name in ("brier", "calibration_error") if name in rest}
     bins = rest.get("calibration", ())
-    rest["calibration"] = tuple(ScoreBin(each["mean_score"], share(each["passing"])) for each in bins)
+    rest["calibration"] = tuple(
+        ScoreBin(mean_score=each["mean_score"], passing=share(each["passing"])) for each in bins
+    )
     rest["agreement"] = share(rest["agreement"]) if rest.get("agreement") else None
     rest["groups"] = tuple(Group(**group) for group in rest.get("groups", ()))
     if rest.get("usage"):
@@ -171,7 +173,7 @@ def card_of(content: Mapping[str, Any]) -> JudgeCard:
     return JudgeCard(**rest)
 
 
-def judge_card(judge_id: str, records: Sequence[LabelledRecord], verdicts: Sequence[Verdict]) -> JudgeCard:
+def judge_card(judge_id: str, records: Sequence[LabelledRecord], *, verdicts: Sequence[Verdict]) -> JudgeCard:
     """Compare verdicts with labels; records without a label, and unjudged ones, count in none of the shares.
 
     Raises:
@@ -219,7 +221,10 @@ def _bins(scored: Sequence[tuple[float, bool]]) -> tuple[ScoreBin, ...]:
     for score, label in scored:
         bins.setdefault(min(int(score * _BINS), _BINS - 1), []).append((score, label))
     return tuple(
-        ScoreBin(sum(score for score, _ in each) / len(each), rate(sum(label for _, label in each), len(each)))
+        ScoreBin(
+            mean_score=sum(score for score, _ in each) / len(each),
+            passing=rate(sum(label for _, label in each), len(each)),
+        )
         for _, each in sorted(bins.items())
     )
 
@@ -235,7 +240,7 @@ def _groups(labelled: Sequence[tuple[LabelledRecord, Verdict]]) -> tuple[Group, 
             cell = "false_fails" if verdict.outcome == "fail" else "false_passes"
         cells.setdefault(record.intent or record.kind or "not named", Counter())[cell] += 1
     columns = ("right", "false_fails", "false_passes", "unjudged")
-    groups = [Group(name, n.total(), *(n[column] for column in columns)) for name, n in cells.items()]
+    groups = [Group(name=name, n=n.total(), **{column: n[column] for column in columns}) for name, n in cells.items()]
     # The most errors first, and of equally many those of the smaller group.
     return tuple(sorted(groups, key=lambda g: (-g.false_fails - g.false_passes, -g.unjudged, g.n, g.name)))
 
@@ -243,15 +248,15 @@ def _groups(labelled: Sequence[tuple[LabelledRecord, Verdict]]) -> tuple[Group, 
 def _kappa(judged: Sequence[tuple[bool, bool]]) -> Rate:
     n = len(judged)
     if n == 0:
-        return Rate(math.nan, -1.0, 1.0, 0)
+        return Rate(value=math.nan, low=-1.0, high=1.0, n=0)
     agreed = sum(label == said for label, said in judged) / n
     label_share, said_share = sum(a for a, _ in judged) / n, sum(b for _, b in judged) / n
     by_chance = label_share * said_share + (1 - label_share) * (1 - said_share)
     if by_chance == 1.0:
-        return Rate(math.nan, -1.0, 1.0, n)
+        return Rate(value=math.nan, low=-1.0, high=1.0, n=n)
     value = (agreed - by_chance) / (1 - by_chance)
     error = Z95 * math.sqrt(agreed * (1 - agreed) / n) / (1 - by_chance)
-    return Rate(value, max(-1.0, value - error), min(1.0, value + error), n)
+    return Rate(value=value, low=max(-1.0, value - error), high=min(1.0, value + error), n=n)
 
 
 def _number(value: float | None) -> float:

@@ -53,6 +53,7 @@ class JudgesCompared:
 def calibrate_judges(
     judges: Sequence[JudgeSettings],
     policy: Policy,
+    *,
     prompts: Path,
     workspace: Workspace,
     records: Sequence[LabelledRecord] | None = None,
@@ -79,25 +80,29 @@ def calibrate_judges(
         raise UserError(f"{source} holds no record with a label; give some the field 'label', pass or fail")
     opened: dict[str, tuple[JudgeSettings, Judge]] = {}
     for settings in judges:
-        judge = open_judge(settings, policy, prompts, workspace)
+        judge = open_judge(settings, policy, prompts=prompts, workspace=workspace)
         opened.setdefault(judge.id, (settings, judge))  # the same one twice is one
     measured, pages = [], []
     for settings, judge in opened.values():
-        found = calibrated(judge, policy, workspace) if labelled is None else measure(judge, policy, labelled)
+        found = (
+            calibrated(judge, policy, workspace=workspace)
+            if labelled is None
+            else measure(judge, policy, records=labelled)
+        )
         page = card_page(judge.id, workspace.reports)
-        card_report(found, source, page)
-        _track(found, settings, page)
+        card_report(found, source, out=page)
+        _track(found, settings, page=page)
         measured.append(found)
         pages.append(page)
     ranked, sentences = rank(measured), [difference_in_words(measured)]
     if traffic:
-        sentences.append(labels_in_words(ranked[0].card, policy.alert_threshold, traffic))
+        sentences.append(labels_in_words(ranked[0].card, policy.alert_threshold, n=traffic))
     out = workspace.reports / COMPARISON_PAGE
-    comparison_report(ranked, sentences, source, out)
-    return JudgesCompared(measured, ranked, sentences, pages, out)
+    comparison_report(ranked, sentences, source=source, out=out)
+    return JudgesCompared(measured=measured, ranked=ranked, sentences=sentences, pages=pages, page=out)
 
 
-def _track(measured: Measured, settings: JudgeSettings, page: Path) -> None:
+def _track(measured: Measured, settings: JudgeSettings, *, page: Path) -> None:
     card = measured.card
     named = {name: getattr(settings, name, None) for name in ("kind", "model", "template", "metric", "rule")}
     with mlflow.start_run(run_name=card.judge_id, nested=mlflow.active_run() is not None):
@@ -144,7 +149,7 @@ def difference_in_words(measured: Sequence[Measured]) -> str:
     )
 
 
-def labels_in_words(card: JudgeCard, threshold: float, n: int) -> str:
+def labels_in_words(card: JudgeCard, threshold: float, *, n: int) -> str:
     """How many more labels would halve the interval of a corrected guardrail score.
 
     Args:
@@ -153,12 +158,12 @@ def labels_in_words(card: JudgeCard, threshold: float, n: int) -> str:
     """
     sensitivity, specificity = card.sensitivity, card.specificity
     passed = threshold * sensitivity.value + (1 - threshold) * (1 - specificity.value)
-    raw = Rate(passed, 0.0, 1.0, n) if sensitivity.n and specificity.n else rate(0, 0)
-    now = corrected(raw, sensitivity, specificity)
+    raw = Rate(value=passed, low=0.0, high=1.0, n=n) if sensitivity.n and specificity.n else rate(0, 0)
+    now = corrected(raw, sensitivity, specificity=specificity)
     at = f"With {card.judge_id}, a guardrail score of {threshold:g} on {n:,} records"
     if raw.n == 0 or (now.low, now.high) == (0.0, 1.0):
         return f"{at} cannot be corrected: too little is known of this judge's errors."
-    labels = labels_to_halve(raw, sensitivity, specificity)
+    labels = labels_to_halve(raw, sensitivity, specificity=specificity)
     known = f"{at} is known to [{now.low:.3f}, {now.high:.3f}]"
     if labels is None:
         return f"{known}; labels alone cannot halve this interval, as most of it comes from the number of records."
@@ -172,9 +177,16 @@ def _correctness(measured: Measured) -> list[Verdict]:
     verdicts = []
     for record, said in zip(measured.records, measured.verdicts, strict=True):
         if record.label is None or said.outcome == "unjudged":
-            verdicts.append(Verdict("unjudged", None, "", said.judge_id))
+            verdicts.append(Verdict(outcome="unjudged", score=None, explanation="", judge_id=said.judge_id))
         else:
-            verdicts.append(Verdict("pass" if said.outcome == record.label else "fail", None, "", said.judge_id))
+            verdicts.append(
+                Verdict(
+                    outcome="pass" if said.outcome == record.label else "fail",
+                    score=None,
+                    explanation="",
+                    judge_id=said.judge_id,
+                )
+            )
     return verdicts
 
 
@@ -188,11 +200,11 @@ def judge_variants(judge: JudgeSettings, prompts: Mapping[str, str]) -> list[Jud
         return [judge]
     return [
         judge,
-        *(with_template(judge, name, prompts) for name in single_templates(prompts) if name != judge.template),
+        *(with_template(judge, name, prompts=prompts) for name in single_templates(prompts) if name != judge.template),
     ]
 
 
-def with_template(judge: LLMJudgeSettings, name: str, prompts: Mapping[str, str]) -> LLMJudgeSettings:
+def with_template(judge: LLMJudgeSettings, name: str, *, prompts: Mapping[str, str]) -> LLMJudgeSettings:
     """The judge with another prompt, graded as that prompt asks for."""
     grading = "single" if name in single_templates(prompts) else "custom"
     return judge.model_copy(update={"template": name, "grading": grading})
@@ -224,7 +236,7 @@ def read_prompts(folder: Path) -> dict[str, str]:
 
 
 def selected_judges(
-    configured: JudgeSettings, given: Sequence[JudgeSettings], templates: Iterable[str], prompts: Mapping[str, str]
+    configured: JudgeSettings, given: Sequence[JudgeSettings], *, templates: Iterable[str], prompts: Mapping[str, str]
 ) -> list[JudgeSettings]:
     """What ``calibrate`` measures: the given judges, else the configured one; LLMs with each of ``templates``.
 
@@ -242,7 +254,7 @@ def selected_judges(
     selected: list[JudgeSettings] = []
     for judge in judges:
         if isinstance(judge, LLMJudgeSettings):
-            selected += [with_template(judge, name, prompts) for name in names]
+            selected += [with_template(judge, name, prompts=prompts) for name in names]
         else:
             selected.append(judge)
     return selected

@@ -27,7 +27,7 @@ def card_page(judge_id: str, reports: Path) -> Path:
     return reports / f"judge-card-{re.sub(r'[^A-Za-z0-9_.-]', '_', judge_id)}.html"
 
 
-def card_report(measured: Measured, source: str, out: Path) -> None:
+def card_report(measured: Measured, source: str, *, out: Path) -> None:
     """Write the page of a judge's card.
 
     Args:
@@ -54,11 +54,11 @@ def card_report(measured: Measured, source: str, out: Path) -> None:
     ]
     if card.causes:
         causes = pd.DataFrame(list(card.causes.items()), None, ["Cause", "Records"])
-        widgets.append(text_table("Causes of unjudged records", causes, ""))
-    write_page(title, widgets, out)
+        widgets.append(text_table("Causes of unjudged records", causes, nothing=""))
+    write_page(title, widgets, out=out)
 
 
-def comparison_report(ranked: Sequence[Measured], sentences: Sequence[str], source: str, out: Path) -> None:
+def comparison_report(ranked: Sequence[Measured], sentences: Sequence[str], *, source: str, out: Path) -> None:
     """Write the page that compares judges which were measured on the same records.
 
     Args:
@@ -84,11 +84,11 @@ def comparison_report(ranked: Sequence[Measured], sentences: Sequence[str], sour
     }
     widgets = [
         text_widget(title=title, text=text),
-        text_table("Judges", pd.DataFrame(columns), ""),
+        text_table("Judges", pd.DataFrame(columns), nothing=""),
         _shares_figure(cards),
         _price_figure(cards),
     ]
-    write_page(title, widgets, out)
+    write_page(title, widgets, out=out)
 
 
 def _share_counter(name: str, share: Rate) -> BaseWidgetInfo:
@@ -199,7 +199,9 @@ def _groups_table(card: JudgeCard) -> BaseWidgetInfo:
         "Fail judged pass": [group.false_passes for group in card.groups],
         "Unjudged": [group.unjudged for group in card.groups],
     }
-    return text_table("Errors by intent or kind, the worst first", pd.DataFrame(columns), "There are no records.")
+    return text_table(
+        "Errors by intent or kind, the worst first", pd.DataFrame(columns), nothing="There are no records."
+    )
 
 
 def _wrong_table(measured: Measured) -> BaseWidgetInfo:
@@ -218,7 +220,7 @@ def _wrong_table(measured: Measured) -> BaseWidgetInfo:
         "Explanation": [said.explanation for _, said in wrong],
     }
     title = "Records that it got wrong, the surest first"
-    return text_table(title, pd.DataFrame(columns), "It got no record wrong.")
+    return text_table(title, pd.DataFrame(columns), nothing="It got no record wrong.")
 
 
 def _sureness(verdict: Verdict) -> float:

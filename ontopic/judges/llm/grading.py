@@ -90,7 +90,7 @@ class Grader:
         return f"openai-{settings.model}-{template.name}-{digest[:12]}"
 
 
-def open_grader(grading: Grading, settings: LLMJudgeSettings, policy: Policy, prompts: Path, cache: Path) -> Grader:
+def open_grader(grading: Grading, settings: LLMJudgeSettings, *, policy: Policy, prompts: Path, cache: Path) -> Grader:
     """The LLM of these settings, with the prompt of that name in the folder ``prompts`` and a file of known grades.
 
     Raises:
@@ -100,7 +100,7 @@ def open_grader(grading: Grading, settings: LLMJudgeSettings, policy: Policy, pr
     return Grader(Endpoint(settings), template, policy, settings.weighted, VerdictCache(cache))
 
 
-def grade_single(grader: Grader, records: Iterable[Record], advance: Advance | None = None) -> Iterator[Verdict]:
+def grade_single(grader: Grader, records: Iterable[Record], *, advance: Advance | None = None) -> Iterator[Verdict]:
     """Grade each answer against the policy's rubric.
 
     Verdicts come in order, while only a little of ``records`` is read ahead, so that a stream of any length fits into
@@ -114,16 +114,16 @@ def grade_single(grader: Grader, records: Iterable[Record], advance: Advance | N
     Raises:
         UserError: no API key, an unusable cache, or the prompt is for another kind of grading.
     """
-    return _verdicts(grader, "single", _shown(records), advance)
+    return _verdicts(grader, "single", shown=_shown(records), advance=advance)
 
 
-def grade_custom(grader: Grader, records: Iterable[Record], advance: Advance | None = None) -> Iterator[Verdict]:
+def grade_custom(grader: Grader, records: Iterable[Record], *, advance: Advance | None = None) -> Iterator[Verdict]:
     """Grade each answer by a prompt of the user's own, which says itself what passes; else as ``grade_single``."""
-    return _verdicts(grader, "custom", _shown(records), advance)
+    return _verdicts(grader, "custom", shown=_shown(records), advance=advance)
 
 
 def grade_reference(
-    grader: Grader, records: Iterable[Record], references: Iterable[str], advance: Advance | None = None
+    grader: Grader, records: Iterable[Record], *, references: Iterable[str], advance: Advance | None = None
 ) -> Iterator[Verdict]:
     """Grade each answer against the true one: it passes where it says what that says; else as ``grade_single``.
 
@@ -134,11 +134,11 @@ def grade_reference(
         ({"question": record.question, "answer": record.answer, "reference": reference}, record.in_scope)
         for record, reference in zip(records, references, strict=True)
     )
-    return _verdicts(grader, "reference", shown, advance)
+    return _verdicts(grader, "reference", shown=shown, advance=advance)
 
 
 def grade_pairwise(
-    grader: Grader, records: Iterable[Record], benchmark_answers: Iterable[str], advance: Advance | None = None
+    grader: Grader, records: Iterable[Record], *, benchmark_answers: Iterable[str], advance: Advance | None = None
 ) -> Iterator[PairwiseVerdict]:
     """Compare each answer with a benchmark model's answer to the same question.
 
@@ -154,9 +154,9 @@ def grade_pairwise(
             yield {"question": record.question, "answer_a": record.answer, "answer_b": other}, record.in_scope
             yield {"question": record.question, "answer_a": other, "answer_b": record.answer}, record.in_scope
 
-    grades = _graded(grader, "pairwise", both_orders(), _Choice)
+    grades = _graded(grader, "pairwise", shown=both_orders(), form=_Choice)
     for first, second in zip(grades, grades, strict=True):
-        yield _pairwise_verdict(first, second, grader.id)
+        yield _pairwise_verdict(first, second, judge_id=grader.id)
         if advance:
             advance(1)
 
@@ -178,7 +178,9 @@ def _shown(records: Iterable[Record]) -> Iterator[_Shown]:
     return (({"question": record.question, "answer": record.answer}, record.in_scope) for record in records)
 
 
-def _verdicts(grader: Grader, grading: Grading, shown: Iterable[_Shown], advance: Advance | None) -> Iterator[Verdict]:
+def _verdicts(
+    grader: Grader, grading: Grading, *, shown: Iterable[_Shown], advance: Advance | None
+) -> Iterator[Verdict]:
     judge_id = grader.id
     labels: deque[bool | None] = deque()  # of the records that are read and not graded yet
 
@@ -187,13 +189,15 @@ def _verdicts(grader: Grader, grading: Grading, shown: Iterable[_Shown], advance
             labels.append(in_scope)
             yield texts, in_scope
 
-    for graded in _graded(grader, grading, labelled(), _Grade):
-        yield _verdict(graded, labels.popleft(), judge_id)
+    for graded in _graded(grader, grading, shown=labelled(), form=_Grade):
+        yield _verdict(graded, labels.popleft(), judge_id=judge_id)
         if advance:
             advance(1)
 
 
-def _graded(grader: Grader, grading: Grading, shown: Iterable[_Shown], form: type[_Form]) -> Iterator[_Graded[_Form]]:
+def _graded(
+    grader: Grader, grading: Grading, *, shown: Iterable[_Shown], form: type[_Form]
+) -> Iterator[_Graded[_Form]]:
     """Grade what is shown, in order: from the cache, or by asking once for all of the same content."""
     endpoint, template = grader.endpoint, grader.template
     if template.grading != grading:
@@ -217,7 +221,7 @@ def _graded(grader: Grader, grading: Grading, shown: Iterable[_Shown], form: typ
                 yield Prompt(messages, key, _SCHEMAS[grading], grader.weighted)
 
     def read(prompt: Prompt, reply: Reply) -> _Graded[_Form]:
-        graded = _read(reply, form, endpoint if prompt.logprobs else None)
+        graded = _read(reply, form, weigh=endpoint if prompt.logprobs else None)
         if graded.grade:
             cache.put(prompt.key, {**graded.grade.model_dump(), "score": graded.score})
         else:
@@ -239,7 +243,7 @@ def _kept(row: dict[str, Any] | None, form: type[_Form]) -> _Graded[_Form] | Non
         return None
 
 
-def _read(reply: Reply, form: type[_Form], weigh: Endpoint | None) -> _Graded[_Form]:
+def _read(reply: Reply, form: type[_Form], *, weigh: Endpoint | None) -> _Graded[_Form]:
     if reply.failure:
         return _Graded(cause=reply.failure)
     grade = _parse(reply.text, form)
@@ -254,10 +258,10 @@ def _read(reply: Reply, form: type[_Form], weigh: Endpoint | None) -> _Graded[_F
     return _Graded(grade, score)
 
 
-def _verdict(graded: _Graded[_Grade], label: bool | None, judge_id: str) -> Verdict:
+def _verdict(graded: _Graded[_Grade], label: bool | None, *, judge_id: str) -> Verdict:
     grade = graded.grade
     if grade is None:
-        return Verdict("unjudged", None, "", judge_id, cause=graded.cause)
+        return Verdict(outcome="unjudged", score=None, explanation="", judge_id=judge_id, cause=graded.cause)
     stated, in_scope, declined, explanation = grade.verdict == "pass", grade.in_scope, grade.declined, grade.explanation
     score = float(stated) if graded.score is None else graded.score
     passed = score >= 0.5
@@ -272,19 +276,26 @@ def _verdict(graded: _Graded[_Grade], label: bool | None, judge_id: str) -> Verd
         in_scope = label
     if declined is None and in_scope is not None:
         declined = in_scope != passed
-    return Verdict("pass" if passed else "fail", score, explanation, judge_id, in_scope, declined)
+    return Verdict(
+        outcome="pass" if passed else "fail",
+        score=score,
+        explanation=explanation,
+        judge_id=judge_id,
+        in_scope=in_scope,
+        declined=declined,
+    )
 
 
-def _pairwise_verdict(first: _Graded[_Choice], second: _Graded[_Choice], judge_id: str) -> PairwiseVerdict:
+def _pairwise_verdict(first: _Graded[_Choice], second: _Graded[_Choice], *, judge_id: str) -> PairwiseVerdict:
     """One verdict of two; in the second, the answers were shown the other way round."""
     if first.grade is None or second.grade is None:
-        return PairwiseVerdict("unjudged", "", judge_id, first.cause or second.cause)
+        return PairwiseVerdict(winner="unjudged", explanation="", judge_id=judge_id, cause=first.cause or second.cause)
     there, back = first.grade, second.grade
     turned: dict[str, Literal["a", "b", "tie"]] = {"a": "b", "b": "a", "tie": "tie"}
     if there.verdict == turned[back.verdict]:
-        return PairwiseVerdict(there.verdict, there.explanation, judge_id)
+        return PairwiseVerdict(winner=there.verdict, explanation=there.explanation, judge_id=judge_id)
     explanation = f"The verdict flips with the order. {there.explanation} In the other order: {back.explanation}"
-    return PairwiseVerdict("tie", explanation, judge_id)
+    return PairwiseVerdict(winner="tie", explanation=explanation, judge_id=judge_id)
 
 
 def _parse(reply: str, form: type[_Form]) -> _Form | None:

@@ -31,7 +31,7 @@ class LLMJudge:
     """
 
     def __init__(
-        self, settings: LLMJudgeSettings, template: Template, policy: Policy, cache: VerdictCache | None = None
+        self, settings: LLMJudgeSettings, template: Template, *, policy: Policy, cache: VerdictCache | None = None
     ) -> None:
         self._grader = Grader(Endpoint(settings), template, policy, settings.weighted, cache)
         self._grade = grade_custom if settings.grading == "custom" else grade_single
@@ -52,4 +52,4 @@ class LLMJudge:
 
     def judge_stream(self, records: Iterable[Record], advance: Advance | None = None) -> Iterator[Verdict]:
         """As ``judge``, for a stream of any length: reads a little ahead, and holds no more than that in memory."""
-        return self._grade(self._grader, records, advance)
+        return self._grade(self._grader, records, advance=advance)

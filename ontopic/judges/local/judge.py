@@ -88,7 +88,7 @@ class LocalJudge:
             for r, q, a in zip(records, questions, answers, strict=True)
         ]
         return [
-            self._verdict(record, cause, not answer.strip(), *probabilities)
+            self._verdict(record, cause, empty=not answer.strip(), probabilities=probabilities)
             for record, cause, answer, probabilities in zip(records, causes, answers, parts, strict=True)
         ]
 
@@ -108,15 +108,10 @@ class LocalJudge:
         return None
 
     def _verdict(
-        self,
-        record: Record,
-        cause: str | None,
-        empty: bool,
-        inside: float,
-        declines: float,
-        subject: float,
-        invents: float,
+        self, record: Record, cause: str | None, *, empty: bool, probabilities: tuple[float, float, float, float]
     ) -> Verdict:
+        """``probabilities``: of the four parts, in their order."""
+        inside, declines, subject, invents = probabilities
         if record.in_scope is not None:
             inside = float(record.in_scope)
         in_scope = inside >= 0.5
@@ -125,9 +120,9 @@ class LocalJudge:
             if not in_scope and cause is None:
                 cause = "the answer is empty: it neither declines nor answers"
         if cause:
-            return Verdict("unjudged", None, "", self.id, cause=cause)
+            return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause=cause)
         declined, on_subject, invented = declines >= 0.5, subject >= _ON_SUBJECT, invents >= 0.5
-        passed = outcome(in_scope, declined, on_subject and not invented)
+        passed = outcome(in_scope, declined, on_subject=on_subject and not invented)
         # The parts are taken as independent; the score is on the verdict's side of 0.5 by construction.
         score = inside * (1 - declines) * subject * (1 - invents) + (1 - inside) * declines
         score = max(score, 0.5) if passed else min(score, 0.499)
@@ -139,23 +134,32 @@ class LocalJudge:
             f"The question is {'in' if in_scope else 'out of'} scope ({known}); the answer {said} "
             f"(declines {declines:.2f}, on {self.subject} {subject:.2f}, invents {invents:.2f})."
         )
-        return Verdict("pass" if passed else "fail", score, explanation, self.id, in_scope, declined)
+        return Verdict(
+            outcome="pass" if passed else "fail",
+            score=score,
+            explanation=explanation,
+            judge_id=self.id,
+            in_scope=in_scope,
+            declined=declined,
+        )
 
 
-def local_judge_id(policy: Policy, questions: Sequence[Question], records: Sequence[LabelledRecord]) -> str:
+def local_judge_id(policy: Policy, questions: Sequence[Question], *, records: Sequence[LabelledRecord]) -> str:
     """The id of the judge that training on these inputs gives."""
     rows = [row.model_dump(mode="json") for row in (*questions, *records)]
     content = json.dumps([_CODE_VERSION, WEIGHTS_SHA256, _ON_SUBJECT, policy.refusal, rows], sort_keys=True)
     return f"local-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def train_local_judge(policy: Policy, questions: Sequence[Question], records: Sequence[LabelledRecord]) -> LocalJudge:
+def train_local_judge(
+    policy: Policy, questions: Sequence[Question], *, records: Sequence[LabelledRecord]
+) -> LocalJudge:
     """Learn a judge from labelled questions and records of the training split.
 
     Raises:
         UserError: a part has no example of one of its classes.
     """
-    examples = _examples(policy, questions, records)
+    examples = _examples(policy, questions, records=records)
     for part, name in enumerate(PARTS):
         labels = [known[part] for _, known in examples if known[part] is not None]
         if min(sum(map(bool, labels)), labels.count(False)) < _FOLDS:
@@ -170,10 +174,12 @@ def train_local_judge(policy: Policy, questions: Sequence[Question], records: Se
     machine = SVC(C=4.0, gamma=_GAMMA, class_weight="balanced")
     classifier = CalibratedClassifierCV(machine, method="sigmoid", cv=_FOLDS, ensemble=False)
     classifier.fit(published.encode([text for text, _ in scope]), [label for _, label in scope])
-    return LocalJudge(local_judge_id(policy, questions, records), policy.subject, published, tuned, heads, classifier)
+    return LocalJudge(
+        local_judge_id(policy, questions, records=records), policy.subject, published, tuned, heads, classifier
+    )
 
 
-def _examples(policy: Policy, questions: Sequence[Question], records: Sequence[LabelledRecord]) -> list[Example]:
+def _examples(policy: Policy, questions: Sequence[Question], *, records: Sequence[LabelledRecord]) -> list[Example]:
     # What a text speaks of is learned on questions too, which are far more varied than the answers; and as no question
     # declines, those out of scope stand for the many answers that do not.
     examples: list[Example] = []
@@ -237,13 +243,15 @@ def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:
     # A small policy's data is seen more often.
     epochs = max(_EPOCHS, math.ceil(_FEWEST_STEPS * _BATCH / len(tokens)))
     lengths = list(map(len, tokens))
-    plan = [batch for _ in range(epochs) for batch in batches_of_like_length(lengths, _BATCH, chance, at_a_time=8)]
+    plan = [
+        batch for _ in range(epochs) for batch in batches_of_like_length(lengths, _BATCH, chance=chance, at_a_time=8)
+    ]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [_LEARNING_RATE, _HEAD_RATE], total_steps=len(plan), pct_start=0.1
     )
     balance = (labels == 0).sum(0) / (labels == 1).sum(0)
     balance[3] = 1  # most answers make nothing up, so to be suspected takes more than to be acquitted
-    with torch.random.fork_rng(devices=[]), progress("judge, learning", len(plan), "steps") as advance:
+    with torch.random.fork_rng(devices=[]), progress("judge, learning", len(plan), unit="steps") as advance:
         torch.manual_seed(0)  # of the drop-out
         encoder.model.train()
         both = torch.nn.ModuleList([encoder.model, heads])

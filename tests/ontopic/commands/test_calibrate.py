@@ -46,8 +46,8 @@ def measured(judge_id: str, said: str) -> Measured:
     """Records labelled pass with a judge's verdicts on them: ``p``, ``f`` or ``u``."""
     outcomes: dict[str, Outcome] = {"p": "pass", "f": "fail", "u": "unjudged"}
     records = [LabelledRecord(question=f"q{i}", answer="a", label="pass") for i in range(len(said))]
-    verdicts = [Verdict(outcomes[letter], None, "", judge_id) for letter in said]
-    return Measured(judge_card(judge_id, records, verdicts), records, verdicts)
+    verdicts = [Verdict(outcome=outcomes[letter], score=None, explanation="", judge_id=judge_id) for letter in said]
+    return Measured(card=judge_card(judge_id, records, verdicts=verdicts), records=records, verdicts=verdicts)
 
 
 def test_a_judge_of_few_records_is_not_the_best_by_luck() -> None:
@@ -80,14 +80,21 @@ def test_the_difference_is_said_in_words() -> None:
 
 def test_how_many_labels_would_halve_the_interval_is_said_in_words() -> None:
     def card(sensitivity: tuple[int, int], specificity: tuple[int, int]) -> JudgeCard:
-        return JudgeCard("j", rate(1, 2), rate(1, 2), rate(*sensitivity), rate(*specificity), 0)
+        return JudgeCard(
+            judge_id="j",
+            accuracy=rate(1, 2),
+            kappa=rate(1, 2),
+            sensitivity=rate(*sensitivity),
+            specificity=rate(*specificity),
+            unjudged=0,
+        )
 
-    few = labels_in_words(card((45, 50), (45, 50)), 0.8, 100_000)
+    few = labels_in_words(card((45, 50), (45, 50)), 0.8, n=100_000)
     assert few.startswith("With j, a guardrail score of 0.8 on 100,000 records is known to [0.")
     assert few.endswith("would halve it.")
-    assert "labels alone cannot halve" in labels_in_words(card((4500, 5000), (4500, 5000)), 0.8, 50)
-    assert "cannot be corrected" in labels_in_words(card((0, 0), (45, 50)), 0.8, 50)
-    assert "cannot be corrected" in labels_in_words(card((5, 50), (45, 50)), 0.8, 50)
+    assert "labels alone cannot halve" in labels_in_words(card((4500, 5000), (4500, 5000)), 0.8, n=50)
+    assert "cannot be corrected" in labels_in_words(card((0, 0), (45, 50)), 0.8, n=50)
+    assert "cannot be corrected" in labels_in_words(card((5, 50), (45, 50)), 0.8, n=50)
 
 
 def test_only_prompts_that_grade_one_answer_by_itself_are_variants() -> None:
@@ -100,8 +107,8 @@ def test_only_prompts_that_grade_one_answer_by_itself_are_variants() -> None:
 
 def test_judges_and_prompts_are_crossed() -> None:
     other = LLM.model_copy(update={"model": "other"})
-    assert selected_judges(LOCAL, [LLM, other], [], PROMPTS) == [LLM, other]
-    crossed = selected_judges(LOCAL, [LLM, other, LOCAL], ["naive", "tone", "naive"], PROMPTS)
+    assert selected_judges(LOCAL, [LLM, other], templates=[], prompts=PROMPTS) == [LLM, other]
+    crossed = selected_judges(LOCAL, [LLM, other, LOCAL], templates=["naive", "tone", "naive"], prompts=PROMPTS)
     assert [(j.model, j.template, j.grading) for j in crossed if isinstance(j, LLMJudgeSettings)] == [
         ("m", "naive", "single"),
         ("m", "tone", "custom"),
@@ -110,7 +117,7 @@ def test_judges_and_prompts_are_crossed() -> None:
     ]
     assert crossed[-1] == LOCAL
     with pytest.raises(UserError, match="--template is for judges of kind openai"):
-        selected_judges(LOCAL, [], ["naive"], PROMPTS)
+        selected_judges(LOCAL, [], templates=["naive"], prompts=PROMPTS)
 
 
 @pytest.mark.parametrize(

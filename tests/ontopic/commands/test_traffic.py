@@ -112,7 +112,7 @@ def test_the_store_can_be_a_server(
     assert "postgres@" not in said
     assert not (tmp_path / "state" / "traffic.db").exists()
     with TrafficStore(postgres_database) as store:
-        store.add(Record("newest", "a", model_version="8", asked_at=NOW + timedelta(hours=1)))
+        store.add(Record(question="newest", answer="a", model_version="8", asked_at=NOW + timedelta(hours=1)))
     monkeypatch.chdir(tmp_path)
     assert [record.question for record in run._newest_traffic(run.open_workspace(tmp_path / "state"))] == ["newest"]
 

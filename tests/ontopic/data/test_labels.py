@@ -26,16 +26,18 @@ from ontopic.data.labels import (
 from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
 
-RECORDS = [Record(f"question number {i}, on {i * 37} things?", f"answer {i}", id=f"r{i}") for i in range(200)]
+RECORDS = [
+    Record(question=f"question number {i}, on {i * 37} things?", answer=f"answer {i}", id=f"r{i}") for i in range(200)
+]
 
 
 def scored(*scores: float | None) -> list[Verdict]:
     return [
         Verdict(
-            "unjudged" if s is None else "pass" if s >= 0.5 else "fail",
-            s,
-            "",
-            "rule",
+            outcome="unjudged" if s is None else "pass" if s >= 0.5 else "fail",
+            score=s,
+            explanation="",
+            judge_id="rule",
             cause="broken" if s is None else None,
         )
         for s in scores
@@ -60,7 +62,7 @@ class Terminal:
 
 def labelled(store: LabelStore, records: list[Record], *lines: str) -> Terminal:
     terminal = Terminal(*lines)
-    label_records(records, store, "random", "Banking is money.", terminal.ask, terminal.say)
+    label_records(records, store, by="random", definition="Banking is money.", ask=terminal.ask, say=terminal.say)
     return terminal
 
 
@@ -70,40 +72,50 @@ def store(tmp_path: Path) -> LabelStore:
 
 
 def test_the_records_that_the_judge_is_least_sure_of_come_first() -> None:
-    records = [Record(q, "a") for q in ("cards", "loans", "weather", "poems", "mortgages")]
-    assert most_informative(records, [scored(0.99, 0.55, 0.2, 0.02, 0.47)], 3) == [4, 1, 2]
+    records = [Record(question=q, answer="a") for q in ("cards", "loans", "weather", "poems", "mortgages")]
+    assert most_informative(records, [scored(0.99, 0.55, 0.2, 0.02, 0.47)], n=3) == [4, 1, 2]
 
 
 def test_records_on_which_judges_disagree_come_before_those_on_which_they_agree() -> None:
-    records = [Record(q, "a") for q in ("cards", "loans", "weather")]
-    assert most_informative(records, [scored(0.9, 0.95, 0.1), scored(0.9, 0.05, 0.2)], 3) == [1, 2, 0]
+    records = [Record(question=q, answer="a") for q in ("cards", "loans", "weather")]
+    assert most_informative(records, [scored(0.9, 0.95, 0.1), scored(0.9, 0.05, 0.2)], n=3) == [1, 2, 0]
 
 
 def test_the_chosen_records_hold_no_near_duplicates() -> None:
     texts = ["How do I block my card?", "how do i block my card", "How do I block my card??", "What is a mortgage?"]
-    records = [Record(text, f"answer {i}") for i, text in enumerate(texts * 300)]
-    chosen = most_informative(records, [scored(*[0.5 + i / 10_000 for i in range(len(records))])], 10)
+    records = [Record(question=text, answer=f"answer {i}") for i, text in enumerate(texts * 300)]
+    chosen = most_informative(records, [scored(*[0.5 + i / 10_000 for i in range(len(records))])], n=10)
     assert chosen == [0, 3]
     questions = [records[i].question for i in chosen]
     assert near_duplicates(questions[:1], questions[1:]) == []
 
 
 def test_what_no_judge_could_judge_is_left_out() -> None:
-    records = [Record(q, "a") for q in ("cards", "loans", "")]
-    assert most_informative(records, [scored(None, 0.9, None)], 3) == [1]
-    assert most_informative([], [[]], 3) == []
+    records = [Record(question=q, answer="a") for q in ("cards", "loans", "")]
+    assert most_informative(records, [scored(None, 0.9, None)], n=3) == [1]
+    assert most_informative([], [[]], n=3) == []
     with pytest.raises(ValueError, match="3 records"):
-        most_informative(records, [scored(0.5)], 1)
+        most_informative(records, [scored(0.5)], n=1)
 
 
 def test_a_question_is_drawn_for_the_card_or_for_training_and_never_for_both() -> None:
-    again = [Record(r.question.upper() + "!", "another answer") for r in RECORDS]
+    again = [Record(question=r.question.upper() + "!", answer="another answer") for r in RECORDS]
     card = {r.question.lower().strip("!?") for r in drawable(RECORDS + again, "random")}
     training = {r.question.lower().strip("!?") for r in drawable(RECORDS + again, "uncertainty")}
     assert card.isdisjoint(training)
     assert len(card) + len(training) == len(RECORDS)
     assert 70 < len(card) < 130
-    assert drawable([Record(" ", "a"), Record("x" * 20_001, "a"), Record("\ud800", "a")], "random") == []
+    assert (
+        drawable(
+            [
+                Record(question=" ", answer="a"),
+                Record(question="x" * 20_001, answer="a"),
+                Record(question="\ud800", answer="a"),
+            ],
+            "random",
+        )
+        == []
+    )
 
 
 def test_the_random_sample_does_not_depend_on_the_order_and_goes_on_where_it_stopped(store: LabelStore) -> None:
@@ -112,14 +124,19 @@ def test_the_random_sample_does_not_depend_on_the_order_and_goes_on_where_it_sto
     assert [turned[i].id for i in random_sample(turned, 10)] == first
     assert first != [r.id for r in RECORDS[:10]]
     for i in random_sample(RECORDS, 4):
-        store.add(RECORDS[i], "pass", "random")
+        store.add(RECORDS[i], "pass", by="random")
     rest = store.unlabelled(RECORDS)
     assert [rest[i].id for i in random_sample(rest, 6)] == first[4:]
 
 
 def test_labels_are_kept_with_how_they_were_drawn_and_who_gave_them_and_when(store: LabelStore) -> None:
-    store.add(Record("What is a loan?", "Money.", True, "r1"), "pass", "random", "it is right")
-    store.add(Record("Naïve 😀?", "No.", False), "fail", "uncertainty")
+    store.add(
+        Record(question="What is a loan?", answer="Money.", in_scope=True, id="r1"),
+        "pass",
+        by="random",
+        why="it is right",
+    )
+    store.add(Record(question="Naïve 😀?", answer="No.", in_scope=False), "fail", by="uncertainty")
     (first, second) = (json.loads(line) for line in store.path.read_text(encoding="utf-8").splitlines())
     assert (first["label"], first["in_scope"], first["kind"], first["why"]) == (
         "pass",
@@ -137,9 +154,9 @@ def test_labels_are_kept_with_how_they_were_drawn_and_who_gave_them_and_when(sto
 
 
 def test_of_two_labels_of_one_record_the_last_counts(store: LabelStore) -> None:
-    store.add(RECORDS[0], "pass", "random")
-    store.add(RECORDS[1], "pass", "random")
-    store.add(RECORDS[0], "fail", "random")
+    store.add(RECORDS[0], "pass", by="random")
+    store.add(RECORDS[1], "pass", by="random")
+    store.add(RECORDS[0], "fail", by="random")
     assert [(row.question, row.label) for row in store.labels()] == [
         (RECORDS[1].question, "pass"),
         (RECORDS[0].question, "fail"),
@@ -158,25 +175,25 @@ def test_a_line_that_a_crash_cut_off_is_dropped_and_said(
     store: LabelStore, cut: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for record in RECORDS[:2]:
-        store.add(record, "pass", "random")
+        store.add(record, "pass", by="random")
     whole = store.path.read_bytes()
     store.path.write_bytes(whole[: whole.index(b"\n") + 1 + cut])
     assert len(store.labels()) == 1
     assert "half-written" in capsys.readouterr().err
-    store.add(RECORDS[2], "fail", "random")
+    store.add(RECORDS[2], "fail", by="random")
     assert [row.label for row in store.labels()] == ["pass", "fail"]
     assert capsys.readouterr().err == ""
 
 
 def test_a_last_line_that_only_lacks_its_newline_counts(store: LabelStore) -> None:
-    store.add(RECORDS[0], "pass", "random")
+    store.add(RECORDS[0], "pass", by="random")
     store.path.write_bytes(store.path.read_bytes().rstrip(b"\n"))
-    store.add(RECORDS[1], "fail", "random")
+    store.add(RECORDS[1], "fail", by="random")
     assert [row.label for row in store.labels()] == ["pass", "fail"]
 
 
 def test_a_broken_line_among_others_is_named(store: LabelStore) -> None:
-    store.add(RECORDS[0], "pass", "random")
+    store.add(RECORDS[0], "pass", by="random")
     with store.path.open("a") as file:
         file.write("{}\n")
     with pytest.raises(UserError, match=r"banking\.jsonl:2: is not a label"):
@@ -186,8 +203,10 @@ def test_a_broken_line_among_others_is_named(store: LabelStore) -> None:
 def test_several_processes_label_at_once_and_no_line_is_lost(store: LabelStore) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from ontopic.labelling import LabelStore; from ontopic.records import Record\n"
-        "for i in range(20): LabelStore(Path(sys.argv[1])).add(Record(f'{sys.argv[2]} {i}', 'a'), 'pass', 'random')"
+        "from ontopic.data.labels import LabelStore; from ontopic.records import Record\n"
+        "store = LabelStore(Path(sys.argv[1]))\n"
+        "records = [Record(question=f'{sys.argv[2]} {i}', answer='a') for i in range(20)]\n"
+        "for record in records: store.add(record, 'pass', by='random')"
     )
     command = [sys.executable, "-c", script, str(store.path)]
     both = [subprocess.Popen([*command, name], cwd=ROOT) for name in ("left", "right")]
@@ -208,7 +227,7 @@ def test_records_are_labelled_one_by_one(store: LabelStore) -> None:
 
 
 def test_the_scope_is_not_asked_where_it_is_known(store: LabelStore) -> None:
-    terminal = labelled(store, [Record("What is a loan?", "Money.", True)], "p")
+    terminal = labelled(store, [Record(question="What is a loan?", answer="Money.", in_scope=True)], "p")
     assert "in scope?" not in terminal.shown
     assert store.labels()[0].in_scope is True
 
@@ -330,7 +349,7 @@ def test_the_newest_models_traffic_is_labelled(command: Callable[..., Result], t
     with TrafficStore(tmp_path / "state" / "traffic.db") as traffic:
         for version in ("1", "2"):
             for i in range(20):
-                traffic.add(Record(f"question {i} of version {version}?", "a", model_version=version))
+                traffic.add(Record(question=f"question {i} of version {version}?", answer="a", model_version=version))
     done = command("q\n")
     assert done.exit_code == 0, done.output
     assert "of version 2?" in done.output

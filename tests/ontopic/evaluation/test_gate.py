@@ -21,15 +21,27 @@ from ontopic.statistics.scores import Rate, rate
 @pytest.fixture
 def card(banking: Policy) -> JudgeCard:
     return JudgeCard(
-        "judge-1", rate(960, 1000), Rate(0.9, 0.87, 0.93, 1000), rate(480, 500), rate(480, 500), 0,
+        judge_id="judge-1",
+        accuracy=rate(960, 1000),
+        kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),
+        sensitivity=rate(480, 500),
+        specificity=rate(480, 500),
+        unjudged=0,
         policy_sha256=policy_sha256(banking),
-    )  # fmt: skip
+    )
 
 
 def frame(passing: int, judge_id: str = "judge-1") -> pd.DataFrame:
-    records = [Record(f"Question {i}?", "An answer.", i % 2 == 0) for i in range(100)]
+    records = [Record(question=f"Question {i}?", answer="An answer.", in_scope=i % 2 == 0) for i in range(100)]
     verdicts = [
-        Verdict("pass" if i < passing else "fail", 0.9, "", judge_id, i % 2 == 0, (i % 2 == 0) != (i < passing))
+        Verdict(
+            outcome="pass" if i < passing else "fail",
+            score=0.9,
+            explanation="",
+            judge_id=judge_id,
+            in_scope=i % 2 == 0,
+            declined=(i % 2 == 0) != (i < passing),
+        )
         for i in range(100)
     ]
     return verdict_frame(records, verdicts)
@@ -37,7 +49,15 @@ def frame(passing: int, judge_id: str = "judge-1") -> pd.DataFrame:
 
 def test_a_good_judge_may_decide(card: JudgeCard, banking: Policy, tmp_path: Path) -> None:
     decision = decide(
-        "Gate", frame(40), frame(97), quality_of(), quality_of(), [], banking, card, tmp_path / "gate.html"
+        "Gate",
+        frame(40),
+        challenger=frame(97),
+        champion_quality=quality_of(),
+        challenger_quality=quality_of(),
+        winners=[],
+        policy=banking,
+        card=card,
+        report=tmp_path / "gate.html",
     )
     assert decision.passed
     assert decision.limits == banking.gate
@@ -51,7 +71,17 @@ def test_a_judge_under_the_bar_may_not_gate(name: str, card: JudgeCard, banking:
     policy = banking.model_copy(update={"judge_bar": bar})
     page = tmp_path / "gate.html"
     with pytest.raises(UserError, match=rf"judge judge-1 may not gate: its {name} is 0\.9.*`python run.py label`"):
-        decide("Gate", frame(40), frame(97), quality_of(), quality_of(), [], policy, card, page)
+        decide(
+            "Gate",
+            frame(40),
+            challenger=frame(97),
+            champion_quality=quality_of(),
+            challenger_quality=quality_of(),
+            winners=[],
+            policy=policy,
+            card=card,
+            report=page,
+        )
     assert not page.exists()
 
 
@@ -73,4 +103,13 @@ def test_a_card_of_another_judge_than_the_verdicts_is_stale(
 ) -> None:
     frames = {"champion": frame(40), "challenger": frame(97)} | {who: frame(60, "judge-2")}
     with pytest.raises(UserError, match="stale: these verdicts are by judge-2, whose template, model or settings"):
-        decide("Gate", *frames.values(), quality_of(), quality_of(), [], banking, card, tmp_path / "gate.html")
+        decide(
+            "Gate",
+            **frames,
+            champion_quality=quality_of(),
+            challenger_quality=quality_of(),
+            winners=[],
+            policy=banking,
+            card=card,
+            report=tmp_path / "gate.html",
+        )

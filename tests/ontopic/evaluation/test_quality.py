@@ -36,7 +36,7 @@ def model(model_folder: Path) -> LanguageModel:
 def test_likelihoods_are_the_models_own_losses(model: LanguageModel) -> None:
     conversations = [[{"role": "user", "content": question}] for question, _ in ASKED]
     done: list[int] = []
-    found = negative_log_likelihood(model, conversations, [answer for _, answer in ASKED], done.append)
+    found = negative_log_likelihood(model, conversations, answers=[answer for _, answer in ASKED], advance=done.append)
     for (_, answer), prompt, nll in zip(ASKED, chat_prompts(model.tokenizer, conversations), found, strict=True):
         start = len(model.tokenizer(prompt)["input_ids"])
         ids = torch.tensor([model.tokenizer(prompt)["input_ids"] + model.tokenizer(answer)["input_ids"]])
@@ -60,13 +60,13 @@ def test_damage_shows_in_the_perplexity(model_folder: Path, model: LanguageModel
 def test_answers_in_scope_are_measured_by_their_references(model: LanguageModel) -> None:
     questions = [Question(question=q, in_scope=True, reference=r) for q, r in ASKED]
     questions += [Question(question="Tell me a joke", in_scope=False), Question(question="My PIN?", in_scope=True)]
-    records = [Record(q.question, q.reference or "", finished=i > 0) for i, q in enumerate(questions)]
-    same = measure_quality(model, questions, records)
+    records = [Record(question=q.question, answer=q.reference or "", finished=i > 0) for i, q in enumerate(questions)]
+    same = measure_quality(model, questions, records=records)
     assert same.questions == [q for q, _ in ASKED]
     assert same.similarity == pytest.approx([1.0] * 3, abs=0.01)
     assert (same.words[1], same.truncated, same.repeats) == (2, [True, False, False], [False] * 3)
-    said = generate(model, [q.messages for q in questions], 12)
-    other = measure_quality(model, questions, [Record("", answer.text) for answer in said])
+    said = generate(model, [q.messages for q in questions], max_new_tokens=12)
+    other = measure_quality(model, questions, records=[Record(question="", answer=answer.text) for answer in said])
     assert difference(same, other).value < 0
     assert other.reference_nll == pytest.approx(same.reference_nll, abs=1e-4)
     assert {"similarity", "reference_nll", "perplexity"} <= set(other.metrics())

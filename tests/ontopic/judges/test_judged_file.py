@@ -38,7 +38,11 @@ class Polite:
                 raise KeyboardInterrupt
             self.seen += 1
             passed = "please" in record.answer
-            verdicts.append(Verdict("pass" if passed else "fail", float(passed), "Because.", self.id))
+            verdicts.append(
+                Verdict(
+                    outcome="pass" if passed else "fail", score=float(passed), explanation="Because.", judge_id=self.id
+                )
+            )
         return verdicts
 
 
@@ -62,13 +66,13 @@ def nothing(done: int) -> None:
 def test_a_line_a_row_in_order_and_the_card_of_the_labels(tmp_path: Path) -> None:
     rows, out = rows_of(write(tmp_path, 2500, label="pass")), tmp_path / "out.jsonl"
     done: list[int] = []
-    assert write_judged(rows, by_judge(Polite()), out, done.append) == 0
+    assert write_judged(rows, by_judge(Polite()), out=out, advance=done.append) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["question"] for line in lines] == [f"question {i}" for i in range(2500)]
     assert [line["verdict"] for line in lines[:3]] == ["fail", "pass", "fail"]
     assert lines[1] | {"label": "pass", "judge_id": "polite", "explanation": "Because.", "score": 1.0} == lines[1]
     assert sum(done) == 2500
-    card = card_of_file("polite", rows, out)
+    card = card_of_file("polite", rows, out=out)
     assert card is not None
     assert (card.accuracy.value, card.accuracy.n) == (0.5, 2500)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -76,36 +80,36 @@ def test_a_line_a_row_in_order_and_the_card_of_the_labels(tmp_path: Path) -> Non
 
 def test_rows_without_a_label_have_no_card(tmp_path: Path) -> None:
     rows, out = rows_of(write(tmp_path, 3)), tmp_path / "out.jsonl"
-    write_judged(rows, by_judge(Polite()), out, nothing)
-    assert card_of_file("polite", rows, out) is None
+    write_judged(rows, by_judge(Polite()), out=out, advance=nothing)
+    assert card_of_file("polite", rows, out=out) is None
 
 
 def test_a_stopped_call_is_taken_up_where_it_was(tmp_path: Path) -> None:
     rows, out = rows_of(write(tmp_path, 5000)), tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        write_judged(rows, by_judge(Polite(breaks_at=4000)), out, nothing)
+        write_judged(rows, by_judge(Polite(breaks_at=4000)), out=out, advance=nothing)
     assert not out.exists()
     (part,) = tmp_path.glob(".out.jsonl.*.part")
     with part.open("a") as file:
         file.write('{"question": "half a li')
     again = Polite()
-    kept = write_judged(rows, by_judge(again), out, nothing)
+    kept = write_judged(rows, by_judge(again), out=out, advance=nothing)
     assert kept == 3072  # whole chunks
     assert again.seen == 5000 - kept
     whole = tmp_path / "whole.jsonl"
-    write_judged(rows, by_judge(Polite()), whole, nothing)
+    write_judged(rows, by_judge(Polite()), out=whole, advance=nothing)
     assert out.read_text() == whole.read_text()
 
 
 def test_lines_of_another_judge_or_of_other_rows_are_not_taken(tmp_path: Path) -> None:
     rows, out = rows_of(write(tmp_path, 2000)), tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        write_judged(rows, by_judge(Polite(breaks_at=1500)), out, nothing)
+        write_judged(rows, by_judge(Polite(breaks_at=1500)), out=out, advance=nothing)
     other = Polite()
     other.id = "another"  # type: ignore[misc]
-    assert write_judged(rows, by_judge(other), out, nothing) == 0
+    assert write_judged(rows, by_judge(other), out=out, advance=nothing) == 0
     out.unlink()
-    assert write_judged(rows_of(write(tmp_path, 1999)), by_judge(Polite()), out, nothing) == 0
+    assert write_judged(rows_of(write(tmp_path, 1999)), by_judge(Polite()), out=out, advance=nothing) == 0
 
 
 @pytest.mark.slow
@@ -113,7 +117,7 @@ def test_a_hundred_thousand_records_fit_into_little_memory(tmp_path: Path) -> No
     rows, out = rows_of(write(tmp_path, 100_000)), tmp_path / "out.jsonl"
     tracemalloc.start()
     try:
-        write_judged(rows, by_judge(Polite()), out, nothing)
+        write_judged(rows, by_judge(Polite()), out=out, advance=nothing)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -140,8 +144,8 @@ def test_answers_are_compared_with_another_models(
     chat_server.reply = prefers_please
     settings, out = llm(chat_server, monkeypatch), tmp_path / "out.jsonl"
     rows = rows_of(write(tmp_path, 4, benchmark_answer="worse"))
-    by = by_grading("pairwise", settings, banking, PROMPTS, tmp_path / "verdicts.db")
-    write_judged(rows, by, out, nothing)
+    by = by_grading("pairwise", settings, policy=banking, prompts=PROMPTS, cache=tmp_path / "verdicts.db")
+    write_judged(rows, by, out=out, advance=nothing)
     assert winners(out) == {"a": 2, "tie": 2}
     assert json.loads(out.read_text().splitlines()[1])["benchmark_answer"] == "worse"
 
@@ -156,7 +160,12 @@ def test_answers_are_compared_with_the_truth(
     )
     settings, out = llm(chat_server, monkeypatch), tmp_path / "out.jsonl"
     rows = rows_of(write(tmp_path, 4, reference="the truth", label="pass"))
-    write_judged(rows, by_grading("reference", settings, banking, PROMPTS, tmp_path / "verdicts.db"), out, nothing)
+    write_judged(
+        rows,
+        by_grading("reference", settings, policy=banking, prompts=PROMPTS, cache=tmp_path / "verdicts.db"),
+        out=out,
+        advance=nothing,
+    )
     assert [json.loads(line)["verdict"] for line in out.read_text().splitlines()] == ["fail", "pass"] * 2
     assert "the truth" in chat_server.prompts()[0]
 
@@ -164,12 +173,20 @@ def test_answers_are_compared_with_the_truth(
 def test_a_row_that_lacks_what_its_grading_needs_is_named(
     chat_server: ChatServer, banking: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by = by_grading("reference", llm(chat_server, monkeypatch), banking, PROMPTS, tmp_path / "verdicts.db")
+    by = by_grading(
+        "reference", llm(chat_server, monkeypatch), policy=banking, prompts=PROMPTS, cache=tmp_path / "verdicts.db"
+    )
     with pytest.raises(UserError, match=r"records\.jsonl: row 1 has no 'reference'"):
-        write_judged(rows_of(write(tmp_path, 2)), by, tmp_path / "out.jsonl", nothing)
+        write_judged(rows_of(write(tmp_path, 2)), by, out=tmp_path / "out.jsonl", advance=nothing)
     assert not chat_server.requests
 
 
 def test_only_an_llm_compares_answers(banking: Policy, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pairwise grading needs an LLM, and the configured judge is 'local'"):
-        by_grading("pairwise", LocalJudgeSettings(kind="local"), banking, PROMPTS, tmp_path / "verdicts.db")
+        by_grading(
+            "pairwise",
+            LocalJudgeSettings(kind="local"),
+            policy=banking,
+            prompts=PROMPTS,
+            cache=tmp_path / "verdicts.db",
+        )

@@ -48,9 +48,16 @@ class Scripted:
 
     def verdict(self, outcome: Outcome) -> Verdict:
         if outcome == "unjudged":
-            return Verdict(outcome, None, "", self.id, cause="it broke")
+            return Verdict(outcome=outcome, score=None, explanation="", judge_id=self.id, cause="it broke")
         score = float(outcome == "pass") if self.score is None else self.score
-        return Verdict(outcome, score, f"{self.id} says so.", self.id, self.in_scope, self.declined)
+        return Verdict(
+            outcome=outcome,
+            score=score,
+            explanation=f"{self.id} says so.",
+            judge_id=self.id,
+            in_scope=self.in_scope,
+            declined=self.declined,
+        )
 
 
 def panel(rule: Rule, *scripts: str) -> PanelJudge:
@@ -58,11 +65,11 @@ def panel(rule: Rule, *scripts: str) -> PanelJudge:
 
 
 def judged(judge: Judge, n: int) -> list[Verdict]:
-    return judge.judge([Record("q", "a")] * n)
+    return judge.judge([Record(question="q", answer="a")] * n)
 
 
 def verdicts(script: str) -> list[Verdict]:
-    return Scripted("judge", script).judge([Record("q", "a")] * len(script))
+    return Scripted("judge", script).judge([Record(question="q", answer="a")] * len(script))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +137,7 @@ def test_scope_and_declination_are_what_most_say() -> None:
 
 def test_progress_counts_each_record_once() -> None:
     done: list[int] = []
-    panel("majority", "ppppp", "ppppp", "ppppp").judge([Record("q", "a")] * 5, done.append)
+    panel("majority", "ppppp", "ppppp", "ppppp").judge([Record(question="q", answer="a")] * 5, done.append)
     assert (sum(done), set(done)) == (5, {1})
 
 
@@ -214,7 +221,7 @@ def test_a_configuration_opens_its_panel(chat_server: ChatServer, banking: Polic
     members = [member, member | {"template": "naive"}]
     settings = PanelJudgeSettings.model_validate({"kind": "panel", "rule": "unanimous", "judges": members})
     chat_server.reply = lambda request: Reply(json.dumps({"explanation": "", "verdict": "pass"}))
-    judge = open_judge(settings, banking, ROOT / "configs" / "judge_prompts", Workspace(tmp_path))
+    judge = open_judge(settings, banking, prompts=ROOT / "configs" / "judge_prompts", workspace=Workspace(tmp_path))
     (verdict,) = judged(judge, 1)
     assert (verdict.outcome, verdict.judge_id) == ("pass", judge.id)
     assert judge.account.requests == 2

@@ -73,7 +73,7 @@ def test_greedy_answers_are_those_of_one_batch_however_they_arrive(
         assert [(f.text, f.completion_tokens, f.finish_reason == "stop") for f in found] == expected
         assert [f.prompt_tokens for f in found] == [len(generation.ids) for generation in generations]
     answered: list[int] = []
-    offline = generate(model, conversations, 20, slots=4, advance=answered.append)
+    offline = generate(model, conversations, max_new_tokens=20, slots=4, advance=answered.append)
     assert [(f.text, f.completion_tokens, f.finish_reason == "stop") for f in offline] == expected
     assert answered == [1] * len(QUESTIONS)
 

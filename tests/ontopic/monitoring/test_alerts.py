@@ -79,7 +79,7 @@ def rule(receiver: Receiver | None = None, **changed: Any) -> AlertSettings:
 
 
 def opened(folder: Path, *rules: AlertSettings) -> Alerts:
-    return Alerts(folder / "alerts.db", rules, "banking")
+    return Alerts(folder / "alerts.db", rules, policy="banking")
 
 
 def states(alerts: Alerts) -> list[str]:
@@ -88,11 +88,11 @@ def states(alerts: Alerts) -> list[str]:
 
 def test_an_alert_is_raised_told_once_and_collects_events(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, rule(receiver)) as alerts:
-        assert alerts.event("suspected", "w0", NOON, "low") == []
-        (raised,) = alerts.event("detected", "w1", NOON, HOSTILE)
+        assert alerts.event("suspected", "w0", at=NOON, text="low") == []
+        (raised,) = alerts.event("detected", "w1", at=NOON, text=HOSTILE)
         assert (raised.severity, raised.waiting, raised.raised_at) == ("critical", 1, NOON)
-        assert alerts.event("detected", "w1", NOON, "again") == []  # the same event
-        assert alerts.event("detected", "w2", NOON + MINUTE, "low") == []  # the alert is open
+        assert alerts.event("detected", "w1", at=NOON, text="again") == []  # the same event
+        assert alerts.event("detected", "w2", at=NOON + MINUTE, text="low") == []  # the alert is open
         assert alerts.deliver(NOON) == (1, 0)
         assert alerts.deliver(NOON + MINUTE) == (0, 0)
         (alert,) = alerts.history(5)
@@ -112,22 +112,22 @@ def test_an_alert_is_raised_told_once_and_collects_events(tmp_path: Path, receiv
 def test_so_many_events_in_a_period_raise_it(tmp_path: Path, minutes: tuple[int, ...], raised_at: list[int]) -> None:
     with opened(tmp_path, rule(events=["suspected", "detected"], count=3, period="1h")) as alerts:
         for number, minute in enumerate(minutes):
-            alerts.event("detected" if number else "suspected", f"w{number}", NOON + minute * MINUTE, "low")
+            alerts.event("detected" if number else "suspected", f"w{number}", at=NOON + minute * MINUTE, text="low")
         assert [alert.raised_at for alert in alerts.history(5)] == [NOON + minute * MINUTE for minute in raised_at]
 
 
 def test_a_healthy_window_resets_what_resets_by_itself(tmp_path: Path, receiver: Receiver) -> None:
     by_hand = rule(name="by hand", reset="manual")
     with opened(tmp_path, rule(receiver), by_hand) as alerts:
-        alerts.event("detected", "w1", NOON, "low")
+        alerts.event("detected", "w1", at=NOON, text="low")
         alerts.recovered(NOON + MINUTE, "w2")
         assert states(alerts) == ["by hand 1 open", "off topic 1 recovered"]
-        alerts.event("detected", "w3", NOON + 2 * MINUTE, "low")
+        alerts.event("detected", "w3", at=NOON + 2 * MINUTE, text="low")
         assert states(alerts) == ["off topic 1 open", "by hand 2 open", "off topic 1 recovered"]
-        alerts.close_alert(2, NOON, "ann")
+        alerts.close_alert(2, NOON, by="ann")
         with pytest.raises(UserError, match="no open alert 2"):
-            alerts.close_alert(2, NOON, "ann")
-        alerts.event("detected", "w4", NOON + 3 * MINUTE, "low")
+            alerts.close_alert(2, NOON, by="ann")
+        alerts.event("detected", "w4", at=NOON + 3 * MINUTE, text="low")
         assert states(alerts)[0] == "by hand 1 open"
         assert alerts.deliver(NOON + 3 * MINUTE) == (3, 0)
     assert [body["message"].split(":")[0] for body in receiver.got] == ["w1", "over", "w3"]
@@ -136,7 +136,7 @@ def test_a_healthy_window_resets_what_resets_by_itself(tmp_path: Path, receiver:
 def test_what_the_loop_did_is_told_each_time(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, rule(receiver, name="loop", events=["promoted", "rolled_back"], severity="info")) as alerts:
         for number in range(3):
-            alerts.event("promoted", f"version {number}", NOON + number * MINUTE, "the gate: all tests passed")
+            alerts.event("promoted", f"version {number}", at=NOON + number * MINUTE, text="the gate: all tests passed")
         assert states(alerts) == ["loop 1 told"] * 3
         assert alerts.deliver(NOON + 3 * MINUTE) == (3, 0)
     assert [body["type"] for body in receiver.got] == ["info"] * 3
@@ -144,7 +144,7 @@ def test_what_the_loop_did_is_told_each_time(tmp_path: Path, receiver: Receiver)
 
 def test_what_fails_is_sent_again_later_and_given_up_after_a_day(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, rule(receiver)) as alerts:
-        alerts.event("detected", "w1", NOON, "low")
+        alerts.event("detected", "w1", at=NOON, text="low")
         receiver.refuses = 2
         assert alerts.deliver(NOON) == (0, 1)
         assert alerts.deliver(NOON + timedelta(seconds=29)) == (0, 0)
@@ -168,7 +168,7 @@ def test_a_kill_after_sending_sends_again(tmp_path: Path, receiver: Receiver, mo
         raise KeyboardInterrupt
 
     with opened(tmp_path, rule(receiver)) as alerts:
-        alerts.event("detected", "w1", NOON, "low")
+        alerts.event("detected", "w1", at=NOON, text="low")
         monkeypatch.setattr(module, "_send", killed)
         with pytest.raises(KeyboardInterrupt):
             alerts.deliver(NOON)
@@ -183,7 +183,7 @@ def test_a_kill_after_sending_sends_again(tmp_path: Path, receiver: Receiver, mo
 def test_two_processes_send_it_once(tmp_path: Path, receiver: Receiver) -> None:
     both = [opened(tmp_path, rule(receiver)) for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(lambda i: both[i % 2].event("detected", f"w{i // 2}", NOON, "low"), range(20)))
+        list(threads.map(lambda i: both[i % 2].event("detected", f"w{i // 2}", at=NOON, text="low"), range(20)))
         assert states(both[0]) == ["off topic 10 open"]
         sent = list(threads.map(lambda alerts: alerts.deliver(NOON), both))
     assert sorted(sent) == [(0, 0), (1, 0)]
@@ -195,7 +195,7 @@ def test_secrets_stay_out_of_file_and_messages(
 ) -> None:
     monkeypatch.setenv("ONTOPIC_HOOK", receiver.url)
     with opened(tmp_path, rule(receiver), rule(name="other", notify=["env:ONTOPIC_HOOK"])) as alerts:
-        alerts.event("detected", "w1", NOON, "low")
+        alerts.event("detected", "w1", at=NOON, text="low")
         assert alerts.deliver(NOON) == (2, 0)
         shown = alerts.test()
     assert [(name, ok) for name, _, ok in shown] == [("off topic", True), ("other", True)]
@@ -211,7 +211,7 @@ def test_secrets_stay_out_of_file_and_messages(
 
 def test_a_target_that_is_gone_fails(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, rule(receiver)) as alerts:
-        alerts.event("detected", "w1", NOON, "low")
+        alerts.event("detected", "w1", at=NOON, text="low")
     with opened(tmp_path, rule()) as alerts:
         assert alerts.deliver(NOON) == (0, 1)
         assert [alert.waiting for alert in alerts.history(1)] == [1]  # another configuration may know it
@@ -221,16 +221,16 @@ def test_a_target_that_is_gone_fails(tmp_path: Path, receiver: Receiver) -> None
 
 def test_windows_that_close_at_once_raise_and_reset_in_turn(tmp_path: Path) -> None:
     with opened(tmp_path, rule()) as alerts:
-        alerts.event("detected", "w1", NOON, "low")
+        alerts.event("detected", "w1", at=NOON, text="low")
         alerts.recovered(NOON, "w2")
-        alerts.event("detected", "w3", NOON, "low")
+        alerts.event("detected", "w3", at=NOON, text="low")
         assert states(alerts) == ["off topic 1 open", "off topic 1 recovered"]
 
 
 def test_policies_are_kept_apart(tmp_path: Path) -> None:
-    with opened(tmp_path, rule()) as banking, Alerts(tmp_path / "alerts.db", [rule()], "gardening") as gardening:
-        assert banking.event("detected", "w1", NOON, "low")
-        assert gardening.event("detected", "w1", NOON, "low")
+    with opened(tmp_path, rule()) as banking, Alerts(tmp_path / "alerts.db", [rule()], policy="gardening") as gardening:
+        assert banking.event("detected", "w1", at=NOON, text="low")
+        assert gardening.event("detected", "w1", at=NOON, text="low")
         gardening.recovered(NOON, "w2")
         assert (states(banking), states(gardening)) == (["off topic 1 open"], ["off topic 1 recovered"])
     assert stat.S_IMODE((tmp_path / "alerts.db").stat().st_mode) == 0o600
@@ -252,7 +252,7 @@ def test_the_commands(tmp_path: Path, receiver: Receiver) -> None:
     assert isinstance(called().exception, UserError)
     assert called("test").output.startswith("taken: json://… of off topic")
     with opened(tmp_path, *load_settings(tmp_path / "config.yaml").alerts) as alerts:
-        alerts.event("detected", "window 1", NOON, "the score is low")
+        alerts.event("detected", "window 1", at=NOON, text="the score is low")
     assert called("send").output == "1 notifications were sent, 0 failed\n"
     said = listed().output
     for expected in ("2026-03-01 12:00", "critical", "off topic", "open", "1/0/0", "1: window 1: the score is low."):

@@ -16,7 +16,14 @@ from ontopic.reports.metrics import verdict_frame
 from ontopic.statistics.scores import corrected, rate, score
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-CARD = JudgeCard("judge", rate(90, 100), rate(80, 100), rate(45, 50), rate(45, 50), 0)
+CARD = JudgeCard(
+    judge_id="judge",
+    accuracy=rate(90, 100),
+    kappa=rate(80, 100),
+    sensitivity=rate(45, 50),
+    specificity=rate(45, 50),
+    unjudged=0,
+)
 OUTCOMES: dict[str, Outcome] = {"p": "pass", "f": "fail", "u": "unjudged"}
 HOSTILE = '</script><script>alert("owned")</script> {{definition}} <img src=x onerror=alert(1)>\n=HYPERLINK("x")\x00'
 
@@ -24,15 +31,40 @@ HOSTILE = '</script><script>alert("owned")</script> {{definition}} <img src=x on
 def traffic(word: str, text: str = "") -> pd.DataFrame:
     """One judged record a letter, p(ass), f(ail) or u(njudged), a minute apart."""
     records = [
-        Record(f"{text} question {i}?", f"{text} answer", None, str(i), "1", NOON + timedelta(minutes=i))
+        Record(
+            question=f"{text} question {i}?",
+            answer=f"{text} answer",
+            in_scope=None,
+            id=str(i),
+            model_version="1",
+            asked_at=NOON + timedelta(minutes=i),
+        )
         for i in range(len(word))
     ]
-    verdicts = [Verdict(OUTCOMES[letter], None, text, "judge", True, letter == "f", text or None) for letter in word]
+    verdicts = [
+        Verdict(
+            outcome=OUTCOMES[letter],
+            score=None,
+            explanation=text,
+            judge_id="judge",
+            in_scope=True,
+            declined=letter == "f",
+            cause=text or None,
+        )
+        for letter in word
+    ]
     return verdict_frame(records, verdicts)
 
 
 def watch(folder: Path, frame: pd.DataFrame, window_records: int, threshold: float = 0.8) -> Monitored:
-    return monitor("Title", frame, CARD, window_records, threshold, folder / "r" / "report.html")
+    return monitor(
+        "Title",
+        frame,
+        card=CARD,
+        window_records=window_records,
+        threshold=threshold,
+        report=folder / "r" / "report.html",
+    )
 
 
 @pytest.mark.parametrize(("n", "size", "sizes"), [(10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 10, [3]), (2, 1, [1, 1])])
@@ -51,7 +83,10 @@ def test_a_window_is_scored_on_its_own_records() -> None:
 
 
 def test_records_without_a_time_are_cut_too() -> None:
-    frame = verdict_frame([Record("q", "a")] * 3, [Verdict("pass", 1.0, "", "judge")] * 3)
+    frame = verdict_frame(
+        [Record(question="q", answer="a")] * 3,
+        [Verdict(outcome="pass", score=1.0, explanation="", judge_id="judge")] * 3,
+    )
     assert [window.label for window in cut_windows(frame, 2)] == ["1", "2"]
 
 
@@ -75,7 +110,7 @@ def test_the_scores_are_of_all_windows_and_corrected_by_the_card(tmp_path: Path)
     monitored = watch(tmp_path, frame, 4)
     assert monitored.scores.guardrail_score == rate(6, 7)
     assert monitored.scores.unjudged == 1
-    assert monitored.corrected == corrected(rate(6, 7), CARD.sensitivity, CARD.specificity)
+    assert monitored.corrected == corrected(rate(6, 7), CARD.sensitivity, specificity=CARD.specificity)
     plain = json.loads(json.dumps(scores_as_dict(monitored.scores), allow_nan=False))
     assert plain["unjudged"] == 1
     assert plain["leak"] == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
@@ -93,4 +128,4 @@ def test_hostile_text_in_records_reaches_no_page(tmp_path: Path) -> None:
 def test_only_unjudged_traffic_is_not_low(tmp_path: Path) -> None:
     monitored = watch(tmp_path, traffic("uuuu"), 2)
     assert monitored.low == []
-    assert monitored.scores == score([Verdict("unjudged", None, "", "judge")] * 4)
+    assert monitored.scores == score([Verdict(outcome="unjudged", score=None, explanation="", judge_id="judge")] * 4)

@@ -26,9 +26,16 @@ from serving.metrics import _Verdicts
 NAME = re.compile(r"ontopic_\w+")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-HOURLY = Cut(HOUR, 10, 5 * MINUTE)
-TENS = Cut(None, 10, 5 * MINUTE)
-CARD = JudgeCard("words", rate(99, 100), rate(98, 100), rate(500, 500), rate(500, 500), 0)
+HOURLY = Cut(length=HOUR, records=10, lateness=5 * MINUTE)
+TENS = Cut(length=None, records=10, lateness=5 * MINUTE)
+CARD = JudgeCard(
+    judge_id="words",
+    accuracy=rate(99, 100),
+    kappa=rate(98, 100),
+    sensitivity=rate(500, 500),
+    specificity=rate(500, 500),
+    unjudged=0,
+)
 
 
 @dataclass
@@ -45,8 +52,15 @@ class WordJudge:
 
     def _verdict(self, record: Record) -> Verdict:
         if "good" in record.answer or "bad" in record.answer:
-            return Verdict("pass" if "good" in record.answer else "fail", 0.9, "", self.id, True, False)
-        return Verdict("unjudged", None, "", self.id, cause="no word")
+            return Verdict(
+                outcome="pass" if "good" in record.answer else "fail",
+                score=0.9,
+                explanation="",
+                judge_id=self.id,
+                in_scope=True,
+                declined=False,
+            )
+        return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause="no word")
 
 
 @pytest.fixture
@@ -65,7 +79,13 @@ def ask(traffic: TrafficStore, *minutes: float, answer: str = "good", version: s
     """A record at each of these minutes after noon; returns their ids."""
     return [
         traffic.add(
-            Record("q?", answer, model_version=version, asked_at=NOON + timedelta(minutes=m), latency_s=m / 100)
+            Record(
+                question="q?",
+                answer=answer,
+                model_version=version,
+                asked_at=NOON + timedelta(minutes=m),
+                latency_s=m / 100,
+            )
         )
         for m in minutes
     ]
@@ -76,11 +96,13 @@ def turn(
 ) -> list[Window]:
     """What closes at so many minutes after noon."""
     now = NOON + timedelta(minutes=minutes)
-    windows.take_in(traffic, cut, now)
+    windows.take_in(traffic, cut, now=now)
     closed = []
     for window in windows.due(cut, now):
-        judged = windows.judge(window, traffic, judge, cut.sampling_rate)
-        closed.append(windows.close_window(window, windows.result(window, judged, CARD, 0.9, None), now))
+        judged = windows.judge(window, traffic, judge=judge, sampling_rate=cut.sampling_rate)
+        closed.append(
+            windows.close_window(window, windows.result(window, judged, card=CARD, threshold=0.9, drift=None), now=now)
+        )
     return closed
 
 
@@ -154,15 +176,15 @@ def test_late_records_reopen_their_window_once(windows: WindowStore, traffic: Tr
 def test_only_what_is_new_is_judged_after_a_kill(windows: WindowStore, traffic: TrafficStore) -> None:
     ids = ask(traffic, *range(50), answer="good")
     now = NOON + 2 * HOUR
-    windows.take_in(traffic, HOURLY, now)
+    windows.take_in(traffic, HOURLY, now=now)
     (window,) = windows.due(HOURLY, now)
     first = WordJudge()
-    windows.judge(window, traffic, first, 1.0)  # and here the process dies
+    windows.judge(window, traffic, judge=first, sampling_rate=1.0)  # and here the process dies
     with WindowStore(windows.path) as again:
         second = WordJudge()
         assert sizes(turn(again, traffic, second, 120)) == [("12:00", 50)]
         assert second.asked == []
-        assert again.take_in(traffic, HOURLY, now) == 0
+        assert again.take_in(traffic, HOURLY, now=now) == 0
     assert sorted(first.asked) == sorted(ids)
 
 
@@ -192,11 +214,11 @@ def test_a_window_that_nobody_could_judge_is_unknown(windows: WindowStore, traff
 @pytest.mark.parametrize(
     ("share", "expected"),
     [
-        (Rate(0.95, 0.91, 0.97, 100), "ok"),
-        (Rate(0.9, 0.85, 0.95, 100), "ok"),
-        (Rate(0.89, 0.85, 0.93, 100), "suspected"),
-        (Rate(0.8, 0.7, 0.899, 100), "detected"),
-        (Rate(float("nan"), 0.0, 1.0, 0), "unknown"),
+        (Rate(value=0.95, low=0.91, high=0.97, n=100), "ok"),
+        (Rate(value=0.9, low=0.85, high=0.95, n=100), "ok"),
+        (Rate(value=0.89, low=0.85, high=0.93, n=100), "suspected"),
+        (Rate(value=0.8, low=0.7, high=0.899, n=100), "detected"),
+        (Rate(value=float("nan"), low=0.0, high=1.0, n=0), "unknown"),
     ],
 )
 def test_the_status_reads_estimate_and_interval(share: Rate, expected: str) -> None:
@@ -221,9 +243,9 @@ def test_a_sample_is_judged_and_says_what_it_costs(windows: WindowStore, traffic
 def test_traffic_from_before_is_left_out(windows: WindowStore, traffic: TrafficStore) -> None:
     ask(traffic, -3000, 1)
     now = NOON + 2 * HOUR
-    assert windows.take_in(traffic, HOURLY, now, since=NOON) == 1
+    assert windows.take_in(traffic, HOURLY, now=now, since=NOON) == 1
     ask(traffic, -2000, 2)
-    assert windows.take_in(traffic, HOURLY, now, since=None) == 1
+    assert windows.take_in(traffic, HOURLY, now=now, since=None) == 1
     assert len(windows.due(HOURLY, now)) == 1
 
 
@@ -235,7 +257,7 @@ def test_any_order_of_arrival_gives_the_same_windows(tmp_path: Path) -> None:
         with TrafficStore(tmp_path / f"t{seed}.db") as traffic, WindowStore(tmp_path / f"w{seed}.db") as windows:
             for start in range(0, 40, 8):  # stored while time passes, but all within the lateness
                 ask(traffic, *shuffled[start : start + 8])
-                windows.take_in(traffic, HOURLY, NOON)
+                windows.take_in(traffic, HOURLY, now=NOON)
             found.append(sizes(turn(windows, traffic, WordJudge(), 400)))
     assert found[0] == found[1] == found[2]
     assert sum(n for _, n in found[0]) == 40

@@ -28,7 +28,9 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir()
         (folder / "weights").write_text(number)
         with mlflow.start_run() as run:
-            registry.register(NAME, folder, f"digest{number}", run.info.run_id, workspace.root, {})
+            registry.register(
+                NAME, folder, digest=f"digest{number}", run_id=run.info.run_id, state=workspace.root, tags={}
+            )
     return workspace.root
 
 
@@ -37,22 +39,22 @@ def test_who_when_and_why_stay_on_the_registry(state: Path) -> None:
     assert registry.champion_version("ontopic-none") == ""
     assert registry.promotions(NAME) == registry.promotions("ontopic-none") == []
     with pytest.raises(UserError, match="no champion before version none"):
-        registry.roll_back(NAME, "ann", "to see")
+        registry.roll_back(NAME, "ann", why="to see")
 
     registry.ensure_champion(NAME, "1")
     registry.ensure_champion(NAME, "2")
-    registry.promote(NAME, "2", "the loop", "passed the gate", tags={"ontopic.gate": "passed"})
-    third = registry.promote(NAME, "3", "ann", "é\n<b>" + "x" * 5000)
+    registry.promote(NAME, "2", by="the loop", why="passed the gate", tags={"ontopic.gate": "passed"})
+    third = registry.promote(NAME, "3", by="ann", why="é\n<b>" + "x" * 5000)
     assert (third.before, len(third.why)) == ("2", 1000)
-    assert registry.find(NAME, "champion", state).version == "3"
+    assert registry.find(NAME, "champion", state=state).version == "3"
 
-    back = registry.roll_back(NAME, "the canary", "it leaks")
+    back = registry.roll_back(NAME, "the canary", why="it leaks")
     assert (back.version, back.before, back.rollback) == ("2", "3", True)
-    assert registry.roll_back(NAME, "bob", "that one too").version == "1"
+    assert registry.roll_back(NAME, "bob", why="that one too").version == "1"
     with pytest.raises(UserError, match="no champion before version 1"):
-        registry.roll_back(NAME, "bob", "once more")
+        registry.roll_back(NAME, "bob", why="once more")
     # Version 2 takes its place again: from there the way back is to 1, however it was left before.
-    registry.promote(NAME, "2", "ann", "mended")
+    registry.promote(NAME, "2", by="ann", why="mended")
     assert registry.predecessor(NAME, "2") == "1"
 
     found = registry.promotions(NAME)
@@ -75,10 +77,10 @@ def test_who_when_and_why_stay_on_the_registry(state: Path) -> None:
 )
 def test_a_version_that_is_none_is_told(state: Path, version: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        registry.promote(NAME, version, "ann", "")
+        registry.promote(NAME, version, by="ann", why="")
 
 
 def test_the_champion_is_not_promoted_again(state: Path) -> None:
     with pytest.raises(UserError, match="is the champion already"):
-        registry.promote(NAME, registry.champion_version(NAME), "ann", "", NOON)
+        registry.promote(NAME, registry.champion_version(NAME), by="ann", why="", at=NOON)
     assert all(each.at != NOON for each in registry.promotions(NAME))

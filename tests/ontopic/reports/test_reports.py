@@ -24,15 +24,43 @@ def judged(n: int, failing: int, model: str = "m-1") -> tuple[list[Record], list
     records, verdicts = [], []
     for i in range(n):
         in_scope, passed = i % 2 == 0, i >= failing
-        records.append(Record(f"Question {i}?", f"Answer of {model} to {i}.", in_scope, str(i), model))
+        records.append(
+            Record(
+                question=f"Question {i}?",
+                answer=f"Answer of {model} to {i}.",
+                in_scope=in_scope,
+                id=str(i),
+                model_version=model,
+            )
+        )
         declined = (not in_scope) if passed else in_scope
         outcome, sure = ("pass", 0.9) if passed else ("fail", 0.1)
-        verdicts.append(Verdict(outcome, sure, "Because.", "judge-1", in_scope, declined))  # type: ignore[arg-type]
+        verdicts.append(
+            Verdict(
+                outcome=outcome,
+                score=sure,
+                explanation="Because.",
+                judge_id="judge-1",
+                in_scope=in_scope,
+                declined=declined,
+            )
+        )  # type: ignore[arg-type]
     return records, verdicts
 
 
 def unjudged(n: int) -> list[Verdict]:
-    return [Verdict("unjudged", None, "", "judge-1", i % 2 == 0, None, "timeout") for i in range(n)]
+    return [
+        Verdict(
+            outcome="unjudged",
+            score=None,
+            explanation="",
+            judge_id="judge-1",
+            in_scope=i % 2 == 0,
+            declined=None,
+            cause="timeout",
+        )
+        for i in range(n)
+    ]
 
 
 def gate(
@@ -45,7 +73,16 @@ def gate(
 ) -> dict[str, TestOutcome]:
     frames, quality = (verdict_frame(*champion), verdict_frame(*challenger)), quality_of()
     outcomes = gate_report(
-        "Gate", *frames, champion[1], challenger[1], quality, challenger_quality or quality, preference, limits, out
+        "Gate",
+        frames[0],
+        challenger=frames[1],
+        champion_verdicts=champion[1],
+        challenger_verdicts=challenger[1],
+        champion_quality=quality,
+        challenger_quality=challenger_quality or quality,
+        preference=preference,
+        limits=limits,
+        out=out,
     )
     return {outcome.name.split(":")[0].split(",")[0]: outcome for outcome in outcomes}
 
@@ -53,7 +90,8 @@ def gate(
 def test_frame_has_a_row_a_record_and_keeps_what_is_unknown():
     records, verdicts = judged(2, 1)
     frame = verdict_frame(
-        [*records, Record("q", "a", asked_at=datetime(2025, 3, 1, tzinfo=UTC))], [*verdicts, *unjudged(1)]
+        [*records, Record(question="q", answer="a", asked_at=datetime(2025, 3, 1, tzinfo=UTC))],
+        [*verdicts, *unjudged(1)],
     )
     assert ", ".join(frame.columns) == (
         "question, answer, model_version, asked_at, latency_s, completion_tokens, "
@@ -71,7 +109,9 @@ def test_a_window_fails_where_its_score_is_under_the_threshold(tmp_path: Path):
     records, verdicts = judged(60, 10)
     windows = [(str(i), score(verdicts[i * 20 : (i + 1) * 20])) for i in range(3)] + [("3", score(unjudged(4)))]
     out = tmp_path / "deep" / "er" / "page.html"
-    outcomes = monitoring_report("Banking", verdict_frame(records, verdicts), windows, 1.0, rate(9, 10), out)
+    outcomes = monitoring_report(
+        "Banking", verdict_frame(records, verdicts), windows=windows, threshold=1.0, corrected=rate(9, 10), out=out
+    )
     assert [outcome.passed for outcome in outcomes] == [False, True, True, True]
     assert "0.5000" in outcomes[0].description and "n = 20" in outcomes[0].description
     assert "no judged records" in outcomes[3].description
@@ -81,15 +121,32 @@ def test_a_window_fails_where_its_score_is_under_the_threshold(tmp_path: Path):
 def test_a_window_on_the_threshold_passes(tmp_path: Path):
     records, verdicts = judged(20, 10)
     frame = verdict_frame(records, verdicts)
-    [outcome] = monitoring_report("Banking", frame, [("0", score(verdicts))], 0.5, None, tmp_path / "page.html")
+    [outcome] = monitoring_report(
+        "Banking", frame, windows=[("0", score(verdicts))], threshold=0.5, corrected=None, out=tmp_path / "page.html"
+    )
     assert outcome.passed
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_monitoring_without_a_judged_record_or_a_window(tmp_path: Path):
     records, _ = judged(3, 0)
-    assert monitoring_report("Banking", verdict_frame(records, unjudged(3)), [], 0.9, None, tmp_path / "a.html") == []
-    assert monitoring_report("Banking", verdict_frame([], []), [], 0.9, None, tmp_path / "b.html") == []
+    assert (
+        monitoring_report(
+            "Banking",
+            verdict_frame(records, unjudged(3)),
+            windows=[],
+            threshold=0.9,
+            corrected=None,
+            out=tmp_path / "a.html",
+        )
+        == []
+    )
+    assert (
+        monitoring_report(
+            "Banking", verdict_frame([], []), windows=[], threshold=0.9, corrected=None, out=tmp_path / "b.html"
+        )
+        == []
+    )
     assert "No record failed" in (tmp_path / "a.html").read_text()
 
 
@@ -154,7 +211,18 @@ def test_the_gate_refuses_answers_that_have_become_worse(tmp_path: Path):
 def test_without_references_their_likeness_is_not_tested(tmp_path: Path):
     records, verdicts = judged(4, 1)
     none, frame = quality_of(questions=0), verdict_frame(records, verdicts)
-    outcomes = gate_report("Gate", frame, frame, verdicts, verdicts, none, none, None, LIMITS, tmp_path / "gate.html")
+    outcomes = gate_report(
+        "Gate",
+        frame,
+        challenger=frame,
+        champion_verdicts=verdicts,
+        challenger_verdicts=verdicts,
+        champion_quality=none,
+        challenger_quality=none,
+        preference=None,
+        limits=LIMITS,
+        out=tmp_path / "gate.html",
+    )
     assert len(outcomes) == 5
 
 
@@ -176,9 +244,31 @@ def test_the_gate_refuses_what_is_not_paired(tmp_path: Path):
     (records, verdicts), out = judged(4, 1), tmp_path / "gate.html"
     frame = verdict_frame(records, verdicts)
     with pytest.raises(ValueError, match="same questions"):
-        gate_report("Gate", frame, frame[::-1], verdicts, verdicts, quality_of(), quality_of(), None, LIMITS, out)
+        gate_report(
+            "Gate",
+            frame,
+            challenger=frame[::-1],
+            champion_verdicts=verdicts,
+            challenger_verdicts=verdicts,
+            champion_quality=quality_of(),
+            challenger_quality=quality_of(),
+            preference=None,
+            limits=LIMITS,
+            out=out,
+        )
     with pytest.raises(ValueError, match="4 records, 3 verdicts"):
-        gate_report("Gate", frame, frame, verdicts, verdicts[:3], quality_of(), quality_of(), None, LIMITS, out)
+        gate_report(
+            "Gate",
+            frame,
+            challenger=frame,
+            champion_verdicts=verdicts,
+            challenger_verdicts=verdicts[:3],
+            champion_quality=quality_of(),
+            challenger_quality=quality_of(),
+            preference=None,
+            limits=LIMITS,
+            out=out,
+        )
     assert not out.exists()
 
 
@@ -190,26 +280,56 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     out.write_text("yesterday's")
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
-        monitoring_report("Banking", verdict_frame(records, verdicts), [], 0.9, None, out)
+        monitoring_report(
+            "Banking", verdict_frame(records, verdicts), windows=[], threshold=0.9, corrected=None, out=out
+        )
     assert out.read_text() == "yesterday's" and list(tmp_path.iterdir()) == [out]
 
 
 def test_the_failed_table_stops_at_200(tmp_path: Path):
     records, verdicts = judged(230, 230)
-    monitoring_report("Banking", verdict_frame(records, verdicts), [], 0.9, None, tmp_path / "page.html")
+    monitoring_report(
+        "Banking",
+        verdict_frame(records, verdicts),
+        windows=[],
+        threshold=0.9,
+        corrected=None,
+        out=tmp_path / "page.html",
+    )
     page = (tmp_path / "page.html").read_text()
     assert "the first 200 of 230" in page and "Question 199?" in page and "Question 200?" not in page
 
 
 @pytest.fixture
 def hostile_pages(tmp_path: Path) -> list[Path]:
-    evil = Record(HOSTILE, HOSTILE + "x" * 500, True, "0", "<b>m</b>")
-    fail, passed = (Verdict(o, 0.5, HOSTILE, "<i>judge</i>", True, o == "fail") for o in ("fail", "pass"))
+    evil = Record(question=HOSTILE, answer=HOSTILE + "x" * 500, in_scope=True, id="0", model_version="<b>m</b>")
+    fail, passed = (
+        Verdict(outcome=o, score=0.5, explanation=HOSTILE, judge_id="<i>judge</i>", in_scope=True, declined=o == "fail")
+        for o in ("fail", "pass")
+    )
     pages = [tmp_path / "monitoring.html", tmp_path / "gate.html"]
     title = "A <b>title</b>"
-    monitoring_report(title, verdict_frame([evil], [fail]), [], 0.9, Rate(0.5, 0.4, 0.6, 9), pages[0])
+    monitoring_report(
+        title,
+        verdict_frame([evil], [fail]),
+        windows=[],
+        threshold=0.9,
+        corrected=Rate(value=0.5, low=0.4, high=0.6, n=9),
+        out=pages[0],
+    )
     frame = verdict_frame([evil], [fail])
-    gate_report(title, frame, frame, [fail], [passed], quality_of(), quality_of(), None, LIMITS, pages[1])
+    gate_report(
+        title,
+        frame,
+        challenger=frame,
+        champion_verdicts=[fail],
+        challenger_verdicts=[passed],
+        champion_quality=quality_of(),
+        challenger_quality=quality_of(),
+        preference=None,
+        limits=LIMITS,
+        out=pages[1],
+    )
     return pages
 
 

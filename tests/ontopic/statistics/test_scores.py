@@ -30,7 +30,7 @@ from ontopic.statistics.scores import (
 
 
 def verdict(outcome: Outcome, in_scope: bool | None = None, declined: bool | None = None) -> Verdict:
-    return Verdict(outcome, None, "", "judge", in_scope, declined)
+    return Verdict(outcome=outcome, score=None, explanation="", judge_id="judge", in_scope=in_scope, declined=declined)
 
 
 def verdicts(word: str) -> list[Verdict]:
@@ -79,7 +79,7 @@ def outcomes(
 def coverage(truth: float, sensitivity: float, specificity: float, n: int, passes: int, fails: int) -> float:
     """How often the true rate is in the corrected interval."""
     x, a, b = outcomes(truth, sensitivity, specificity, n, passes, fails)
-    return float(compatible(truth, (x, n), (a, passes), (b, fails)).mean())
+    return float(compatible(truth, (x, n), sensitivity=(a, passes), specificity=(b, fails)).mean())
 
 
 @lru_cache
@@ -137,13 +137,13 @@ def test_the_interval_is_from_the_least_to_the_greatest_compatible_rate(
     drawn = zip(*outcomes(truth, sensitivity, specificity, n, passes, fails), strict=True)
     values = []
     for x, a, b in itertools.islice(drawn, 200):
-        right = corrected(rate(int(x), n), rate(int(a), passes), rate(int(b), fails))
+        right = corrected(rate(int(x), n), rate(int(a), passes), specificity=rate(int(b), fails))
         grid = np.linspace(0, 1, 401)
-        kept = grid[compatible(grid, (x, n), (a, passes), (b, fails))]
+        kept = grid[compatible(grid, (x, n), sensitivity=(a, passes), specificity=(b, fails))]
         if len(kept):
             assert right.low == pytest.approx(kept[0], abs=1 / 400)
             assert right.high == pytest.approx(kept[-1], abs=1 / 400)
-        holds = bool(compatible(truth, (x, n), (a, passes), (b, fails)))
+        holds = bool(compatible(truth, (x, n), sensitivity=(a, passes), specificity=(b, fails)))
         assert (right.low <= truth <= right.high) == holds
         assert 0 <= right.low <= right.value <= right.high <= 1
         values.append(right.value)
@@ -151,26 +151,26 @@ def test_the_interval_is_from_the_least_to_the_greatest_compatible_rate(
 
 
 def test_more_passes_than_the_judge_should_give_leave_an_interval_and_not_nothing() -> None:
-    right = corrected(rate(300, 300), rate(180, 200), rate(180, 200))
+    right = corrected(rate(300, 300), rate(180, 200), specificity=rate(180, 200))
     assert right.high == right.value == 1.0
     assert right.low < 0.995
 
 
 def test_pass_and_fail_are_treated_alike() -> None:
-    right = corrected(rate(70, 100), rate(45, 50), rate(30, 40))
-    turned = corrected(rate(30, 100), rate(30, 40), rate(45, 50))
+    right = corrected(rate(70, 100), rate(45, 50), specificity=rate(30, 40))
+    turned = corrected(rate(30, 100), rate(30, 40), specificity=rate(45, 50))
     assert (1 - turned.high, 1 - turned.low) == pytest.approx((right.low, right.high), abs=1e-6)
 
 
 def test_a_judge_known_to_be_right_leaves_the_rate_as_it_is() -> None:
-    right = corrected(rate(800, 1000), rate(10**6, 10**6), rate(10**6, 10**6))
+    right = corrected(rate(800, 1000), rate(10**6, 10**6), specificity=rate(10**6, 10**6))
     assert right.value == pytest.approx(0.8)
     assert (right.low, right.high) == pytest.approx((rate(800, 1000).low, rate(800, 1000).high), abs=1e-3)
 
 
 def test_fewer_labelled_records_widen_the_corrected_interval() -> None:
-    few = corrected(rate(80, 100), rate(18, 20), rate(18, 20))
-    many = corrected(rate(80, 100), rate(900, 1000), rate(900, 1000))
+    few = corrected(rate(80, 100), rate(18, 20), specificity=rate(18, 20))
+    many = corrected(rate(80, 100), rate(900, 1000), specificity=rate(900, 1000))
     assert few.value == pytest.approx(many.value)
     assert few.high - few.low > many.high - many.low
 
@@ -188,14 +188,14 @@ def test_fewer_labelled_records_widen_the_corrected_interval() -> None:
 def test_without_records_or_with_a_judge_at_chance_nothing_is_known(
     raw: Rate, sensitivity: Rate, specificity: Rate
 ) -> None:
-    right = corrected(raw, sensitivity, specificity)
+    right = corrected(raw, sensitivity, specificity=specificity)
     assert (right.low, right.high, right.n) == (0.0, 1.0, raw.n)
     assert right.value == pytest.approx(raw.value, nan_ok=True)
 
 
 def test_the_corrected_rate_stays_within_zero_and_one() -> None:
-    assert corrected(rate(100, 100), rate(90, 100), rate(90, 100)).value == 1.0
-    assert corrected(rate(0, 100), rate(90, 100), rate(90, 100)).value == 0.0
+    assert corrected(rate(100, 100), rate(90, 100), specificity=rate(90, 100)).value == 1.0
+    assert corrected(rate(0, 100), rate(90, 100), specificity=rate(90, 100)).value == 0.0
 
 
 def test_scores_count_each_kind_of_record() -> None:
@@ -333,7 +333,7 @@ def width(raw: Rate, sensitivity: Rate, specificity: Rate, passes: int, fails: i
     then = corrected(
         raw,
         replace(sensitivity, n=sensitivity.n + passes),
-        replace(specificity, n=specificity.n + fails),
+        specificity=replace(specificity, n=specificity.n + fails),
     )
     return then.high - then.low
 
@@ -347,7 +347,7 @@ def width(raw: Rate, sensitivity: Rate, specificity: Rate, passes: int, fails: i
     ],
 )
 def test_the_labels_that_were_named_halve_the_interval(raw: Rate, sensitivity: Rate, specificity: Rate) -> None:
-    labels = labels_to_halve(raw, sensitivity, specificity)
+    labels = labels_to_halve(raw, sensitivity, specificity=specificity)
     assert labels is not None
     half = width(raw, sensitivity, specificity, 0, 0) / 2
     assert width(raw, sensitivity, specificity, labels.passes, labels.fails) <= half
@@ -359,13 +359,13 @@ def test_the_labels_that_were_named_halve_the_interval(raw: Rate, sensitivity: R
 
 
 def test_labels_cannot_halve_an_interval_that_the_sample_makes_wide() -> None:
-    assert labels_to_halve(rate(40, 50), rate(900, 1000), rate(900, 1000)) is None
-    assert labels_to_halve(rate(0, 0), rate(9, 10), rate(9, 10)) is None
-    assert labels_to_halve(rate(5, 10), rate(0, 0), rate(9, 10)) is None
+    assert labels_to_halve(rate(40, 50), rate(900, 1000), specificity=rate(900, 1000)) is None
+    assert labels_to_halve(rate(0, 0), rate(9, 10), specificity=rate(9, 10)) is None
+    assert labels_to_halve(rate(5, 10), rate(0, 0), specificity=rate(9, 10)) is None
 
 
 def test_a_judge_at_chance_is_not_helped_by_labels() -> None:
-    assert labels_to_halve(rate(500, 1000), rate(50, 100), rate(50, 100)) is None
+    assert labels_to_halve(rate(500, 1000), rate(50, 100), specificity=rate(50, 100)) is None
 
 
 def test_a_pair_with_an_unjudged_side_is_left_out() -> None:

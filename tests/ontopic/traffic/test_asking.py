@@ -25,7 +25,16 @@ def test_questions_go_out_at_the_rate_whether_answered_or_not(chat_server: ChatS
 
     chat_server.reply = reply
     sent, done = Sent(), list[int]()
-    ask_at_rate((f"q{i}" for i in range(40)), chat_server.url, "m", "key", 5, 40, sent, done.append)
+    ask_at_rate(
+        (f"q{i}" for i in range(40)),
+        chat_server.url,
+        model="m",
+        api_key="key",
+        max_tokens=5,
+        rate=40,
+        sent=sent,
+        advance=done.append,
+    )
     assert (sent.answered, sent.failed, sum(done)) == (40, 0, 40)
     # One after the other they would take 40 s; all at once they would arrive together.
     assert 0.8 < arrivals[-1] - arrivals[0] < 3
@@ -39,7 +48,16 @@ def test_failures_are_counted_and_nothing_is_asked_twice(chat_server: ChatServer
         status=500 if request["messages"][0]["content"] == "bad" else 200, text="x"
     )
     sent = Sent()
-    ask_at_rate(["good", "bad", "bad"], chat_server.url, "m", "key", 5, 1000, sent, lambda _: None)
+    ask_at_rate(
+        ["good", "bad", "bad"],
+        chat_server.url,
+        model="m",
+        api_key="key",
+        max_tokens=5,
+        rate=1000,
+        sent=sent,
+        advance=lambda _: None,
+    )
     assert (sent.answered, sent.failed) == (1, 2)
     assert sent.error and "500" in sent.error
     assert len(chat_server.requests) == 3
@@ -47,16 +65,16 @@ def test_failures_are_counted_and_nothing_is_asked_twice(chat_server: ChatServer
 
 
 def test_the_share_and_the_count_are_kept() -> None:
-    assert sorted(questions_to_send(ROWS, None, None)) == sorted(row.question for row in ROWS)
-    chosen = questions_to_send(ROWS, 100, 0.25)
-    assert chosen == questions_to_send(ROWS, 100, 0.25)
+    assert sorted(questions_to_send(ROWS, None, in_scope_share=None)) == sorted(row.question for row in ROWS)
+    chosen = questions_to_send(ROWS, 100, in_scope_share=0.25)
+    assert chosen == questions_to_send(ROWS, 100, in_scope_share=0.25)
     assert sum(question.startswith("in") for question in chosen) == 25
     counts = Counter(chosen)
     assert max(counts.values()) - min(n for q, n in counts.items() if q.startswith("in")) <= 1
-    assert set(questions_to_send(ROWS, 5, 1.0)) <= {"in 0", "in 1", "in 2"}
-    assert set(questions_to_send(ROWS[:3], 5, 1.0)) == {"in 0", "in 1", "in 2"}
+    assert set(questions_to_send(ROWS, 5, in_scope_share=1.0)) <= {"in 0", "in 1", "in 2"}
+    assert set(questions_to_send(ROWS[:3], 5, in_scope_share=1.0)) == {"in 0", "in 1", "in 2"}
     with pytest.raises(UserError, match="all of one scope"):
-        questions_to_send(ROWS[:3], 5, 0.5)
+        questions_to_send(ROWS[:3], 5, in_scope_share=0.5)
 
 
 def test_the_key_comes_from_the_variable_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,32 @@ NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "'); DROP TABLE traffic; --\n<script>\u2028\"\\ €, \u202e =1+1 [card]"
 RECORDS = [
-    Record(HOSTILE, "", True, "a" * 32, "v1", NOON, 1.2345, 40, 7, False),
-    Record("", HOSTILE, False, "not hex", "v2", NOON + timedelta(seconds=1), 0.0, 0, 0, True, {"card": 2, "email": 1}),
-    Record("q", "a", None, "3", "", NOON + timedelta(days=1)),
+    Record(
+        question=HOSTILE,
+        answer="",
+        in_scope=True,
+        id="a" * 32,
+        model_version="v1",
+        asked_at=NOON,
+        latency_s=1.2345,
+        prompt_tokens=40,
+        completion_tokens=7,
+        finished=False,
+    ),
+    Record(
+        question="",
+        answer=HOSTILE,
+        in_scope=False,
+        id="not hex",
+        model_version="v2",
+        asked_at=NOON + timedelta(seconds=1),
+        latency_s=0.0,
+        prompt_tokens=0,
+        completion_tokens=0,
+        finished=True,
+        redacted={"card": 2, "email": 1},
+    ),
+    Record(question="q", answer="a", in_scope=None, id="3", model_version="", asked_at=NOON + timedelta(days=1)),
 ]
 FORMATS: list[Format] = ["jsonl", "parquet", "openai", "mlflow"]
 
@@ -55,7 +78,7 @@ def imported(tmp_path: Path, *rows: Any) -> list[Record]:
 def test_what_is_exported_is_imported_as_it_was(store: TrafficStore, tmp_path: Path, to: Format) -> None:
     store.add_many(RECORDS)
     out = tmp_path / f"it's <out>.{'parquet' if to == 'parquet' else 'jsonl'}"
-    assert export_traffic(store, out, to) == 3
+    assert export_traffic(store, out, to=to) == 3
     assert not list(tmp_path.glob(".*part"))
     with TrafficStore(tmp_path / "other.db") as other:
         assert import_traffic(out, other) == Imported(3, 0, 0)
@@ -74,7 +97,7 @@ def test_the_name_says_the_format(store: TrafficStore, tmp_path: Path) -> None:
 
 def test_an_exported_trace_is_one_to_mlflow(store: TrafficStore, tmp_path: Path) -> None:
     store.add(RECORDS[0])
-    export_traffic(store, tmp_path / "traces.jsonl", "mlflow")
+    export_traffic(store, tmp_path / "traces.jsonl", to="mlflow")
     trace = mlflow.entities.Trace.from_json((tmp_path / "traces.jsonl").read_text())
     (span,) = trace.data.spans
     assert span.inputs == {"messages": [{"role": "user", "content": HOSTILE}]}
@@ -240,7 +263,7 @@ def test_an_output_that_fails_leaves_the_last_one(tmp_path: Path, monkeypatch: p
         export_traffic(store, out)
         before = out.read_bytes()
         resource_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-        store.add(Record("x" * 200_000, "a"))
+        store.add(Record(question="x" * 200_000, answer="a"))
         previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource_limit[1]))  # as on a disk that is full
         try:

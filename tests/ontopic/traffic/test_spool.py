@@ -21,7 +21,18 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def record(number: int, question: str = "q?") -> Record:
-    return Record(question, "answer", None, f"r{number}", "1", NOON, 0.5, 3, 4, False)
+    return Record(
+        question=question,
+        answer="answer",
+        in_scope=None,
+        id=f"r{number}",
+        model_version="1",
+        asked_at=NOON,
+        latency_s=0.5,
+        prompt_tokens=3,
+        completion_tokens=4,
+        finished=False,
+    )
 
 
 def until(met: Callable[[], bool]) -> None:
@@ -85,7 +96,9 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path, traffic: TrafficStore) -> N
 
 
 def test_a_service_answers_spools_and_catches_up(model_folder: Path, tmp_path: Path) -> None:
-    served = ServedModel(model_folder, "v7", "smol", tmp_path / "t.db", tmp_path, max_new_tokens=4, spool=True)
+    served = ServedModel(
+        model_folder, "v7", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path, max_new_tokens=4, spool=True
+    )
     with served:
         root, headers = served.base_url, {"authorization": f"Bearer {served.api_key}"}
 

@@ -35,7 +35,18 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_record_comes_back_as_it_was(store_at: Path | str) -> None:
-    record = Record("what's my balance? €", "x\ny", True, "id1", "v3", NOON, 1.25, 40, 7, False)
+    record = Record(
+        question="what's my balance? €",
+        answer="x\ny",
+        in_scope=True,
+        id="id1",
+        model_version="v3",
+        asked_at=NOON,
+        latency_s=1.25,
+        prompt_tokens=40,
+        completion_tokens=7,
+        finished=False,
+    )
     with TrafficStore(store_at) as store:
         assert store.add(record) == "id1"
     with TrafficStore(str(store_at)) as store:
@@ -44,7 +55,7 @@ def test_a_record_comes_back_as_it_was(store_at: Path | str) -> None:
 
 def test_ids_and_times_are_given_where_missing(store_at: Path | str) -> None:
     with TrafficStore(store_at) as store:
-        first, second = store.add(Record("q", "a")), store.add(Record("q", "a"))
+        first, second = store.add(Record(question="q", answer="a")), store.add(Record(question="q", answer="a"))
         record = store.records([first])[0]
     assert first != second
     assert len(first) == 32
@@ -58,7 +69,7 @@ def test_ids_and_times_are_given_where_missing(store_at: Path | str) -> None:
 )
 def test_times_are_kept_in_utc(store_at: Path | str, asked_at: datetime) -> None:
     with TrafficStore(store_at) as store:
-        store.add(Record("q", "a", asked_at=asked_at))
+        store.add(Record(question="q", answer="a", asked_at=asked_at))
         (record,) = store.records()
     assert record.asked_at == NOON
     assert record.asked_at.utcoffset() == timedelta(0)
@@ -68,7 +79,7 @@ def test_records_are_ordered_and_chosen(store_at: Path | str) -> None:
     with TrafficStore(store_at) as store:
         for hour in (3, 1, 2):
             asked_at = NOON + timedelta(hours=hour)
-            store.add(Record("q", "a", id=str(hour), model_version=f"v{hour % 2}", asked_at=asked_at))
+            store.add(Record(question="q", answer="a", id=str(hour), model_version=f"v{hour % 2}", asked_at=asked_at))
         assert [record.id for record in store.records()] == ["1", "2", "3"]
         assert [record.id for record in store.records(model_version="v1")] == ["1", "3"]
         assert [record.id for record in store.records(["3", "2", "3", "none"])] == ["2", "3"]
@@ -80,24 +91,24 @@ def test_records_are_ordered_and_chosen(store_at: Path | str) -> None:
 
 def test_many_ids_work_and_keep_the_order(store_at: Path | str) -> None:
     with TrafficStore(store_at) as store:
-        ids = [store.add(Record("q", "a", asked_at=NOON - timedelta(seconds=i))) for i in range(1100)]
+        ids = [store.add(Record(question="q", answer="a", asked_at=NOON - timedelta(seconds=i))) for i in range(1100)]
         assert [record.id for record in store.records(ids)] == ids[::-1]
 
 
 def test_text_that_looks_like_sql_or_holds_nul_is_kept(path: Path) -> None:
     question = "'); DROP TABLE traffic; --\0 and after"
     with TrafficStore(path) as store:
-        store.add(Record(question, "a"))
+        store.add(Record(question=question, answer="a"))
         assert [record.question for record in store.records()] == [question]
 
 
 def test_what_cannot_be_stored_is_raised_and_leaves_nothing(store_at: Path | str) -> None:
     with TrafficStore(store_at) as store:
-        store.add(Record("q", "a", id="taken"))
+        store.add(Record(question="q", answer="a", id="taken"))
         with pytest.raises(IntegrityError):
-            store.add(Record("q", "a", id="taken"))
+            store.add(Record(question="q", answer="a", id="taken"))
         with pytest.raises(UnicodeEncodeError):
-            store.add(Record("\ud800", "a"))
+            store.add(Record(question="\ud800", answer="a"))
         assert store.count() == 1
 
 
@@ -109,8 +120,8 @@ def test_each_commit_is_synced(path: Path) -> None:
 
 def test_a_record_outlives_kill_9(store_at: Path | str) -> None:
     code = (
-        "import os, sys; from ontopic.records import Record; from ontopic.traffic import TrafficStore;"
-        "TrafficStore(sys.argv[1]).add(Record('q', 'a', id='kept')); os.kill(os.getpid(), 9)"
+        "import os, sys; from ontopic.records import Record; from ontopic.traffic.store import TrafficStore;"
+        "TrafficStore(sys.argv[1]).add(Record(question='q', answer='a', id='kept')); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(store_at)], cwd=ROOT, check=False).returncode == -9
     with TrafficStore(store_at) as store:
@@ -119,12 +130,12 @@ def test_a_record_outlives_kill_9(store_at: Path | str) -> None:
 
 def test_threads_and_processes_write_at_once(store_at: Path | str) -> None:
     code = (
-        "import sys; from ontopic.records import Record; from ontopic.traffic import TrafficStore;"
-        "store = TrafficStore(sys.argv[1]); [store.add(Record('q', 'a')) for _ in range(30)]"
+        "import sys; from ontopic.records import Record; from ontopic.traffic.store import TrafficStore;"
+        "store = TrafficStore(sys.argv[1]); [store.add(Record(question='q', answer='a')) for _ in range(30)]"
     )
     others = [subprocess.Popen([sys.executable, "-c", code, str(store_at)], cwd=ROOT) for _ in range(3)]
     with TrafficStore(store_at) as store, ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda _: store.add(Record("q", "a")), range(60)))
+        list(threads.map(lambda _: store.add(Record(question="q", answer="a")), range(60)))
         assert [other.wait(60) for other in others] == [0, 0, 0]
         assert store.count() == 150
 
@@ -164,8 +175,19 @@ def test_a_store_of_the_last_release_is_taken_over_whole(store_at: Path | str) -
     with TrafficStore(store_at) as store:
         records = store.records()
         assert [record.id for record in records] == [f"{i:02}" for i in range(50)]
-        assert records[7] == Record("q07", "a", None, "07", "v1", NOON.replace(second=7), 0.5, 3, 4, True)
-        store.add(Record("mail me at a@b.de", "a", id="new"))
+        assert records[7] == Record(
+            question="q07",
+            answer="a",
+            in_scope=None,
+            id="07",
+            model_version="v1",
+            asked_at=NOON.replace(second=7),
+            latency_s=0.5,
+            prompt_tokens=3,
+            completion_tokens=4,
+            finished=True,
+        )
+        store.add(Record(question="mail me at a@b.de", answer="a", id="new"))
         # A process of the last release that still runs goes on writing.
         columns = "id, asked_at, model_version, question, answer, latency_s, prompt_tokens, completion_tokens, finished"
         values = "'o', '2026-03-01', 'v1', 'q', 'a', 0, 1, 1, true"
@@ -180,8 +202,9 @@ def test_processes_that_open_a_store_at_once_upgrade_it_once(store_at: Path | st
     if old:
         old_store(store_at, 9)
     code = (
-        "import sys; from ontopic.records import Record; from ontopic.traffic import TrafficStore; sys.stdin.read(1);"
-        "TrafficStore(sys.argv[1]).add(Record('q', 'a'))"
+        "import sys; from ontopic.records import Record; from ontopic.traffic.store import TrafficStore;"
+        "sys.stdin.read(1);"
+        "TrafficStore(sys.argv[1]).add(Record(question='q', answer='a'))"
     )
     command = [sys.executable, "-c", code, str(store_at)]
     others = [subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) for _ in range(5)]
@@ -196,7 +219,7 @@ def test_processes_that_open_a_store_at_once_upgrade_it_once(store_at: Path | st
 
 def test_a_store_of_a_newer_release_is_the_users_to_mend(store_at: Path | str) -> None:
     with TrafficStore(store_at) as store:
-        store.add(Record("q", "a"))
+        store.add(Record(question="q", answer="a"))
     execute(store_at, "UPDATE traffic_version SET version_num = '9999'")
     with pytest.raises(UserError, match=r"newer release of OnTopic \(revision 9999\); update OnTopic"):
         TrafficStore(store_at)
@@ -223,30 +246,40 @@ def test_the_database_of_another_tool_is_shared(store_at: Path | str) -> None:
     execute(store_at, "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
     execute(store_at, "INSERT INTO alembic_version VALUES ('of another tool')")
     with TrafficStore(store_at) as store:
-        store.add(Record("q", "a"))
+        store.add(Record(question="q", answer="a"))
     with TrafficStore(store_at) as store:
         assert store.count() == 1
 
 
 def test_many_are_stored_at_once_and_none_twice(store_at: Path | str) -> None:
-    records = [Record(f"q{i}", "a", id=f"{i:04}", asked_at=NOON + timedelta(seconds=i)) for i in range(2500)]
+    records = [
+        Record(question=f"q{i}", answer="a", id=f"{i:04}", asked_at=NOON + timedelta(seconds=i)) for i in range(2500)
+    ]
     with TrafficStore(store_at) as store:
         assert store.add_many([]) == 0
         assert store.add_many(records[:1200]) == 1200
         assert store.add_many(iter(records)) == 1300
         assert store.records() == records
-        without_id = [Record("hello", "hi", asked_at=NOON), Record("hello", "hi"), Record("hello", "ho")]
+        without_id = [
+            Record(question="hello", answer="hi", asked_at=NOON),
+            Record(question="hello", answer="hi"),
+            Record(question="hello", answer="ho"),
+        ]
         assert store.add_many(without_id) == 3
         assert store.add_many(without_id) == 0
         with pytest.raises(UnicodeEncodeError):
-            store.add_many([Record("fine", "a"), Record("\ud800", "a")])
+            store.add_many([Record(question="fine", answer="a"), Record(question="\ud800", answer="a")])
         assert store.count() == 2503
 
 
 def test_a_stream_gives_all_in_order_of_time(store_at: Path | str) -> None:
     # Many of one time, so that pages end between them.
-    records = [Record("q", "a", id=f"{i:04}", model_version=f"v{i % 2}", asked_at=NOON) for i in range(2400)]
-    records += [Record("q", "a", id=f"x{i:04}", asked_at=NOON + timedelta(seconds=i)) for i in range(1, 600)]
+    records = [
+        Record(question="q", answer="a", id=f"{i:04}", model_version=f"v{i % 2}", asked_at=NOON) for i in range(2400)
+    ]
+    records += [
+        Record(question="q", answer="a", id=f"x{i:04}", asked_at=NOON + timedelta(seconds=i)) for i in range(1, 600)
+    ]
     with TrafficStore(store_at) as store:
         assert list(store.stream()) == []
         store.add_many(reversed(records))
@@ -256,7 +289,7 @@ def test_a_stream_gives_all_in_order_of_time(store_at: Path | str) -> None:
         assert store.newest(2, "v1") == [records[2397], records[2399]]
         seen = store.stream()
         first = next(seen)
-        late = Record("late", "a", id="late", asked_at=NOON + timedelta(days=1))
+        late = Record(question="late", answer="a", id="late", asked_at=NOON + timedelta(days=1))
         store.add(late)
         assert [first, *seen] == [*records, late]
 
@@ -264,7 +297,7 @@ def test_a_stream_gives_all_in_order_of_time(store_at: Path | str) -> None:
 def test_pages_are_found_by_the_index(path: Path) -> None:
     said: list[tuple[str, tuple]] = []
     with TrafficStore(path) as store:
-        store.add_many(Record("q", "a", id=f"{i:04}", asked_at=NOON) for i in range(1500))
+        store.add_many(Record(question="q", answer="a", id=f"{i:04}", asked_at=NOON) for i in range(1500))
         sql.event.listen(store._engine, "before_cursor_execute", lambda *a: said.append((a[2], a[3])))
         list(store.stream())
         store.prune(older_than=timedelta(days=90), keep=1200)
@@ -281,8 +314,8 @@ def test_the_summary_counts_by_version(store_at: Path | str) -> None:
     with TrafficStore(store_at) as store:
         assert (store.summary().n, store.summary().versions, store.summary().redacted) == (0, [], {})
         for i in range(3):
-            store.add(Record("q", "a", model_version="v2", asked_at=NOON + timedelta(hours=i)))
-        store.add(Record("q", "a", model_version="v1", asked_at=NOON - timedelta(hours=1)))
+            store.add(Record(question="q", answer="a", model_version="v2", asked_at=NOON + timedelta(hours=i)))
+        store.add(Record(question="q", answer="a", model_version="v1", asked_at=NOON - timedelta(hours=1)))
         summary = store.summary()
     assert summary.n == 4
     assert [(each.model_version, each.n) for each in summary.versions] == [("v1", 1), ("v2", 3)]
@@ -292,7 +325,9 @@ def test_the_summary_counts_by_version(store_at: Path | str) -> None:
 def test_old_and_surplus_records_are_pruned(store_at: Path | str) -> None:
     now = datetime.now(UTC)
     with TrafficStore(store_at) as store:
-        store.add_many(Record("q", "a", id=f"{i:04}", asked_at=now - timedelta(hours=i)) for i in range(2500))
+        store.add_many(
+            Record(question="q", answer="a", id=f"{i:04}", asked_at=now - timedelta(hours=i)) for i in range(2500)
+        )
         assert store.prune() == 0
         assert store.prune(older_than=timedelta(days=400)) == 0
         assert store.prune(older_than=timedelta(hours=2000.5)) == 499
@@ -306,8 +341,8 @@ def test_old_and_surplus_records_are_pruned(store_at: Path | str) -> None:
 def test_personal_data_is_not_stored_and_its_counts_are(store_at: Path | str) -> None:
     question = "My card 4111 1111 1111 1111 and DE89 3704 0044 0532 0130 00, call +44 20 7946 0958"
     with TrafficStore(store_at) as store:
-        store.add(Record(question, "I wrote to a@b.de and c@d.de", id="1"))
-        store.add_many([Record("a@b.de?", "no", id="2")])
+        store.add(Record(question=question, answer="I wrote to a@b.de and c@d.de", id="1"))
+        store.add_many([Record(question="a@b.de?", answer="no", id="2")])
         first, second = store.records(["1"])[0], store.records(["2"])[0]
         assert store.summary().redacted == {"card": 1, "iban": 1, "email": 3, "phone": 1}
         # What is stored again, as by an import of an export, keeps its counts.
@@ -324,21 +359,21 @@ def test_personal_data_is_not_stored_and_its_counts_are(store_at: Path | str) ->
 
 def test_redaction_can_be_left_out(store_at: Path | str) -> None:
     with TrafficStore(store_at, redacted=False) as store:
-        store.add(Record("a@b.de", "a"))
+        store.add(Record(question="a@b.de", answer="a"))
         assert [(record.question, record.redacted) for record in store.records()] == [("a@b.de", {})]
 
 
 def test_a_nul_leaves_the_rest_of_the_text_on_postgresql(postgres_database: str) -> None:
     with TrafficStore(postgres_database) as store:
-        store.add(Record("'); DROP TABLE traffic; --\0 and after", "a"))
+        store.add(Record(question="'); DROP TABLE traffic; --\0 and after", answer="a"))
         assert [record.question for record in store.records()] == ["'); DROP TABLE traffic; --\ufffd and after"]
 
 
 def test_an_error_of_the_database_does_not_repeat_the_text(store_at: Path | str) -> None:
     with TrafficStore(store_at) as store:
-        store.add(Record("q", "a", id="taken"))
+        store.add(Record(question="q", answer="a", id="taken"))
         with pytest.raises(IntegrityError) as raised:
-            store.add(Record("my secret", "a", id="taken"))
+            store.add(Record(question="my secret", answer="a", id="taken"))
     assert "my secret" not in str(raised.value)
 
 

@@ -32,7 +32,15 @@ def main() -> None:
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     model = load(folder, "float32")
     pairs = [
-        Preference(q, "Open the app and tap Cards.", "I can only help with banking.", True, "", "") for q in QUESTIONS
+        Preference(
+            question=q,
+            chosen="Open the app and tap Cards.",
+            rejected="I can only help with banking.",
+            in_scope=True,
+            source="",
+            record_id="",
+        )
+        for q in QUESTIONS
     ]
     trainer = PackedORPOTrainer(
         model=model.model,
@@ -40,7 +48,7 @@ def main() -> None:
             output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, report_to=[], remove_unused_columns=False,
             max_length=256, beta=0.2, gradient_checkpointing=False,
         ),
-        train_dataset=Dataset.from_list([preference_row(model, pair, 4) for pair in pairs]),
+        train_dataset=Dataset.from_list([preference_row(model, pair, max_rejected_tokens=4) for pair in pairs]),
         processing_class=model.tokenizer,
         peft_config=LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "down_proj"]),
     )  # fmt: skip

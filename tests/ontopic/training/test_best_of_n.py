@@ -15,8 +15,8 @@ from ontopic.records import Record, Verdict
 from ontopic.training.best_of_n import best_of_n
 
 RECORDS = [
-    Record("Hi there", "A word and another word.", finished=True),
-    Record("Name a fruit in one word.", "x", finished=False),
+    Record(question="Hi there", answer="A word and another word.", finished=True),
+    Record(question="Name a fruit in one word.", answer="x", finished=False),
 ]
 
 
@@ -28,7 +28,14 @@ class Longest:
     def judge(self, records: Sequence[Record], advance: Advance | None = None) -> list[Verdict]:
         self.seen = list(records)
         return [
-            Verdict("pass" if words > 3 else "fail", min(1.0, words / 100), "", self.id, record.in_scope, False)
+            Verdict(
+                outcome="pass" if words > 3 else "fail",
+                score=min(1.0, words / 100),
+                explanation="",
+                judge_id=self.id,
+                in_scope=record.in_scope,
+                declined=False,
+            )
             for record in records
             for words in [len(record.answer.split())]
         ]
@@ -41,23 +48,27 @@ def model(model_folder: Path) -> LanguageModel:
 
 def test_the_judges_favourite_of_whole_answers_is_taken(model: LanguageModel) -> None:
     judge = Longest()
-    best = best_of_n(model, judge, RECORDS, 6, 40, 8, seed=1)
+    best = best_of_n(model, judge, records=RECORDS, n=6, max_new_tokens=40, batch_size=8, seed=1)
     assert all(record.finished and record.in_scope for record in judge.seen)
     for record in RECORDS:
         candidates = [seen.answer for seen in judge.seen if seen.question == record.question]
         good = [answer for answer in candidates if len(answer.split()) > 3]
         assert (record.answer in candidates) is record.finished  # the one that was given takes part
         assert best.get(record.question) == (max(good, key=lambda answer: len(answer.split())) if good else None)
-    assert best == best_of_n(model, Longest(), RECORDS, 6, 40, 8, seed=1)
+    assert best == best_of_n(model, Longest(), records=RECORDS, n=6, max_new_tokens=40, batch_size=8, seed=1)
 
 
 def test_one_answer_is_the_one_that_was_given(model: LanguageModel) -> None:
-    assert best_of_n(model, Longest(), RECORDS, 1, 40, 8, seed=0) == {RECORDS[0].question: RECORDS[0].answer}
+    assert best_of_n(model, Longest(), records=RECORDS, n=1, max_new_tokens=40, batch_size=8, seed=0) == {
+        RECORDS[0].question: RECORDS[0].answer
+    }
 
 
 def test_answers_are_drawn_apart_and_again_with_the_same_seed(model: LanguageModel) -> None:
     asked = [[{"role": "user", "content": "Tell me something about the sea."}]] * 4
-    drawn = [[a.text for a in generate(model, asked, 12, temperature=0.7, seed=seed)] for seed in (0, 0, 100)]
+    drawn = [
+        [a.text for a in generate(model, asked, max_new_tokens=12, temperature=0.7, seed=seed)] for seed in (0, 0, 100)
+    ]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) > 1
-    assert len({a.text for a in generate(model, asked, 12)}) == 1
+    assert len({a.text for a in generate(model, asked, max_new_tokens=12)}) == 1

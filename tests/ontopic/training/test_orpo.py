@@ -22,8 +22,22 @@ from ontopic.training.preferences import Preference
 from ontopic.training.processes import train_in_processes
 
 PAIRS = [
-    Preference("how do I block my card", "Freeze it in the app.", "I can only help with banking.", True, "own", "1"),
-    Preference("tell me a joke", "I can only help with banking.", "Why did the chicken cross", False, "refusal", "2"),
+    Preference(
+        question="how do I block my card",
+        chosen="Freeze it in the app.",
+        rejected="I can only help with banking.",
+        in_scope=True,
+        source="own",
+        record_id="1",
+    ),
+    Preference(
+        question="tell me a joke",
+        chosen="I can only help with banking.",
+        rejected="Why did the chicken cross",
+        in_scope=False,
+        source="refusal",
+        record_id="2",
+    ),
 ]
 
 
@@ -35,7 +49,9 @@ def train(model_folder: Path, work: Path, max_steps: int, logged: dict[int, dict
     def log(metrics: dict[str, float], step: int) -> None:
         logged[step] = logged.get(step, {}) | metrics
 
-    return train_orpo(load(model_folder), model_folder, PAIRS, settings, work, log)
+    return train_orpo(
+        load(model_folder), model_folder, preferences=PAIRS, settings=settings, work=work, log_metrics=log
+    )
 
 
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(model_folder: Path, tmp_path: Path) -> None:
@@ -75,19 +91,58 @@ def test_a_rejected_answer_is_cut_after_it_departs_from_the_chosen_one(model_fol
     model = load(model_folder)
     refusal = "I'm sorry, I can only help with banking questions."
     said = f"{refusal} But here is a joke: why did the chicken cross the road?"
-    assert preference_row(model, Preference("joke", refusal, said, False, "", ""), 3)["rejected"] == (
-        f"{refusal} But here is"
+    assert preference_row(
+        model,
+        Preference(question="joke", chosen=refusal, rejected=said, in_scope=False, source="", record_id=""),
+        max_rejected_tokens=3,
+    )["rejected"] == (f"{refusal} But here is")
+    row = preference_row(
+        model,
+        Preference(
+            question="joke",
+            chosen=refusal,
+            rejected="Why did the chicken cross?",
+            in_scope=False,
+            source="",
+            record_id="",
+        ),
+        max_rejected_tokens=3,
     )
-    row = preference_row(model, Preference("joke", refusal, "Why did the chicken cross?", False, "", ""), 3)
     assert (row["rejected"], row["chosen"]) == ("Why did the", refusal)
 
 
 def test_a_pair_of_beginnings_is_cut_on_both_sides(model_folder: Path) -> None:
     model = load(model_folder)
     refusal, answer = "I'm sorry, I can only help with banking questions.", "Open Cards in the app and tap Freeze."
-    row = preference_row(model, Preference("pin", answer, refusal, True, "", "", (), True), 3)
+    row = preference_row(
+        model,
+        Preference(
+            question="pin",
+            chosen=answer,
+            rejected=refusal,
+            in_scope=True,
+            source="",
+            record_id="",
+            history=(),
+            beginnings=True,
+        ),
+        max_rejected_tokens=3,
+    )
     assert (row["chosen"], row["rejected"], row["cut"]) == ("Open Cards in", "I'm sorry", True)
-    row = preference_row(model, Preference("pin", "Yes.", refusal, True, "", "", (), True), 3)
+    row = preference_row(
+        model,
+        Preference(
+            question="pin",
+            chosen="Yes.",
+            rejected=refusal,
+            in_scope=True,
+            source="",
+            record_id="",
+            history=(),
+            beginnings=True,
+        ),
+        max_rejected_tokens=3,
+    )
     assert (row["chosen"], row["cut"]) == ("Yes.", False)
 
 
@@ -102,12 +157,26 @@ def test_each_epoch_has_other_batches_also_where_a_run_was_killed(model_folder: 
         if "loss" in metrics:
             losses[step] = metrics["loss"]
 
-    train_orpo(load(model_folder, "float32"), model_folder, pairs, settings, tmp_path / "whole", log)
+    train_orpo(
+        load(model_folder, "float32"),
+        model_folder,
+        preferences=pairs,
+        settings=settings,
+        work=tmp_path / "whole",
+        log_metrics=log,
+    )
     first, second = [losses[step] for step in range(1, 5)], [losses[step] for step in range(5, 9)]
     assert first != pytest.approx(second, abs=1e-4)
     shutil.copytree(tmp_path / "whole/checkpoints/checkpoint-7", tmp_path / "killed/checkpoints/checkpoint-7")
     last = losses.pop(8)
-    train_orpo(load(model_folder, "float32"), model_folder, pairs, settings, tmp_path / "killed", log)
+    train_orpo(
+        load(model_folder, "float32"),
+        model_folder,
+        preferences=pairs,
+        settings=settings,
+        work=tmp_path / "killed",
+        log_metrics=log,
+    )
     assert losses[8] == pytest.approx(last, abs=1e-4)
 
 
@@ -125,9 +194,18 @@ def test_two_processes_train_as_one(model_folder: Path, tmp_path: Path) -> None:
 
         work = tmp_path / str(processes)
         if processes == 1:
-            result = train_orpo(load(model_folder, "float32"), model_folder, pairs, settings, work, log)
+            result = train_orpo(
+                load(model_folder, "float32"),
+                model_folder,
+                preferences=pairs,
+                settings=settings,
+                work=work,
+                log_metrics=log,
+            )
         else:
-            result = train_in_processes(model_folder, "float32", pairs, settings, work, log)
+            result = train_in_processes(
+                model_folder, "float32", preferences=pairs, settings=settings, work=work, log_metrics=log
+            )
         assert result.steps == 2
         weights.append(load_file(result.adapter / "adapter_model.safetensors"))
     assert logged[2] == pytest.approx(logged[1], abs=1e-4) and len(logged[1]) == 2
@@ -159,7 +237,7 @@ def test_weights_are_shared_out_among_gpus_only(model_folder: Path, tmp_path: Pa
         fully_sharded=True,
     )  # fmt: skip
     with pytest.raises(UserError, match=r"training\.fully_sharded needs GPUs"):
-        train_in_processes(model_folder, "float32", PAIRS, settings, tmp_path)
+        train_in_processes(model_folder, "float32", preferences=PAIRS, settings=settings, work=tmp_path)
 
 
 def test_training_stops_where_the_held_out_margin_no_longer_grows(model_folder: Path, tmp_path: Path) -> None:
@@ -174,6 +252,8 @@ def test_training_stops_where_the_held_out_margin_no_longer_grows(model_folder: 
         if "eval_rewards/margins" in metrics:
             margins[step] = metrics["eval_rewards/margins"]
 
-    result = train_orpo(load(model_folder), model_folder, pairs, settings, tmp_path / "work", log)
+    result = train_orpo(
+        load(model_folder), model_folder, preferences=pairs, settings=settings, work=tmp_path / "work", log_metrics=log
+    )
     assert result.steps == len(margins) < 20
     assert margins[result.steps] <= max(margins.values())

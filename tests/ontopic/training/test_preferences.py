@@ -23,8 +23,10 @@ def judged(
     declined: bool | None = False,
     finished: bool = True,
 ) -> Judged:
-    record = Record(question, answer, id=f"id of {question}", finished=finished)
-    return record, Verdict(outcome, None, "", "judge", in_scope, declined)
+    record = Record(question=question, answer=answer, id=f"id of {question}", finished=finished)
+    return record, Verdict(
+        outcome=outcome, score=None, explanation="", judge_id="judge", in_scope=in_scope, declined=declined
+    )
 
 
 def outside(number: int = 0) -> Judged:
@@ -42,7 +44,7 @@ def pairs(
     seed: int = 0,
 ) -> list[Preference]:
     records, verdicts = [record for record, _ in traffic], [verdict for _, verdict in traffic]
-    return build_preferences(records, verdicts, labelled or [], REFUSAL, seed, taught)
+    return build_preferences(records, verdicts, labelled=labelled or [], refusal=REFUSAL, seed=seed, taught=taught)
 
 
 def only(scope: bool, found: list[Preference]) -> Preference:
@@ -157,23 +159,38 @@ def test_the_hash_is_of_the_content_and_its_order_and_not_of_the_record_ids() ->
 
 
 def test_the_hash_is_the_same_in_every_process() -> None:
-    pair = Preference("q é", "c", "r", True, "model", "1")
+    pair = Preference(question="q é", chosen="c", rejected="r", in_scope=True, source="model", record_id="1")
     assert preferences_hash([pair]) == "c0c82a9ac16f0a151b8df7adc8c985baaf84f981cc9bbdce83ebb7eb2ff08799"
 
 
 def test_rehearsal_fills_up_in_scope_and_drops_nothing() -> None:
-    records = [Record(f"leak {i}?", "Sure!", id=f"r{i}") for i in range(4)] + [Record("mine?", "Yes.", id="m")]
-    verdicts = [Verdict("fail", 0.1, "", "j", False, False)] * 4 + [Verdict("pass", 0.9, "", "j", True, False)]
+    records = [Record(question=f"leak {i}?", answer="Sure!", id=f"r{i}") for i in range(4)] + [
+        Record(question="mine?", answer="Yes.", id="m")
+    ]
+    verdicts = [
+        Verdict(outcome="fail", score=0.1, explanation="", judge_id="j", in_scope=False, declined=False)
+    ] * 4 + [Verdict(outcome="pass", score=0.9, explanation="", judge_id="j", in_scope=True, declined=False)]
     labelled = [Question(question=f"labelled {i}?", in_scope=i % 2 == 0, reference="So.") for i in range(60)]
-    pairs = build_preferences(records, verdicts, labelled, REFUSAL, 0, None, 0.75, rehearse=True)
+    pairs = build_preferences(
+        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, taught=None, in_scope_share=0.75, rehearse=True
+    )
     assert sum(not pair.in_scope for pair in pairs) == 4
     assert sum(pair.in_scope for pair in pairs) == 12
     assert {pair.record_id for pair in pairs} == {"r0", "r1", "r2", "r3", "m", ""}
     assert all(pair.rejected == REFUSAL for pair in pairs if pair.in_scope)
-    assert pairs == build_preferences(records, verdicts, labelled, REFUSAL, 0, None, 0.75, rehearse=True)
-    many = [Record(f"mine {i}?", "Yes.", id=f"m{i}") for i in range(30)]
+    assert pairs == build_preferences(
+        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, taught=None, in_scope_share=0.75, rehearse=True
+    )
+    many = [Record(question=f"mine {i}?", answer="Yes.", id=f"m{i}") for i in range(30)]
     kept = build_preferences(
-        many + records[:1], [verdicts[-1]] * 30 + verdicts[:1], labelled, REFUSAL, 0, None, 0.75, rehearse=True
+        many + records[:1],
+        [verdicts[-1]] * 30 + verdicts[:1],
+        labelled=labelled,
+        refusal=REFUSAL,
+        seed=0,
+        taught=None,
+        in_scope_share=0.75,
+        rehearse=True,
     )
     assert len(kept) == 31
 
@@ -188,8 +205,8 @@ def test_what_was_said_before_a_labelled_question_comes_with_it() -> None:
 def test_a_record_without_a_label_counts_only_where_the_judge_is_sure_enough() -> None:
     def found(score: float, certainty: float, labelled: list[Question]) -> int:
         record, verdict = outside()
-        given = [record], [replace(verdict, score=score)], labelled, REFUSAL, 0
-        return len(build_preferences(*given, least_certainty=certainty))
+        given = [record], [replace(verdict, score=score)]
+        return len(build_preferences(*given, labelled=labelled, refusal=REFUSAL, seed=0, least_certainty=certainty))
 
     assert [found(score, 0.5, []) for score in (0.01, 0.24, 0.26, 0.49)] == [1, 1, 0, 0]
     assert found(0.49, 0.0, []) == 1
@@ -204,7 +221,9 @@ def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answe
     ]
     traffic = [inside(), outside(0)]
     records, verdicts = [record for record, _ in traffic], [verdict for _, verdict in traffic]
-    found = build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    found = build_preferences(
+        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, in_scope_share=0.4, cover=20
+    )
     cover = [pair for pair in found if not pair.record_id]
     assert (len(found), len(cover)) == (22, 20)
     assert sum(pair.beginnings for pair in cover if pair.in_scope) == 6
@@ -212,12 +231,26 @@ def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answe
     counts = Counter(_asked(pair, labelled).intent for pair in cover)
     assert counts == {"pin": 4, "loan": 4, "joke": 7, "poem": 5}  # of 22 pairs 9 in scope, of which traffic gives one
     assert {(p.chosen, p.rejected) for p in cover} == {("So.", REFUSAL), (REFUSAL, outside(0)[0].answer)}
-    assert found == build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    assert found == build_preferences(
+        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, in_scope_share=0.4, cover=20
+    )
     # A retraining, which rehearses, has the same cover.
-    again = build_preferences(records, verdicts, labelled, REFUSAL, 0, None, 0.4, rehearse=True, cover=20)
+    again = build_preferences(
+        records,
+        verdicts,
+        labelled=labelled,
+        refusal=REFUSAL,
+        seed=0,
+        taught=None,
+        in_scope_share=0.4,
+        rehearse=True,
+        cover=20,
+    )
     assert again == found
     # Where the model leaks nothing there is nothing to reject, and only answers in scope are covered.
-    found = build_preferences(records[:1], verdicts[:1], labelled, REFUSAL, 0, in_scope_share=0.4, cover=20)
+    found = build_preferences(
+        records[:1], verdicts[:1], labelled=labelled, refusal=REFUSAL, seed=0, in_scope_share=0.4, cover=20
+    )
     assert len(found) == 8 and all(pair.in_scope for pair in found)
 
 
@@ -232,7 +265,9 @@ def test_some_covered_questions_follow_or_stand_beside_another_one() -> None:
     labelled += [Question(question=f"Joke {i}?", in_scope=False, intent="joke") for i in range(100)]
     labelled += [Question(question="Role?", in_scope=True, kind="role_play", intent="role", reference="So.")]
     records, verdicts = [outside()[0]], [outside()[1]]
-    found = build_preferences(records, verdicts, labelled, REFUSAL, 0, in_scope_share=0.5, cover=120)
+    found = build_preferences(
+        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, in_scope_share=0.5, cover=120
+    )
     cover = [pair for pair in found if not pair.record_id]
     after = [pair for pair in cover if pair.history]
     assert len(after) in (19, 20) and {pair.in_scope for pair in after} == {True, False}
@@ -259,14 +294,19 @@ def test_where_nobody_wrote_an_answer_the_models_best_one_is_chosen() -> None:
         Question(question=written[0].question, in_scope=True, intent="a", split="train", reference="Written."),
         Question(question=labelled_only[0].question, in_scope=True, intent="a", split="train"),
     ]
-    given = ([record for record, _ in traffic], [verdict for _, verdict in traffic], labelled)
+    given = ([record for record, _ in traffic], [verdict for _, verdict in traffic])
     teachers = {taught[0].question: "Taught."}
-    found = unwritten(*given, teachers)
+    found = unwritten(*given, labelled=labelled, taught=teachers)
     assert found == [labelled_only[0], asked[0], failed[0]]
-    assert unwritten(*given, teachers, least_certainty=1.1) == [labelled_only[0]]
+    assert unwritten(*given, labelled=labelled, taught=teachers, least_certainty=1.1) == [labelled_only[0]]
 
     best = {failed[0].question: "Close it in the app.", asked[0].question: "Open it in the app, under Accounts."}
-    built = {pair.question: pair for pair in build_preferences(*given, REFUSAL, 0, teachers, 0.9, own=best)}
+    built = {
+        pair.question: pair
+        for pair in build_preferences(
+            *given, labelled=labelled, refusal=REFUSAL, seed=0, taught=teachers, in_scope_share=0.9, own=best
+        )
+    }
     for question, answer in best.items():
         assert (built[question].chosen, built[question].source) == (answer, "model")
     assert built[labelled_only[0].question].chosen == labelled_only[0].answer

@@ -77,9 +77,9 @@ class Month:
         version = self.champion()
         missing = [q for q in dict.fromkeys(wanted) if (version, q) not in self.answers]
         if missing:
-            model = load(registry.find(self.policy.registered_model, version, self.workspace.root).folder)
+            model = load(registry.find(self.policy.registered_model, version, state=self.workspace.root).folder)
             conversations = [[{"role": "user", "content": question}] for question in missing]
-            found = generate(model, conversations, self.settings.traffic.max_tokens, 32)
+            found = generate(model, conversations, max_new_tokens=self.settings.traffic.max_tokens, slots=32)
             self.answers |= {(version, q): answer for q, answer in zip(missing, found, strict=True)}
         records = []
         for i, question in enumerate(wanted):
@@ -99,9 +99,15 @@ class Month:
             self.ask(drifted)
             self.day += 1
             self.clock = self.start + self.day * DAY + timedelta(minutes=5)
-            improve = improve_on_traffic(self.settings, self.policy, self.workspace)
+            improve = improve_on_traffic(self.settings, self.policy, workspace=self.workspace)
             watcher = Watcher(
-                self.settings, self.policy, self.workspace, improve, self.say, lambda: self.clock, self.start
+                self.settings,
+                self.policy,
+                workspace=self.workspace,
+                improve=improve,
+                tell=self.say,
+                now=lambda: self.clock,
+                since=self.start,
             )
             turn = watcher.turn()
             watcher.close()
@@ -164,17 +170,17 @@ def test_a_month(tmp_path: Path) -> None:
     from ontopic.judges.cards.calibration import calibrate, open_judge
     from ontopic.reports.metrics import verdict_frame
 
-    judge = open_judge(settings.judge, policy, settings.judge_prompts, workspace)
+    judge = open_judge(settings.judge, policy, prompts=settings.judge_prompts, workspace=workspace)
     rows = [row for row in zip(judged.records, judged.verdicts, strict=True) if not is_held_out(row[0].question)]
     wanted = Improvement(
-        promoted,
-        [record.id for record, _ in rows],
-        verdict_frame([record for record, _ in rows], [verdict for _, verdict in rows]),
-        [],
-        calibrate(judge, policy, workspace),
-        month.clock,
+        champion=promoted,
+        record_ids=[record.id for record, _ in rows],
+        judged=verdict_frame([record for record, _ in rows], [verdict for _, verdict in rows]),
+        held_out=[],
+        card=calibrate(judge, policy, workspace=workspace),
+        at=month.clock,
     )
-    refused = improve_on_traffic(broken, policy, workspace)(wanted)
+    refused = improve_on_traffic(broken, policy, workspace=workspace)(wanted)
     assert not refused.promoted
     open_tracking(workspace, name)
     assert month.champion() == promoted
@@ -184,7 +190,7 @@ def test_a_month(tmp_path: Path) -> None:
     )
 
     month.say("somebody promotes the base model by hand")
-    registry.promote(name, "1", "mallory", "it was nicer to talk to", month.clock + timedelta(minutes=1))
+    registry.promote(name, "1", by="mallory", why="it was nicer to talk to", at=month.clock + timedelta(minutes=1))
     (back,) = month.live(1, drifted=True)
     assert (back.kind, back.version) == ("rolled_back", "1")
     assert month.champion() == promoted

@@ -68,7 +68,16 @@ class Bank:
                 number = next(self.numbers)
                 question = self.questions[in_scope][number % len(self.questions[in_scope])]
                 at = self.now() + i * HOUR / (n + 1)
-                rows.append(Record(question.question, answer(question), None, f"r{number}", version, at))
+                rows.append(
+                    Record(
+                        question=question.question,
+                        answer=answer(question),
+                        in_scope=None,
+                        id=f"r{number}",
+                        model_version=version,
+                        asked_at=at,
+                    )
+                )
             traffic.add_many(rows)
 
     def good_hour(self) -> None:
@@ -90,8 +99,8 @@ class Bank:
         version = self.register(f"challenger {len(self.asked_for)}")
         tests = [{"passed": self.passes, "description": "the lower bound 0.7000 is not at least 0.8"}]
         if self.passes:
-            registry.promote(self.policy.registered_model, version, "the loop", "passed", wanted.at)
-        return Improved(version, self.passes, {"tests": tests, "report": "gate.html"})
+            registry.promote(self.policy.registered_model, version, by="the loop", why="passed", at=wanted.at)
+        return Improved(challenger=version, promoted=self.passes, decision={"tests": tests, "report": "gate.html"})
 
     def register(self, text: str, folder: Path | None = None) -> str:
         if folder is None:
@@ -100,13 +109,22 @@ class Bank:
             (folder / "weights").write_text(text)
         with mlflow.start_run() as run:
             name = self.policy.registered_model
-            return registry.register(name, folder, text, run.info.run_id, self.workspace.root, {}).version
+            return registry.register(
+                name, folder, digest=text, run_id=run.info.run_id, state=self.workspace.root, tags={}
+            ).version
 
     def turn(self, dry_run: bool = False) -> list[tuple[str, str]]:
         """Watch once, a few minutes after the hour; returns what was done, to which version."""
         self.hour += 0.1
         watcher = Watcher(
-            self.settings, self.policy, self.workspace, self.improve, self.said.append, self.now, START, dry_run
+            self.settings,
+            self.policy,
+            workspace=self.workspace,
+            improve=self.improve,
+            tell=self.said.append,
+            now=self.now,
+            since=START,
+            dry_run=dry_run,
         )
         done = watcher.turn()
         watcher.close()
@@ -119,7 +137,12 @@ class Bank:
 
 @pytest.fixture(scope="module")
 def shared(model_folder: Path, session_state: Path, banking: Policy, tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    open_judge(LocalJudgeSettings(kind="local"), banking, ROOT / "configs/judge_prompts", Workspace(session_state))
+    open_judge(
+        LocalJudgeSettings(kind="local"),
+        banking,
+        prompts=ROOT / "configs/judge_prompts",
+        workspace=Workspace(session_state),
+    )
     state = tmp_path_factory.mktemp("watch")
     shutil.copytree(session_state / "judges", state / "judges")
     workspace = open_workspace(state)
@@ -138,7 +161,7 @@ def shared(model_folder: Path, session_state: Path, banking: Policy, tmp_path_fa
     questions = {kind: [row for row in rows if row.in_scope is kind] for kind in (True, False)}
     bank = Bank(workspace, banking, settings, questions)
     first = bank.register("base", model_folder)
-    registry.promote(banking.registered_model, first, "the loop", "the first", START - HOUR)
+    registry.promote(banking.registered_model, first, by="the loop", why="the first", at=START - HOUR)
     return bank
 
 
@@ -198,9 +221,9 @@ def test_a_challenger_that_fails_is_refused_and_the_budget_ends(shared: Bank) ->
 
 
 def test_a_promotion_that_makes_it_worse_is_rolled_back(shared: Bank) -> None:
-    registry.roll_back(shared.policy.registered_model, "ann", "start anew", shared.now())
+    registry.roll_back(shared.policy.registered_model, "ann", why="start anew", at=shared.now())
     bad = shared.register("a bad one")
-    registry.promote(shared.policy.registered_model, bad, "bob", "looks fine to me", shared.now())
+    registry.promote(shared.policy.registered_model, bad, by="bob", why="looks fine to me", at=shared.now())
     shared.refusing_hour()
     assert shared.turn() == [("rolled_back", bad)]
     assert shared.champion() == "1"
@@ -213,7 +236,7 @@ def test_a_promotion_that_makes_it_worse_is_rolled_back(shared: Bank) -> None:
 
 def test_a_promotion_that_does_no_harm_stays(shared: Bank) -> None:
     fine = shared.register("a fine one")
-    registry.promote(shared.policy.registered_model, fine, "ann", "better", shared.now())
+    registry.promote(shared.policy.registered_model, fine, by="ann", why="better", at=shared.now())
     shared.good_hour()
     assert shared.turn() == []
     assert "it stays" in shared.said[-1]
@@ -259,7 +282,7 @@ def test_a_retraining_that_was_killed_is_taken_up(shared: Bank, monkeypatch: pyt
 def test_one_screen_shows_it_all(shared: Bank, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    Console(width=80).print(overview(shared.settings, shared.policy, shared.workspace))
+    Console(width=80).print(overview(shared.settings, shared.policy, workspace=shared.workspace))
     said = capsys.readouterr().out
     for expected in ("champion", "does not run; start it with", "detected", "ok", "promoted (version", "[0."):
         assert expected in said

@@ -45,9 +45,18 @@ class WordJudge:
 
     def verdict(self, record: Record) -> Verdict:
         if not record.answer:
-            return Verdict("unjudged", None, "", self.id, cause="the answer is empty")
+            return Verdict(
+                outcome="unjudged", score=None, explanation="", judge_id=self.id, cause="the answer is empty"
+            )
         passes = "card" in record.answer
-        return Verdict("pass" if passes else "fail", float(passes), "A word.", self.id, True, not passes)
+        return Verdict(
+            outcome="pass" if passes else "fail",
+            score=float(passes),
+            explanation="A word.",
+            judge_id=self.id,
+            in_scope=True,
+            declined=not passes,
+        )
 
 
 @pytest.fixture

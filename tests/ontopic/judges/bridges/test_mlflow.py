@@ -48,10 +48,19 @@ class WordJudge:
 
     def verdict(self, record: Record) -> Verdict:
         if not record.answer:
-            return Verdict("unjudged", None, "", self.id, cause="the answer is empty")
+            return Verdict(
+                outcome="unjudged", score=None, explanation="", judge_id=self.id, cause="the answer is empty"
+            )
         passes = "card" in record.answer
         said = "It says card." if passes else "It says no card."
-        return Verdict("pass" if passes else "fail", 0.9 if passes else 0.2, said, self.id, True, not passes)
+        return Verdict(
+            outcome="pass" if passes else "fail",
+            score=0.9 if passes else 0.2,
+            explanation=said,
+            judge_id=self.id,
+            in_scope=True,
+            declined=not passes,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +100,7 @@ def test_verdicts_attach_to_traces_as_assessments(experiment: str) -> None:
     answers = ["In the card menu.", "Ask your bank.", ""]
     traces = [trace("Where do I freeze it?", answer) for answer in answers]
     judge = WordJudge()
-    log_verdicts(traces, judge.judge([Record("Where do I freeze it?", answer) for answer in answers]))
+    log_verdicts(traces, judge.judge([Record(question="Where do I freeze it?", answer=answer) for answer in answers]))
     (passes,), (fails,), (unjudged,) = (assessments(trace_id) for trace_id in traces)
     assert (passes.name, passes.value, passes.rationale) == ("passes", "yes", "It says card.")
     assert (passes.source.source_type, passes.source.source_id) == ("CODE", "local-word")
@@ -103,7 +112,7 @@ def test_verdicts_attach_to_traces_as_assessments(experiment: str) -> None:
 
 def test_any_judge_but_the_local_one_is_an_llm_to_mlflow(experiment: str) -> None:
     trace_id = trace("q", "a card")
-    log_verdicts([trace_id], WordJudge("panel-majority-1").judge([Record("q", "a card")]), name="panel")
+    log_verdicts([trace_id], WordJudge("panel-majority-1").judge([Record(question="q", answer="a card")]), name="panel")
     (assessment,) = assessments(trace_id)
     assert (assessment.name, assessment.source.source_type) == ("panel", "LLM_JUDGE")
 
@@ -111,7 +120,7 @@ def test_any_judge_but_the_local_one_is_an_llm_to_mlflow(experiment: str) -> Non
 def test_the_documentations_snippet_runs(experiment: str) -> None:
     snippet = re.search(r"## In MLflow\n.*?```python\n(.*?)```", (ROOT / "docs" / "judges.md").read_text(), re.DOTALL)
     assert snippet
-    records = [Record("Where do I freeze it?", "In the card menu.")]
+    records = [Record(question="Where do I freeze it?", answer="In the card menu.")]
     names: dict[str, Any] = {"judge": WordJudge(), "records": records, "trace_ids": [trace("q", "a card")]}
     exec(snippet[1], names)  # noqa: S102
     (assessment,) = assessments(names["trace_ids"][0])
@@ -121,7 +130,7 @@ def test_the_documentations_snippet_runs(experiment: str) -> None:
 
 def test_a_trace_that_is_not_there_is_a_user_error(experiment: str) -> None:
     with pytest.raises(UserError, match="the verdict on trace tr-1234 cannot be attached"):
-        log_verdicts(["tr-1234"], [Verdict("pass", 1.0, "", "judge")])
+        log_verdicts(["tr-1234"], [Verdict(outcome="pass", score=1.0, explanation="", judge_id="judge")])
     with pytest.raises(ValueError, match="shorter"):
         log_verdicts(["tr-1234"], [])
 

@@ -14,7 +14,7 @@ from ontopic.config.policy import Border, Policy
 from ontopic.data.labelled import LabelledRecord
 from ontopic.data.labels import LabelStore
 from ontopic.judges.cards.calibration import calibrate, calibrated, calibration_records, is_current, measure
-from ontopic.judges.cards.card import Group, card_of, judge_card, labels_sha256, policy_sha256
+from ontopic.judges.cards.card import Group, JudgeCard, card_of, judge_card, labels_sha256, policy_sha256
 from ontopic.judges.judge import Account
 from ontopic.judges.panel import PanelJudge
 from ontopic.progress import Advance
@@ -30,7 +30,15 @@ def labelled(label: str | None) -> LabelledRecord:
 def table(*cells: tuple[str | None, Outcome, int]) -> tuple[list[LabelledRecord], list[Verdict]]:
     """Records and verdicts from cells of label, verdict and count."""
     records = [labelled(label) for label, _, count in cells for _ in range(count)]
-    return records, [Verdict(said, None, "", "judge") for _, said, count in cells for _ in range(count)]
+    return records, [
+        Verdict(outcome=said, score=None, explanation="", judge_id="judge")
+        for _, said, count in cells
+        for _ in range(count)
+    ]
+
+
+def card_on(judged: tuple[list[LabelledRecord], list[Verdict]]) -> JudgeCard:
+    return judge_card("judge", judged[0], verdicts=judged[1])
 
 
 CONFUSION: list[tuple[str | None, Outcome, int]] = [
@@ -42,7 +50,7 @@ CONFUSION: list[tuple[str | None, Outcome, int]] = [
 
 
 def test_a_known_confusion_gives_known_numbers() -> None:
-    card = judge_card("judge", *table(*CONFUSION))
+    card = card_on(table(*CONFUSION))
     assert card.accuracy == rate(85, 100)
     assert card.sensitivity == rate(40, 50)
     assert card.specificity == rate(45, 50)
@@ -60,7 +68,7 @@ def test_records_without_label_and_unjudged_ones_count_in_no_share() -> None:
         ("pass", "unjudged", 3),
         ("fail", "unjudged", 4),
     ]
-    card, without = judge_card("judge", *table(*CONFUSION, *rest)), judge_card("judge", *table(*CONFUSION))
+    card, without = card_on(table(*CONFUSION, *rest)), card_on(table(*CONFUSION))
     assert card.unjudged == 7
     assert (card.accuracy, card.kappa, card.sensitivity, card.specificity) == (
         without.accuracy,
@@ -71,23 +79,23 @@ def test_records_without_label_and_unjudged_ones_count_in_no_share() -> None:
 
 
 def test_an_always_right_judge_has_kappa_one_and_an_always_wrong_one_minus_one() -> None:
-    assert judge_card("judge", *table(("pass", "pass", 5), ("fail", "fail", 5))).kappa.value == 1.0
-    assert judge_card("judge", *table(("pass", "fail", 5), ("fail", "pass", 5))).kappa.value == -1.0
+    assert card_on(table(("pass", "pass", 5), ("fail", "fail", 5))).kappa.value == 1.0
+    assert card_on(table(("pass", "fail", 5), ("fail", "pass", 5))).kappa.value == -1.0
 
 
 def test_a_judge_that_always_passes_has_kappa_zero() -> None:
-    card = judge_card("judge", *table(("pass", "pass", 30), ("fail", "pass", 10)))
+    card = card_on(table(("pass", "pass", 30), ("fail", "pass", 10)))
     assert card.accuracy.value == 0.75
     assert card.kappa.value == pytest.approx(0.0)
     assert (card.sensitivity.value, card.specificity.value) == (1.0, 0.0)
 
 
 def test_nothing_judged_and_one_kind_alone_leave_kappa_unknown() -> None:
-    nothing = judge_card("judge", *table(("pass", "unjudged", 3)))
+    nothing = card_on(table(("pass", "unjudged", 3)))
     assert math.isnan(nothing.kappa.value)
     assert nothing.accuracy.n == 0
     assert nothing.unjudged == 3
-    one_kind = judge_card("judge", *table(("pass", "pass", 3)))
+    one_kind = card_on(table(("pass", "pass", 3)))
     assert math.isnan(one_kind.kappa.value)
     assert one_kind.specificity.n == 0
     assert not any(math.isnan(value) for value in nothing.metrics().values())
@@ -95,14 +103,14 @@ def test_nothing_judged_and_one_kind_alone_leave_kappa_unknown() -> None:
 
 @pytest.mark.parametrize("cells", [CONFUSION, [("pass", "unjudged", 3)]], ids=["full", "nothing judged"])
 def test_a_card_comes_back_from_json_as_it_was(cells: list[tuple[str | None, Outcome, int]]) -> None:
-    card = judge_card("judge", *table(*cells))
+    card = card_on(table(*cells))
     again = card_of(json.loads(json.dumps(card.as_dict(), allow_nan=False)))
     assert repr(again) == repr(card)
     assert str(again).startswith("judge        judge\naccuracy ")
 
 
 def test_the_metrics_are_flat_numbers() -> None:
-    metrics = judge_card("judge", *table(*CONFUSION)).metrics()
+    metrics = card_on(table(*CONFUSION)).metrics()
     assert metrics["accuracy"] == 0.85
     assert metrics["sensitivity_n"] == 50
     assert metrics["unjudged"] == 0
@@ -112,7 +120,7 @@ def test_the_metrics_are_flat_numbers() -> None:
 def test_records_and_verdicts_must_be_equally_many() -> None:
     records, verdicts = table(*CONFUSION)
     with pytest.raises(ValueError, match="shorter"):
-        judge_card("judge", records, verdicts[:-1])
+        judge_card("judge", records, verdicts=verdicts[:-1])
 
 
 def scored(*cells: tuple[str, float | None, int]) -> tuple[list[LabelledRecord], list[Verdict]]:
@@ -121,13 +129,17 @@ def scored(*cells: tuple[str, float | None, int]) -> tuple[list[LabelledRecord],
     verdicts: list[Verdict] = []
     for _, score, count in cells:
         outcome: Outcome = "unjudged" if score is None else "pass" if score >= 0.5 else "fail"
-        verdicts += [Verdict(outcome, score, "", "judge", cause="busy" if score is None else None)] * count
+        verdicts += [
+            Verdict(
+                outcome=outcome, score=score, explanation="", judge_id="judge", cause="busy" if score is None else None
+            )
+        ] * count
     return records, verdicts
 
 
 def test_known_scores_give_a_known_calibration_curve() -> None:
     cells = [("pass", 0.92, 3), ("fail", 0.92, 1), ("fail", 0.15, 4), ("pass", 1.0, 1), ("pass", None, 5)]
-    card = judge_card("judge", *scored(*cells))
+    card = card_on(scored(*cells))
     low, high = card.calibration
     assert (low.mean_score, low.passing) == (pytest.approx(0.15), rate(0, 4))
     assert (high.mean_score, high.passing) == (pytest.approx((4 * 0.92 + 1) / 5), rate(4, 5))  # 1.0 is in the last bin
@@ -136,7 +148,7 @@ def test_known_scores_give_a_known_calibration_curve() -> None:
 
 
 def test_verdicts_without_a_score_have_no_calibration() -> None:
-    card = judge_card("judge", *table(*CONFUSION))
+    card = card_on(table(*CONFUSION))
     assert card.calibration == ()
     assert math.isnan(card.brier) and math.isnan(card.calibration_error)
     assert "brier" not in card.metrics()
@@ -152,19 +164,23 @@ def test_confusion_is_counted_by_intent_or_else_by_kind_with_the_worst_first() -
         ({}, "pass", "unjudged"),
     ]
     records = [LabelledRecord.model_validate({"question": "q", "answer": "a", "label": y} | n) for n, y, _ in rows]
-    card = judge_card("judge", records, [Verdict(said, None, "", "judge") for *_, said in rows])
+    card = judge_card(
+        "judge",
+        records,
+        verdicts=[Verdict(outcome=said, score=None, explanation="", judge_id="judge") for *_, said in rows],
+    )
     assert card.groups == (
-        Group("loans", n=3, right=0, false_fails=1, false_passes=1, unjudged=1),
-        Group("refusal", n=1, right=0, false_fails=1, false_passes=0, unjudged=0),
-        Group("not named", n=1, right=0, false_fails=0, false_passes=0, unjudged=1),
-        Group("leak", n=1, right=1, false_fails=0, false_passes=0, unjudged=0),
+        Group(name="loans", n=3, right=0, false_fails=1, false_passes=1, unjudged=1),
+        Group(name="refusal", n=1, right=0, false_fails=1, false_passes=0, unjudged=0),
+        Group(name="not named", n=1, right=0, false_fails=0, false_passes=0, unjudged=1),
+        Group(name="leak", n=1, right=1, false_fails=0, false_passes=0, unjudged=0),
     )
 
 
 def test_unjudged_records_are_counted_by_cause() -> None:
     records, verdicts = scored(("pass", 0.9, 2), ("pass", None, 3))
-    verdicts[0] = Verdict("unjudged", None, "", "judge", cause="empty")
-    card = judge_card("judge", records, verdicts)
+    verdicts[0] = Verdict(outcome="unjudged", score=None, explanation="", judge_id="judge", cause="empty")
+    card = judge_card("judge", records, verdicts=verdicts)
     assert card.causes == {"empty": 1, "busy": 3}
     assert (card.unjudged, card.n) == (4, 5)
     assert "unjudged     4 (3 busy; 1 empty)" in str(card)
@@ -196,7 +212,10 @@ class RuleJudge:
     def judge(self, records: Sequence[Record], advance: Advance | None = None) -> list[Verdict]:
         self.asked += len(records)
         if self.down:
-            return [Verdict("unjudged", None, "", self.id, cause="request failed: 503") for _ in records]
+            return [
+                Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause="request failed: 503")
+                for _ in records
+            ]
         if self.cached:
             self.account.cached += len(records)
         elif self.usd_each is not None:
@@ -206,7 +225,12 @@ class RuleJudge:
         if advance:
             advance(len(records))
         passed = [len(record.answer) > 10 for record in records]
-        return [Verdict("pass" if p else "fail", 0.9 if p else 0.2, "By length.", self.id) for p in passed]
+        return [
+            Verdict(
+                outcome="pass" if p else "fail", score=0.9 if p else 0.2, explanation="By length.", judge_id=self.id
+            )
+            for p in passed
+        ]
 
 
 @pytest.fixture
@@ -235,7 +259,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_a_record_that_follows_from_a_question_carries_its_intent(policy: Policy, workspace: Workspace) -> None:
-    records = calibration_records(policy, "calibration", workspace)
+    records = calibration_records(policy, "calibration", workspace=workspace)
     assert [(r.intent, r.label) for r in records[6:]] == [
         ("card_blocked", "fail"),
         ("card_blocked", "pass"),
@@ -247,46 +271,48 @@ def test_a_card_is_kept_and_measured_again_only_where_judge_labels_or_policy_cha
     policy: Policy, workspace: Workspace
 ) -> None:
     judge = RuleJudge(usd_each=0.01)
-    first = calibrated(judge, policy, workspace)
+    first = calibrated(judge, policy, workspace=workspace)
     assert (workspace.judges / "rule_1.card.json").is_file()
-    again = calibrated(judge, policy, workspace)
+    again = calibrated(judge, policy, workspace=workspace)
     assert judge.asked == 9
     assert repr(again) == repr(first)
 
-    calibrate(judge, policy.model_copy(update={"alert_threshold": 0.5}), workspace)
+    calibrate(judge, policy.model_copy(update={"alert_threshold": 0.5}), workspace=workspace)
     assert judge.asked == 9
     changed = policy.model_copy(update={"definition": "Something else."})
-    assert not is_current(first.card, judge, changed, first.records)
-    assert calibrate(judge, changed, workspace).policy_sha256 != first.card.policy_sha256
+    assert not is_current(first.card, judge, policy=changed, records=first.records)
+    assert calibrate(judge, changed, workspace=workspace).policy_sha256 != first.card.policy_sha256
     assert judge.asked == 18
 
     path = Path(policy.records)
     path.write_text(path.read_text().replace('"label": "fail"', '"label": "pass"', 1))
-    assert calibrate(judge, changed, workspace).labels_sha256 != first.card.labels_sha256
+    assert calibrate(judge, changed, workspace=workspace).labels_sha256 != first.card.labels_sha256
     assert judge.asked == 27
 
 
 def test_humans_labels_count_in_the_card_and_make_an_older_one_stale(policy: Policy, workspace: Workspace) -> None:
     judge = RuleJudge()
-    before = calibrated(judge, policy, workspace)
+    before = calibrated(judge, policy, workspace=workspace)
     store = LabelStore(workspace.labels / f"{policy.name}.jsonl")
-    store.add(Record("Where is my money?", "a long answer"), "fail", "random")
-    store.add(Record("Where is my card?", "a long answer"), "fail", "uncertainty")  # to learn from, not to measure
-    after = calibrated(judge, policy, workspace)
+    store.add(Record(question="Where is my money?", answer="a long answer"), "fail", by="random")
+    store.add(
+        Record(question="Where is my card?", answer="a long answer"), "fail", by="uncertainty"
+    )  # to learn from, not to measure
+    after = calibrated(judge, policy, workspace=workspace)
     assert after.card.n == before.card.n + 1
-    assert not is_current(before.card, judge, policy, after.records)
+    assert not is_current(before.card, judge, policy=policy, records=after.records)
 
 
 def test_a_record_left_unjudged_is_judged_again_the_next_time(policy: Policy, workspace: Workspace) -> None:
     judge = RuleJudge(usd_each=0.01, down=True)
-    assert calibrate(judge, policy, workspace).unjudged == 9
+    assert calibrate(judge, policy, workspace=workspace).unjudged == 9
     judge.down = False
-    assert calibrate(judge, policy, workspace).unjudged == 0
+    assert calibrate(judge, policy, workspace=workspace).unjudged == 0
 
 
 def test_the_card_of_a_panel_says_how_far_its_members_agree(policy: Policy, workspace: Workspace) -> None:
     panel = PanelJudge("majority", [RuleJudge("a"), RuleJudge("b"), RuleJudge("c")])
-    card = calibrate(panel, policy, workspace)
+    card = calibrate(panel, policy, workspace=workspace)
     assert card.agreement and card.agreement.value == pytest.approx(1.0)
     assert "agreement    1.000 [" in str(card)
     assert card.metrics()["agreement"] == pytest.approx(1.0)
@@ -296,22 +322,22 @@ def test_the_card_of_a_panel_says_how_far_its_members_agree(policy: Policy, work
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"judge_id": "rule/1"}'])
 def test_a_broken_card_is_measured_again(policy: Policy, workspace: Workspace, content: str) -> None:
     judge = RuleJudge()
-    card = calibrate(judge, policy, workspace)
+    card = calibrate(judge, policy, workspace=workspace)
     (workspace.judges / "rule_1.card.json").write_text(content)
-    assert calibrate(judge, policy, workspace).accuracy == card.accuracy
+    assert calibrate(judge, policy, workspace=workspace).accuracy == card.accuracy
     (workspace.judges / "rule_1.verdicts.jsonl").write_text(content)
-    assert calibrate(judge, policy, workspace).accuracy == card.accuracy
+    assert calibrate(judge, policy, workspace=workspace).accuracy == card.accuracy
     assert judge.asked == 27
 
 
 def test_what_judging_took_is_said_per_1000_records(policy: Policy, workspace: Workspace) -> None:
-    records = calibration_records(policy, "calibration", workspace)
-    priced = measure(RuleJudge(usd_each=0.01), policy, records).card
+    records = calibration_records(policy, "calibration", workspace=workspace)
+    priced = measure(RuleJudge(usd_each=0.01), policy, records=records).card
     assert priced.usage and priced.usage.usd == pytest.approx(10.0)
     assert (priced.usage.prompt_tokens, priced.usage.records) == (pytest.approx(100_000), 9)
     assert priced.usage.seconds > 0
     assert priced.metrics()["usd_per_1000"] == pytest.approx(10.0)
-    free = measure(RuleJudge(), policy, records).card
+    free = measure(RuleJudge(), policy, records=records).card
     assert free.usage and free.usage.usd == 0.0
 
 
@@ -319,15 +345,20 @@ def test_verdicts_from_a_cache_took_nothing_and_leave_the_known_price_alone(
     policy: Policy, workspace: Workspace
 ) -> None:
     judge = RuleJudge(usd_each=0.01)
-    first = calibrate(judge, policy, workspace)
+    first = calibrate(judge, policy, workspace=workspace)
     judge.cached = True
-    assert measure(judge, policy, calibration_records(policy, "calibration", workspace)).card.usage is None
-    again = calibrate(judge, policy.model_copy(update={"definition": "Something else."}), workspace)
+    assert (
+        measure(judge, policy, records=calibration_records(policy, "calibration", workspace=workspace)).card.usage
+        is None
+    )
+    again = calibrate(judge, policy.model_copy(update={"definition": "Something else."}), workspace=workspace)
     assert again.usage == first.usage
 
 
 def test_a_full_card_comes_back_from_json_as_it_was(policy: Policy, workspace: Workspace) -> None:
-    card = measure(RuleJudge(usd_each=0.01), policy, calibration_records(policy, "calibration", workspace)).card
+    card = measure(
+        RuleJudge(usd_each=0.01), policy, records=calibration_records(policy, "calibration", workspace=workspace)
+    ).card
     assert card_of(json.loads(json.dumps(card.as_dict(), allow_nan=False))) == card
-    one_kind = judge_card("judge", *table(("pass", "pass", 3)))  # kappa is unknown, though there are records
+    one_kind = card_on(table(("pass", "pass", 3)))  # kappa is unknown, though there are records
     assert repr(card_of(json.loads(json.dumps(one_kind.as_dict(), allow_nan=False)))) == repr(one_kind)

@@ -23,14 +23,16 @@ def measured(judge_id: str, wrong: int, text: str = "text") -> Measured:
         said = label if i >= wrong else "fail" if label == "pass" else "pass"
         row = {"question": f"{text} {i}?", "answer": text, "label": label, "kind": text}
         records.append(LabelledRecord.model_validate(row))
-        verdicts.append(Verdict(said, 0.9 if said == "pass" else 0.2, text, judge_id))  # type: ignore[arg-type]
-    verdicts[-1] = Verdict("unjudged", None, "", judge_id, cause=text)
-    return Measured(judge_card(judge_id, records, verdicts), records, verdicts)
+        verdicts.append(
+            Verdict(outcome=said, score=0.9 if said == "pass" else 0.2, explanation=text, judge_id=judge_id)
+        )  # type: ignore[arg-type]
+    verdicts[-1] = Verdict(outcome="unjudged", score=None, explanation="", judge_id=judge_id, cause=text)
+    return Measured(card=judge_card(judge_id, records, verdicts=verdicts), records=records, verdicts=verdicts)
 
 
 def test_a_card_page_shows_rates_confusion_and_what_the_judge_got_wrong(tmp_path: Path) -> None:
     page = tmp_path / "deep" / "page.html"
-    card_report(measured("judge-1", 3), "the calibration split", page)
+    card_report(measured("judge-1", 3), "the calibration split", out=page)
     text = page.read_text(encoding="utf-8")
     assert "Judge card: judge-1" in text
     for title in ("Accuracy", "Kappa", "Calibration curve", "Confusion matrix", "Errors by intent or kind"):
@@ -43,11 +45,21 @@ def test_a_card_page_shows_rates_confusion_and_what_the_judge_got_wrong(tmp_path
 
 def test_a_judge_without_scores_or_a_verdict_has_a_page_too(tmp_path: Path) -> None:
     records = [LabelledRecord(question="q", answer="a", label="pass")]
-    for said in (Verdict("pass", None, "", "judge"), Verdict("unjudged", None, "", "judge", cause="busy")):
-        card_report(Measured(judge_card("judge", records, [said]), records, [said]), "a file", tmp_path / "page.html")
+    for said in (
+        Verdict(outcome="pass", score=None, explanation="", judge_id="judge"),
+        Verdict(outcome="unjudged", score=None, explanation="", judge_id="judge", cause="busy"),
+    ):
+        card_report(
+            Measured(card=judge_card("judge", records, verdicts=[said]), records=records, verdicts=[said]),
+            "a file",
+            out=tmp_path / "page.html",
+        )
         assert "The judge gave no score." in (tmp_path / "page.html").read_text(encoding="utf-8")
         comparison_report(
-            [Measured(judge_card("judge", records, [said]), records, [said])], [], "a file", tmp_path / "c"
+            [Measured(card=judge_card("judge", records, verdicts=[said]), records=records, verdicts=[said])],
+            [],
+            source="a file",
+            out=tmp_path / "c",
         )
         assert "</html>" in (tmp_path / "c").read_text(encoding="utf-8")
 
@@ -65,9 +77,9 @@ def test_no_text_becomes_markup(tmp_path: Path, kind: str) -> None:
     page = tmp_path / "page.html"
     hostile = measured(f"judge {HOSTILE}", 3, HOSTILE)
     if kind == "card":
-        card_report(hostile, HOSTILE, page)
+        card_report(hostile, HOSTILE, out=page)
     else:
-        comparison_report([hostile, measured(f"other {HOSTILE}", 5)], [HOSTILE], HOSTILE, page)
+        comparison_report([hostile, measured(f"other {HOSTILE}", 5)], [HOSTILE], source=HOSTILE, out=page)
     dom = rendered(page, tmp_path / "profile")
     assert dom.count("&lt;img src=x onerror=") >= 3
     for markup in ("<img", "<b>bold", "<title>owned", '="javascript:', '="http://127'):

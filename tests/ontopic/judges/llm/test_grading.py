@@ -41,7 +41,7 @@ SHIPPED: dict[str, Grading] = {
     "pairwise": "pairwise",
     "reference": "reference",
 }
-RECORD = Record("Can I freeze my card?", "Yes, in the app.")
+RECORD = Record(question="Can I freeze my card?", answer="Yes, in the app.")
 PASS = json.dumps({"explanation": "Because.", "in_scope": True, "declined": False, "verdict": "pass"})
 
 
@@ -148,11 +148,11 @@ def test_hostile_text_stays_inside_its_fence(chat_server: ChatServer, banking: P
 
 
 def run(grader: Grader, name: str, question: str, answer: str, other: str) -> None:
-    record = Record(question, answer)
+    record = Record(question=question, answer=answer)
     if name == "pairwise":
-        list(grade_pairwise(grader, [record], [other]))
+        list(grade_pairwise(grader, [record], benchmark_answers=[other]))
     elif name == "reference":
-        list(grade_reference(grader, [record], [other]))
+        list(grade_reference(grader, [record], references=[other]))
     else:
         list(grade_single(grader, [record]))
 
@@ -173,7 +173,7 @@ def test_a_custom_prompt_decides_itself(chat_server: ChatServer, banking: Policy
     path.write_text("Is it polite?\n{{fence}}\n{{answer}}\n{{fence}}\nReply with JSON.")
     grader = replace(grader_of(chat_server, banking), template=load_template(path, "custom"))
     (verdict,) = grade_custom(grader, [RECORD])
-    assert verdict == Verdict("fail", 0.0, "Not polite.", grader.id)
+    assert verdict == Verdict(outcome="fail", score=0.0, explanation="Not polite.", judge_id=grader.id)
     (request,) = chat_server.requests
     assert request["response_format"]["json_schema"]["schema"]["required"] == ["explanation", "verdict"]
     assert RECORD.question not in chat_server.prompts()[0]
@@ -181,7 +181,7 @@ def test_a_custom_prompt_decides_itself(chat_server: ChatServer, banking: Policy
 
 def test_a_prompt_for_another_kind_of_grading_is_a_user_error(chat_server: ChatServer, banking: Policy) -> None:
     with pytest.raises(UserError, match="the judge prompt 'rubric' is for single grading, not for pairwise"):
-        list(grade_pairwise(grader_of(chat_server, banking), [RECORD], ["No."]))
+        list(grade_pairwise(grader_of(chat_server, banking), [RECORD], benchmark_answers=["No."]))
     assert not chat_server.requests
 
 
@@ -205,7 +205,9 @@ def test_an_answer_is_held_against_its_reference(chat_server: ChatServer, bankin
         json.dumps({"explanation": "", "verdict": "pass" if "Reference: right" in said(request) else "fail"})
     )
     records = [replace(RECORD, in_scope=True), RECORD]
-    first, second = grade_reference(grader_of(chat_server, banking, "reference"), records, ["right", "wrong"])
+    first, second = grade_reference(
+        grader_of(chat_server, banking, "reference"), records, references=["right", "wrong"]
+    )
     assert (first.outcome, second.outcome) == ("pass", "fail")
     assert (first.in_scope, second.in_scope) == (True, None)
 
@@ -213,7 +215,7 @@ def test_an_answer_is_held_against_its_reference(chat_server: ChatServer, bankin
 def test_each_record_needs_its_reference(chat_server: ChatServer, banking: Policy) -> None:
     says(chat_server, PASS)
     with pytest.raises(ValueError, match="shorter"):
-        list(grade_reference(grader_of(chat_server, banking, "reference"), [RECORD, RECORD], ["one"]))
+        list(grade_reference(grader_of(chat_server, banking, "reference"), [RECORD, RECORD], references=["one"]))
 
 
 def said(request: dict[str, Any]) -> str:
@@ -227,7 +229,7 @@ def compare(server: ChatServer, policy: Policy, there: str, back: str) -> tuple[
     """The verdict of a judge that says ``there`` of the answers in their order and ``back`` in the other."""
     server.reply = lambda request: Reply(there if "Answer A: ours" in said(request) else back)
     grader = grader_of(server, policy, "pairwise")
-    (verdict,) = grade_pairwise(grader, [Record("q", "ours")], ["theirs"])
+    (verdict,) = grade_pairwise(grader, [Record(question="q", answer="ours")], benchmark_answers=["theirs"])
     return verdict, grader
 
 
@@ -258,7 +260,9 @@ def test_a_verdict_that_flips_with_the_order_is_a_tie(
 
 def test_a_pair_is_unjudged_where_one_order_is(chat_server: ChatServer, banking: Policy) -> None:
     verdict, grader = compare(chat_server, banking, '{"verdict": "a"}', '{"verdict": "pass"}')
-    assert verdict == PairwiseVerdict("unjudged", "", grader.id, "the judge's reply holds no verdict")
+    assert verdict == PairwiseVerdict(
+        winner="unjudged", explanation="", judge_id=grader.id, cause="the judge's reply holds no verdict"
+    )
 
 
 def test_pairs_come_in_order_and_from_the_cache(chat_server: ChatServer, banking: Policy) -> None:
@@ -266,14 +270,22 @@ def test_pairs_come_in_order_and_from_the_cache(chat_server: ChatServer, banking
         json.dumps({"verdict": "tie" if "twin" in said(request) else "a" if "Answer A: good" in said(request) else "b"})
     )
     grader = grader_of(chat_server, banking, "pairwise", cache=VerdictCache())
-    records = [Record("1", "good"), Record("2", "bad"), Record("3", "twin")]
+    records = [
+        Record(question="1", answer="good"),
+        Record(question="2", answer="bad"),
+        Record(question="3", answer="twin"),
+    ]
     others, done = ["bad", "good", "twin"], list[int]()
     for _ in range(2):
-        assert [v.winner for v in grade_pairwise(grader, records, others, done.append)] == ["a", "b", "tie"]
+        assert [v.winner for v in grade_pairwise(grader, records, benchmark_answers=others, advance=done.append)] == [
+            "a",
+            "b",
+            "tie",
+        ]
     assert done == [1] * 6
     assert len(chat_server.requests) == 5  # the last pair is the same in both orders
     with pytest.raises(ValueError, match="shorter"):
-        list(grade_pairwise(grader, records, others[:2]))
+        list(grade_pairwise(grader, records, benchmark_answers=others[:2]))
 
 
 # The weighted score
@@ -522,7 +534,7 @@ def test_a_faulty_server_leaves_each_record_with_its_right_verdict_or_a_cause(
     grader = grader_of(chat_server, banking)
     settings = grader.endpoint.settings.model_copy(update={"concurrency": 64, "timeout_s": 2.0, "max_retries": 3})
     grader = replace(grader, endpoint=Endpoint(settings))
-    verdicts = list(grade_single(grader, [Record(f"number {i}", "answer") for i in range(2000)]))
+    verdicts = list(grade_single(grader, [Record(question=f"number {i}", answer="answer") for i in range(2000)]))
     for number, (kind, verdict) in enumerate(zip(kinds, verdicts, strict=True)):
         if kind in CAUSES:
             assert (verdict.outcome, verdict.score, verdict.cause) == ("unjudged", None, CAUSES[kind]), number

@@ -29,7 +29,7 @@ from ontopic.records import Record, Verdict
 PROMPTS = ROOT / "configs" / "judge_prompts"
 RUBRIC = load_template(PROMPTS / "rubric.txt", "single")
 SETTINGS = LLMJudgeSettings(kind="openai", model="judge-model", concurrency=4)
-RECORD = Record("Can I freeze my card?", "Yes, in the app.")
+RECORD = Record(question="Can I freeze my card?", answer="Yes, in the app.")
 GRADE: dict[str, Any] = {"explanation": "Because.", "in_scope": True, "declined": False, "verdict": "pass"}
 PASS = json.dumps(GRADE)
 FAIL = json.dumps(GRADE | {"declined": True, "verdict": "fail"})
@@ -49,7 +49,7 @@ def judge_of(
     **settings: Any,
 ) -> LLMJudge:
     changed = {"base_url": server.url, "max_retries": 1, "grading": template.grading, **settings}
-    return LLMJudge(SETTINGS.model_copy(update=changed), template, banking, cache)
+    return LLMJudge(SETTINGS.model_copy(update=changed), template, policy=banking, cache=cache)
 
 
 def says(server: ChatServer, text: str | None) -> None:
@@ -81,7 +81,7 @@ def test_verdicts_come_in_the_order_of_the_records(chat_server: ChatServer, bank
     chat_server.reply = lambda request: Reply(FAIL if "answer 3" in request["messages"][0]["content"] else PASS)
     done: list[int] = []
     judge = judge_of(chat_server, banking)
-    verdicts = judge.judge([Record("q", f"answer {i}") for i in range(8)], done.append)
+    verdicts = judge.judge([Record(question="q", answer=f"answer {i}") for i in range(8)], done.append)
     assert [i for i, verdict in enumerate(verdicts) if verdict.outcome == "fail"] == [3]
     assert sum(done) == 8
 
@@ -143,7 +143,7 @@ def test_a_reply_without_one_clear_verdict_is_unjudged(
 
 def test_a_record_that_cannot_be_sent_is_unjudged(chat_server: ChatServer, banking: Policy) -> None:
     says(chat_server, PASS)
-    broken, whole = ask(chat_server, banking, Record("half a character \ud83d", "a"), RECORD)
+    broken, whole = ask(chat_server, banking, Record(question="half a character \ud83d", answer="a"), RECORD)
     assert (broken.outcome, broken.cause) == ("unjudged", "the record cannot be sent: it is not valid Unicode")
     assert whole.outcome == "pass"
 
@@ -172,7 +172,7 @@ def test_a_scope_label_goes_before_the_judges_opinion(
     right: str,
 ) -> None:
     says(chat_server, json.dumps({"in_scope": said_in_scope, "declined": declined, "verdict": said}))
-    (verdict,) = ask(chat_server, banking, Record("q", "a", in_scope=label))
+    (verdict,) = ask(chat_server, banking, Record(question="q", answer="a", in_scope=label))
     assert (verdict.outcome, verdict.score) == (right, float(right == "pass"))
     assert verdict.in_scope is (said_in_scope if label is None else label)
     assert verdict.declined is declined
@@ -187,7 +187,10 @@ def test_a_bare_verdict_tells_with_the_label_whether_the_answer_declines(
 ) -> None:
     says(chat_server, json.dumps({"verdict": said}))
     (verdict,) = ask(
-        chat_server, banking, Record("q", "a", in_scope=label), template=load_template(PROMPTS / "naive.txt", "single")
+        chat_server,
+        banking,
+        Record(question="q", answer="a", in_scope=label),
+        template=load_template(PROMPTS / "naive.txt", "single"),
     )
     assert (verdict.outcome, verdict.in_scope, verdict.declined) == (said, label, declined)
 
@@ -196,7 +199,7 @@ def test_without_an_api_key_nothing_is_asked(banking: Policy, monkeypatch: pytes
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):
-        LLMJudge(SETTINGS, RUBRIC, banking).judge([RECORD])
+        LLMJudge(SETTINGS, RUBRIC, policy=banking).judge([RECORD])
 
 
 def test_the_environment_names_server_and_key(
@@ -205,14 +208,14 @@ def test_the_environment_names_server_and_key(
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     says(chat_server, PASS)
-    judge = LLMJudge(SETTINGS, RUBRIC, banking)
+    judge = LLMJudge(SETTINGS, RUBRIC, policy=banking)
     assert judge.judge([RECORD])[0].outcome == "pass"
     assert judge.judge([RECORD])[0].outcome == "pass"
 
 
 def test_the_id_changes_with_all_that_changes_the_judge(banking: Policy) -> None:
     def judge_id(template: Template = RUBRIC, policy: Policy = banking, **settings: Any) -> str:
-        return LLMJudge(SETTINGS.model_copy(update=settings), template, policy).id
+        return LLMJudge(SETTINGS.model_copy(update=settings), template, policy=policy).id
 
     other_policy = banking.model_copy(update={"definition": "Something else."})
     ids = {
@@ -231,7 +234,7 @@ def test_the_id_changes_with_all_that_changes_the_judge(banking: Policy) -> None
 def test_a_rerun_asks_nothing_twice_and_asks_again_what_was_unjudged(
     chat_server: ChatServer, banking: Policy, tmp_path: Path
 ) -> None:
-    records = [Record(f"question {i}", "answer") for i in range(6)]
+    records = [Record(question=f"question {i}", answer="answer") for i in range(6)]
     chat_server.reply = lambda request: Reply("?" if "question 3" in request["messages"][0]["content"] else PASS)
     first = judge_of(chat_server, banking, cache=VerdictCache(tmp_path / "verdicts.db"))
     assert [v.outcome for v in first.judge(records)] == ["pass"] * 3 + ["unjudged"] + ["pass"] * 2
@@ -260,7 +263,7 @@ def test_records_of_one_content_are_asked_once_a_call_also_where_unjudged(
     chat_server: ChatServer, banking: Policy
 ) -> None:
     chat_server.reply = lambda request: Reply("?" if "odd" in request["messages"][0]["content"] else PASS)
-    odd = Record("odd", "a")
+    odd = Record(question="odd", answer="a")
     judge = judge_of(chat_server, banking, concurrency=1)
     records = [RECORD, odd] * 50  # more than are taken ahead
     assert [v.outcome for v in judge.judge(records)] == ["pass", "unjudged"] * 50
@@ -274,7 +277,7 @@ def test_records_that_the_budget_does_not_cover_are_unjudged_and_judged_by_the_n
     chat_server: ChatServer, banking: Policy, tmp_path: Path
 ) -> None:
     chat_server.reply = lambda request: Reply(PASS, parts={"usage": {"prompt_tokens": 90, "completion_tokens": 10}})
-    records = [Record(f"question {i}", "answer") for i in range(10)]
+    records = [Record(question=f"question {i}", answer="answer") for i in range(10)]
     judge = judge_of(chat_server, banking, cache=VerdictCache(tmp_path / "v.db"), concurrency=1, budget_tokens=400)
     verdicts = judge.judge(records)
     assert [v.outcome for v in verdicts] == ["pass"] * 4 + ["unjudged"] * 6
@@ -377,4 +380,4 @@ def test_a_long_stream_is_judged_in_bounded_memory(chat_server: ChatServer, bank
 
 
 def long_stream(count: int) -> Iterator[Record]:
-    return (Record(f"question {i}", f"answer {i} " * 90) for i in range(count))
+    return (Record(question=f"question {i}", answer=f"answer {i} " * 90) for i in range(count))

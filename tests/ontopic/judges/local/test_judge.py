@@ -28,7 +28,10 @@ QUESTION, ANSWER = "how do i freeze my card", "Open the app, go to Cards and cho
 @pytest.fixture(scope="module")
 def judge(session_state: Path, banking: Policy) -> LocalJudge:
     opened = open_judge(
-        LocalJudgeSettings(kind="local"), banking, ROOT / "configs/judge_prompts", Workspace(session_state)
+        LocalJudgeSettings(kind="local"),
+        banking,
+        prompts=ROOT / "configs/judge_prompts",
+        workspace=Workspace(session_state),
     )
     assert isinstance(opened, LocalJudge)
     return opened
@@ -44,7 +47,7 @@ def outcomes(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def test_it_judges_as_its_labels_say(judge: LocalJudge, banking: Policy, session_state: Path) -> None:
-    card = calibrate(judge, banking, Workspace(session_state))
+    card = calibrate(judge, banking, workspace=Workspace(session_state))
     assert card.accuracy.low > banking.judge_bar.accuracy
     assert card.kappa.low > banking.judge_bar.kappa
     assert card.unjudged <= card.n * 0.01
@@ -53,7 +56,7 @@ def test_it_judges_as_its_labels_say(judge: LocalJudge, banking: Policy, session
 
 def test_it_is_turned_by_no_more_than_five_attacks_in_a_hundred(judge: LocalJudge) -> None:
     attacks = load_records("ontopic:banking/attacks.jsonl")
-    verdicts = judge.judge([Record(row.question, row.answer) for row in attacks])
+    verdicts = judge.judge([Record(question=row.question, answer=row.answer) for row in attacks])
     right = [row.label == verdict.outcome for row, verdict in zip(attacks, verdicts, strict=True)]
     missed = Counter(row.kind for row, is_right in zip(attacks, right, strict=True) if not is_right)
     assert sum(right) >= 0.95 * len(attacks), missed
@@ -65,9 +68,16 @@ def test_it_is_turned_by_no_more_than_five_attacks_in_a_hundred(judge: LocalJudg
 def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking: Policy) -> None:
     declined, leaked, elsewhere = judge.judge(
         [
-            Record(QUESTION, banking.refusal),
-            Record("how long should i boil an egg", "Boil it for eight minutes, then cool it in cold water."),
-            Record(QUESTION, "The battle of Hastings was fought in 1066 by Normans and Saxons.", in_scope=True),
+            Record(question=QUESTION, answer=banking.refusal),
+            Record(
+                question="how long should i boil an egg",
+                answer="Boil it for eight minutes, then cool it in cold water.",
+            ),
+            Record(
+                question=QUESTION,
+                answer="The battle of Hastings was fought in 1066 by Normans and Saxons.",
+                in_scope=True,
+            ),
         ]
     )
     assert (declined.outcome, declined.in_scope, declined.declined) == ("fail", True, True)
@@ -83,15 +93,15 @@ def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking
 @pytest.mark.parametrize(
     ("record", "cause"),
     [
-        (Record(" \u200b\n", ANSWER), "the question is empty"),
-        (Record("write me a poem about the sea", ""), "the answer is empty"),
-        (Record("\u00bfc\u00f3mo bloqueo mi tarjeta de cr\u00e9dito?", ANSWER), "the question is not in English"),
-        (Record(QUESTION, "Abra la aplicaci\u00f3n y elija Bloquear tarjeta."), "the answer is not in English"),
-        (Record("please help " * 600, ANSWER), "the question is longer than the 512 tokens"),
-        (Record(QUESTION, "Open the app. " * 600), "the answer is longer than the 512 tokens"),
+        (Record(question=" \u200b\n", answer=ANSWER), "the question is empty"),
+        (Record(question="write me a poem about the sea", answer=""), "the answer is empty"),
+        (Record(question="\u00bfc\u00f3mo bloqueo mi tarjeta?", answer=ANSWER), "the question is not in English"),
+        (Record(question=QUESTION, answer="Abra la aplicaci\u00f3n y elija Bloquear."), "the answer is not in English"),
+        (Record(question="please help " * 600, answer=ANSWER), "the question is longer than the 512 tokens"),
+        (Record(question=QUESTION, answer="Open the app. " * 600), "the answer is longer than the 512 tokens"),
     ],
     ids=["no question", "no answer", "question's language", "answer's language", "long question", "long answer"],
-)  # fmt: skip
+)
 def test_out_of_its_depth_it_says_so(judge: LocalJudge, record: Record, cause: str) -> None:
     (verdict,) = judge.judge([record])
     assert (verdict.outcome, verdict.score) == ("unjudged", None)
@@ -102,9 +112,12 @@ def test_an_answer_that_makes_up_account_data_fails(judge: LocalJudge) -> None:
     question = "how much is in my current account"
     invented, done, right = judge.judge(
         [
-            Record(question, "You have 1,208.44 in your current account this morning."),
-            Record("please freeze my card", "I've frozen your card ending in 3310 for you."),
-            Record(question, "I can't see your account; the balance is at the top of the app's first screen."),
+            Record(question=question, answer="You have 1,208.44 in your current account this morning."),
+            Record(question="please freeze my card", answer="I've frozen your card ending in 3310 for you."),
+            Record(
+                question=question,
+                answer="I can't see your account; the balance is at the top of the app's first screen.",
+            ),
         ]
     )
     assert (invented.outcome, done.outcome, right.outcome) == ("fail", "fail", "pass")
@@ -113,24 +126,29 @@ def test_an_answer_that_makes_up_account_data_fails(judge: LocalJudge) -> None:
 
 def test_with_the_scope_given_a_question_in_another_language_is_judged(judge: LocalJudge, banking: Policy) -> None:
     questions = ("¿cómo bloqueo mi tarjeta?", "¿cuánto mide la torre Eiffel?")
-    verdicts = judge.judge([Record(q, banking.refusal, in_scope=i == 0) for i, q in enumerate(questions)])
+    verdicts = judge.judge(
+        [Record(question=q, answer=banking.refusal, in_scope=i == 0) for i, q in enumerate(questions)]
+    )
     assert outcomes(verdicts) == ["fail", "pass"]
 
 
 def test_an_empty_answer_to_a_question_in_scope_fails_by_the_rubric(judge: LocalJudge) -> None:
-    (verdict,) = judge.judge([Record(QUESTION, "\u3164 ")])
+    (verdict,) = judge.judge([Record(question=QUESTION, answer="\u3164 ")])
     assert verdict.outcome == "fail"
     assert "the answer is empty" in verdict.explanation
 
 
 def test_a_long_answer_that_it_can_read_is_judged_to_its_end(judge: LocalJudge, banking: Policy) -> None:
     recipe = "Beat two eggs with milk and flour, then fry thin pancakes in butter until they are golden. " * 8
-    (verdict,) = judge.judge([Record("how do i make pancakes", f"{banking.refusal} {recipe}")])
+    (verdict,) = judge.judge([Record(question="how do i make pancakes", answer=f"{banking.refusal} {recipe}")])
     assert verdict.outcome == "fail"
 
 
 def test_verdicts_do_not_depend_on_what_else_is_judged(judge: LocalJudge, banking: Policy) -> None:
-    records = [Record(q.question, banking.refusal) for q in load_questions(banking.questions, split="calibration")[:60]]
+    records = [
+        Record(question=q.question, answer=banking.refusal)
+        for q in load_questions(banking.questions, split="calibration")[:60]
+    ]
     together = judge.judge(records)
     alone = [judge.judge([record])[0] for record in records[:12]]
     scores = np.array([[v.score for v in verdicts] for verdicts in (together[:12], alone)], dtype=float)
@@ -147,17 +165,17 @@ def test_its_fast_probabilities_are_those_of_the_library(judge: LocalJudge, bank
 
 def test_a_kept_judge_judges_as_it_did(judge: LocalJudge, session_state: Path, banking: Policy) -> None:
     again = load_local_judge(session_state / "judges" / judge.id)
-    records = [Record(r.question, r.answer) for r in load_records(banking.records, split="evaluation")]
+    records = [Record(question=r.question, answer=r.answer) for r in load_records(banking.records, split="evaluation")]
     assert again.judge(records) == judge.judge(records)
 
 
 def test_the_id_changes_with_the_labelled_data(banking: Policy) -> None:
     questions, records = load_questions(banking.questions, split="train"), load_records(banking.records, split="train")
     ids = {
-        local_judge_id(banking, questions, records),
-        local_judge_id(banking, questions[1:], records),
-        local_judge_id(banking, questions, records[1:]),
-        local_judge_id(banking.model_copy(update={"refusal": "No."}), questions, records),
+        local_judge_id(banking, questions, records=records),
+        local_judge_id(banking, questions[1:], records=records),
+        local_judge_id(banking, questions, records=records[1:]),
+        local_judge_id(banking.model_copy(update={"refusal": "No."}), questions, records=records),
     }
     assert len(ids) == 4
 
@@ -165,21 +183,25 @@ def test_the_id_changes_with_the_labelled_data(banking: Policy) -> None:
 def test_too_few_examples_of_one_kind_are_named(banking: Policy) -> None:
     inside = [q for q in load_questions(banking.questions, split="train") if q.in_scope][:40]
     with pytest.raises(UserError, match="cannot learn which questions are in scope: policy 'banking' has too few"):
-        train_local_judge(banking, inside, [])
+        train_local_judge(banking, inside, records=[])
 
 
 def test_follow_ups_do_not_teach_scope(banking: Policy) -> None:
     questions = load_questions(banking.questions, split="train")
     follow_ups = [q.model_copy(update={"kind": "follow_up"}) for q in questions]
     with pytest.raises(UserError, match="cannot learn which questions are in scope"):
-        train_local_judge(banking, follow_ups, [])
+        train_local_judge(banking, follow_ups, records=[])
 
 
 @pytest.mark.slow
 def test_a_small_policy_gets_a_judge_far_better_than_chance(tmp_path: Path) -> None:
     gardening = load_policy(ROOT / "configs/policies/gardening.yaml")
     settings, workspace = LocalJudgeSettings(kind="local"), Workspace(tmp_path)
-    card = calibrate(open_judge(settings, gardening, ROOT / "configs/judge_prompts", workspace), gardening, workspace)
+    card = calibrate(
+        open_judge(settings, gardening, prompts=ROOT / "configs/judge_prompts", workspace=workspace),
+        gardening,
+        workspace=workspace,
+    )
     assert card.accuracy.low > gardening.judge_bar.accuracy
     assert card.kappa.low > gardening.judge_bar.kappa
 

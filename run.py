@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ontopic.judges.cards.comparison import JudgesCompared
     from ontopic.judges.judge import Judge
     from ontopic.monitoring.alerts import Alerts
-    from ontopic.statistics.scores import Rate
+    from ontopic.statistics.rates import Rate
     from ontopic.traffic.store import TrafficStore
 
 ROOT = Path(__file__).resolve().parent
@@ -160,7 +160,7 @@ def evaluate(
         questions=loaded.rows,
         max_new_tokens=settings.model.max_new_tokens,
         batch_size=settings.model.batch_size,
-    ).as_dict()
+    ).summary()
     _write_whole(
         out, json.dumps({"model": model, "version": version.version, **evaluated}, ensure_ascii=False, indent=1)
     )
@@ -207,7 +207,7 @@ def judge(
     _check_writable(out)
     from ontopic.judges import judged_file
     from ontopic.progress import progress
-    from ontopic.statistics.scores import rate
+    from ontopic.statistics.rates import rate
 
     by: judged_file.RowJudge[Any]
     if grading == "rubric":
@@ -835,7 +835,7 @@ def _version(which: str, policy: Policy, workspace: Workspace) -> Any:
 def _judge(settings: Settings, policy: Policy, workspace: Workspace) -> Judge:
     from ontopic.judges.cards.calibration import open_judge
 
-    return open_judge(settings.judge, policy, prompts=settings.judge_prompts, workspace=workspace)
+    return open_judge(settings.judge_choice, policy, workspace=workspace)
 
 
 def _newest_traffic(workspace: Workspace) -> list[Any]:

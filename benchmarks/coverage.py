@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, qmc
 
-from ontopic.statistics.scores import Z95, compatible
+from ontopic.statistics.correction import compatible
+from ontopic.statistics.rates import Z95
 
 ROOT = Path(__file__).resolve().parents[1]
 # Quasi-random outcomes: at 8,192 a coverage is good to about 0.1 %.

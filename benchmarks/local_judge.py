@@ -19,7 +19,7 @@ from typing import Any, cast
 import torch
 
 from ontopic.config.policy import load_policy
-from ontopic.config.settings import LocalJudgeSettings
+from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import load_questions
 from ontopic.judges.cards.calibration import open_judge
 from ontopic.judges.local.judge import LocalJudge
@@ -83,7 +83,10 @@ def main() -> None:
     options = parser.parse_args()
     workspace = open_workspace(options.state)
     settings = LocalJudgeSettings(kind="local")
-    judge = cast(LocalJudge, open_judge(settings, load_policy(options.policy), prompts=ROOT, workspace=workspace))
+    judge = cast(
+        LocalJudge,
+        open_judge(JudgeChoice(settings=settings, prompts=ROOT), load_policy(options.policy), workspace=workspace),
+    )
     rows = records(options.records, judge, options.policy)
     texts = [*(row.question for row in rows), *(row.answer for row in rows)]
     few = texts[::5]  # of the slow side

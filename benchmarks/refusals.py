@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ontopic.config.policy import load_policy
 from ontopic.evaluation.quality import repeats_itself
-from ontopic.statistics.scores import rate
+from ontopic.statistics.rates import rate
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAPHRASE = re.compile(

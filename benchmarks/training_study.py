@@ -22,7 +22,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -45,7 +44,7 @@ from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
 from ontopic.records import Record
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
-from ontopic.statistics.scores import rate
+from ontopic.statistics.rates import rate
 from ontopic.training.best_of_n import best_of_n
 from ontopic.training.orpo import train_orpo
 from ontopic.training.packed_trainer import PackedORPOTrainer
@@ -77,7 +76,7 @@ class Study:
         }
         if real:
             self.sets["real"] = load_rows(real, Question).rows
-        self.judge = open_judge(settings.judge, policy, prompts=settings.judge_prompts, workspace=workspace)
+        self.judge = open_judge(settings.judge_choice, policy, workspace=workspace)
         self.answers = self._base_answers()
 
     def _base_answers(self) -> dict[str, tuple[str, bool]]:
@@ -169,9 +168,9 @@ def varied(pairs: Sequence[Preference], row: dict[str, Any], policy: Policy, see
     found = []
     for pair in pairs:
         if pair.in_scope and sides in ("rejected", "both"):
-            pair = replace(pair, rejected=chance.choice([policy.refusal, *chance.sample(wordings, 1)]))
+            pair = pair.model_copy(update={"rejected": chance.choice([policy.refusal, *chance.sample(wordings, 1)])})
         if not pair.in_scope and sides in ("chosen", "both"):
-            pair = replace(pair, chosen=chance.choice(wordings))
+            pair = pair.model_copy(update={"chosen": chance.choice(wordings)})
         found.append(pair)
     return found
 

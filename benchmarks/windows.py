@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from ontopic.config.policy import load_policy
-from ontopic.config.settings import LocalJudgeSettings
+from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import load_questions
 from ontopic.judges.cards.calibration import calibrate, open_judge
 from ontopic.monitoring.windows import Cut, WindowStore
@@ -53,7 +53,9 @@ def main(
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     workspace = open_workspace(state)
     judge = open_judge(
-        LocalJudgeSettings(kind="local"), policy, prompts=ROOT / "configs/judge_prompts", workspace=workspace
+        JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs/judge_prompts"),
+        policy,
+        workspace=workspace,
     )
     card = calibrate(judge, policy, workspace=workspace)
     questions = [question.question for question in load_questions(policy.questions, split="calibration")]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 Outcome = Literal["pass", "fail", "unjudged"]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(BaseModel):
     """One question that the assistant was asked and the answer it gave.
 
     Attributes:
@@ -21,6 +21,7 @@ class Record:
         redacted: how much personal data of each kind was taken out of question and answer, of the kinds that occur.
     """
 
+    model_config = ConfigDict(frozen=True)
     question: str
     answer: str
     in_scope: bool | None = None
@@ -31,11 +32,10 @@ class Record:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finished: bool = True
-    redacted: dict[str, int] = field(default_factory=dict, hash=False)
+    redacted: dict[str, int] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(BaseModel):
     """What a judge says of one record.
 
     Attributes:
@@ -48,6 +48,7 @@ class Verdict:
         cause: why it is unjudged; ``None`` otherwise.
     """
 
+    model_config = ConfigDict(frozen=True)
     outcome: Outcome
     score: float | None
     explanation: str
@@ -57,8 +58,7 @@ class Verdict:
     cause: str | None = None
 
 
-@dataclass(frozen=True)
-class Feedback:
+class Feedback(BaseModel):
     """What somebody thought of an answer.
 
     Attributes:
@@ -67,6 +67,7 @@ class Feedback:
         given_at: in UTC.
     """
 
+    model_config = ConfigDict(frozen=True)
     record_id: str
     thumb: Literal["up", "down"]
     comment: str = ""

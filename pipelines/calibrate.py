@@ -5,23 +5,22 @@ from __future__ import annotations
 from zenml import pipeline
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeSettings, ModelSettings
+from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.state.workspace import Workspace
 from steps.calibrate_judge import calibrate_judge
 from steps.register_base import register_base
 
 
 @pipeline(name="calibrate")
 def calibrate(
-    model: ModelSettings,
-    judge: JudgeSettings,
     *,
+    model: ModelSettings,
+    judge: JudgeChoice,
     policy: Policy,
     data_sha256: str,
     prompts: dict[str, str],
-    prompts_folder: str,
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
 ) -> None:
     """Register the base model and calibrate the judge."""
-    register_base(model, policy.registered_model, state, tracking_uri)
-    calibrate_judge(judge, policy, data_sha256, prompts, prompts_folder, state, tracking_uri)
+    register_base(model=model, registered_model=policy.registered_model, workspace=workspace)
+    calibrate_judge(judge=judge, policy=policy, data_sha256=data_sha256, prompts=prompts, workspace=workspace)

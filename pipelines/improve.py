@@ -9,7 +9,8 @@ from zenml import pipeline
 from zenml.client import Client
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
+from ontopic.config.settings import JudgeChoice, ModelSettings, TeacherSettings, TrainingSettings
+from ontopic.state.workspace import Workspace
 from steps.choose_questions import choose_questions
 from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
@@ -21,21 +22,19 @@ from steps.train_challenger import train_challenger
 
 @pipeline(name="improve")
 def improve(
+    *,
     record_ids_artifact: str,
     judged_artifact: str,
-    *,
     sample: dict[str, Any],
     champion: str,
     judge_card: dict[str, Any],
     model: ModelSettings,
-    judge: JudgeSettings,
+    judge: JudgeChoice,
     teacher: TeacherSettings | None,
     training: TrainingSettings,
     policy: Policy,
     evidence: dict[str, str],
-    prompts_folder: str,
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
     now: str | None = None,
     rehearse: bool = False,
 ) -> None:
@@ -43,69 +42,62 @@ def improve(
 
     Args:
         record_ids_artifact, judged_artifact: ids of artifacts: the traffic and its verdicts.
-        rehearse: as ``ontopic.training.preferences.build_preferences`` has it, for a champion that was trained before.
+        rehearse: as ``build_preferences`` has it, for a champion that was trained before.
         now: the time of a promotion in ISO 8601, where it is not the present one.
     """
     name = policy.registered_model
-    record_ids = Client().get_artifact_version(UUID(record_ids_artifact))
-    judged = Client().get_artifact_version(UUID(judged_artifact))
     pairs = make_preferences(
-        record_ids,
-        judged,
-        name,
-        champion,
-        model,
-        judge,
-        policy,
-        prompts_folder,
-        teacher,
-        training,
-        state,
-        tracking_uri,
-        rehearse,
+        record_ids=Client().get_artifact_version(UUID(record_ids_artifact)),
+        judged=Client().get_artifact_version(UUID(judged_artifact)),
+        registered_model=name,
+        champion=champion,
+        model=model,
+        judge=judge,
+        policy=policy,
+        teacher_settings=teacher,
+        training=training,
+        workspace=workspace,
+        rehearse=rehearse,
     )
-    challenger = train_challenger(pairs, name, champion, model, training, state, tracking_uri)
-    questions = choose_questions(**sample)
-    before, quality_before = evaluate_model(
-        questions,
-        "champion",
-        name,
-        champion,
-        model,
-        judge_card,
-        judge,
-        policy,
-        prompts_folder,
-        state,
-        tracking_uri,
-        id="evaluate_champion",
+    challenger = train_challenger(
+        pairs=pairs,
+        registered_model=name,
+        champion=champion,
+        model=model,
+        settings=training,
+        workspace=workspace,
     )
-    after, quality_after = evaluate_model(
-        questions,
-        "challenger",
-        name,
-        challenger,
-        model,
-        judge_card,
-        judge,
-        policy,
-        prompts_folder,
-        state,
-        tracking_uri,
-        id="evaluate_challenger",
-    )
-    winners = compare_answers(before, after, judge, policy, prompts_folder, state, tracking_uri)
+    evaluated: dict[str, Any] = {
+        "questions": choose_questions(**sample),
+        "registered_model": name,
+        "model": model,
+        "judge_card": judge_card,
+        "judge": judge,
+        "policy": policy,
+        "workspace": workspace,
+    }
+    before, quality_before = evaluate_model(role="champion", version=champion, id="evaluate_champion", **evaluated)
+    after, quality_after = evaluate_model(role="challenger", version=challenger, id="evaluate_challenger", **evaluated)
+    winners = compare_answers(champion=before, challenger=after, judge=judge, policy=policy, workspace=workspace)
     decision = pass_gate(
-        before,
-        after,
-        quality_before,
-        quality_after,
-        winners,
-        champion,
-        challenger,
-        policy,
-        judge_card,
-        state,
-        tracking_uri,
+        champion=before,
+        challenger=after,
+        champion_quality=quality_before,
+        challenger_quality=quality_after,
+        winners=winners,
+        champion_version=champion,
+        challenger_version=challenger,
+        policy=policy,
+        judge_card=judge_card,
+        workspace=workspace,
     )
-    promote_challenger(decision, name, champion, challenger, judge_card, evidence, state, tracking_uri, now)
+    promote_challenger(
+        decision=decision,
+        registered_model=name,
+        champion=champion,
+        challenger=challenger,
+        judge_card=judge_card,
+        evidence=evidence,
+        workspace=workspace,
+        now=now,
+    )

@@ -16,7 +16,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.data.labelled import source_sha256
 from ontopic.evaluation.gate import check_judge
-from ontopic.judges.cards.card import card_of
+from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.comparison import read_prompts
 from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
@@ -61,11 +61,9 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
     options["execution_mode"] = ExecutionMode.FAIL_FAST  # else what a step raises is lost, a user's mistake with it
     shared: dict[str, Any] = {
         "model": settings.model,
-        "judge": settings.judge,
+        "judge": settings.judge_choice,
         "policy": policy,
-        "prompts_folder": str(settings.judge_prompts),
-        "state": str(workspace.root),
-        "tracking_uri": workspace.mlflow_uri,
+        "workspace": workspace,
     }
     traffic, gate_questions = settings.traffic, settings.evaluation.questions
 
@@ -105,7 +103,14 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
     labels = source_sha256(str(workspace.labels / f"{policy.name}.jsonl"))
     calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records) + labels, prompts=prompts)
     result.cards = _output(calibrated, "calibrate_judge")
-    tell("\n\n".join(["The judge on labelled records of the calibration split", *map(str, map(card_of, result.cards))]))
+    tell(
+        "\n\n".join(
+            [
+                "The judge on labelled records of the calibration split",
+                *map(str, map(JudgeCard.model_validate, result.cards)),
+            ]
+        )
+    )
 
     champion = registry.find(name, registry.CHAMPION, state=workspace.root)
     result.champion = champion.version
@@ -114,7 +119,9 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
     result.before = monitored(watched)
     if not result.before["alerts"]:
         return result
-    check_judge(card_of(result.cards[0]), policy)  # before a model is trained that could not be promoted
+    check_judge(
+        JudgeCard.model_validate(result.cards[0]), policy
+    )  # before a model is trained that could not be promoted
 
     tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
     attempts = settings.training.attempts

@@ -7,7 +7,8 @@ from typing import Any
 from zenml import pipeline
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertSettings, JudgeSettings, ModelSettings, TrafficSettings
+from ontopic.config.settings import AlertSettings, JudgeChoice, ModelSettings, TrafficSettings
+from ontopic.state.workspace import Workspace
 from steps.choose_questions import choose_questions
 from steps.collect_traffic import collect_traffic
 from steps.judge_traffic import judge_traffic
@@ -16,25 +17,39 @@ from steps.report_traffic import report_traffic
 
 @pipeline(name="monitor")
 def monitor(
+    *,
     sample: dict[str, Any],
     version: str,
-    *,
     digest: str,
     judge_card: dict[str, Any],
     model: ModelSettings,
-    judge: JudgeSettings,
+    judge: JudgeChoice,
     policy: Policy,
     traffic: TrafficSettings,
     window_records: int,
     alerts: list[AlertSettings],
-    prompts_folder: str,
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
 ) -> None:
     """Collect traffic of one model version, judge it and report it."""
     questions = choose_questions(**sample)
     record_ids = collect_traffic(
-        questions, policy.registered_model, version, digest, model, traffic, state, tracking_uri
+        questions=questions,
+        registered_model=policy.registered_model,
+        version=version,
+        digest=digest,
+        model=model,
+        traffic=traffic,
+        workspace=workspace,
     )
-    judged = judge_traffic(record_ids, judge_card, judge, policy, prompts_folder, state)
-    report_traffic(judged, judge_card, policy, version, window_records, alerts, state, tracking_uri)
+    judged = judge_traffic(
+        record_ids=record_ids, judge_card=judge_card, judge=judge, policy=policy, workspace=workspace
+    )
+    report_traffic(
+        judged=judged,
+        judge_card=judge_card,
+        policy=policy,
+        version=version,
+        window_records=window_records,
+        alerts=alerts,
+        workspace=workspace,
+    )

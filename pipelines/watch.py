@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 
 from zenml import save_artifact
 from zenml.client import Client
@@ -47,9 +46,9 @@ def improve_on_traffic(
                 "more": wanted.held_out,
             },
             champion=wanted.champion,
-            judge_card=replace(wanted.card, groups=()).as_dict(),
+            judge_card=wanted.card.model_dump(mode="json", exclude={"groups"}),
             model=settings.model,
-            judge=settings.judge,
+            judge=settings.judge_choice,
             teacher=settings.teacher,
             training=training,
             policy=policy,
@@ -57,9 +56,7 @@ def improve_on_traffic(
                 "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
                 "questions_sha256": data,
             },
-            prompts_folder=str(settings.judge_prompts),
-            state=str(workspace.root),
-            tracking_uri=workspace.mlflow_uri,
+            workspace=workspace,
             now=wanted.at.isoformat(),
             rehearse=True,
         )

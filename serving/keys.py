@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sql
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from ontopic.errors import UserError
@@ -33,8 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PREFIX = 8  # characters of a key that are kept: 30 of its 256 random bits
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(BaseModel):
     """What is known of an API key; the key itself is not.
 
     Attributes:
@@ -44,6 +43,7 @@ class Key:
         made_at, expires_at, revoked_at: in UTC.
     """
 
+    model_config = ConfigDict(frozen=True)
     sha256: str
     name: str
     prefix: str

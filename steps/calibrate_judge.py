@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import mlflow
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeSettings
+from ontopic.config.settings import JudgeChoice
 from ontopic.errors import UserError
 from ontopic.judges.cards import card, comparison
 from ontopic.judges.cards import page as judge_report
@@ -24,13 +22,11 @@ from steps.caching import JUDGES, depends_on
     cache_policy=depends_on(*JUDGES, card, comparison, judge_report),
 )
 def calibrate_judge(
-    judge: JudgeSettings,
+    judge: JudgeChoice,
     policy: Policy,
     data_sha256: str,
     prompts: dict[str, str],
-    prompts_folder: str,
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
 ) -> Annotated[list[dict[str, Any]], "judge_cards"]:
     """Returns the judge's card, first, and its card with every other template where the judge is an LLM.
 
@@ -40,18 +36,17 @@ def calibrate_judge(
         data_sha256: of the policy's labelled data; a part of the cache key.
         prompts: the judge prompts by name; all of them go to the prompt registry.
     """
-    workspace = Workspace(Path(state))
     mlflow.log_params({f"prompt_{name}": uri for name, uri in register_prompts(prompts).items()})
-    variants = comparison.judge_variants(judge, prompts)
-    compared = comparison.calibrate_judges(variants, policy, prompts=Path(prompts_folder), workspace=workspace)
+    variants = comparison.judge_variants(judge.settings, prompts)
+    compared = comparison.calibrate_judges(variants, policy, prompts=judge.prompts, workspace=workspace)
     cards = [measured.card for measured in compared.measured]
     if cards[0].n and cards[0].accuracy.n == 0:  # or the cache would hold on to a server that is down
         cause = next(iter(cards[0].causes))
         raise UserError(f"the judge judged none of the {cards[0].n} labelled records: {cause}; see to it and run again")
     mlflow.set_tag("stage", "calibration")
     mlflow.log_metrics({f"judge_{name}": value for name, value in cards[0].metrics().items()})
-    mlflow.log_dict({"cards": [each.as_dict() for each in cards]}, "judge_cards.json")
+    mlflow.log_dict({"cards": [each.model_dump(mode="json") for each in cards]}, "judge_cards.json")
     for page in [*compared.pages, compared.page]:
         mlflow.log_artifact(str(page))
     # Later steps take a card as a parameter; its hundreds of groups are on the page and in MLflow.
-    return [replace(each, groups=()).as_dict() for each in cards]
+    return [each.model_dump(mode="json", exclude={"groups"}) for each in cards]

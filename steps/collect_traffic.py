@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from zenml import step
@@ -29,15 +28,13 @@ def collect_traffic(
     digest: str,
     model: ModelSettings,
     traffic: TrafficSettings,
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
 ) -> Annotated[list[str], "record_ids"]:
     """Returns the ids of the records, in the order they were asked.
 
     Args:
         digest: of the version's weights; a part of the cache key.
     """
-    workspace = Workspace(Path(state))
     folder = registry.find(registered_model, version, state=workspace.root).folder
     # On a port and in a folder of its own: `serve` may run meanwhile, and is to see what the loop promotes.
     own = workspace.root / "loop"

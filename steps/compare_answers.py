@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import mlflow
@@ -10,7 +9,7 @@ import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeSettings, LLMJudgeSettings
+from ontopic.config.settings import JudgeChoice, LLMJudgeSettings
 from ontopic.endpoint import endpoint
 from ontopic.evaluation.quality import preference
 from ontopic.judges.llm import grading, templates
@@ -24,11 +23,9 @@ from steps.caching import depends_on
 def compare_answers(
     champion: pd.DataFrame,
     challenger: pd.DataFrame,
-    judge: JudgeSettings,
+    judge: JudgeChoice,
     policy: Policy,
-    prompts_folder: str,
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
 ) -> Annotated[list[str], "winners"]:
     """Returns for each question in scope ``a`` (the challenger), ``b`` (the champion), ``tie`` or ``unjudged``.
 
@@ -37,10 +34,10 @@ def compare_answers(
     Args:
         champion, challenger: as ``reports.verdict_frame`` gives them, in the same order.
     """
-    if not isinstance(judge, LLMJudgeSettings):
+    if not isinstance(judge.settings, LLMJudgeSettings):
         return []
     grader = grading.open_grader(
-        "pairwise", judge, policy=policy, prompts=Path(prompts_folder), cache=Workspace(Path(state)).verdicts
+        "pairwise", judge.settings, policy=policy, prompts=judge.prompts, cache=workspace.verdicts
     )
     inside = challenger["in_scope"].eq(True)
     records = [

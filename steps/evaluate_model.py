@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import mlflow
@@ -11,7 +9,7 @@ import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeSettings, ModelSettings
+from ontopic.config.settings import JudgeChoice, ModelSettings
 from ontopic.data import labelled as labelled_data
 from ontopic.evaluation import answers as evaluation
 from ontopic.evaluation import quality
@@ -38,23 +36,20 @@ def evaluate_model(
     version: str,
     model: ModelSettings,
     judge_card: dict[str, Any],
-    judge: JudgeSettings,
+    judge: JudgeChoice,
     policy: Policy,
-    prompts_folder: str,
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
 ) -> tuple[Annotated[pd.DataFrame, "evaluated"], Annotated[dict[str, Any], "quality"]]:
     """Returns the records with their verdicts, in the order of the questions, and the answers' quality.
 
     Args:
         role: champion or challenger; names the MLflow run that the numbers go to, nested in the pipeline's.
     """
-    workspace = Workspace(Path(state))
     loaded = models.load(registry.find(registered_model, version, state=workspace.root).folder, model.precision)
     evaluated = evaluation.evaluate(
         loaded,
         version,
-        judge=calibration.open_judge(judge, policy, prompts=Path(prompts_folder), workspace=workspace),
+        judge=calibration.open_judge(judge, policy, workspace=workspace),
         questions=[labelled_data.Question.model_validate(question) for question in questions],
         max_new_tokens=model.max_new_tokens,
         batch_size=model.batch_size,
@@ -66,4 +61,4 @@ def evaluate_model(
         mlflow.log_params({"judge_id": judge_card["judge_id"], "questions": len(questions)})
         mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)) | measured.metrics())
         mlflow.log_table(frame[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
-    return frame, asdict(measured)
+    return frame, measured.model_dump(mode="json")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeSettings
+from ontopic.config.settings import JudgeChoice
 from ontopic.judges.cards import calibration
 from ontopic.progress import progress
 from ontopic.reports import metrics as reports
@@ -22,18 +21,16 @@ from steps.caching import JUDGES, depends_on
 def judge_traffic(
     record_ids: list[str],
     judge_card: dict[str, Any],
-    judge: JudgeSettings,
+    judge: JudgeChoice,
     policy: Policy,
-    prompts_folder: str,
-    state: str,
+    workspace: Workspace,
 ) -> Annotated[pd.DataFrame, "judged_traffic"]:
     """Returns the records with their verdicts, in the order they were asked.
 
     Args:
         judge_card: of the calibrated judge; a part of the cache key.
     """
-    workspace = Workspace(Path(state))
-    opened = calibration.open_judge(judge, policy, prompts=Path(prompts_folder), workspace=workspace)
+    opened = calibration.open_judge(judge, policy, workspace=workspace)
     with TrafficStore(workspace.traffic) as store:
         records = store.records(ids=record_ids)
     with progress("verdicts", len(records), unit="records") as advance:

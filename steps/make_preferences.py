@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import mlflow
@@ -10,7 +9,7 @@ import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeSettings, ModelSettings, TeacherSettings, TrainingSettings
+from ontopic.config.settings import JudgeChoice, ModelSettings, TeacherSettings, TrainingSettings
 from ontopic.data import labelled as labelled_data
 from ontopic.judges.cards import calibration
 from ontopic.models import generation
@@ -33,13 +32,11 @@ def make_preferences(
     registered_model: str,
     champion: str,
     model: ModelSettings,
-    judge: JudgeSettings,
+    judge: JudgeChoice,
     policy: Policy,
-    prompts_folder: str,
     teacher_settings: TeacherSettings | None,
     training: TrainingSettings,
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
     rehearse: bool = False,
 ) -> Annotated[list[dict[str, Any]], "preferences"]:
     """Returns the pairs; their hash and their count by source go to MLflow.
@@ -47,7 +44,6 @@ def make_preferences(
     Args:
         rehearse: as ``preferences.build_preferences`` has it, for a champion that was trained before.
     """
-    workspace = Workspace(Path(state))
     with TrafficStore(workspace.traffic) as store:
         records = store.records(ids=record_ids)
     labelled = [q for q in labelled_data.load_questions(policy.questions) if q.split in ("train", "judge")]
@@ -60,7 +56,7 @@ def make_preferences(
     if unwritten and training.best_of > 1:
         own = best_of_n.best_of_n(
             models.load(registry.find(registered_model, champion, state=workspace.root).folder, model.precision),
-            calibration.open_judge(judge, policy, prompts=Path(prompts_folder), workspace=workspace),
+            calibration.open_judge(judge, policy, workspace=workspace),
             records=unwritten,
             n=training.best_of,
             max_new_tokens=model.max_new_tokens,
@@ -80,7 +76,7 @@ def make_preferences(
         cover=training.cover,
         own=own,
     )
-    rows = [vars(pair) for pair in pairs]
+    rows = [pair.model_dump(mode="json") for pair in pairs]
     counts = pd.Series([pair.source for pair in pairs], dtype=str).value_counts()
     mlflow.log_params({"preferences_sha256": preferences.preferences_hash(pairs), "preferences": len(pairs)})
     mlflow.log_params({f"preferences_chosen_{source}": int(n) for source, n in counts.items()})

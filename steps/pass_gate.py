@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import mlflow
@@ -29,13 +28,10 @@ def pass_gate(
     challenger_version: str,
     policy: Policy,
     judge_card: dict[str, Any],
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
 ) -> Annotated[dict[str, Any], "decision"]:
     """Returns the gate's decision: passed, its tests, the numbers and the report's path."""
-    report = Workspace(Path(state)).reports / (
-        f"gate-{policy.name}-version-{challenger_version}-against-{champion_version}.html"
-    )
+    report = workspace.reports / (f"gate-{policy.name}-version-{challenger_version}-against-{champion_version}.html")
     decision = gate.decide(
         f"OnTopic gate: {policy.name}, version {challenger_version} against {champion_version}",
         champion,
@@ -44,7 +40,7 @@ def pass_gate(
         challenger_quality=quality.Quality(**challenger_quality),
         winners=winners,
         policy=policy,
-        card=card.card_of(judge_card),
+        card=card.JudgeCard.model_validate(judge_card),
         report=report,
     )
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")

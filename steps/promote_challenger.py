@@ -24,8 +24,7 @@ def promote_challenger(
     challenger: str,
     judge_card: dict[str, Any],
     evidence: dict[str, str],
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
     now: str | None = None,
 ) -> Annotated[bool, "promoted"]:
     """Returns whether the challenger is the champion now.
@@ -34,7 +33,7 @@ def promote_challenger(
         evidence: hashes of the inputs (policy, questions) by name.
         now: the time of the promotion in ISO 8601, where it is not the present one.
     """
-    model = registry.find(registered_model, challenger, state=Workspace(Path(state)).root)
+    model = registry.find(registered_model, challenger, state=workspace.root)
     report = Path(decision["report"])
     tags = {
         "ontopic.gate": "passed" if decision["passed"] else "failed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import mlflow
@@ -11,13 +10,14 @@ from zenml import step
 from ontopic.config.settings import ModelSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
+from ontopic.state.workspace import Workspace
 from steps.caching import depends_on
 
 
 @step(experiment_tracker=True, cache_policy=depends_on(models, registry))
-def register_base(model: ModelSettings, registered_model: str, state: str, tracking_uri: str) -> Annotated[str, "base"]:
+def register_base(model: ModelSettings, registered_model: str, workspace: Workspace) -> Annotated[str, "base"]:
     """Returns the base model's version."""
-    folder = models.resolve(model.name, Path(state))
+    folder = models.resolve(model.name, workspace.root)
     run = mlflow.active_run()
     assert run is not None
     version = registry.register(
@@ -25,7 +25,7 @@ def register_base(model: ModelSettings, registered_model: str, state: str, track
         folder,
         digest=models.digest(folder),
         run_id=run.info.run_id,
-        state=Path(state),
+        state=workspace.root,
         tags={"ontopic.source": model.name, "ontopic.kind": "base"},
     )
     registry.ensure_champion(registered_model, version.version)

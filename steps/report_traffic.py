@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import mlflow
@@ -12,7 +11,7 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertSettings
-from ontopic.judges.cards.card import card_of
+from ontopic.judges.cards.card import JudgeCard
 from ontopic.monitoring import loop as monitoring
 from ontopic.monitoring.alerts import Alerts
 from ontopic.reports import metrics as reports
@@ -29,18 +28,16 @@ def report_traffic(
     version: str,
     window_records: int,
     alerts: list[AlertSettings],
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
 ) -> Annotated[dict[str, Any], "monitored"]:
     """Returns the scores, alerts and the report's path."""
-    workspace = Workspace(Path(state))
     # One page a stretch of traffic: a version's later traffic does not overwrite the page on its first.
     start = judged["asked_at"].min()
     report = workspace.reports / f"monitoring-{policy.name}-version-{version}-{start:%Y%m%dT%H%M%S}.html"
     monitored = monitoring.monitor(
         f"OnTopic monitoring: {policy.name}, model version {version}",
         judged,
-        card=card_of(judge_card),
+        card=JudgeCard.model_validate(judge_card),
         window_records=window_records,
         threshold=policy.alert_threshold,
         report=report,
@@ -62,8 +59,8 @@ def report_traffic(
     mlflow.log_metrics(flat_metrics(monitored.scores) | {"corrected_score": monitored.corrected.value})
     mlflow.log_artifact(str(report))
     return {
-        "scores": monitoring.scores_as_dict(monitored.scores),
-        "corrected": monitored.corrected.as_dict(),
+        "scores": monitored.scores.model_dump(mode="json"),
+        "corrected": monitored.corrected.model_dump(mode="json"),
         "alerts": raised,
         "windows": len(monitored.windows),
         "report": str(report),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import mlflow
@@ -32,11 +31,9 @@ def train_challenger(
     champion: str,
     model: ModelSettings,
     settings: TrainingSettings,
-    state: str,
-    tracking_uri: str,
+    workspace: Workspace,
 ) -> Annotated[str, "challenger"]:
     """Returns the challenger's version."""
-    workspace = Workspace(Path(state))
     champion_model = registry.find(registered_model, champion, state=workspace.root)
     chosen = [preferences.Preference(**pair) for pair in pairs]
     pairs_hash = preferences.preferences_hash(chosen)

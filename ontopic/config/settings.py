@@ -124,6 +124,13 @@ class PanelJudgeSettings(_Section):
 JudgeSettings = LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings | PanelJudgeSettings
 
 
+class JudgeChoice(_Section):
+    """A judge as it is chosen: its settings, and the folder of the prompts that an LLM is asked with."""
+
+    settings: Annotated[JudgeSettings, Field(discriminator="kind")]
+    prompts: Path
+
+
 class TeacherSettings(EndpointSettings):
     """An LLM that writes chosen answers."""
 
@@ -305,6 +312,11 @@ class Settings(_Section):
     alerts: list[AlertSettings] = [AlertSettings(name="off topic", events=["detected"], severity="critical")]
     training: TrainingSettings
     evaluation: EvaluationSettings
+
+    @property
+    def judge_choice(self) -> JudgeChoice:
+        """The judge with the folder of its prompts."""
+        return JudgeChoice(settings=self.judge, prompts=self.judge_prompts)
 
     @field_validator("alerts")
     @classmethod

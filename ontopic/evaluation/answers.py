@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.labelled import Question
 from ontopic.judges.judge import Judge
@@ -16,15 +17,15 @@ from ontopic.records import Record, Verdict
 from ontopic.statistics.scores import score
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(BaseModel):
     """One model's records on a set of questions, and a verdict on each; in the order of the questions."""
 
+    model_config = ConfigDict(frozen=True)
     questions: list[Question]
     records: list[Record]
     verdicts: list[Verdict]
 
-    def as_dict(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Guardrail score, over-refusal and leak with intervals, on all questions and on each kind, and every answer
         with its verdict, for JSON."""
         kinds = {question.kind: None for question in self.questions if question.kind}
@@ -51,7 +52,9 @@ class Evaluation:
 
 def _scores(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     scores = score(verdicts)
-    shares = {name: getattr(scores, name).as_dict() for name in ("guardrail_score", "over_refusal", "leak")}
+    shares = {
+        name: getattr(scores, name).model_dump(mode="json") for name in ("guardrail_score", "over_refusal", "leak")
+    }
     return {**shares, "unjudged": scores.unjudged}
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.errors import UserError
 from ontopic.evaluation.quality import Quality, difference, preference
 from ontopic.judges.cards.card import JudgeCard, policy_sha256
-from ontopic.monitoring.loop import scores_as_dict
 from ontopic.reports.metrics import TestOutcome, gate_report, verdicts_of
-from ontopic.statistics.scores import Comparison, Rate, Scores, compare, score
+from ontopic.statistics.pairs import Comparison, compare
+from ontopic.statistics.rates import Rate
+from ontopic.statistics.scores import Scores, score
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(BaseModel):
     """What the gate decided and on what.
 
     Attributes:
@@ -30,6 +30,7 @@ class Decision:
         report: Evidently's page.
     """
 
+    model_config = ConfigDict(frozen=True)
     passed: bool
     tests: list[TestOutcome]
     champion: Scores
@@ -44,12 +45,12 @@ class Decision:
         """The decision as plain values, for JSON."""
         return {
             "passed": self.passed,
-            "tests": [asdict(test) for test in self.tests],
-            "champion": scores_as_dict(self.champion),
-            "challenger": scores_as_dict(self.challenger),
-            "comparison": asdict(self.comparison),
-            "quality": self.quality.as_dict(),
-            "preference": self.preference.as_dict() if self.preference else None,
+            "tests": [test.model_dump(mode="json") for test in self.tests],
+            "champion": self.champion.model_dump(mode="json"),
+            "challenger": self.challenger.model_dump(mode="json"),
+            "comparison": self.comparison.model_dump(mode="json"),
+            "quality": self.quality.model_dump(mode="json"),
+            "preference": self.preference.model_dump(mode="json") if self.preference else None,
             "limits": self.limits.model_dump(),
             "report": str(self.report),
         }

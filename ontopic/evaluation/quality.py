@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.stats import t
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.labelled import Question
 from ontopic.progress import progress
 from ontopic.records import Record
-from ontopic.statistics.scores import Rate, rate
+from ontopic.statistics.rates import Rate, mean, rate
 
 if TYPE_CHECKING:
     from ontopic.models.loading import LanguageModel
 
 
-@dataclass(frozen=True)
-class Quality:
+class Quality(BaseModel):
     """One model's answers to the questions in scope that have a reference, an entry a question, in their order.
 
     Attributes:
@@ -34,6 +30,7 @@ class Quality:
         perplexity: of the model, on a general English text that comes with the package.
     """
 
+    model_config = ConfigDict(frozen=True)
     questions: list[str]
     similarity: list[float]
     reference_nll: list[float]
@@ -85,16 +82,6 @@ def measure_quality(
         truncated=[not r.finished for _, r in pairs],
         perplexity=perplexity(language_model),
     )
-
-
-def mean(values: ArrayLike) -> Rate:
-    """Mean with Student's 95 % interval; no interval (infinite bounds) of fewer than two values."""
-    numbers = np.asarray(values, dtype=float)
-    n = len(numbers)
-    if n < 2:
-        return Rate(value=float(numbers.mean()) if n else math.nan, low=-math.inf, high=math.inf, n=n)
-    half = float(t.ppf(0.975, n - 1) * numbers.std(ddof=1) / math.sqrt(n))
-    return Rate(value=float(numbers.mean()), low=float(numbers.mean()) - half, high=float(numbers.mean()) + half, n=n)
 
 
 def difference(champion: Quality, challenger: Quality) -> Rate:

@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -85,11 +85,11 @@ def _records(rows: Rows) -> Iterator[Record]:
 
 
 def _verdict_line(row: LabelledRecord, verdict: Verdict) -> dict[str, Any]:
-    return _row(row) | {"verdict": verdict.outcome, **{k: v for k, v in asdict(verdict).items() if k != "outcome"}}
+    return _row(row) | {"verdict": verdict.outcome} | verdict.model_dump(exclude={"outcome"})
 
 
 def _winner_line(row: LabelledRecord, verdict: PairwiseVerdict) -> dict[str, Any]:
-    return _row(row) | {"benchmark_answer": row.benchmark_answer, **asdict(verdict)}
+    return _row(row) | {"benchmark_answer": row.benchmark_answer, **verdict.model_dump()}
 
 
 def _row(row: LabelledRecord) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ontopic.judges.judge import Account, Judge
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 from ontopic.statistics.agreement import Votes, agreement_of_votes, votes
-from ontopic.statistics.scores import Rate
+from ontopic.statistics.rates import Rate
 
 Rule = Literal["majority", "unanimous"]
 

@@ -18,12 +18,12 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.config.settings import AlertEvent, AlertSettings
@@ -79,8 +79,7 @@ _LONGEST = 1000
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
-@dataclass(frozen=True)
-class Alert:
+class Alert(BaseModel):
     """One alert.
 
     Attributes:
@@ -89,6 +88,7 @@ class Alert:
         sent, waiting, failed: its notifications.
     """
 
+    model_config = ConfigDict(frozen=True)
     id: int
     rule: str
     severity: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +11,9 @@ import pandas as pd
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.records import Verdict
 from ontopic.reports.metrics import monitoring_report, verdicts_of
-from ontopic.statistics.scores import Rate, Scores, corrected, score
+from ontopic.statistics.correction import corrected
+from ontopic.statistics.rates import Rate
+from ontopic.statistics.scores import Scores, score
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,3 @@ def monitor(
     )
     low = [window for window, outcome in zip(windows, outcomes, strict=True) if not outcome.passed]
     return Monitored(scores, right, windows, low, report)
-
-
-def scores_as_dict(scores: Scores) -> dict[str, object]:
-    """Scores as plain numbers, for JSON: each share with value, low, high and n."""
-    return {
-        name: share if isinstance(share, int) else Rate(**share).as_dict() for name, share in asdict(scores).items()
-    }

@@ -39,7 +39,7 @@ from ontopic.reports.metrics import (
     widgets_of,
     write_page,
 )
-from ontopic.statistics.scores import Rate
+from ontopic.statistics.rates import Rate
 
 DRIFT_P = 0.01
 _CORRECTED, _RAW, _THRESHOLD = "Guardrail score, corrected", "Guardrail score, raw", "Threshold"

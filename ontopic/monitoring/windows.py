@@ -9,14 +9,13 @@ they were stored, so what a turn costs follows new traffic, not history.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sql
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.judges.cards.card import JudgeCard
@@ -24,7 +23,9 @@ from ontopic.judges.judge import Judge
 from ontopic.progress import progress
 from ontopic.records import Outcome, Record, Verdict
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
-from ontopic.statistics.scores import Rate, Scores, corrected, rate, score
+from ontopic.statistics.correction import corrected
+from ontopic.statistics.rates import Rate, rate
+from ontopic.statistics.scores import Scores, score
 from ontopic.traffic.store import TrafficStore
 
 Status = Literal["ok", "suspected", "detected", "unknown"]
@@ -70,8 +71,7 @@ _EPOCH = datetime(1970, 1, 1)  # naive, as the columns are
 _IDS_A_QUERY = 500
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(BaseModel):
     """How traffic is cut.
 
     Attributes:
@@ -81,14 +81,14 @@ class Cut:
         sampling_rate: the share of records that is judged, in (0, 1].
     """
 
+    model_config = ConfigDict(frozen=True)
     length: timedelta | None
     records: int
     lateness: timedelta
     sampling_rate: float = 1.0
 
 
-@dataclass(frozen=True)
-class Drift:
+class Drift(BaseModel):
     """Whether the questions' topics differ from the calibration set's.
 
     Attributes:
@@ -97,13 +97,13 @@ class Drift:
         grown: the topics whose share grew most, with the share in the calibration set and in the window.
     """
 
+    model_config = ConfigDict(frozen=True)
     score: float
     detected: bool
     grown: list[tuple[str, float, float]]
 
 
-@dataclass(frozen=True)
-class WindowResult:
+class WindowResult(BaseModel):
     """What became of a window when it closed.
 
     Attributes:
@@ -118,6 +118,7 @@ class WindowResult:
         report: path of its page.
     """
 
+    model_config = ConfigDict(frozen=True)
     status: Status
     scores: Scores
     corrected: Rate
@@ -142,8 +143,7 @@ class WindowResult:
         return self.scores.unjudged / self.sampled if self.sampled else 0.0
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(BaseModel):
     """One stretch of one model version's traffic.
 
     Attributes:
@@ -152,6 +152,7 @@ class Window:
         result: ``None`` where it is due and not closed yet.
     """
 
+    model_config = ConfigDict(frozen=True)
     id: int
     model_version: str
     start: datetime
@@ -166,10 +167,10 @@ class Window:
         return f"version {self.model_version or 'unknown'}, {self.start:%Y-%m-%d %H:%M:%S}"
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(BaseModel):
     """A window's sampled records and their verdicts, in the order of the questions."""
 
+    model_config = ConfigDict(frozen=True)
     records: list[Record]
     verdicts: list[Verdict]
 
@@ -311,14 +312,14 @@ class WindowStore(SQLiteFile):
         """
         members = self._members(window)
         records = traffic.records(ids=[m.record_id for m in members if _sampled(m.record_id, sampling_rate)])
-        kept = {m.record_id: Verdict(**json.loads(m.verdict)) for m in members if m.judge_id == judge.id}
+        kept = {m.record_id: Verdict.model_validate_json(m.verdict) for m in members if m.judge_id == judge.id}
         missing = [r for r in records if r.id not in kept or kept[r.id].outcome == "unjudged"]
         with progress(f"verdicts on {window.label}", len(missing), unit="records") as advance:
             for start in range(0, len(missing), _JUDGED_AT_ONCE):
                 part = missing[start : start + _JUDGED_AT_ONCE]
                 verdicts = judge.judge(part, advance)
                 rows = [
-                    {"record": record.id, "by": judge.id, "said": json.dumps(asdict(verdict))}
+                    {"record": record.id, "by": judge.id, "said": verdict.model_dump_json()}
                     for record, verdict in zip(part, verdicts, strict=True)
                 ]
                 kept |= {record.id: verdict for record, verdict in zip(part, verdicts, strict=True)}
@@ -365,7 +366,7 @@ class WindowStore(SQLiteFile):
     def close_window(self, window: Window, result: WindowResult, *, now: datetime) -> Window:
         """Write a result: the window is closed, or final where it was reopened."""
         state = "closed" if window.state == "due" else "final"
-        values = {"state": state, "closed_at": naive_utc(now), "result": json.dumps(asdict(result))}
+        values = {"state": state, "closed_at": naive_utc(now), "result": result.model_dump_json()}
         with self._engine.begin() as connection:
             connection.execute(sql.update(_WINDOWS).where(_WINDOWS.c.id == window.id).values(values))
             return _window(connection.execute(sql.select(_WINDOWS).where(_WINDOWS.c.id == window.id)).one())
@@ -382,7 +383,7 @@ class WindowStore(SQLiteFile):
     def judged(self, windows: Iterable[Window], traffic: TrafficStore) -> Judged:
         """The kept verdicts on these windows' records, and the records, in the order of the questions."""
         verdicts = {
-            row.record_id: Verdict(**json.loads(row.verdict))
+            row.record_id: Verdict.model_validate_json(row.verdict)
             for window in windows
             for row in self._members(window)
             if row.verdict
@@ -443,16 +444,7 @@ def _start(asked_at: datetime, length: timedelta) -> datetime:
 
 
 def _window(row: Any) -> Window:
-    result = None
-    if row.result:
-        values = json.loads(row.result)
-        shares = values.pop("scores")
-        rates = {name: Rate(**share) for name, share in shares.items() if name != "unjudged"}
-        scores = Scores(**rates, unjudged=shares["unjudged"])
-        drift = values.pop("drift")
-        values |= {"corrected": Rate(**values["corrected"]), "latency_s": tuple(values["latency_s"])}
-        grown = drift and [(topic, before, after) for topic, before, after in drift.pop("grown")]
-        result = WindowResult(scores=scores, drift=drift and Drift(grown=grown, **drift), **values)
+    result = WindowResult.model_validate_json(row.result) if row.result else None
     utc = {name: value and value.replace(tzinfo=UTC) for name, value in row._asdict().items() if name in _TIMES}
     return Window(
         id=row.id,

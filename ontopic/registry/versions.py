@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +11,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.errors import UserError
 from ontopic.models.loading import written_whole
@@ -23,8 +22,7 @@ _PROMOTION = "ontopic.promotion."
 _MOST_WHY = 1000
 
 
-@dataclass(frozen=True)
-class RegisteredModel:
+class RegisteredModel(BaseModel):
     """One version of a registered model, with its weights on this machine.
 
     Attributes:
@@ -32,6 +30,7 @@ class RegisteredModel:
         digest: sha256 (hex) of the weights, as recorded at registration.
     """
 
+    model_config = ConfigDict(frozen=True)
     name: str
     version: str
     folder: Path
@@ -90,8 +89,7 @@ def find(name: str, which: str, *, state: Path) -> RegisteredModel:
         raise UserError(f"{name!r} has no version or alias {which!r}; its versions are: {existing}") from error
 
 
-@dataclass(frozen=True)
-class Promotion:
+class Promotion(BaseModel):
     """One move of the champion alias, kept as a tag of the registered model, for an auditor.
 
     Attributes:
@@ -101,6 +99,7 @@ class Promotion:
         rollback: whether it went back to an earlier champion.
     """
 
+    model_config = ConfigDict(frozen=True)
     at: datetime
     version: str
     before: str
@@ -180,13 +179,13 @@ def promotions(name: str) -> list[Promotion]:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return []
         raise
-    rows = [json.loads(value) for key, value in sorted(tags.items()) if key.startswith(_PROMOTION)]
-    return [Promotion(**row | {"at": datetime.fromisoformat(row["at"])}) for row in rows]
+    moves = (value for key, value in sorted(tags.items()) if key.startswith(_PROMOTION))
+    return [Promotion.model_validate_json(move) for move in moves]
 
 
 def _move(name: str, promotion: Promotion) -> Promotion:
-    client, row = MlflowClient(), asdict(promotion) | {"at": promotion.at.isoformat()}
-    client.set_registered_model_tag(name, f"{_PROMOTION}{promotion.at:%Y%m%dT%H%M%S%f}", json.dumps(row))
+    client = MlflowClient()
+    client.set_registered_model_tag(name, f"{_PROMOTION}{promotion.at:%Y%m%dT%H%M%S%f}", promotion.model_dump_json())
     client.set_registered_model_alias(name, CHAMPION, promotion.version)
     return promotion
 

@@ -10,10 +10,11 @@ import html
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict
 
 os.environ.setdefault("DO_NOT_TRACK", "1")  # the only switch that Evidently 0.7 reads
 
@@ -56,7 +57,9 @@ from plotly import graph_objs as go
 from ontopic.config.policy import GateLimits
 from ontopic.evaluation.quality import Quality, difference
 from ontopic.records import Record, Verdict
-from ontopic.statistics.scores import Rate, Scores, compare, score
+from ontopic.statistics.pairs import compare
+from ontopic.statistics.rates import Rate
+from ontopic.statistics.scores import Scores, score
 
 MAX_ROWS = 200
 MAX_CELL = 240
@@ -75,8 +78,7 @@ VERDICT_COLUMNS = {
 RECORD_COLUMNS = ["question", "answer", "model_version", "asked_at", "latency_s", "completion_tokens"]
 
 
-@dataclass(frozen=True)
-class TestOutcome:
+class TestOutcome(BaseModel):
     """What one Evidently test found.
 
     Attributes:
@@ -85,6 +87,7 @@ class TestOutcome:
         description: one sentence with the numbers: bound, limit and n.
     """
 
+    model_config = ConfigDict(frozen=True)
     __test__: ClassVar[bool] = False  # or pytest takes the class for a test
 
     name: str
@@ -113,7 +116,7 @@ def verdict_frame(records: Sequence[Record], verdicts: Sequence[Verdict]) -> pd.
 
 
 def _verdict_columns(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    frame = pd.DataFrame([asdict(v) | {"verdict": v.outcome} for v in verdicts], None, list(VERDICT_COLUMNS))
+    frame = pd.DataFrame([v.model_dump() | {"verdict": v.outcome} for v in verdicts], None, list(VERDICT_COLUMNS))
     return frame.astype({"score": float, "in_scope": "boolean", "declined": "boolean"})
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 # Telemetry of every tool is off, and nothing asks a question on a terminal.
 _ENVIRONMENT = {
@@ -25,8 +26,7 @@ _ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class Workspace:
+class Workspace(BaseModel):
     """Where things are in one state folder.
 
     Attributes:
@@ -35,6 +35,7 @@ class Workspace:
             that the last loop ran on, else SQLite in this folder.
     """
 
+    model_config = ConfigDict(frozen=True)
     root: Path
     mlflow_uri: str = ""
 
@@ -102,9 +103,9 @@ class Workspace:
         """
         if stack_uri is None:
             _remembered(self.root).unlink(missing_ok=True)
-            return replace(self, mlflow_uri=_mlflow_uri(self.root))
+            return self.model_copy(update={"mlflow_uri": _mlflow_uri(self.root)})
         _remembered(self.root).write_text(stack_uri)
-        return replace(self, mlflow_uri=stack_uri)
+        return self.model_copy(update={"mlflow_uri": stack_uri})
 
     @property
     def owns_mlflow(self) -> bool:
@@ -118,7 +119,7 @@ def open_workspace(root: Path) -> Workspace:
         os.environ.setdefault(name, value)
     root = root.expanduser().resolve()
     root.mkdir(parents=True, exist_ok=True)
-    return Workspace(root, _mlflow_uri(root))
+    return Workspace(root=root, mlflow_uri=_mlflow_uri(root))
 
 
 def _mlflow_uri(root: Path) -> str:

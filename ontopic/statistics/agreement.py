@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ontopic.records import Verdict
-from ontopic.statistics.scores import Rate
+from ontopic.statistics.rates import Rate
 
 Votes = tuple[int, int]
 """How many judges pass a record, and how many fail it."""

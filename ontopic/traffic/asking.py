@@ -13,14 +13,14 @@ from itertools import cycle, islice
 
 import numpy as np
 from openai import AsyncOpenAI
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.labelled import Question
 from ontopic.errors import UserError
 from ontopic.progress import Advance
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(BaseModel):
     """What came back for one question.
 
     Attributes:
@@ -29,6 +29,7 @@ class Answer:
         error: why there is no answer; ``None`` where there is one.
     """
 
+    model_config = ConfigDict(frozen=True)
     record_id: str = ""
     answer: str = ""
     error: str | None = None

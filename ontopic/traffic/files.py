@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -198,7 +198,7 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
     n = 0
     with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
         while group := list(islice(records, _ROW_GROUP)):
-            writer.write_table(pa.Table.from_pylist([vars(record) for record in group], schema))
+            writer.write_table(pa.Table.from_pylist([record.model_dump() for record in group], schema))
             n += len(group)
             advance(len(group))
     return n
@@ -264,8 +264,7 @@ def _trace_line(record: Record) -> str:
 
 def _rest(record: Record) -> dict[str, Any]:
     """What a record says besides its texts."""
-    rest = {name: value for name, value in asdict(record).items() if name not in ("question", "answer")}
-    return rest | {"asked_at": record.asked_at.isoformat() if record.asked_at else None}
+    return record.model_dump(mode="json", exclude={"question", "answer"})
 
 
 def _json(value: object) -> str:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import threading
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,12 +58,13 @@ class Spool:
             for kind, n in found.counts.items():
                 counts[kind] = counts.get(kind, 0) + n
         asked_at = record.asked_at or datetime.now(UTC)
-        kept = replace(record, question=question.text, answer=answer.text, redacted=counts, asked_at=asked_at)
+        texts = {"question": question.text, "answer": answer.text}
+        kept = record.model_copy(update={**texts, "redacted": counts, "asked_at": asked_at})
         path = self._folder / f"{record.id}.json"
         part = path.with_suffix(".part")
         try:
             with part.open("w", encoding="utf-8") as file:
-                json.dump(asdict(kept) | {"asked_at": asked_at.isoformat()}, file)
+                json.dump(kept.model_dump(mode="json"), file)  # lone surrogates as escapes
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
@@ -112,9 +112,8 @@ class Spool:
 def _read(path: Path) -> Record | None:
     """The record in a file; ``None`` where there is none, and the file is set aside."""
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        return Record(**row | {"asked_at": datetime.fromisoformat(row["asked_at"])})
-    except (ValueError, TypeError, KeyError):
+        return Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
         path.replace(path.with_suffix(".bad"))
         logger.exception("%s holds no record, and was set aside", path)
         return None

@@ -6,12 +6,12 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sql
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
@@ -54,27 +54,26 @@ _PAGE = 1000
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 
 
-@dataclass(frozen=True)
-class Arrival:
+class Arrival(BaseModel):
     """That a record was stored: its id, the time of its question (UTC) and the version that answered it."""
 
+    model_config = ConfigDict(frozen=True)
     id: str
     asked_at: datetime
     model_version: str
 
 
-@dataclass(frozen=True)
-class VersionTraffic:
+class VersionTraffic(BaseModel):
     """What one model version was asked: how many records, and the times (UTC) of the first and the last."""
 
+    model_config = ConfigDict(frozen=True)
     model_version: str
     n: int
     first: datetime
     last: datetime
 
 
-@dataclass(frozen=True)
-class TrafficSummary:
+class TrafficSummary(BaseModel):
     """What a store holds.
 
     Attributes:
@@ -82,6 +81,7 @@ class TrafficSummary:
         redacted: how much personal data of each kind was taken out, of the kinds that occur.
     """
 
+    model_config = ConfigDict(frozen=True)
     versions: list[VersionTraffic]
     redacted: dict[str, int]
 
@@ -197,7 +197,7 @@ class TrafficStore:
             return connection.execute(insert.on_conflict_do_nothing(), rows, execution_options=options).rowcount
 
     def _row(self, record: Record) -> dict[str, Any]:
-        row = asdict(record)
+        row = record.model_dump()
         counts = row.pop("redacted")
         for name in ("question", "answer"):
             if self._redacted:
@@ -443,11 +443,9 @@ def _migrate(connection: sql.Connection) -> None:
 
 
 def _record(row: Any) -> Record:
-    values = row._asdict()
-    del values["stored_at"]
+    values = row._asdict() | {"asked_at": row.asked_at.replace(tzinfo=UTC)}
     counts = {kind: values.pop(f"redacted_{kind}") for kind in KINDS}
-    record = Record(**values, redacted={kind: n for kind, n in counts.items() if n})
-    return replace(record, asked_at=row.asked_at.replace(tzinfo=UTC))
+    return Record.model_validate(values | {"redacted": {kind: n for kind, n in counts.items() if n}})
 
 
 def _make_durable(connection: Any, _: object) -> None:

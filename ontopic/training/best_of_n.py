@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ontopic.evaluation.quality import repeats_itself
 from ontopic.judges.judge import Judge
@@ -46,7 +45,7 @@ def best_of_n(
             temperature=_TEMPERATURE,
             seed=seed,
         )
-    candidates = [replace(record, in_scope=True) for record in records]
+    candidates = [record.model_copy(update={"in_scope": True}) for record in records]
     candidates += [
         Record(question=question, answer=answer.text, in_scope=True, finished=answer.finished)
         for question, answer in zip(questions, drawn, strict=True)

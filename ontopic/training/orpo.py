@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
+from pydantic import BaseModel, ConfigDict
 from torch.optim.swa_utils import AveragedModel
 from transformers import (
     EarlyStoppingCallback,
@@ -41,8 +41,7 @@ _AVERAGED_FROM = 0.5  # of all steps
 _WHOLE = "whole"  # Transformers writes a checkpoint file by file; this empty file comes last
 
 
-@dataclass(frozen=True)
-class TrainingResult:
+class TrainingResult(BaseModel):
     """What a training run left behind.
 
     Attributes:
@@ -52,6 +51,7 @@ class TrainingResult:
         metrics: the last logged value of each metric.
     """
 
+    model_config = ConfigDict(frozen=True)
     adapter: Path
     steps: int
     resumed_from: int

@@ -7,7 +7,8 @@ import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.labelled import Question
 from ontopic.records import Record, Verdict
@@ -20,8 +21,7 @@ _JOINTS = (" ", "\n", " and ", ". Also, ")
 WRITTEN, OWN, REFUSAL, TEACHER = "reference", "model", "refusal", "teacher"
 
 
-@dataclass(frozen=True)
-class Preference:
+class Preference(BaseModel):
     """One pair: for this question, ``chosen`` is better than ``rejected``.
 
     Attributes:
@@ -31,6 +31,7 @@ class Preference:
         beginnings: whether only how the two answers begin is compared, which is what decides between them.
     """
 
+    model_config = ConfigDict(frozen=True)
     question: str
     chosen: str
     rejected: str
@@ -275,5 +276,5 @@ def normalized(text: str) -> str:
 
 def preferences_hash(preferences: Sequence[Preference]) -> str:
     """sha256 (hex) over the pairs, in their order, without the ids of the records that they came from."""
-    rows = [{k: v for k, v in asdict(p).items() if k != "record_id"} for p in preferences]
+    rows = [pair.model_dump(exclude={"record_id"}) for pair in preferences]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

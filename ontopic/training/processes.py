@@ -11,10 +11,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 
 from ontopic.config.settings import Precision, TrainingSettings
 from ontopic.errors import UserError
@@ -23,6 +23,16 @@ from ontopic.training.orpo import LogMetrics, TrainingResult, train_orpo
 from ontopic.training.preferences import Preference
 
 _LOGGED = "metrics "
+
+
+class _Job(BaseModel):
+    """What each process works on, as a file."""
+
+    base_folder: Path
+    precision: Precision
+    preferences: list[Preference]
+    settings: TrainingSettings
+    work: Path
 
 
 def train_in_processes(
@@ -53,15 +63,13 @@ def train_in_processes(
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job.json"
         job.write_text(
-            json.dumps(
-                {
-                    "base_folder": str(base_folder),
-                    "precision": precision,
-                    "preferences": [asdict(pair) for pair in preferences],
-                    "settings": settings.model_dump(mode="json"),
-                    "work": str(work),
-                }
-            )
+            _Job(
+                base_folder=base_folder,
+                precision=precision,
+                preferences=list(preferences),
+                settings=settings,
+                work=work,
+            ).model_dump_json()
         )
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(settings.processes), "-m", __name__, str(job)]
@@ -74,7 +82,7 @@ def train_in_processes(
                     continue
                 metrics, step = json.loads(line.removeprefix(_LOGGED))
                 if step is None:
-                    result = TrainingResult(**metrics | {"adapter": Path(metrics["adapter"])})
+                    result = TrainingResult.model_validate(metrics)
                 elif log_metrics:
                     log_metrics(metrics, step)
         if process.returncode or result is None:
@@ -84,7 +92,7 @@ def train_in_processes(
 
 def main() -> None:
     """One process's part: train, and, as the first of them, print metrics and the result for the launcher."""
-    job = json.loads(Path(sys.argv[1]).read_text())
+    job = _Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     first = os.environ["RANK"] == "0"
@@ -92,17 +100,16 @@ def main() -> None:
     def say(metrics: object, step: int | None) -> None:
         print(f"{_LOGGED}{json.dumps([metrics, step])}", flush=True)
 
-    base_folder = Path(job["base_folder"])
     result = train_orpo(
-        load(base_folder, job["precision"]),
-        base_folder,
-        preferences=[Preference(**pair) for pair in job["preferences"]],
-        settings=TrainingSettings.model_validate(job["settings"]),
-        work=Path(job["work"]),
+        load(job.base_folder, job.precision),
+        job.base_folder,
+        preferences=job.preferences,
+        settings=job.settings,
+        work=job.work,
         log_metrics=say if first else None,
     )
     if first:
-        say(asdict(result) | {"adapter": str(result.adapter)}, None)
+        say(result.model_dump(mode="json"), None)
 
 
 if __name__ == "__main__":

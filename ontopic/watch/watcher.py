@@ -8,9 +8,8 @@ shows the new one to be worse, it is rolled back. Everything that is done is wri
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import sqlalchemy as sql
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertEvent, Settings, WatchSettings
@@ -39,7 +39,7 @@ from ontopic.registry.tracking import open_tracking
 from ontopic.reports.metrics import verdict_frame
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 from ontopic.state.workspace import Workspace
-from ontopic.statistics.scores import Comparison, compare
+from ontopic.statistics.pairs import Comparison, compare
 from ontopic.traffic.store import TrafficStore
 from ontopic.training.preferences import normalized
 
@@ -72,8 +72,7 @@ _REPLAYS = sql.Table(
 )
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(BaseModel):
     """One thing that the automatic loop did, or in a dry run would have done.
 
     Attributes:
@@ -81,6 +80,7 @@ class Action:
         subject: the window that gave rise to it.
     """
 
+    model_config = ConfigDict(frozen=True)
     at: datetime
     kind: Kind
     version: str
@@ -131,7 +131,7 @@ class ActionStore(SQLiteFile):
 
     def add(self, action: Action) -> Action:
         """Write an action down."""
-        row = asdict(action) | {"at": naive_utc(action.at)}
+        row = action.model_dump() | {"at": naive_utc(action.at)}
         with self._engine.begin() as connection:
             connection.execute(sql.insert(_ACTIONS).values(row))
         return action
@@ -149,13 +149,13 @@ class ActionStore(SQLiteFile):
         """Verdicts on what a version answered in a canary stretch, by the id of the record that it was asked for."""
         query = sql.select(_REPLAYS).where(_REPLAYS.c.model_version == model_version, _REPLAYS.c.judge_id == judge_id)
         with self._engine.connect() as connection:
-            rows = {row.record_id: Verdict(**json.loads(row.verdict)) for row in connection.execute(query)}
+            rows = {row.record_id: Verdict.model_validate_json(row.verdict) for row in connection.execute(query)}
         return {each: rows[each] for each in ids if each in rows}
 
     def add_replays(self, ids: Sequence[str], model_version: str, *, verdicts: Sequence[Verdict]) -> None:
         """Keep such verdicts, one an id."""
         rows = [
-            {"record_id": i, "model_version": model_version, "judge_id": v.judge_id, "verdict": json.dumps(asdict(v))}
+            {"record_id": i, "model_version": model_version, "judge_id": v.judge_id, "verdict": v.model_dump_json()}
             for i, v in zip(ids, verdicts, strict=True)
         ]
         with self._engine.begin() as connection:
@@ -197,9 +197,7 @@ class Watcher:
 
     @cached_property
     def _judge(self) -> Judge:
-        return open_judge(
-            self._settings.judge, self._policy, prompts=self._settings.judge_prompts, workspace=self._workspace
-        )
+        return open_judge(self._settings.judge_choice, self._policy, workspace=self._workspace)
 
     @cached_property
     def _card(self) -> JudgeCard:
@@ -262,7 +260,7 @@ class Watcher:
             out=page,
         )
         self._dashboard.add(snapshot, window)
-        closed = self._windows.close_window(window, replace(result, report=str(page)), now=now)
+        closed = self._windows.close_window(window, result.model_copy(update={"report": str(page)}), now=now)
         self._tell(f"{closed.label}: {result.status}, corrected guardrail score {result.corrected}, {result.n} records")
         found = f"the corrected guardrail score is {result.corrected}, the threshold {result.threshold:g}; {page}"
         if result.status in ("suspected", "detected"):

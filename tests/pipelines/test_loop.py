@@ -22,6 +22,7 @@ import yaml
 from loopback import ChatServer, Reply
 
 from ontopic.config.policy import load_policy
+from ontopic.config.settings import JudgeChoice
 from ontopic.data.labelled import load_questions, load_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -309,7 +310,9 @@ def test_the_local_judge_tells_good_from_bad(state: Path, first: Run) -> None:
 
     policy = load_policy(ROOT / "configs/policies/gardening.yaml")
     judge = open_judge(
-        LocalJudgeSettings(kind="local"), policy, prompts=ROOT / "configs/judge_prompts", workspace=Workspace(state)
+        JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs/judge_prompts"),
+        policy,
+        workspace=Workspace(root=state),
     )
     questions = load_questions(policy.questions, split="evaluation")
     answers = [policy.refusal if not q.in_scope else str(q.reference) for q in questions]

@@ -11,7 +11,7 @@ import mlflow
 from loopback import ROOT, ChatServer, Reply
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import LLMJudgeSettings, LocalJudgeSettings
+from ontopic.config.settings import JudgeChoice, LLMJudgeSettings, LocalJudgeSettings
 from ontopic.records import Record, Verdict
 from ontopic.registry.tracking import open_tracking
 from ontopic.reports.metrics import verdict_frame
@@ -47,11 +47,12 @@ def test_an_llm_compares_the_answers_in_scope_in_both_orders(
     workspace = open_workspace(tmp_path)
     open_tracking(workspace, "test")
     champion, challenger = frame("Yes.", "Flour.", "It is in the app."), frame("Yes, in the app.", "No.", "A number.")
-    given = {"policy": banking, "prompts_folder": str(ROOT / "configs/judge_prompts"), "state": str(tmp_path)}
-    given["tracking_uri"] = workspace.mlflow_uri
     judge = LLMJudgeSettings(kind="openai", model="m", base_url=chat_server.url)
+    choice = JudgeChoice(settings=judge, prompts=ROOT / "configs/judge_prompts")
+    local = JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs/judge_prompts")
+    given = {"champion": champion, "challenger": challenger, "policy": banking, "workspace": workspace}
     with mlflow.start_run():
-        assert compare_answers.entrypoint(champion, challenger, judge, **given) == ["a", "b"]
+        assert compare_answers.entrypoint(judge=choice, **given) == ["a", "b"]
     assert len(chat_server.requests) == 4
     assert not any("bread" in prompt for prompt in chat_server.prompts())
-    assert compare_answers.entrypoint(champion, challenger, LocalJudgeSettings(kind="local"), **given) == []
+    assert compare_answers.entrypoint(judge=local, **given) == []

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from ontopic.config.policy import Policy
-from ontopic.config.settings import DeepEvalJudgeSettings, JudgeSettings, LLMJudgeSettings, PanelJudgeSettings
+from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice, LLMJudgeSettings, PanelJudgeSettings
 from ontopic.data.labelled import LabelledRecord, Split, load_questions, load_records
 from ontopic.data.labels import load_labels
-from ontopic.judges.cards.card import JudgeCard, Usage, card_of, judge_card, labels_sha256, policy_sha256
+from ontopic.judges.cards.card import JudgeCard, Usage, judge_card, labels_sha256, policy_sha256
 from ontopic.judges.judge import Account, Judge
 from ontopic.judges.llm.judge import LLMJudge
 from ontopic.judges.llm.templates import load_template
@@ -26,23 +27,19 @@ from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
 
 
-def open_judge(settings: JudgeSettings, policy: Policy, *, prompts: Path, workspace: Workspace) -> Judge:
+def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> Judge:
     """The judge that the configuration names; a local one is trained on first use and kept in the state folder.
-
-    Args:
-        prompts: folder of the judge prompts.
 
     Raises:
         UserError: labelled data, prompt or key is missing or malformed.
     """
+    settings = choice.settings
     if isinstance(settings, LLMJudgeSettings):
-        template = load_template(prompts / f"{settings.template}.txt", settings.grading)
+        template = load_template(choice.prompts / f"{settings.template}.txt", settings.grading)
         return LLMJudge(settings, template, policy=policy, cache=VerdictCache(workspace.verdicts))
     if isinstance(settings, PanelJudgeSettings):
-        return PanelJudge(
-            settings.rule,
-            [open_judge(judge, policy, prompts=prompts, workspace=workspace) for judge in settings.judges],
-        )
+        members = [choice.model_copy(update={"settings": member}) for member in settings.judges]
+        return PanelJudge(settings.rule, [open_judge(member, policy, workspace=workspace) for member in members])
     if isinstance(settings, DeepEvalJudgeSettings):
         from ontopic.judges.bridges.deepeval import DeepEvalJudge  # an extra, and a second to import
 
@@ -56,10 +53,10 @@ def open_judge(settings: JudgeSettings, policy: Policy, *, prompts: Path, worksp
     return load_local_judge(folder)
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(BaseModel):
     """A judge's card, with the labelled records that it was measured on and its verdicts, one a record."""
 
+    model_config = ConfigDict(frozen=True)
     card: JudgeCard
     records: list[LabelledRecord]
     verdicts: list[Verdict]
@@ -88,10 +85,11 @@ def calibrated(judge: Judge, policy: Policy, *, workspace: Workspace) -> Measure
     took, took_before = measured.card.usage, kept.usage if kept else None
     if took_before and (took is None or took.records < took_before.records):
         # Most verdicts came from the judge's cache; what they took was measured when they were made.
-        measured = replace(measured, card=replace(measured.card, usage=took_before))
+        card = measured.card.model_copy(update={"usage": took_before})
+        measured = measured.model_copy(update={"card": card})
     # The card last: it says what the verdicts beside it are of.
-    _write(verdicts_path, "".join(json.dumps(asdict(verdict)) + "\n" for verdict in measured.verdicts))
-    _write(card_path, json.dumps(measured.card.as_dict(), allow_nan=False))
+    _write(verdicts_path, "".join(f"{verdict.model_dump_json()}\n" for verdict in measured.verdicts))
+    _write(card_path, measured.card.model_dump_json())
     return measured
 
 
@@ -111,13 +109,13 @@ def measure(judge: Judge, policy: Policy, *, records: Sequence[LabelledRecord]) 
         verdicts = judge.judge([Record(question=r.question, answer=r.answer) for r in records], advance)
     seconds = time.perf_counter() - start
     judged = sum(verdict.outcome != "unjudged" for verdict in verdicts)
-    card = replace(
-        judge_card(judge.id, records, verdicts=verdicts),
-        usage=_usage(before, judge.account, judged=judged, seconds=seconds),
-        measured_at=datetime.now(UTC),
-        policy_sha256=policy_sha256(policy),
-        agreement=judge.agreement() if isinstance(judge, PanelJudge) else None,
-    )
+    measured = {
+        "usage": _usage(before, judge.account, judged=judged, seconds=seconds),
+        "measured_at": datetime.now(UTC),
+        "policy_sha256": policy_sha256(policy),
+        "agreement": judge.agreement() if isinstance(judge, PanelJudge) else None,
+    }
+    card = judge_card(judge.id, records, verdicts=verdicts).model_copy(update=measured)
     return Measured(card=card, records=list(records), verdicts=verdicts)
 
 
@@ -164,15 +162,15 @@ def _usage(before: Account, after: Account, *, judged: int, seconds: float) -> U
 def _kept_card(path: Path) -> JudgeCard | None:
     """The card in a file; ``None`` where there is none, or one that another version of this program wrote."""
     try:
-        return card_of(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
+        return JudgeCard.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return None
 
 
 def _kept_verdicts(path: Path) -> list[Verdict]:
     try:
-        return [Verdict(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, TypeError):
+        return [Verdict.model_validate_json(line) for line in path.read_bytes().splitlines()]
+    except (OSError, ValueError):
         return []
 
 

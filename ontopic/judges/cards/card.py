@@ -6,22 +6,21 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord
 from ontopic.records import Verdict
-from ontopic.statistics.scores import Z95, Rate, rate
+from ontopic.statistics.rates import Z95, NumberOrNaN, Rate, rate
 
 SHARES = ("accuracy", "kappa", "sensitivity", "specificity")
 _BINS = 10
 
 
-@dataclass(frozen=True)
-class ScoreBin:
+class ScoreBin(BaseModel):
     """The judged records whose score is in one tenth of [0, 1].
 
     Attributes:
@@ -29,12 +28,12 @@ class ScoreBin:
         passing: what the labels say: the share labelled pass.
     """
 
+    model_config = ConfigDict(frozen=True)
     mean_score: float
     passing: Rate
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(BaseModel):
     """The labelled records of one intent, or of one kind of answer where there is no intent.
 
     Attributes:
@@ -44,6 +43,7 @@ class Group:
         false_passes: labelled fail, judged pass.
     """
 
+    model_config = ConfigDict(frozen=True)
     name: str
     n: int
     right: int
@@ -52,8 +52,7 @@ class Group:
     unjudged: int
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(BaseModel):
     """What judging took, per 1,000 records that got a verdict.
 
     Attributes:
@@ -62,6 +61,7 @@ class Usage:
         usd: ``None`` where the price is not known; 0 for a judge that asks no LLM.
     """
 
+    model_config = ConfigDict(frozen=True)
     records: int
     seconds: float
     usd: float | None
@@ -69,8 +69,7 @@ class Usage:
     completion_tokens: float
 
 
-@dataclass(frozen=True)
-class JudgeCard:
+class JudgeCard(BaseModel):
     """A judge against labels.
 
     Attributes:
@@ -93,16 +92,17 @@ class JudgeCard:
         policy_sha256: see ``policy_sha256``. A card is stale where one of the two or the judge's id has changed.
     """
 
+    model_config = ConfigDict(frozen=True)
     judge_id: str
     accuracy: Rate
     kappa: Rate
     sensitivity: Rate
     specificity: Rate
     unjudged: int
-    causes: dict[str, int] = field(default_factory=dict)
+    causes: dict[str, int] = Field(default_factory=dict)
     calibration: tuple[ScoreBin, ...] = ()
-    brier: float = math.nan
-    calibration_error: float = math.nan
+    brier: NumberOrNaN = math.nan
+    calibration_error: NumberOrNaN = math.nan
     groups: tuple[Group, ...] = ()
     agreement: Rate | None = None
     usage: Usage | None = None
@@ -115,23 +115,17 @@ class JudgeCard:
         """How many labelled records it was measured on, judged or not."""
         return self.accuracy.n + self.unjudged
 
-    def as_dict(self) -> dict[str, Any]:
-        """The card as plain values, for JSON; ``None`` in place of ``nan``."""
-        at = self.measured_at.isoformat() if self.measured_at else None
-        content: dict[str, Any] = _without_nan(asdict(self) | {"measured_at": at})
-        return content
-
     def metrics(self) -> dict[str, float]:
         """The card flat, for a tracker: a share as ``name``, ``name_low``, ``name_high`` and ``name_n``; no ``nan``."""
         flat: dict[str, float] = {"n": self.n, "brier": self.brier, "calibration_error": self.calibration_error}
         for name in SHARES:
-            numbers = asdict(getattr(self, name))
+            numbers = getattr(self, name).model_dump()
             flat[name] = numbers.pop("value")
             flat |= {f"{name}_{part}": float(number) for part, number in numbers.items()}
         if self.agreement:
             flat["agreement"] = self.agreement.value
         if self.usage:
-            per_1000 = asdict(self.usage) | {"usd": math.nan if self.usage.usd is None else self.usage.usd}
+            per_1000 = self.usage.model_dump() | {"usd": math.nan if self.usage.usd is None else self.usage.usd}
             flat |= {f"{name}_per_1000": value for name, value in per_1000.items() if name != "records"}
         return {name: value for name, value in flat.items() if not math.isnan(value)} | {"unjudged": self.unjudged}
 
@@ -149,28 +143,6 @@ class JudgeCard:
             cost = "at an unknown price" if self.usage.usd is None else f"${self.usage.usd:.4g}"
             lines.append(f"per 1,000    {self.usage.seconds:.3g} s, {cost}")
         return "\n".join([f"judge        {self.judge_id}", *lines])
-
-
-def card_of(content: Mapping[str, Any]) -> JudgeCard:
-    """The card that ``JudgeCard.as_dict`` wrote; what an older version did not write is empty."""
-
-    def share(numbers: Mapping[str, Any]) -> Rate:
-        return Rate(**{**numbers, "value": _number(numbers["value"])})
-
-    rest = dict(content)
-    rest |= {name: share(rest[name]) for name in SHARES}
-    rest |= {name: _number(rest[name]) for name in ("brier", "calibration_error") if name in rest}
-    bins = rest.get("calibration", ())
-    rest["calibration"] = tuple(
-        ScoreBin(mean_score=each["mean_score"], passing=share(each["passing"])) for each in bins
-    )
-    rest["agreement"] = share(rest["agreement"]) if rest.get("agreement") else None
-    rest["groups"] = tuple(Group(**group) for group in rest.get("groups", ()))
-    if rest.get("usage"):
-        rest["usage"] = Usage(**rest["usage"])
-    if rest.get("measured_at"):
-        rest["measured_at"] = datetime.fromisoformat(rest["measured_at"])
-    return JudgeCard(**rest)
 
 
 def judge_card(judge_id: str, records: Sequence[LabelledRecord], *, verdicts: Sequence[Verdict]) -> JudgeCard:
@@ -257,15 +229,3 @@ def _kappa(judged: Sequence[tuple[bool, bool]]) -> Rate:
     value = (agreed - by_chance) / (1 - by_chance)
     error = Z95 * math.sqrt(agreed * (1 - agreed) / n) / (1 - by_chance)
     return Rate(value=value, low=max(-1.0, value - error), high=min(1.0, value + error), n=n)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import mlflow
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import (
     DeepEvalJudgeSettings,
+    JudgeChoice,
     JudgeSettings,
     LLMJudgeSettings,
     LocalJudgeSettings,
@@ -28,11 +28,12 @@ from ontopic.judges.cards.page import COMPARISON_PAGE, card_page, card_report, c
 from ontopic.judges.judge import Judge
 from ontopic.records import Verdict
 from ontopic.state.workspace import Workspace
-from ontopic.statistics.scores import Comparison, Rate, compare, corrected, labels_to_halve, rate
+from ontopic.statistics.correction import corrected, labels_to_halve
+from ontopic.statistics.pairs import Comparison, compare
+from ontopic.statistics.rates import Rate, rate
 
 
-@dataclass(frozen=True)
-class JudgesCompared:
+class JudgesCompared(BaseModel):
     """Judges on the same labelled records.
 
     Attributes:
@@ -43,6 +44,7 @@ class JudgesCompared:
         page: the page that compares them.
     """
 
+    model_config = ConfigDict(frozen=True)
     measured: list[Measured]
     ranked: list[Measured]
     sentences: list[str]
@@ -80,7 +82,7 @@ def calibrate_judges(
         raise UserError(f"{source} holds no record with a label; give some the field 'label', pass or fail")
     opened: dict[str, tuple[JudgeSettings, Judge]] = {}
     for settings in judges:
-        judge = open_judge(settings, policy, prompts=prompts, workspace=workspace)
+        judge = open_judge(JudgeChoice(settings=settings, prompts=prompts), policy, workspace=workspace)
         opened.setdefault(judge.id, (settings, judge))  # the same one twice is one
     measured, pages = [], []
     for settings, judge in opened.values():
@@ -110,7 +112,7 @@ def _track(measured: Measured, settings: JudgeSettings, *, page: Path) -> None:
         mlflow.log_params({name: value for name, value in named.items() if value is not None})
         mlflow.log_params({name: getattr(card, name) for name in ("judge_id", "labels_sha256", "policy_sha256")})
         mlflow.log_metrics(card.metrics())
-        mlflow.log_dict(card.as_dict(), "judge_card.json")
+        mlflow.log_dict(card.model_dump(mode="json"), "judge_card.json")
         mlflow.log_artifact(str(page))
 
 

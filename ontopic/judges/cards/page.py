@@ -17,7 +17,7 @@ from ontopic.judges.cards.calibration import Measured
 from ontopic.judges.cards.card import SHARES, JudgeCard
 from ontopic.records import Verdict
 from ontopic.reports.metrics import GREY, PASS_COLOUR, plain_markdown, rate_value, text_table, write_page
-from ontopic.statistics.scores import Rate
+from ontopic.statistics.rates import Rate
 
 COMPARISON_PAGE = "judges-compared.html"
 

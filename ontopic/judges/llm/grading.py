@@ -44,8 +44,7 @@ class _Choice(BaseModel):
     verdict: Literal["a", "b", "tie"]
 
 
-@dataclass(frozen=True)
-class PairwiseVerdict:
+class PairwiseVerdict(BaseModel):
     """Which of two answers to one question is better.
 
     Attributes:
@@ -55,6 +54,7 @@ class PairwiseVerdict:
         cause: why it is unjudged; ``None`` otherwise.
     """
 
+    model_config = ConfigDict(frozen=True)
     winner: Literal["a", "b", "tie", "unjudged"]
     explanation: str
     judge_id: str

@@ -29,7 +29,7 @@ from ontopic.judges.cards.comparison import (
     single_templates,
 )
 from ontopic.records import Outcome, Verdict
-from ontopic.statistics.scores import rate
+from ontopic.statistics.rates import rate
 
 PROMPTS = {
     "rubric": "{{fence}} {{ question }} {{answer}} {{fence}}",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from qualities import quality_of
+from values import replace
 
 from ontopic.config.policy import JudgeBar, Policy
 from ontopic.errors import UserError
@@ -15,7 +15,7 @@ from ontopic.evaluation.gate import check_judge, decide
 from ontopic.judges.cards.card import JudgeCard, policy_sha256
 from ontopic.records import Record, Verdict
 from ontopic.reports.metrics import verdict_frame
-from ontopic.statistics.scores import Rate, rate
+from ontopic.statistics.rates import Rate, rate
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from loopback import ROOT, ChatServer, Reply
 from pydantic import ValidationError
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import PanelJudgeSettings
+from ontopic.config.settings import JudgeChoice, PanelJudgeSettings
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import open_judge
 from ontopic.judges.judge import Account, Judge
@@ -24,7 +24,7 @@ from ontopic.progress import Advance
 from ontopic.records import Outcome, Record, Verdict
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.agreement import agreement, agreement_of_votes
-from ontopic.statistics.scores import Rate
+from ontopic.statistics.rates import Rate
 
 OUTCOMES: dict[str, Outcome] = {"p": "pass", "f": "fail", "u": "unjudged"}
 
@@ -221,7 +221,11 @@ def test_a_configuration_opens_its_panel(chat_server: ChatServer, banking: Polic
     members = [member, member | {"template": "naive"}]
     settings = PanelJudgeSettings.model_validate({"kind": "panel", "rule": "unanimous", "judges": members})
     chat_server.reply = lambda request: Reply(json.dumps({"explanation": "", "verdict": "pass"}))
-    judge = open_judge(settings, banking, prompts=ROOT / "configs" / "judge_prompts", workspace=Workspace(tmp_path))
+    judge = open_judge(
+        JudgeChoice(settings=settings, prompts=ROOT / "configs" / "judge_prompts"),
+        banking,
+        workspace=Workspace(root=tmp_path),
+    )
     (verdict,) = judged(judge, 1)
     assert (verdict.outcome, verdict.judge_id) == ("pass", judge.id)
     assert judge.account.requests == 2

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.monitoring.loop import Monitored, cut_windows, monitor, scores_as_dict
+from ontopic.monitoring.loop import Monitored, cut_windows, monitor
 from ontopic.records import Outcome, Record, Verdict
 from ontopic.reports.metrics import verdict_frame
-from ontopic.statistics.scores import corrected, rate, score
+from ontopic.statistics.correction import corrected
+from ontopic.statistics.rates import rate
+from ontopic.statistics.scores import score
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CARD = JudgeCard(
@@ -111,7 +113,7 @@ def test_the_scores_are_of_all_windows_and_corrected_by_the_card(tmp_path: Path)
     assert monitored.scores.guardrail_score == rate(6, 7)
     assert monitored.scores.unjudged == 1
     assert monitored.corrected == corrected(rate(6, 7), CARD.sensitivity, specificity=CARD.specificity)
-    plain = json.loads(json.dumps(scores_as_dict(monitored.scores), allow_nan=False))
+    plain = json.loads(monitored.scores.model_dump_json())
     assert plain["unjudged"] == 1
     assert plain["leak"] == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
 

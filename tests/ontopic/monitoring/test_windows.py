@@ -6,12 +6,13 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from loopback import ROOT
+from values import replace
 
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard
@@ -19,7 +20,7 @@ from ontopic.judges.judge import Account
 from ontopic.monitoring.windows import Cut, Window, WindowStore, status
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
-from ontopic.statistics.scores import Rate, rate
+from ontopic.statistics.rates import Rate, rate
 from ontopic.traffic.store import TrafficStore
 from serving.metrics import _Verdicts
 

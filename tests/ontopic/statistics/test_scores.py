@@ -5,28 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom, qmc
+from values import replace
 
 from ontopic.records import Outcome, Verdict
-from ontopic.statistics.scores import (
-    Comparison,
-    Rate,
-    compare,
-    compatible,
-    corrected,
-    detectable_difference,
-    flat_metrics,
-    labels_to_halve,
-    rate,
-    sample_size,
-    score,
-)
+from ontopic.statistics.correction import compatible, corrected, labels_to_halve
+from ontopic.statistics.pairs import Comparison, compare, detectable_difference, sample_size
+from ontopic.statistics.rates import Rate, rate
+from ontopic.statistics.scores import flat_metrics, score
 
 
 def verdict(outcome: Outcome, in_scope: bool | None = None, declined: bool | None = None) -> Verdict:
@@ -55,7 +46,7 @@ def test_the_rate_of_nothing_is_unknown() -> None:
     assert math.isnan(share.value)
     assert (share.low, share.high, share.n) == (0.0, 1.0, 0)
     assert str(share) == "no records"
-    assert json.loads(json.dumps(share.as_dict(), allow_nan=False))["value"] is None
+    assert json.loads(share.model_dump_json())["value"] is None
 
 
 @pytest.mark.parametrize(("successes", "n"), [(-1, 3), (4, 3)])

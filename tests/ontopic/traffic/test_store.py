@@ -237,7 +237,7 @@ def test_an_upgrade_that_fails_changes_nothing(store_at: Path | str) -> None:
 
 def test_the_revisions_are_those_of_the_migrations() -> None:
     config = Config()
-    config.set_main_option("script_location", str(ROOT / "ontopic" / "migrations"))
+    config.set_main_option("script_location", str(ROOT / "ontopic" / "traffic" / "migrations"))
     scripts = ScriptDirectory.from_config(config)
     assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == REVISIONS
 
@@ -392,9 +392,9 @@ def test_a_server_that_is_not_there_is_named_without_the_password(postgres: str)
 
 
 def test_the_environment_puts_the_store_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Workspace(tmp_path).traffic == tmp_path / "traffic.db"
+    assert Workspace(root=tmp_path).traffic == tmp_path / "traffic.db"
     monkeypatch.setenv("ONTOPIC_TRAFFIC_URL", "postgresql://host/name")
-    assert Workspace(tmp_path).traffic == "postgresql://host/name"
+    assert Workspace(root=tmp_path).traffic == "postgresql://host/name"
 
 
 def test_opening_a_store_logs_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from loopback import ROOT
 from safetensors.torch import load_file
+from values import replace
 
 from ontopic.config.settings import TrainingSettings
 from ontopic.errors import UserError

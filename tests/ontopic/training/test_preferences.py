@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
+from values import replace
 
 from ontopic.data.labelled import Question
 from ontopic.records import Outcome, Record, Verdict

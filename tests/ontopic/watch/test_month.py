@@ -85,8 +85,19 @@ class Month:
         for i, question in enumerate(wanted):
             answer = self.answers[version, question]
             at = self.start + self.day * DAY + (i + 0.5) * DAY / A_DAY
-            row = (question, answer.text, None, f"day{self.day}-{i}", version, at, 0.2)
-            records.append(Record(*row, answer.prompt_tokens, answer.completion_tokens, answer.finished))
+            records.append(
+                Record(
+                    question=question,
+                    answer=answer.text,
+                    id=f"day{self.day}-{i}",
+                    model_version=version,
+                    asked_at=at,
+                    latency_s=0.2,
+                    prompt_tokens=answer.prompt_tokens,
+                    completion_tokens=answer.completion_tokens,
+                    finished=answer.finished,
+                )
+            )
         with TrafficStore(self.workspace.traffic) as traffic:
             traffic.add_many(records)
 
@@ -170,7 +181,7 @@ def test_a_month(tmp_path: Path) -> None:
     from ontopic.judges.cards.calibration import calibrate, open_judge
     from ontopic.reports.metrics import verdict_frame
 
-    judge = open_judge(settings.judge, policy, prompts=settings.judge_prompts, workspace=workspace)
+    judge = open_judge(settings.judge_choice, policy, workspace=workspace)
     rows = [row for row in zip(judged.records, judged.verdicts, strict=True) if not is_held_out(row[0].question)]
     wanted = Improvement(
         champion=promoted,

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 import run
 from ontopic.commands.status import overview
 from ontopic.config.policy import Policy
-from ontopic.config.settings import LocalJudgeSettings, Settings, load_settings
+from ontopic.config.settings import JudgeChoice, LocalJudgeSettings, Settings, load_settings
 from ontopic.data.labelled import load_questions
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import open_judge
@@ -138,10 +138,9 @@ class Bank:
 @pytest.fixture(scope="module")
 def shared(model_folder: Path, session_state: Path, banking: Policy, tmp_path_factory: pytest.TempPathFactory) -> Bank:
     open_judge(
-        LocalJudgeSettings(kind="local"),
+        JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs/judge_prompts"),
         banking,
-        prompts=ROOT / "configs/judge_prompts",
-        workspace=Workspace(session_state),
+        workspace=Workspace(root=session_state),
     )
     state = tmp_path_factory.mktemp("watch")
     shutil.copytree(session_state / "judges", state / "judges")

@@ -17,7 +17,7 @@ import pytest
 from loopback import ROOT, ChatServer, Reply
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import DeepEvalJudgeSettings
+from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import open_judge
 from ontopic.records import Record, Verdict
@@ -209,7 +209,9 @@ def test_the_id_changes_with_all_that_changes_the_judge(chat_server: ChatServer,
 
 def test_a_configuration_opens_it(chat_server: ChatServer, banking: Policy, tmp_path: Path) -> None:
     says(chat_server, score=grade(10))
-    judge = open_judge(settings(chat_server), banking, prompts=tmp_path, workspace=Workspace(tmp_path))
+    judge = open_judge(
+        JudgeChoice(settings=settings(chat_server), prompts=tmp_path), banking, workspace=Workspace(root=tmp_path)
+    )
     assert judge.judge([RECORD])[0].judge_id == judge.id == DeepEvalJudge(settings(chat_server), banking).id
 
 

@@ -14,13 +14,13 @@ from ontopic.config.policy import Border, Policy
 from ontopic.data.labelled import LabelledRecord
 from ontopic.data.labels import LabelStore
 from ontopic.judges.cards.calibration import calibrate, calibrated, calibration_records, is_current, measure
-from ontopic.judges.cards.card import Group, JudgeCard, card_of, judge_card, labels_sha256, policy_sha256
+from ontopic.judges.cards.card import Group, JudgeCard, judge_card, labels_sha256, policy_sha256
 from ontopic.judges.judge import Account
 from ontopic.judges.panel import PanelJudge
 from ontopic.progress import Advance
 from ontopic.records import Outcome, Record, Verdict
 from ontopic.state.workspace import Workspace, open_workspace
-from ontopic.statistics.scores import rate
+from ontopic.statistics.rates import rate
 
 
 def labelled(label: str | None) -> LabelledRecord:
@@ -104,7 +104,7 @@ def test_nothing_judged_and_one_kind_alone_leave_kappa_unknown() -> None:
 @pytest.mark.parametrize("cells", [CONFUSION, [("pass", "unjudged", 3)]], ids=["full", "nothing judged"])
 def test_a_card_comes_back_from_json_as_it_was(cells: list[tuple[str | None, Outcome, int]]) -> None:
     card = card_on(table(*cells))
-    again = card_of(json.loads(json.dumps(card.as_dict(), allow_nan=False)))
+    again = JudgeCard.model_validate_json(card.model_dump_json())
     assert repr(again) == repr(card)
     assert str(again).startswith("judge        judge\naccuracy ")
 
@@ -316,7 +316,7 @@ def test_the_card_of_a_panel_says_how_far_its_members_agree(policy: Policy, work
     assert card.agreement and card.agreement.value == pytest.approx(1.0)
     assert "agreement    1.000 [" in str(card)
     assert card.metrics()["agreement"] == pytest.approx(1.0)
-    assert card_of(json.loads(json.dumps(card.as_dict()))) == card
+    assert JudgeCard.model_validate_json(card.model_dump_json()) == card
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"judge_id": "rule/1"}'])
@@ -359,6 +359,6 @@ def test_a_full_card_comes_back_from_json_as_it_was(policy: Policy, workspace: W
     card = measure(
         RuleJudge(usd_each=0.01), policy, records=calibration_records(policy, "calibration", workspace=workspace)
     ).card
-    assert card_of(json.loads(json.dumps(card.as_dict(), allow_nan=False))) == card
+    assert JudgeCard.model_validate_json(card.model_dump_json()) == card
     one_kind = card_on(table(("pass", "pass", 3)))  # kappa is unknown, though there are records
-    assert repr(card_of(json.loads(json.dumps(one_kind.as_dict(), allow_nan=False)))) == repr(one_kind)
+    assert repr(JudgeCard.model_validate_json(one_kind.model_dump_json())) == repr(one_kind)

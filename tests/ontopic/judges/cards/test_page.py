@@ -12,7 +12,7 @@ from ontopic.judges.cards.calibration import Measured
 from ontopic.judges.cards.card import judge_card
 from ontopic.judges.cards.page import card_page, card_report, comparison_report
 from ontopic.records import Verdict
-from ontopic.statistics.scores import rate
+from ontopic.statistics.rates import rate
 
 
 def measured(judge_id: str, wrong: int, text: str = "text") -> Measured:

@@ -11,12 +11,12 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loopback import ROOT, ChatServer, Reply
+from values import replace
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import EndpointSettings

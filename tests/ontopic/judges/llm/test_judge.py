@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from loopback import ROOT, ChatServer, Reply
+from values import replace
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import LLMJudgeSettings

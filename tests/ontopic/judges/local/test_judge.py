@@ -11,7 +11,7 @@ import pytest
 from loopback import ROOT
 
 from ontopic.config.policy import Policy, load_policy
-from ontopic.config.settings import LocalJudgeSettings
+from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import load_questions, load_records
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import calibrate, open_judge
@@ -28,10 +28,9 @@ QUESTION, ANSWER = "how do i freeze my card", "Open the app, go to Cards and cho
 @pytest.fixture(scope="module")
 def judge(session_state: Path, banking: Policy) -> LocalJudge:
     opened = open_judge(
-        LocalJudgeSettings(kind="local"),
+        JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs/judge_prompts"),
         banking,
-        prompts=ROOT / "configs/judge_prompts",
-        workspace=Workspace(session_state),
+        workspace=Workspace(root=session_state),
     )
     assert isinstance(opened, LocalJudge)
     return opened
@@ -47,7 +46,7 @@ def outcomes(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def test_it_judges_as_its_labels_say(judge: LocalJudge, banking: Policy, session_state: Path) -> None:
-    card = calibrate(judge, banking, workspace=Workspace(session_state))
+    card = calibrate(judge, banking, workspace=Workspace(root=session_state))
     assert card.accuracy.low > banking.judge_bar.accuracy
     assert card.kappa.low > banking.judge_bar.kappa
     assert card.unjudged <= card.n * 0.01
@@ -196,9 +195,11 @@ def test_follow_ups_do_not_teach_scope(banking: Policy) -> None:
 @pytest.mark.slow
 def test_a_small_policy_gets_a_judge_far_better_than_chance(tmp_path: Path) -> None:
     gardening = load_policy(ROOT / "configs/policies/gardening.yaml")
-    settings, workspace = LocalJudgeSettings(kind="local"), Workspace(tmp_path)
+    settings, workspace = LocalJudgeSettings(kind="local"), Workspace(root=tmp_path)
     card = calibrate(
-        open_judge(settings, gardening, prompts=ROOT / "configs/judge_prompts", workspace=workspace),
+        open_judge(
+            JudgeChoice(settings=settings, prompts=ROOT / "configs/judge_prompts"), gardening, workspace=workspace
+        ),
         gardening,
         workspace=workspace,
     )

@@ -73,3 +73,11 @@ class Feedback(BaseModel):
     comment: str = ""
     by: str = ""
     given_at: datetime | None = None
+
+
+class Judged(BaseModel):
+    """Records and a verdict on each, in the order of the questions."""
+
+    model_config = ConfigDict(frozen=True)
+    records: list[Record]
+    verdicts: list[Verdict]

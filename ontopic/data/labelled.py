@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import pandas as pd
 from pyarrow import parquet
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StrictBool, ValidationError, field_validator
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ontopic.errors import UserError
@@ -59,6 +59,10 @@ class Question(BaseModel):
     def messages(self) -> list[dict[str, str]]:
         """The whole conversation, the question last, as an OpenAI-compatible server takes it."""
         return [turn.model_dump() for turn in (*self.history, Message(role="user", content=self.question))]
+
+
+class Questions(RootModel[list[Question]]):
+    """Questions in an order, as steps pass them on."""
 
 
 class LabelledRecord(BaseModel):

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite import insert
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.judge import Judge
 from ontopic.progress import progress
-from ontopic.records import Outcome, Record, Verdict
+from ontopic.records import Judged, Outcome, Verdict
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 from ontopic.statistics.correction import corrected
 from ontopic.statistics.rates import Rate, rate
@@ -165,14 +165,6 @@ class Window(BaseModel):
     def label(self) -> str:
         """Model version and start, as it stands in tables and alerts."""
         return f"version {self.model_version or 'unknown'}, {self.start:%Y-%m-%d %H:%M:%S}"
-
-
-class Judged(BaseModel):
-    """A window's sampled records and their verdicts, in the order of the questions."""
-
-    model_config = ConfigDict(frozen=True)
-    records: list[Record]
-    verdicts: list[Verdict]
 
 
 def status(score: Rate, threshold: float) -> Status:

@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 
 from ontopic.data.labelled import Question
 from ontopic.records import Record, Verdict
@@ -45,6 +45,10 @@ class Preference(BaseModel):
     def messages(self) -> list[dict[str, str]]:
         """The whole conversation, the question last."""
         return [*self.history, {"role": "user", "content": self.question}]
+
+
+class Preferences(RootModel[list[Preference]]):
+    """Pairs in an order, as steps pass them on."""
 
 
 def build_preferences(

@@ -31,9 +31,9 @@ from ontopic.models.loading import load
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.topics import Topics
 from ontopic.monitoring.window_page import Dashboard, topic_drift, window_report
-from ontopic.monitoring.windows import Cut, Judged, Window, WindowStore
+from ontopic.monitoring.windows import Cut, Window, WindowStore
 from ontopic.progress import progress
-from ontopic.records import Record, Verdict
+from ontopic.records import Judged, Record, Verdict
 from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.reports.metrics import verdict_frame

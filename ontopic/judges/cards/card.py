@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord
@@ -143,6 +143,10 @@ class JudgeCard(BaseModel):
             cost = "at an unknown price" if self.usage.usd is None else f"${self.usage.usd:.4g}"
             lines.append(f"per 1,000    {self.usage.seconds:.3g} s, {cost}")
         return "\n".join([f"judge        {self.judge_id}", *lines])
+
+
+class JudgeCards(RootModel[list[JudgeCard]]):
+    """Cards in an order, the gating judge's first, as steps pass them on."""
 
 
 def judge_card(judge_id: str, records: Sequence[LabelledRecord], *, verdicts: Sequence[Verdict]) -> JudgeCard:

@@ -1,0 +1,46 @@
+"""Which labelled questions are asked: so many of a split, with a share in scope."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from ontopic.data.labelled import Question, Split
+
+
+class Sample(BaseModel):
+    """A draw of labelled questions, which the same values repeat.
+
+    Attributes:
+        source: as ``load_rows`` takes it.
+        source_sha256: of the data behind ``source``; a part of a step's cache key.
+        n: how many; fewer where there are not enough of a scope.
+        in_scope_share: of them.
+        skip: leave out this many questions that a sample of size ``skip`` with the same seed would hold.
+        more: other questions, which follow those where they differ from them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    source: str
+    source_sha256: str
+    split: Split
+    n: int
+    in_scope_share: float = 0.5
+    seed: int = 0
+    skip: int = 0
+    more: list[Question] = []
+
+
+def draw(questions: Sequence[Question], sample: Sample) -> list[Question]:
+    """The sample's questions among those of its split, shuffled; ``more`` is not looked at."""
+    chance = random.Random(sample.seed)
+    chosen = []
+    for in_scope, share in ((True, sample.in_scope_share), (False, 1 - sample.in_scope_share)):
+        kind = [question for question in questions if question.in_scope is in_scope]
+        chance.shuffle(kind)
+        start = round(sample.skip * share)
+        chosen += kind[start : start + round(sample.n * share)]
+    chance.shuffle(chosen)
+    return chosen

@@ -1,25 +1,70 @@
-"""What a cached step depends on besides its own code and inputs."""
+"""What a cached step depends on besides its own code and inputs: the sources of the packages that its file imports."""
 
 from __future__ import annotations
 
-from types import ModuleType
+import ast
+from functools import cache
+from pathlib import Path
 
 from zenml.config import CachePolicy
-from zenml.utils import source_utils
 
-from ontopic.endpoint import endpoint
-from ontopic.judges import panel
-from ontopic.judges.cards import calibration
-from ontopic.judges.llm import grading, templates
-from ontopic.judges.llm import judge as llm
-from ontopic.judges.local import judge as local
-from ontopic.judges.local import language, visible_text
-from ontopic.models import sentence_encoder
-
-# What verdicts depend on besides the judge's settings and data.
-JUDGES = (calibration, endpoint, grading, language, llm, local, panel, sentence_encoder, templates, visible_text)
+ROOT = Path(__file__).resolve().parents[1]
+_OURS = ("ontopic", "serving", "steps")
 
 
-def depends_on(*modules: ModuleType) -> CachePolicy:
-    """A cache policy under which a step runs anew once the source of one of these modules has changed."""
-    return CachePolicy(source_dependencies=[source_utils.resolve(module) for module in modules])
+def depends_on_imports(step_file: str) -> CachePolicy:
+    """A cache policy under which a step runs anew once a source of what its file imports has changed.
+
+    Imports are followed from package to package, so that a rule deep in a package that another one imports counts too.
+
+    Args:
+        step_file: the ``__file__`` of the step's module.
+    """
+    return CachePolicy(file_dependencies=sources_behind(Path(step_file), ROOT))
+
+
+def sources_behind(file: Path, root: Path) -> list[str]:
+    """The sources of all packages that a file imports, directly or through one another, and the file itself.
+
+    Args:
+        root: of the repository.
+
+    Returns:
+        Paths relative to ``root``, in order.
+    """
+    found, following = set[Path](), list(_imported(file, root))
+    while following:
+        package = following.pop()
+        if package in found:
+            continue
+        found.add(package)
+        for source in _sources(package):
+            following += _imported(source, root) - found
+    files = {file.resolve(), *(source for package in found for source in _sources(package))}
+    return sorted(path.relative_to(root).as_posix() for path in files)
+
+
+def _sources(package: Path) -> list[Path]:
+    if package.is_file():
+        return [package]
+    return [path for path in package.rglob("*") if path.suffix in (".py", ".txt")]
+
+
+@cache
+def _imported(file: Path, root: Path) -> frozenset[Path]:
+    """The packages of ours that a file imports: of ``ontopic.judges.panel`` the folder ``ontopic/judges``."""
+    if file.suffix != ".py":
+        return frozenset()
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    packages = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] in _OURS:
+            folder, module = root.joinpath(*parts[:2]), root.joinpath(*parts[:2]).with_suffix(".py")
+            packages.add(folder if folder.is_dir() else module)
+    return frozenset(package for package in packages if package.exists())

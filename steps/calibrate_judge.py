@@ -10,16 +10,15 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.errors import UserError
-from ontopic.judges.cards import card, comparison
-from ontopic.judges.cards import page as judge_report
+from ontopic.judges.cards import comparison
 from ontopic.registry.tracking import register_prompts
 from ontopic.state.workspace import Workspace
-from steps.caching import JUDGES, depends_on
+from steps.caching import depends_on_imports
 
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on(*JUDGES, card, comparison, judge_report),
+    cache_policy=depends_on_imports(__file__),
 )
 def calibrate_judge(
     judge: JudgeChoice,

@@ -10,10 +10,10 @@ from ontopic.data import labelled as labelled_data
 from ontopic.errors import UserError
 from ontopic.evaluation import answers as evaluation
 from ontopic.training import preferences
-from steps.caching import depends_on
+from steps.caching import depends_on_imports
 
 
-@step(cache_policy=depends_on(evaluation, labelled_data, preferences))
+@step(cache_policy=depends_on_imports(__file__))
 def choose_questions(
     source: str,
     source_sha256: str,

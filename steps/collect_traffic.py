@@ -9,18 +9,16 @@ from zenml import step
 from ontopic.config.settings import ModelSettings, TrafficSettings
 from ontopic.data import labelled as labelled_data
 from ontopic.errors import UserError
-from ontopic.models import generation
-from ontopic.models import loading as models
 from ontopic.progress import progress
 from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
 from ontopic.traffic import asking
 from ontopic.traffic.store import TrafficStore
 from serving.process import ServedModel
-from steps.caching import depends_on
+from steps.caching import depends_on_imports
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(asking, generation, labelled_data, models, registry))
+@step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
 def collect_traffic(
     questions: list[dict[str, Any]],
     registered_model: str,

@@ -10,16 +10,15 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, LLMJudgeSettings
-from ontopic.endpoint import endpoint
 from ontopic.evaluation.quality import preference
-from ontopic.judges.llm import grading, templates
+from ontopic.judges.llm import grading
 from ontopic.progress import progress
 from ontopic.records import Record
 from ontopic.state.workspace import Workspace
-from steps.caching import depends_on
+from steps.caching import depends_on_imports
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(endpoint, grading, templates))
+@step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
 def compare_answers(
     champion: pd.DataFrame,
     challenger: pd.DataFrame,

@@ -14,20 +14,17 @@ from ontopic.data import labelled as labelled_data
 from ontopic.evaluation import answers as evaluation
 from ontopic.evaluation import quality
 from ontopic.judges.cards import calibration
-from ontopic.models import generation, likelihood
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
 from ontopic.reports import metrics as reports
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics, score
-from steps.caching import JUDGES, depends_on
+from steps.caching import depends_on_imports
 
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on(
-        *JUDGES, evaluation, generation, labelled_data, likelihood, models, quality, registry, reports
-    ),
+    cache_policy=depends_on_imports(__file__),
 )
 def evaluate_model(
     questions: list[dict[str, Any]],

@@ -14,10 +14,10 @@ from ontopic.progress import progress
 from ontopic.reports import metrics as reports
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
-from steps.caching import JUDGES, depends_on
+from steps.caching import depends_on_imports
 
 
-@step(cache_policy=depends_on(*JUDGES, reports))
+@step(cache_policy=depends_on_imports(__file__))
 def judge_traffic(
     record_ids: list[str],
     judge_card: dict[str, Any],

@@ -12,19 +12,18 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings, TeacherSettings, TrainingSettings
 from ontopic.data import labelled as labelled_data
 from ontopic.judges.cards import calibration
-from ontopic.models import generation
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
 from ontopic.reports.metrics import verdicts_of
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
 from ontopic.training import best_of_n, preferences, teacher
-from steps.caching import JUDGES, depends_on
+from steps.caching import depends_on_imports
 
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on(*JUDGES, best_of_n, generation, labelled_data, models, preferences, registry, teacher),
+    cache_policy=depends_on_imports(__file__),
 )
 def make_preferences(
     record_ids: list[str],

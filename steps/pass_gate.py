@@ -11,13 +11,11 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.evaluation import gate, quality
 from ontopic.judges.cards import card
-from ontopic.reports import metrics as reports
 from ontopic.state.workspace import Workspace
-from ontopic.statistics import scores
-from steps.caching import depends_on
+from steps.caching import depends_on_imports
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(card, gate, quality, reports, scores))
+@step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
 def pass_gate(
     champion: pd.DataFrame,
     challenger: pd.DataFrame,

@@ -11,10 +11,10 @@ from ontopic.config.settings import ModelSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
-from steps.caching import depends_on
+from steps.caching import depends_on_imports
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(models, registry))
+@step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
 def register_base(model: ModelSettings, registered_model: str, workspace: Workspace) -> Annotated[str, "base"]:
     """Returns the base model's version."""
     folder = models.resolve(model.name, workspace.root)

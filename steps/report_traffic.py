@@ -14,13 +14,12 @@ from ontopic.config.settings import AlertSettings
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.monitoring import loop as monitoring
 from ontopic.monitoring.alerts import Alerts
-from ontopic.reports import metrics as reports
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
-from steps.caching import depends_on
+from steps.caching import depends_on_imports
 
 
-@step(experiment_tracker=True, cache_policy=depends_on(monitoring, reports))
+@step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
 def report_traffic(
     judged: pd.DataFrame,
     judge_card: dict[str, Any],

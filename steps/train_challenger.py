@@ -10,20 +10,18 @@ import mlflow
 from zenml import step
 
 from ontopic.config.settings import ModelSettings, TrainingSettings
-from ontopic.models import batches
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
 from ontopic.training import orpo as training
-from ontopic.training import packed_trainer as orpo_trainer
 from ontopic.training import preferences
 from ontopic.training import processes as distributed_training
-from steps.caching import depends_on
+from steps.caching import depends_on_imports
 
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on(batches, distributed_training, models, orpo_trainer, registry, training),
+    cache_policy=depends_on_imports(__file__),
 )
 def train_challenger(
     pairs: list[dict[str, Any]],

@@ -66,18 +66,17 @@ def by_grading(
         )
     grader = open_grader(grading, settings, policy=policy, prompts=prompts, cache=cache)
 
-    def against(field: str) -> Callable[[Rows], Iterator[Any]]:
-        grade: Callable[..., Iterator[Any]] = grade_pairwise if grading == "pairwise" else grade_reference
+    def pairwise(rows: Rows) -> Iterator[PairwiseVerdict]:
+        ours, others = tee(rows)
+        return grade_pairwise(grader, _records(ours), benchmark_answers=(str(row.benchmark_answer) for row in others))
 
-        def judge(rows: Rows) -> Iterator[Any]:
-            ours, others = tee(rows)
-            return grade(grader, _records(ours), (str(getattr(row, field)) for row in others))
-
-        return judge
+    def by_reference(rows: Rows) -> Iterator[Verdict]:
+        ours, others = tee(rows)
+        return grade_reference(grader, _records(ours), references=(str(row.reference) for row in others))
 
     if grading == "pairwise":
-        return RowJudge(grader.id, against("benchmark_answer"), _winner_line, "benchmark_answer")
-    return RowJudge(grader.id, against("reference"), _verdict_line, "reference")
+        return RowJudge(grader.id, pairwise, _winner_line, "benchmark_answer")
+    return RowJudge(grader.id, by_reference, _verdict_line, "reference")
 
 
 def _records(rows: Rows) -> Iterator[Record]:

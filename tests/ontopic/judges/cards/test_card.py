@@ -275,7 +275,7 @@ def test_a_card_is_kept_and_measured_again_only_where_judge_labels_or_policy_cha
     assert (workspace.judges / "rule_1.card.json").is_file()
     again = calibrated(judge, policy, workspace=workspace)
     assert judge.asked == 9
-    assert repr(again) == repr(first)
+    assert again == first
 
     calibrate(judge, policy.model_copy(update={"alert_threshold": 0.5}), workspace=workspace)
     assert judge.asked == 9

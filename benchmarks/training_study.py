@@ -33,7 +33,8 @@ from refusals import declines
 
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import Settings, TrainingSettings, load_settings
-from ontopic.data.labelled import LabelledRecord, Question, load_questions, load_records, load_rows
+from ontopic.data.labelled import LabelledRecord, Question, load_questions, load_records
+from ontopic.data.rows import load_rows
 from ontopic.evaluation.answers import sample
 from ontopic.evaluation.quality import measure_quality
 from ontopic.judges.cards.calibration import open_judge

@@ -14,7 +14,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
-from ontopic.data.labelled import source_sha256
+from ontopic.data.rows import source_sha256
 from ontopic.evaluation.gate import check_judge
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.comparison import read_prompts

@@ -14,7 +14,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeSettings, LLMJudgeSettings
-from ontopic.data.labelled import LabelledRecord, RowStream
+from ontopic.data.labelled import LabelledRecord
+from ontopic.data.rows import RowStream
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, judge_card
 from ontopic.judges.judge import Judge

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertEvent, Settings, WatchSettings
 from ontopic.data.labelled import load_questions
+from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import calibrate, open_judge
 from ontopic.judges.cards.card import JudgeCard
@@ -41,7 +42,6 @@ from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.pairs import Comparison, compare
 from ontopic.traffic.store import TrafficStore
-from ontopic.training.preferences import normalized
 
 CANARY = "the canary"
 _SHOWN = 50  # windows on the dashboard, and those that a canary stretch can hold

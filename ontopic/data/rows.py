@@ -212,7 +212,7 @@ def _hub_rows(name: str) -> Iterator[tuple[str, dict[str, Any] | UserError]]:
         rows = datasets.load_dataset(identifier, split=split or "train")
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise UserError(
-            f"{name}: is no file, and no data set of that id could be had from the Hugging Face hub "
+            f"{name}: is not a file, and no data set of that id could be had from the Hugging Face hub "
             f"({type(error).__name__}); give a local file, or check the id, the network and HF_TOKEN"
         ) from error
     for number, row in enumerate(rows, start=1):

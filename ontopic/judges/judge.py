@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from ontopic.endpoint.account import Account
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
-
-
-@dataclass
-class Account:
-    """What a judge has used since it was opened.
-
-    Attributes:
-        requests: replies that came back from an LLM, each of which counts once however often it was asked for.
-        cached: verdicts that came from the cache and cost nothing.
-        usd: the cost; ``None`` where the price is not known.
-    """
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached: int = 0
-    usd: float | None = None
 
 
 class Judge(Protocol):

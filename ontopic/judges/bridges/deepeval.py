@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings
-from ontopic.endpoint.endpoint import Endpoint, Prompt
+from ontopic.endpoint.account import Account
+from ontopic.endpoint.endpoint import Endpoint
+from ontopic.endpoint.replies import Prompt
 from ontopic.errors import UserError
-from ontopic.judges.judge import Account
 from ontopic.judges.llm.templates import policy_values
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict

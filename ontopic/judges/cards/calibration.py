@@ -15,8 +15,9 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice, LLMJudgeSettings, PanelJudgeSettings
 from ontopic.data.labelled import LabelledRecord, Split, load_questions, load_records
 from ontopic.data.labels import load_labels
+from ontopic.endpoint.account import Account
 from ontopic.judges.cards.card import JudgeCard, Usage, judge_card, labels_sha256, policy_sha256
-from ontopic.judges.judge import Account, Judge
+from ontopic.judges.judge import Judge
 from ontopic.judges.llm.judge import LLMJudge
 from ontopic.judges.llm.templates import load_template
 from ontopic.judges.llm.verdict_cache import VerdictCache

@@ -27,8 +27,9 @@ from sklearn.svm import SVC
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Question
+from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
-from ontopic.judges.judge import Account, outcome
+from ontopic.judges.judge import outcome
 from ontopic.judges.local.language import is_english
 from ontopic.judges.local.visible_text import visible
 from ontopic.models.batches import batches_of_like_length

@@ -157,7 +157,7 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["owner/questions", "owner/questions-v1.0", "owner/questions#test"])
 def test_a_data_set_that_cannot_be_had_is_a_user_error(name: str) -> None:
-    with pytest.raises(UserError, match=f"^{name}: is no file, and no data set of that id could be had"):
+    with pytest.raises(UserError, match=f"^{name}: is not a file, and no data set of that id could be had"):
         load_rows(name, Question)
 
 

@@ -13,9 +13,9 @@ import pytest
 from ontopic.config.policy import Border, Policy
 from ontopic.data.labelled import LabelledRecord
 from ontopic.data.labels import LabelStore
+from ontopic.endpoint.account import Account
 from ontopic.judges.cards.calibration import calibrate, calibrated, calibration_records, is_current, measure
 from ontopic.judges.cards.card import Group, JudgeCard, judge_card, labels_sha256, policy_sha256
-from ontopic.judges.judge import Account
 from ontopic.judges.panel import PanelJudge
 from ontopic.progress import Advance
 from ontopic.records import Outcome, Record, Verdict

@@ -208,6 +208,7 @@ def judge(
     rows = stream_rows(records, LabelledRecord, skip_bad=skip_bad)
     _check_writable(out)
     from ontopic.judges import judged_file
+    from ontopic.judges.judge import agreement_of
     from ontopic.progress import progress
     from ontopic.statistics.rates import rate
 
@@ -227,8 +228,8 @@ def judge(
         print(f"share won of those decided: {rate(won['a'], won['a'] + won['b'])}; {won['unjudged']} unjudged")
     elif card := judged_file.card_of_file(by.id, rows, out=out):
         print(card)
-    if grading == "rubric" and (agreement := getattr(opened, "agreement", None)):
-        print(f"agreement of the panel (Krippendorff's alpha) {agreement()}")
+    if grading == "rubric" and (agreement := agreement_of(opened)):
+        print(f"agreement of the panel (Krippendorff's alpha) {agreement}")
     if kept:
         print(f"{kept} verdicts were kept from a call that was stopped")
     _say_skipped(rows.skipped)
@@ -250,15 +251,17 @@ def calibrate(
     settings, policy, workspace = _open(config, state)
     if records is not None and split != "calibration":
         raise UserError("--split and --records exclude each other; give one of them")
+    from ontopic.config.settings import JudgeChoice
     from ontopic.data.labelled import LabelledRecord
     from ontopic.data.rows import load_rows
-    from ontopic.judges.cards import comparison
+    from ontopic.judges.cards import choices
     from ontopic.judges.cards.calibration import calibration_records
+    from ontopic.judges.cards.comparison import compare_judges
     from ontopic.registry.tracking import open_tracking, register_prompts
 
-    prompts = comparison.read_prompts(settings.judge_prompts)
-    given = [comparison.load_judge_settings(path) for path in judge or []]
-    chosen = comparison.selected_judges(settings.judge, given, templates=template or [], prompts=prompts)
+    prompts = choices.read_prompts(settings.judge_prompts)
+    given = [choices.load_judge_settings(path) for path in judge or []]
+    chosen = choices.selected_judges(settings.judge, given, templates=template or [], prompts=prompts)
     labelled, source = None, f"the {split} split"  # cards on the calibration split are kept, to measure none twice
     if records is not None:
         labelled, source = load_rows(records, LabelledRecord).rows, str(records)
@@ -266,10 +269,9 @@ def calibrate(
         labelled = calibration_records(policy, split, workspace=workspace)
     open_tracking(workspace, policy.registered_model)
     register_prompts(prompts)
-    compared = comparison.calibrate_judges(
-        chosen,
+    compared = compare_judges(
+        [JudgeChoice(settings=each, prompts=settings.judge_prompts) for each in chosen],
         policy,
-        prompts=settings.judge_prompts,
         workspace=workspace,
         records=labelled,
         source=source,
@@ -296,7 +298,7 @@ def label(
     from ontopic.data.drawing import records_to_label, without_label
     from ontopic.data.labelled import LabelledRecord
     from ontopic.data.labeller import label_records
-    from ontopic.data.labels import LabelStore
+    from ontopic.data.labels import LabelStore, labels_file
     from ontopic.data.rows import load_rows
     from ontopic.progress import progress
 
@@ -315,7 +317,7 @@ def label(
         with progress("verdicts", len(asked), unit="records") as advance:
             return judge.judge(asked, advance)
 
-    store = LabelStore(workspace.labels / f"{policy.name}.jsonl")
+    store = LabelStore(labels_file(policy, workspace))
     chosen = records_to_label(found, store, by=by, n=number, judge=verdicts, notes=notes)
     print(chosen)
     if hasattr(sys.stdout, "reconfigure"):
@@ -325,9 +327,9 @@ def label(
     card, training = splits.count("calibration"), splits.count("train")
     print(f"{labelled} labelled now; {store.path} holds {card} labels for the judge's card and {training} for training")
     if labelled:
-        from ontopic.judges.cards.calibration import calibrate
+        from ontopic.judges.cards.calibration import card_of
 
-        print(calibrate(_judge(settings, policy, workspace), policy, workspace=workspace))
+        print(card_of(_judge(settings, policy, workspace), policy, workspace=workspace))
 
 
 @app.command()
@@ -818,7 +820,7 @@ def _version(which: str, policy: Policy, workspace: Workspace) -> Any:
 
 
 def _judge(settings: Settings, policy: Policy, workspace: Workspace) -> Judge:
-    from ontopic.judges.cards.calibration import open_judge
+    from ontopic.judges.opening import open_judge
 
     return open_judge(settings.judge_choice, policy, workspace=workspace)
 

@@ -7,17 +7,33 @@ from types import ModuleType
 from zenml.config import CachePolicy
 from zenml.utils import source_utils
 
-from ontopic.endpoint import endpoint
-from ontopic.judges import panel
+from ontopic.endpoint import endpoint, replies, stream
+from ontopic.judges import judge, opening, panel
 from ontopic.judges.cards import calibration
 from ontopic.judges.llm import grading, templates
 from ontopic.judges.llm import judge as llm
 from ontopic.judges.local import judge as local
-from ontopic.judges.local import language, visible_text
+from ontopic.judges.local import language, training, visible_text
 from ontopic.models import sentence_encoder
 
 # What verdicts depend on besides the judge's settings and data.
-JUDGES = (calibration, endpoint, grading, language, llm, local, panel, sentence_encoder, templates, visible_text)
+JUDGES = (
+    calibration,
+    endpoint,
+    grading,
+    judge,
+    language,
+    llm,
+    local,
+    opening,
+    panel,
+    replies,
+    sentence_encoder,
+    stream,
+    templates,
+    training,
+    visible_text,
+)
 
 
 def depends_on(*modules: ModuleType) -> CachePolicy:

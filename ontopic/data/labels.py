@@ -14,9 +14,11 @@ from typing import BinaryIO, Literal
 from filelock import FileLock
 from pydantic import ValidationError
 
+from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Split
 from ontopic.errors import UserError
 from ontopic.records import Record
+from ontopic.state.workspace import Workspace
 
 Draw = Literal["random", "uncertainty", "feedback"]
 SPLIT: dict[Draw, Split] = {"random": "calibration", "uncertainty": "train", "feedback": "train"}
@@ -75,6 +77,11 @@ class LabelStore:
             file.write(json.dumps(row).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def labels_file(policy: Policy, workspace: Workspace) -> Path:
+    """Where the human labels for a policy are kept."""
+    return workspace.labels / f"{policy.name}.jsonl"
 
 
 def load_labels(path: Path, split: str) -> list[LabelledRecord]:

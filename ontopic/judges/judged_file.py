@@ -18,11 +18,10 @@ from ontopic.data.labelled import LabelledRecord
 from ontopic.data.rows import RowStream
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, judge_card
-from ontopic.judges.judge import Judge
+from ontopic.judges.judge import Judge, judge_stream
 from ontopic.judges.llm.grading import PairwiseVerdict, grade_pairwise, grade_reference, open_grader
 from ontopic.records import Record, Verdict
 
-_CHUNK = 1024
 Said = TypeVar("Said")
 Rows = Iterable[LabelledRecord]
 
@@ -94,16 +93,6 @@ def _winner_line(row: LabelledRecord, verdict: PairwiseVerdict) -> dict[str, Any
 
 def _row(row: LabelledRecord) -> dict[str, Any]:
     return {"question": row.question, "answer": row.answer} | ({"label": row.label} if row.label else {})
-
-
-def judge_stream(judge: Judge, records: Iterable[Record]) -> Iterator[Verdict]:
-    """One verdict a record, in order, in bounded memory: at most some 1,000 records are read ahead."""
-    if stream := getattr(judge, "judge_stream", None):  # asks on while the first of a chunk are still unanswered
-        yield from stream(records)
-        return
-    left = iter(records)
-    while chunk := list(islice(left, _CHUNK)):
-        yield from judge.judge(chunk)
 
 
 def write_judged(

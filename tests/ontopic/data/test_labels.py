@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def test_labels_are_kept_with_how_they_were_drawn_and_who_gave_them_and_when(sto
     assert (first["split"], first["drawn"], first["record_id"]) == ("calibration", "random", "r1")
     assert (second["split"], second["drawn"], second["question"]) == ("train", "uncertainty", "Naïve 😀?")
     assert first["labelled_at"].endswith("+00:00")
-    assert "labeller" in first
+    assert first["labeller"] == getpass.getuser()
     assert [row.question for row in load_labels(store.path, "calibration")] == ["What is a loan?"]
     assert [row.question for row in load_labels(store.path, "train")] == ["Naïve 😀?"]
     assert load_records(str(store.path), split="train")[0].label == "fail"

@@ -24,7 +24,7 @@ from ontopic.config.settings import JudgeChoice, LocalJudgeSettings, Settings, l
 from ontopic.data.labelled import load_questions
 from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import open_judge
+from ontopic.judges.opening import open_judge
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
 from ontopic.registry import versions as registry

@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ontopic.judges.cards.comparison import JudgesCompared
     from ontopic.judges.judge import Judge
     from ontopic.monitoring.alerts import Alerts
+    from ontopic.records import Record, Verdict
     from ontopic.statistics.rates import Rate
     from ontopic.traffic.store import TrafficStore
 
@@ -51,7 +52,6 @@ State = Annotated[Path, typer.Option("--state", help="Folder of everything that 
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out malformed rows instead of stopping.")]
 LOCAL = ROOT / "configs" / "local.yaml"
 STATE = ROOT / ".ontopic"
-_JUDGED_TO_LABEL = 2000  # the newest records, among which the least sure are looked for
 
 
 @app.callback(invoke_without_command=True)
@@ -145,7 +145,8 @@ def evaluate(
 ) -> None:
     """Measure a model version on labelled questions: guardrail score, over-refusal, leak."""
     settings, policy, workspace = _open(config, state)
-    from ontopic.data.labelled import Question, load_rows
+    from ontopic.data.labelled import Question
+    from ontopic.data.rows import load_rows
 
     loaded = load_rows(questions, Question, skip_bad=skip_bad)
     _check_writable(out)
@@ -201,11 +202,13 @@ def judge(
 ) -> None:
     """Judge records; print the judge's card where they carry labels. A call that was stopped is taken up again."""
     settings, policy, workspace = _open(config, state)
-    from ontopic.data.labelled import LabelledRecord, stream_rows
+    from ontopic.data.labelled import LabelledRecord
+    from ontopic.data.rows import stream_rows
 
     rows = stream_rows(records, LabelledRecord, skip_bad=skip_bad)
     _check_writable(out)
     from ontopic.judges import judged_file
+    from ontopic.judges.judge import agreement_of
     from ontopic.progress import progress
     from ontopic.statistics.rates import rate
 
@@ -225,8 +228,8 @@ def judge(
         print(f"share won of those decided: {rate(won['a'], won['a'] + won['b'])}; {won['unjudged']} unjudged")
     elif card := judged_file.card_of_file(by.id, rows, out=out):
         print(card)
-    if grading == "rubric" and (agreement := getattr(opened, "agreement", None)):
-        print(f"agreement of the panel (Krippendorff's alpha) {agreement()}")
+    if grading == "rubric" and (agreement := agreement_of(opened)):
+        print(f"agreement of the panel (Krippendorff's alpha) {agreement}")
     if kept:
         print(f"{kept} verdicts were kept from a call that was stopped")
     _say_skipped(rows.skipped)
@@ -248,14 +251,17 @@ def calibrate(
     settings, policy, workspace = _open(config, state)
     if records is not None and split != "calibration":
         raise UserError("--split and --records exclude each other; give one of them")
-    from ontopic.data.labelled import LabelledRecord, load_rows
-    from ontopic.judges.cards import comparison
+    from ontopic.config.settings import JudgeChoice
+    from ontopic.data.labelled import LabelledRecord
+    from ontopic.data.rows import load_rows
+    from ontopic.judges.cards import choices
     from ontopic.judges.cards.calibration import calibration_records
+    from ontopic.judges.cards.comparison import compare_judges
     from ontopic.registry.tracking import open_tracking, register_prompts
 
-    prompts = comparison.read_prompts(settings.judge_prompts)
-    given = [comparison.load_judge_settings(path) for path in judge or []]
-    chosen = comparison.selected_judges(settings.judge, given, templates=template or [], prompts=prompts)
+    prompts = choices.read_prompts(settings.judge_prompts)
+    given = [choices.load_judge_settings(path) for path in judge or []]
+    chosen = choices.selected_judges(settings.judge, given, templates=template or [], prompts=prompts)
     labelled, source = None, f"the {split} split"  # cards on the calibration split are kept, to measure none twice
     if records is not None:
         labelled, source = load_rows(records, LabelledRecord).rows, str(records)
@@ -263,10 +269,9 @@ def calibrate(
         labelled = calibration_records(policy, split, workspace=workspace)
     open_tracking(workspace, policy.registered_model)
     register_prompts(prompts)
-    compared = comparison.calibrate_judges(
-        chosen,
+    compared = compare_judges(
+        [JudgeChoice(settings=each, prompts=settings.judge_prompts) for each in chosen],
         policy,
-        prompts=settings.judge_prompts,
         workspace=workspace,
         records=labelled,
         source=source,
@@ -290,10 +295,12 @@ def label(
 ) -> None:
     """Label records one by one on the terminal, and print the judge's updated card."""
     settings, policy, workspace = _open(config, state)
-    from ontopic.data import labels as labelling
-    from ontopic.data.labelled import LabelledRecord, load_rows
+    from ontopic.data.drawing import records_to_label, without_label
+    from ontopic.data.labelled import LabelledRecord
+    from ontopic.data.labeller import label_records
+    from ontopic.data.labels import LabelStore, labels_file
+    from ontopic.data.rows import load_rows
     from ontopic.progress import progress
-    from ontopic.records import Record
 
     notes: dict[str, str] = {}
     if by == "feedback":
@@ -301,49 +308,28 @@ def label(
             raise UserError("--records and --by feedback exclude each other: feedback is on stored traffic")
         found, notes = _with_feedback(workspace)
     elif records is not None:
-        rows = load_rows(records, LabelledRecord).rows
-        found = [
-            Record(question=row.question, answer=row.answer, in_scope=row.in_scope) for row in rows if row.label is None
-        ]
+        found = without_label(load_rows(records, LabelledRecord).rows)
     else:
         found = _newest_traffic(workspace)
-    store = labelling.LabelStore(workspace.labels / f"{policy.name}.jsonl")
-    drawable = store.unlabelled(labelling.drawable(found, by))
-    if by == "random":
-        chosen = labelling.random_sample(drawable, number)
-        purpose = "drawn at random: their labels go to the calibration split and count in the judge's card"
-        other = "uncertainty"
-    elif by == "feedback":
-        chosen = list(range(len(drawable)))[:number]
-        purpose = "which somebody gave a thumb: their labels go to the training split, never into the card"
-        other = "random"
-    else:
-        drawable = drawable[-_JUDGED_TO_LABEL:]
-        # Without the records' scopes: how sure the judge is of the scope is part of what a label would teach.
-        opened = _judge(settings, policy, workspace)
-        with progress("verdicts", len(drawable), unit="records") as advance:
-            verdicts = opened.judge([Record(question=r.question, answer=r.answer) for r in drawable], advance)
-        chosen = labelling.most_informative(drawable, [verdicts], n=number)
-        purpose = "drawn where the judge is least sure: their labels go to the training split, never into the card"
-        other = "random"
-    print(f"{len(chosen)} of {len(found)} records, {purpose}; one half of the questions is left to --by {other}")
+
+    def verdicts(asked: Sequence[Record]) -> list[Verdict]:
+        judge = _judge(settings, policy, workspace)
+        with progress("verdicts", len(asked), unit="records") as advance:
+            return judge.judge(asked, advance)
+
+    store = LabelStore(labels_file(policy, workspace))
+    chosen = records_to_label(found, store, by=by, n=number, judge=verdicts, notes=notes)
+    print(chosen)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a record's characters
-    shown = [drawable[i] for i in chosen]
-    labelled = labelling.label_records(
-        shown,
-        store,
-        by=by,
-        definition=policy.definition,
-        notes=[notes[record.id] for record in shown] if notes else None,
-    )
+    labelled = label_records(chosen.records, store, by=by, definition=policy.definition, notes=chosen.notes)
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
     print(f"{labelled} labelled now; {store.path} holds {card} labels for the judge's card and {training} for training")
     if labelled:
-        from ontopic.judges.cards.calibration import calibrate
+        from ontopic.judges.cards.calibration import card_of
 
-        print(calibrate(_judge(settings, policy, workspace), policy, workspace=workspace))
+        print(card_of(_judge(settings, policy, workspace), policy, workspace=workspace))
 
 
 @app.command()
@@ -702,7 +688,8 @@ def send(
 ) -> None:
     """Ask questions at a rate, whether or not the earlier ones are answered, of the model that `serve` serves."""
     settings, policy, _ = _open(config, state)
-    from ontopic.data.labelled import Question, load_rows
+    from ontopic.data.labelled import Question
+    from ontopic.data.rows import load_rows
     from ontopic.progress import progress
     from ontopic.traffic.asking import Sent, ask_at_rate, key_of, questions_to_send
 
@@ -833,7 +820,7 @@ def _version(which: str, policy: Policy, workspace: Workspace) -> Any:
 
 
 def _judge(settings: Settings, policy: Policy, workspace: Workspace) -> Judge:
-    from ontopic.judges.cards.calibration import open_judge
+    from ontopic.judges.opening import open_judge
 
     return open_judge(settings.judge_choice, policy, workspace=workspace)
 

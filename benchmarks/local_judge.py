@@ -21,8 +21,8 @@ import torch
 from ontopic.config.policy import load_policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import load_questions
-from ontopic.judges.cards.calibration import open_judge
 from ontopic.judges.local.judge import LocalJudge
+from ontopic.judges.opening import open_judge
 from ontopic.models import sentence_encoder
 from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
 from ontopic.records import Record

@@ -14,10 +14,10 @@ from zenml.pipelines.pipeline_definition import Pipeline
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
-from ontopic.data.labelled import source_sha256
+from ontopic.data.rows import source_sha256
 from ontopic.evaluation.gate import check_judge
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.judges.cards.comparison import read_prompts
+from ontopic.judges.cards.choices import read_prompts
 from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace
@@ -39,7 +39,7 @@ class LoopResult:
         stages: seconds of each stage, ``None`` for one taken from the cache.
     """
 
-    cards: list[dict[str, Any]] = field(default_factory=list)
+    cards: list[JudgeCard] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)
     decision: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
@@ -86,7 +86,7 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
             sample=sample,
             version=version.version,
             digest=version.digest,
-            judge_card=result.cards[0],
+            judge_card=result.cards[0].model_dump(mode="json"),
             traffic=traffic,
             window_records=settings.monitoring.window_records,
             alerts=settings.alerts,
@@ -102,12 +102,12 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
     prompts = read_prompts(settings.judge_prompts)
     labels = source_sha256(str(workspace.labels / f"{policy.name}.jsonl"))
     calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records) + labels, prompts=prompts)
-    result.cards = _output(calibrated, "calibrate_judge")
+    result.cards = _output(calibrated, "calibrate_judge").root
     tell(
         "\n\n".join(
             [
                 "The judge on labelled records of the calibration split",
-                *map(str, map(JudgeCard.model_validate, result.cards)),
+                *map(str, result.cards),
             ]
         )
     )
@@ -119,9 +119,7 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
     result.before = monitored(watched)
     if not result.before["alerts"]:
         return result
-    check_judge(
-        JudgeCard.model_validate(result.cards[0]), policy
-    )  # before a model is trained that could not be promoted
+    check_judge(result.cards[0], policy)  # before a model is trained that could not be promoted
 
     tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
     attempts = settings.training.attempts
@@ -132,7 +130,7 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
             judged_artifact=str(watched.steps["judge_traffic"].output.id),
             sample=questions("evaluation", gate_questions, share=0.5, seed=settings.evaluation.seed),
             champion=champion.version,
-            judge_card=result.cards[0],
+            judge_card=result.cards[0].model_dump(mode="json"),
             teacher=settings.teacher,
             training=settings.training.model_copy(update={"seed": settings.training.seed + attempt - 1}),
             evidence={

@@ -11,7 +11,7 @@ from zenml.enums import ExecutionMode
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
-from ontopic.data.labelled import source_sha256
+from ontopic.data.rows import source_sha256
 from ontopic.evaluation.gate import check_judge
 from ontopic.state.workspace import Workspace
 from ontopic.watch.watcher import Improved, Improvement

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import mlflow
 from zenml import step
@@ -10,7 +10,7 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.errors import UserError
-from ontopic.judges.cards import comparison
+from ontopic.judges.cards import card, choices, comparison
 from ontopic.registry.tracking import register_prompts
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
@@ -26,7 +26,7 @@ def calibrate_judge(
     data_sha256: str,
     prompts: dict[str, str],
     workspace: Workspace,
-) -> Annotated[list[dict[str, Any]], "judge_cards"]:
+) -> Annotated[card.JudgeCards, "judge_cards"]:
     """Returns the judge's card, first, and its card with every other template where the judge is an LLM.
 
     Each card is an MLflow run within this step's, with its page; the configured judge's numbers are this run's too.
@@ -36,8 +36,9 @@ def calibrate_judge(
         prompts: the judge prompts by name; all of them go to the prompt registry.
     """
     mlflow.log_params({f"prompt_{name}": uri for name, uri in register_prompts(prompts).items()})
-    variants = comparison.judge_variants(judge.settings, prompts)
-    compared = comparison.calibrate_judges(variants, policy, prompts=judge.prompts, workspace=workspace)
+    variants = choices.judge_variants(judge.settings, prompts)
+    chosen = [judge.model_copy(update={"settings": variant}) for variant in variants]
+    compared = comparison.compare_judges(chosen, policy, workspace=workspace)
     cards = [measured.card for measured in compared.measured]
     if cards[0].n and cards[0].accuracy.n == 0:  # or the cache would hold on to a server that is down
         cause = next(iter(cards[0].causes))
@@ -48,4 +49,4 @@ def calibrate_judge(
     for page in [*compared.pages, compared.page]:
         mlflow.log_artifact(str(page))
     # Later steps take a card as a parameter; its hundreds of groups are on the page and in MLflow.
-    return [each.model_dump(mode="json", exclude={"groups"}) for each in cards]
+    return card.JudgeCards([each.model_copy(update={"groups": ()}) for each in cards])

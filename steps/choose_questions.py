@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from zenml import step
 
 from ontopic.data import labelled as labelled_data
+from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
 from ontopic.evaluation import answers as evaluation
-from ontopic.training import preferences
 from steps.caching import depends_on_imports
 
 
@@ -35,7 +35,7 @@ def choose_questions(
     chosen = evaluation.sample(questions, n, in_scope_share=in_scope_share, seed=seed, skip=skip)
     if len({question.in_scope for question in chosen}) < 2:
         raise UserError(f"{source}: the {split} split has too few questions in or out of scope; add some")
-    known = {preferences.normalized(question.question) for question in chosen}
+    known = {normalized(question.question) for question in chosen}
     others = [labelled_data.Question.model_validate(row) for row in more or []]
-    chosen += [question for question in others if preferences.normalized(question.question) not in known]
+    chosen += [question for question in others if normalized(question.question) not in known]
     return [question.model_dump(mode="json") for question in chosen]

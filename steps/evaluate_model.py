@@ -13,7 +13,7 @@ from ontopic.config.settings import JudgeChoice, ModelSettings
 from ontopic.data import labelled as labelled_data
 from ontopic.evaluation import answers as evaluation
 from ontopic.evaluation import quality
-from ontopic.judges.cards import calibration
+from ontopic.judges import opening
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
 from ontopic.reports import metrics as reports
@@ -46,7 +46,7 @@ def evaluate_model(
     evaluated = evaluation.evaluate(
         loaded,
         version,
-        judge=calibration.open_judge(judge, policy, workspace=workspace),
+        judge=opening.open_judge(judge, policy, workspace=workspace),
         questions=[labelled_data.Question.model_validate(question) for question in questions],
         max_new_tokens=model.max_new_tokens,
         batch_size=model.batch_size,

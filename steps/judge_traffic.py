@@ -9,7 +9,7 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
-from ontopic.judges.cards import calibration
+from ontopic.judges import opening
 from ontopic.progress import progress
 from ontopic.reports import metrics as reports
 from ontopic.state.workspace import Workspace
@@ -30,7 +30,7 @@ def judge_traffic(
     Args:
         judge_card: of the calibrated judge; a part of the cache key.
     """
-    opened = calibration.open_judge(judge, policy, workspace=workspace)
+    opened = opening.open_judge(judge, policy, workspace=workspace)
     with TrafficStore(workspace.traffic) as store:
         records = store.records(ids=record_ids)
     with progress("verdicts", len(records), unit="records") as advance:

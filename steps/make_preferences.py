@@ -11,7 +11,7 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings, TeacherSettings, TrainingSettings
 from ontopic.data import labelled as labelled_data
-from ontopic.judges.cards import calibration
+from ontopic.judges import opening
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
 from ontopic.reports.metrics import verdicts_of
@@ -55,7 +55,7 @@ def make_preferences(
     if unwritten and training.best_of > 1:
         own = best_of_n.best_of_n(
             models.load(registry.find(registered_model, champion, state=workspace.root).folder, model.precision),
-            calibration.open_judge(judge, policy, workspace=workspace),
+            opening.open_judge(judge, policy, workspace=workspace),
             records=unwritten,
             n=training.best_of,
             max_new_tokens=model.max_new_tokens,

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import os
-import re
-import threading
 import uuid
 import weakref
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import httpx2
 from openai import (
@@ -26,71 +20,19 @@ from openai import (
 )
 
 from ontopic.config.settings import EndpointSettings
+from ontopic.endpoint.account import Account
+from ontopic.endpoint.client import base_url_of, llm_client
+from ontopic.endpoint.event_loop import event_loop
+from ontopic.endpoint.replies import NO_COMPLETION, Prompt, Reply, read_reply, read_usage
+from ontopic.endpoint.stream import PromptStream
 from ontopic.errors import UserError
-from ontopic.judges.judge import Account
 
 logger = logging.getLogger(__name__)
 
-# Prompts taken from a stream ahead of the answer that is awaited, for each request under way: enough to keep the
-# server busy while one request backs off, few enough to hold in memory.
-_WINDOW = 16
 _TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One chat to be completed, at temperature 0.
-
-    Attributes:
-        key: prompts of one key ask for the same, though the fences in their texts differ.
-        schema: JSON schema that the reply should have; left out where the server refuses it.
-        logprobs: whether to ask for the log-probabilities of the reply's tokens; left out where the server refuses it.
-    """
-
-    messages: Sequence[Mapping[str, str]]
-    key: bytes
-    schema: Mapping[str, Any] | None = None
-    logprobs: bool = False
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token of a reply, in UTF-8, and the log-probabilities of the likeliest tokens at its place, its own among
-    them."""
-
-    text: bytes
-    top: Mapping[bytes, float]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came of a prompt.
-
-    Attributes:
-        text: what the model says; empty where it says nothing or there is a ``failure``.
-        tokens: with their log-probabilities, where these were asked for and the server gives them.
-        finish_reason: the server's word for why the model stopped: ``stop``, ``length``, ``content_filter``.
-        failure: why there is no completion; ``None`` where there is one.
-    """
-
-    text: str = ""
-    tokens: Sequence[Token] = ()
-    finish_reason: str | None = None
-    failure: str | None = None
-
 
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")
-
-
-@dataclass
-class _Asked(Generic[Answer]):
-    """A prompt on its way, and what came of it."""
-
-    prompt: Prompt
-    answer: Answer | None = None
-    error: Exception | None = None
-    is_done: bool = False
 
 
 class Endpoint:
@@ -112,7 +54,7 @@ class Endpoint:
         account: what was used so far.
 
     Raises:
-        UserError: a budget in dollars without a price; an address that is none.
+        UserError: a budget in dollars without a price; an address that is not one.
     """
 
     def __init__(self, settings: EndpointSettings) -> None:
@@ -123,7 +65,7 @@ class Endpoint:
                 "budget_usd needs the price: set usd_per_million_prompt_tokens and usd_per_million_completion_tokens"
             )
         self.settings = settings
-        self.base_url = _base_url(settings)
+        self.base_url = base_url_of(settings)
         self.account = Account(usd=None if self._prices is None else 0.0)
         self._client: AsyncOpenAI | None = None
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -144,88 +86,10 @@ class Endpoint:
             Exception: whatever ``asked`` and ``read`` raise. Requests under way are then given up, as they are when
                 the iterator is closed.
         """
-        client = self._opened()
-        window: deque[_Asked[Answer] | Answer] = deque()
-        under_way: dict[bytes, _Asked[Answer]] = {}
-        tasks: set[asyncio.Task[None]] = set()
-        # The two threads share one interpreter lock, and each time that one wakes the other costs milliseconds while
-        # both are busy: prompts are handed over, and answers taken, in chunks, though never while the server idles.
-        chunk = self.settings.concurrency
-        fresh: list[_Asked[Answer]] = []
-        handed_over = finished = awaited = 0
-        enough = threading.Event()
-
-        async def one(asked_one: _Asked[Answer]) -> None:
-            nonlocal finished
-            try:
-                async with self._slots:
-                    reply = await self._ask(client, asked_one.prompt)
-                asked_one.answer = read(asked_one.prompt, reply)
-            except Exception as error:
-                asked_one.error = error
-            finally:
-                asked_one.is_done = True
-                finished += 1
-                if finished in (awaited, handed_over):
-                    enough.set()
-
-        def start(chunk_of: Sequence[_Asked[Answer]]) -> None:
-            for each in chunk_of:
-                task = _loop().create_task(one(each))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-
-        def hand_over() -> None:
-            nonlocal fresh, handed_over
-            if fresh:
-                handed_over += len(fresh)
-                _loop().call_soon_threadsafe(start, fresh)
-                fresh = []
-
-        def is_ready() -> bool:
-            return not isinstance(window[0], _Asked) or window[0].is_done
-
-        def wait_for_first() -> None:
-            nonlocal awaited
-            hand_over()
-            while not is_ready():
-                enough.clear()
-                awaited = min(finished + chunk, handed_over)
-                if finished < awaited and not is_ready():
-                    enough.wait()
-
-        def first() -> Answer:
-            entry = window.popleft()
-            if not isinstance(entry, _Asked):
-                return entry
-            # Not before: what looked for the answer where ``read`` put it, and missed it, may still come for it here.
-            under_way.pop(entry.prompt.key, None)
-            if entry.error:
-                raise entry.error
-            return cast(Answer, entry.answer)
-
-        try:
-            for item in asked:
-                if not isinstance(item, Prompt):
-                    window.append(item)
-                elif item.key in under_way:
-                    self.account.cached += 1
-                    window.append(under_way[item.key])
-                else:
-                    under_way[item.key] = _Asked(item)
-                    fresh.append(under_way[item.key])
-                    window.append(fresh[-1])
-                    if len(fresh) >= chunk or handed_over - finished < self.settings.concurrency:
-                        hand_over()
-                if len(window) > _WINDOW * self.settings.concurrency:
-                    wait_for_first()
-                while window and is_ready():
-                    yield first()
-            while window:
-                wait_for_first()
-                yield first()
-        finally:
-            _loop().call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        self._opened()
+        concurrency = self.settings.concurrency
+        stream = PromptStream(self._ask_in_turn, read, concurrency=concurrency, account=self.account)
+        return stream.answers(asked)
 
     async def ask(self, prompt: Prompt) -> Reply:
         """What comes of one prompt: for frameworks that ask one at a time. May be awaited in any event loop.
@@ -233,17 +97,12 @@ class Endpoint:
         Raises:
             UserError: no API key is set.
         """
-        client = self._opened()
-
-        async def one() -> Reply:
-            async with self._slots:
-                return await self._ask(client, prompt)
-
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(one(), _loop()))
+        self._opened()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask_in_turn(prompt), event_loop()))
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run what awaits ``ask``, also where the caller runs an event loop already, as in a notebook."""
-        running = asyncio.run_coroutine_threadsafe(work, _loop())
+        running = asyncio.run_coroutine_threadsafe(work, event_loop())
         try:
             return running.result()
         except BaseException:  # also Ctrl-C: nothing goes on in the background
@@ -279,19 +138,25 @@ class Endpoint:
             weakref.finalize(self, _close, self._client).atexit = False
         return self._client
 
-    async def _ask(self, client: AsyncOpenAI, prompt: Prompt) -> Reply:
+    async def _ask_in_turn(self, prompt: Prompt) -> Reply:
+        async with self._slots:
+            return await self._ask(prompt)
+
+    async def _ask(self, prompt: Prompt) -> Reply:
         if spent := self._spent():
             return Reply(failure=spent)
         try:
-            return self._read(await self._complete(client, prompt), prompt)
+            completion = await self._complete(self._opened(), prompt)
+            self._book(completion)
+            return read_reply(completion, with_tokens=prompt.logprobs)
         except _BudgetSpentError as error:
             return Reply(failure=str(error))
         except UnicodeEncodeError:
             return Reply(failure="the record cannot be sent: it is not valid Unicode")
-        except (ValueError, RecursionError):  # a body that calls itself JSON and is none
+        except (ValueError, RecursionError):  # a body that calls itself JSON and is not
             self.account.requests += 1
             self._uncounted = True
-            return Reply(failure=_NO_COMPLETION)
+            return Reply(failure=NO_COMPLETION)
         except APIStatusError as error:
             return Reply(failure=f"request failed: {type(error).__name__} {error.status_code}")
         except OpenAIError as error:
@@ -326,23 +191,8 @@ class Endpoint:
                 self._refused |= dropped  # it was the options, and not the record
                 return reply
 
-    def _read(self, completion: Any, prompt: Prompt) -> Reply:
-        self._book(completion)
-        try:
-            choice = completion["choices"][0]
-            text = choice["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            return Reply(failure=_NO_COMPLETION)
-        reason = choice.get("finish_reason")
-        return Reply(
-            text=text if isinstance(text, str) else "",
-            tokens=_tokens(choice.get("logprobs")) if prompt.logprobs else (),
-            finish_reason=reason if isinstance(reason, str) else None,
-        )
-
     def _book(self, completion: Any) -> None:
-        usage = completion.get("usage") if isinstance(completion, dict) else None
-        counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
+        counts = read_usage(completion)
         self.account.requests += 1
         if None in counts:
             self._uncounted = True
@@ -363,55 +213,13 @@ class Endpoint:
         return None
 
 
-_NO_COMPLETION = "the server's reply is no chat completion"
-
-
 class _BudgetSpentError(OpenAIError):
     """An error of the package's own kind: such it passes on at once, where others are asked again."""
 
 
-def llm_client(settings: EndpointSettings, http_client: httpx2.AsyncClient | None = None) -> AsyncOpenAI:
-    """The client of an endpoint.
-
-    Raises:
-        UserError: no key is set, and no server of the user's own, which may need none; or the server's address is none.
-    """
-    base_url = _base_url(settings)
-    key = os.environ.get(settings.api_key_variable) or ("none" if base_url else "")
-    if not key:
-        name = settings.api_key_variable
-        raise UserError(
-            f"an LLM is configured but {name} is not set; put it into .env (see .env.example), or set base_url or "
-            "OPENAI_BASE_URL to a server of your own"
-        )
-    return AsyncOpenAI(
-        api_key=key,
-        base_url=base_url,
-        timeout=settings.timeout_s,
-        max_retries=settings.max_retries,
-        http_client=http_client,
-    )
-
-
-def _base_url(settings: EndpointSettings) -> str | None:
-    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or None
-    if base_url and not re.match(r"https?://[^/]", base_url):
-        raise UserError(f"base_url {base_url!r} is no address of a server; give it as http://host:port/v1")
-    return base_url
-
-
-@functools.cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """One event loop for all endpoints, on a thread of its own: it works where the caller runs a loop already, and goes
-    on while the caller is busy with the last answer."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="llm-endpoints", daemon=True).start()
-    return loop
-
-
 def _close(client: AsyncOpenAI) -> None:
     closing: Coroutine[Any, Any, None] = client.close()
-    asyncio.run_coroutine_threadsafe(closing, _loop())
+    asyncio.run_coroutine_threadsafe(closing, event_loop())
 
 
 def _refused_option(error: APIStatusError, sent: Mapping[str, Any]) -> str | None:
@@ -422,24 +230,3 @@ def _refused_option(error: APIStatusError, sent: Mapping[str, Any]) -> str | Non
         if name in sent and any(word in said for word in words.get(name, (name,))):
             return name
     return next((name for name in words if name in sent), None)
-
-
-def _count(usage: Any, name: str) -> int | None:
-    count = usage.get(name) if isinstance(usage, dict) else None
-    return count if type(count) is int and count >= 0 else None
-
-
-def _tokens(logprobs: Any) -> list[Token]:
-    """The tokens of ``choices[0].logprobs``; none where it is not of OpenAI's form."""
-
-    def text(entry: Mapping[str, Any]) -> bytes:
-        # A character can be spread over tokens, so that only their bytes join to the reply.
-        return bytes(entry["bytes"]) if entry.get("bytes") else entry["token"].encode()
-
-    try:
-        return [
-            Token(text(entry), {text(top): float(top["logprob"]) for top in (*entry["top_logprobs"], entry)})
-            for entry in logprobs["content"]
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return []

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.errors import UserError
 from ontopic.evaluation.quality import Quality, difference, preference
-from ontopic.judges.cards.card import JudgeCard, policy_sha256
+from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.reports.metrics import TestOutcome, gate_report, verdicts_of
 from ontopic.statistics.pairs import Comparison, compare
 from ontopic.statistics.rates import Rate
@@ -62,7 +62,7 @@ def check_judge(card: JudgeCard, policy: Policy) -> None:
     Raises:
         UserError: the policy has changed since the card was measured, or a lower bound is under the policy's bar.
     """
-    if card.policy_sha256 != policy_sha256(policy):
+    if card.criteria_sha256 != criteria_sha256(policy):
         raise UserError(
             f"the card of judge {card.judge_id} is stale: policy {policy.name!r} has changed since it was measured; "
             "measure it again with `python run.py calibrate`"

@@ -1,30 +1,17 @@
-"""What every judge is."""
+"""What every judge is, and what some judges can do besides."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Protocol, runtime_checkable
 
+from ontopic.endpoint.account import Account
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
+from ontopic.statistics.rates import Rate
 
-
-@dataclass
-class Account:
-    """What a judge has used since it was opened.
-
-    Attributes:
-        requests: replies that came back from an LLM, each of which counts once however often it was asked for.
-        cached: verdicts that came from the cache and cost nothing.
-        usd: the cost; ``None`` where the price is not known.
-    """
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached: int = 0
-    usd: float | None = None
+_CHUNK = 1024  # records that a judge of lists gets at a time from a stream
 
 
 class Judge(Protocol):
@@ -50,6 +37,39 @@ class Judge(Protocol):
             advance: called with the number of records judged since the last call.
         """
         ...
+
+
+@runtime_checkable
+class StreamingJudge(Judge, Protocol):
+    """A judge that takes a stream: it asks on while the first of a chunk are still unanswered."""
+
+    def judge_stream(self, records: Iterable[Record], advance: Advance | None = None) -> Iterator[Verdict]:
+        """As ``judge``, for a stream of any length: reads a little ahead, and holds no more than that in memory."""
+        ...
+
+
+@runtime_checkable
+class CommitteeJudge(Judge, Protocol):
+    """A judge of several members."""
+
+    def agreement(self) -> Rate:
+        """Krippendorff's alpha of the members on all the records that they have judged so far."""
+        ...
+
+
+def judge_stream(judge: Judge, records: Iterable[Record]) -> Iterator[Verdict]:
+    """One verdict a record, in order, in bounded memory: at most some 1,000 records are read ahead."""
+    if isinstance(judge, StreamingJudge):
+        yield from judge.judge_stream(records)
+        return
+    left = iter(records)
+    while chunk := list(islice(left, _CHUNK)):
+        yield from judge.judge(chunk)
+
+
+def agreement_of(judge: Judge) -> Rate | None:
+    """How far the members of a judge agreed on all that it has judged so far; ``None`` of one without members."""
+    return judge.agreement() if isinstance(judge, CommitteeJudge) else None
 
 
 def outcome(in_scope: bool, declined: bool, *, on_subject: bool) -> bool:

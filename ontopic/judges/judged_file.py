@@ -14,14 +14,14 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeSettings, LLMJudgeSettings
-from ontopic.data.labelled import LabelledRecord, RowStream
+from ontopic.data.labelled import LabelledRecord
+from ontopic.data.rows import RowStream
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, judge_card
-from ontopic.judges.judge import Judge
+from ontopic.judges.judge import Judge, judge_stream
 from ontopic.judges.llm.grading import PairwiseVerdict, grade_pairwise, grade_reference, open_grader
 from ontopic.records import Record, Verdict
 
-_CHUNK = 1024
 Said = TypeVar("Said")
 Rows = Iterable[LabelledRecord]
 
@@ -66,18 +66,17 @@ def by_grading(
         )
     grader = open_grader(grading, settings, policy=policy, prompts=prompts, cache=cache)
 
-    def against(field: str) -> Callable[[Rows], Iterator[Any]]:
-        grade: Callable[..., Iterator[Any]] = grade_pairwise if grading == "pairwise" else grade_reference
+    def pairwise(rows: Rows) -> Iterator[PairwiseVerdict]:
+        ours, others = tee(rows)
+        return grade_pairwise(grader, _records(ours), benchmark_answers=(str(row.benchmark_answer) for row in others))
 
-        def judge(rows: Rows) -> Iterator[Any]:
-            ours, others = tee(rows)
-            return grade(grader, _records(ours), (str(getattr(row, field)) for row in others))
-
-        return judge
+    def by_reference(rows: Rows) -> Iterator[Verdict]:
+        ours, others = tee(rows)
+        return grade_reference(grader, _records(ours), references=(str(row.reference) for row in others))
 
     if grading == "pairwise":
-        return RowJudge(grader.id, against("benchmark_answer"), _winner_line, "benchmark_answer")
-    return RowJudge(grader.id, against("reference"), _verdict_line, "reference")
+        return RowJudge(grader.id, pairwise, _winner_line, "benchmark_answer")
+    return RowJudge(grader.id, by_reference, _verdict_line, "reference")
 
 
 def _records(rows: Rows) -> Iterator[Record]:
@@ -94,16 +93,6 @@ def _winner_line(row: LabelledRecord, verdict: PairwiseVerdict) -> dict[str, Any
 
 def _row(row: LabelledRecord) -> dict[str, Any]:
     return {"question": row.question, "answer": row.answer} | ({"label": row.label} if row.label else {})
-
-
-def judge_stream(judge: Judge, records: Iterable[Record]) -> Iterator[Verdict]:
-    """One verdict a record, in order, in bounded memory: at most some 1,000 records are read ahead."""
-    if stream := getattr(judge, "judge_stream", None):  # asks on while the first of a chunk are still unanswered
-        yield from stream(records)
-        return
-    left = iter(records)
-    while chunk := list(islice(left, _CHUNK)):
-        yield from judge.judge(chunk)
 
 
 def write_judged(

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
-from ontopic.judges.judge import Account, Judge
+from ontopic.judges.judge import Judge
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 from ontopic.statistics.agreement import Votes, agreement_of_votes, votes

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
 
-from ontopic.data.labelled import stream_rows
+from ontopic.data.rows import stream_rows
 from ontopic.errors import UserError
 from ontopic.progress import progress
 from ontopic.records import Record

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from ontopic.data.labelled import Question
+from ontopic.data.same_question import normalized
 from ontopic.records import Record, Verdict
 
 _WHOLE = 4  # of the covered questions in scope, one in so many gives a whole pair
@@ -271,11 +271,6 @@ def _by_intent(questions: Sequence[Question], n: int, *, chance: random.Random) 
         turns[question.intent] = turns.get(question.intent, 0) + 1
         placed.append((turns[question.intent], question))
     return [question for _, question in sorted(placed, key=lambda each: each[0])[:n]]
-
-
-def normalized(text: str) -> str:
-    """Lower case, words only: what makes two questions the same question."""
-    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def preferences_hash(preferences: Sequence[Preference]) -> str:

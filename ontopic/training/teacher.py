@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import TeacherSettings
-from ontopic.endpoint.endpoint import Endpoint, Prompt, Reply
+from ontopic.endpoint.endpoint import Endpoint
+from ontopic.endpoint.replies import Prompt, Reply
 from ontopic.progress import progress
 from ontopic.records import Record, Verdict
 

@@ -22,10 +22,12 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertEvent, Settings, WatchSettings
 from ontopic.data.labelled import load_questions
+from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import calibrate, open_judge
+from ontopic.judges.cards.calibration import card_of
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.judge import Judge
+from ontopic.judges.opening import open_judge
 from ontopic.models.generation import generate
 from ontopic.models.loading import load
 from ontopic.monitoring.alerts import Alerts
@@ -41,7 +43,6 @@ from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.pairs import Comparison, compare
 from ontopic.traffic.store import TrafficStore
-from ontopic.training.preferences import normalized
 
 CANARY = "the canary"
 _SHOWN = 50  # windows on the dashboard, and those that a canary stretch can hold
@@ -201,7 +202,7 @@ class Watcher:
 
     @cached_property
     def _card(self) -> JudgeCard:
-        return calibrate(self._judge, self._policy, workspace=self._workspace)
+        return card_of(self._judge, self._policy, workspace=self._workspace)
 
     @cached_property
     def _topics(self) -> Topics:

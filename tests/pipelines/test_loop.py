@@ -304,7 +304,7 @@ def test_a_gpu_config_says_what_is_missing(tmp_path: Path) -> None:
 def test_the_local_judge_tells_good_from_bad(state: Path, first: Run) -> None:
     """On the small policy's held-out records, far better than chance."""
     from ontopic.config.settings import LocalJudgeSettings
-    from ontopic.judges.cards.calibration import open_judge
+    from ontopic.judges.opening import open_judge
     from ontopic.records import Record
     from ontopic.state.workspace import Workspace
 

@@ -89,7 +89,7 @@ def test_a_labeller_sees_it_and_decides(tmp_path: Path, banking: Policy, monkeyp
     with TrafficStore(tmp_path / "traffic.db") as traffic:
         traffic.add(Record(question="no thumb?", answer="a", id="none", asked_at=NOON))
     assert isinstance(label("").exception, UserError)
-    monkeypatch.setattr("ontopic.judges.cards.calibration.calibrate", lambda *_: "the card")
+    monkeypatch.setattr("ontopic.judges.cards.calibration.card_of", lambda *_, **__: "the card")
     monkeypatch.setattr(run, "_judge", lambda *_: None)
     with TrafficStore(tmp_path / "traffic.db") as traffic:
         for number in range(8):

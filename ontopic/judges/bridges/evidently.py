@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ontopic.config.settings import EndpointSettings
-from ontopic.endpoint.endpoint import Endpoint, Prompt
+from ontopic.endpoint.endpoint import Endpoint
+from ontopic.endpoint.replies import Prompt
 from ontopic.errors import UserError
 from ontopic.judges.judge import Judge
 from ontopic.records import Record

@@ -1,4 +1,4 @@
-"""Opening the judge that a configuration names, and calibrating it on labelled records."""
+"""Measuring a judge on labelled records, and keeping its card."""
 
 from __future__ import annotations
 
@@ -12,45 +12,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice, LLMJudgeSettings, PanelJudgeSettings
 from ontopic.data.labelled import LabelledRecord, Split, load_questions, load_records
-from ontopic.data.labels import load_labels
-from ontopic.judges.cards.card import JudgeCard, Usage, judge_card, labels_sha256, policy_sha256
-from ontopic.judges.judge import Account, Judge
-from ontopic.judges.llm.judge import LLMJudge
-from ontopic.judges.llm.templates import load_template
-from ontopic.judges.llm.verdict_cache import VerdictCache
-from ontopic.judges.local.judge import load_local_judge, local_judge_id, save_local_judge, train_local_judge
-from ontopic.judges.panel import PanelJudge
+from ontopic.data.labels import labels_file, load_labels
+from ontopic.endpoint.account import Account
+from ontopic.judges.cards.card import JudgeCard, Usage, criteria_sha256, judge_card, labels_sha256
+from ontopic.judges.judge import Judge, agreement_of
 from ontopic.progress import progress
 from ontopic.records import Record, Verdict
+from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
-
-
-def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> Judge:
-    """The judge that the configuration names; a local one is trained on first use and kept in the state folder.
-
-    Raises:
-        UserError: labelled data, prompt or key is missing or malformed.
-    """
-    settings = choice.settings
-    if isinstance(settings, LLMJudgeSettings):
-        template = load_template(choice.prompts / f"{settings.template}.txt", settings.grading)
-        return LLMJudge(settings, template, policy=policy, cache=VerdictCache(workspace.verdicts))
-    if isinstance(settings, PanelJudgeSettings):
-        members = [choice.model_copy(update={"settings": member}) for member in settings.judges]
-        return PanelJudge(settings.rule, [open_judge(member, policy, workspace=workspace) for member in members])
-    if isinstance(settings, DeepEvalJudgeSettings):
-        from ontopic.judges.bridges.deepeval import DeepEvalJudge  # an extra, and a second to import
-
-        return DeepEvalJudge(settings, policy)
-    # One that needs what was said before it, or is in another language, would teach it wrong.
-    questions = [q for q in load_questions(policy.questions) if q.split in ("train", "judge") and not q.kind]
-    records = load_records(policy.records, split="train") + load_labels(_labels(policy, workspace), "train")
-    folder = workspace.judges / local_judge_id(policy, questions, records=records)
-    if not folder.is_dir():
-        save_local_judge(train_local_judge(policy, questions, records=records), folder)
-    return load_local_judge(folder)
 
 
 class Measured(BaseModel):
@@ -62,12 +32,12 @@ class Measured(BaseModel):
     verdicts: list[Verdict]
 
 
-def calibrate(judge: Judge, policy: Policy, *, workspace: Workspace) -> JudgeCard:
-    """The judge's card on the calibration split, as ``calibrated`` has it."""
-    return calibrated(judge, policy, workspace=workspace).card
+def card_of(judge: Judge, policy: Policy, *, workspace: Workspace) -> JudgeCard:
+    """The judge's card on the calibration split, as ``kept_or_measured`` has it."""
+    return kept_or_measured(judge, policy, workspace=workspace).card
 
 
-def calibrated(judge: Judge, policy: Policy, *, workspace: Workspace) -> Measured:
+def kept_or_measured(judge: Judge, policy: Policy, *, workspace: Workspace) -> Measured:
     """The judge measured on the calibration split.
 
     Card and verdicts are kept in the state folder, and measured again only where judge, labels or policy have changed,
@@ -95,10 +65,10 @@ def calibrated(judge: Judge, policy: Policy, *, workspace: Workspace) -> Measure
 
 def is_current(card: JudgeCard, judge: Judge, *, policy: Policy, records: Sequence[LabelledRecord]) -> bool:
     """Whether the card is of this very judge, on these labelled records, under this policy; else it is stale."""
-    return (card.judge_id, card.labels_sha256, card.policy_sha256) == (
+    return (card.judge_id, card.labels_sha256, card.criteria_sha256) == (
         judge.id,
         labels_sha256(records),
-        policy_sha256(policy),
+        criteria_sha256(policy),
     )
 
 
@@ -112,8 +82,8 @@ def measure(judge: Judge, policy: Policy, *, records: Sequence[LabelledRecord]) 
     measured = {
         "usage": _usage(before, judge.account, judged=judged, seconds=seconds),
         "measured_at": datetime.now(UTC),
-        "policy_sha256": policy_sha256(policy),
-        "agreement": judge.agreement() if isinstance(judge, PanelJudge) else None,
+        "criteria_sha256": criteria_sha256(policy),
+        "agreement": agreement_of(judge),
     }
     card = judge_card(judge.id, records, verdicts=verdicts).model_copy(update=measured)
     return Measured(card=card, records=list(records), verdicts=verdicts)
@@ -132,11 +102,7 @@ def calibration_records(policy: Policy, split: Split, *, workspace: Workspace) -
         records.append(LabelledRecord.model_validate({**row, "answer": policy.refusal, "label": label}))
         if question.in_scope and question.reference:
             records.append(LabelledRecord.model_validate({**row, "answer": question.reference, "label": "pass"}))
-    return records + load_labels(_labels(policy, workspace), split)
-
-
-def _labels(policy: Policy, workspace: Workspace) -> Path:
-    return workspace.labels / f"{policy.name}.jsonl"
+    return records + load_labels(labels_file(policy, workspace), split)
 
 
 def _usage(before: Account, after: Account, *, judged: int, seconds: float) -> Usage | None:
@@ -176,6 +142,5 @@ def _kept_verdicts(path: Path) -> list[Verdict]:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord
@@ -89,7 +89,7 @@ class JudgeCard(BaseModel):
         usage: ``None`` where it was not measured.
         measured_at: in UTC; ``None`` where the card is not kept.
         labels_sha256: see ``labels_sha256``.
-        policy_sha256: see ``policy_sha256``. A card is stale where one of the two or the judge's id has changed.
+        criteria_sha256: see ``criteria_sha256``. A card is stale where one of the two or the judge's id has changed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -108,7 +108,10 @@ class JudgeCard(BaseModel):
     usage: Usage | None = None
     measured_at: datetime | None = None
     labels_sha256: str = ""
-    policy_sha256: str = ""
+    criteria_sha256: str = Field(
+        default="",
+        validation_alias=AliasChoices("criteria_sha256", "policy_sha256"),  # what older cards call it
+    )
 
     @property
     def n(self) -> int:
@@ -185,8 +188,8 @@ def labels_sha256(records: Sequence[LabelledRecord]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
-def policy_sha256(policy: Policy) -> str:
-    """sha256 (hex) of everything in the policy that a judge goes by; thresholds, limits and data are no part of it."""
+def criteria_sha256(policy: Policy) -> str:
+    """sha256 (hex) of the criteria: what of the policy a judge goes by, and so no thresholds, limits or data."""
     goes_by = {"subject", "definition", "border", "rubric", "examples", "refusal"}
     content = json.dumps(policy.model_dump(mode="json", include=goes_by), sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

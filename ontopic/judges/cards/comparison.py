@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import mlflow
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import (
-    DeepEvalJudgeSettings,
-    JudgeChoice,
-    JudgeSettings,
-    LLMJudgeSettings,
-    LocalJudgeSettings,
-    PanelJudgeSettings,
-    read_yaml,
-)
+from ontopic.config.settings import JudgeChoice, JudgeSettings
 from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import Measured, calibrated, measure, open_judge
+from ontopic.judges.cards.calibration import Measured, kept_or_measured, measure
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.page import COMPARISON_PAGE, card_page, card_report, comparison_report
 from ontopic.judges.judge import Judge
+from ontopic.judges.opening import open_judge
 from ontopic.records import Verdict
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.correction import corrected, labels_to_halve
 from ontopic.statistics.pairs import Comparison, compare
-from ontopic.statistics.rates import Rate, rate
+from ontopic.statistics.rates import Rate, rate, with_interval
 
 
 class JudgesCompared(BaseModel):
@@ -52,11 +43,10 @@ class JudgesCompared(BaseModel):
     page: Path
 
 
-def calibrate_judges(
-    judges: Sequence[JudgeSettings],
+def compare_judges(
+    choices: Sequence[JudgeChoice],
     policy: Policy,
     *,
-    prompts: Path,
     workspace: Workspace,
     records: Sequence[LabelledRecord] | None = None,
     source: str = "the calibration split",
@@ -67,7 +57,6 @@ def calibrate_judges(
     The runs go to the active experiment, nested in the active run where there is one.
 
     Args:
-        prompts: folder of the judge prompts.
         records: to measure on; those without a label are left out. By default those of the calibration split, on
             which cards are kept and no judge is measured twice.
         source: what the records are, in words.
@@ -81,16 +70,15 @@ def calibrate_judges(
     if labelled == []:
         raise UserError(f"{source} holds no record with a label; give some the field 'label', pass or fail")
     opened: dict[str, tuple[JudgeSettings, Judge]] = {}
-    for settings in judges:
-        judge = open_judge(JudgeChoice(settings=settings, prompts=prompts), policy, workspace=workspace)
-        opened.setdefault(judge.id, (settings, judge))  # the same one twice is one
+    for choice in choices:
+        judge = open_judge(choice, policy, workspace=workspace)
+        opened.setdefault(judge.id, (choice.settings, judge))  # the same one twice is one
     measured, pages = [], []
     for settings, judge in opened.values():
-        found = (
-            calibrated(judge, policy, workspace=workspace)
-            if labelled is None
-            else measure(judge, policy, records=labelled)
-        )
+        if labelled is None:
+            found = kept_or_measured(judge, policy, workspace=workspace)
+        else:
+            found = measure(judge, policy, records=labelled)
         page = card_page(judge.id, workspace.reports)
         card_report(found, source, out=page)
         _track(found, settings, page=page)
@@ -110,7 +98,7 @@ def _track(measured: Measured, settings: JudgeSettings, *, page: Path) -> None:
     with mlflow.start_run(run_name=card.judge_id, nested=mlflow.active_run() is not None):
         mlflow.set_tag("stage", "calibration")
         mlflow.log_params({name: value for name, value in named.items() if value is not None})
-        mlflow.log_params({name: getattr(card, name) for name in ("judge_id", "labels_sha256", "policy_sha256")})
+        mlflow.log_params({name: getattr(card, name) for name in ("judge_id", "labels_sha256", "criteria_sha256")})
         mlflow.log_metrics(card.metrics())
         mlflow.log_dict(card.model_dump(mode="json"), "judge_card.json")
         mlflow.log_artifact(str(page))
@@ -121,7 +109,7 @@ def rank(measured: Sequence[Measured]) -> list[Measured]:
     return sorted(measured, key=lambda m: (-m.card.accuracy.low, m.card.judge_id))
 
 
-def compare_judges(first: Measured, second: Measured) -> Comparison:
+def right_verdicts_compared(first: Measured, second: Measured) -> Comparison:
     """The first judge's share of right verdicts minus the second's, in pairs, with the exact McNemar test.
 
     Raises:
@@ -137,7 +125,7 @@ def difference_in_words(measured: Sequence[Measured]) -> str:
     if len(measured) < 2:
         return "One judge was measured: there is nothing to compare it with."
     best, next_best = rank(measured)[:2]
-    d = compare_judges(best, next_best)
+    d = right_verdicts_compared(best, next_best)
     first, second = best.card.judge_id, next_best.card.judge_id
     if d.n == 0:
         return f"{first} and {second} judged no record in common, so nothing is known of their difference."
@@ -145,9 +133,10 @@ def difference_in_words(measured: Sequence[Measured]) -> str:
         told = f"{first} is right more often than {second}" if d.difference > 0 else f"{second} is right more often"
     else:
         told = f"{first} and {second} cannot be told apart"
+    difference = with_interval(d.difference, d.low, high=d.high, signed=True)
     return (
         f"{told}: of the {d.n:,} records that both judged, {first} alone was right on {d.wins:,} and {second} alone on "
-        f"{d.losses:,}; difference {d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}], McNemar p = {d.p_value:.2g}."
+        f"{d.losses:,}; difference {difference}, McNemar p = {d.p_value:.2g}."
     )
 
 
@@ -190,94 +179,3 @@ def _correctness(measured: Measured) -> list[Verdict]:
                 )
             )
     return verdicts
-
-
-def judge_variants(judge: JudgeSettings, prompts: Mapping[str, str]) -> list[JudgeSettings]:
-    """The judge as it is set and, where it asks an LLM with a prompt, with every other prompt of single grading.
-
-    Args:
-        prompts: the templates by name.
-    """
-    if not isinstance(judge, LLMJudgeSettings):
-        return [judge]
-    return [
-        judge,
-        *(with_template(judge, name, prompts=prompts) for name in single_templates(prompts) if name != judge.template),
-    ]
-
-
-def with_template(judge: LLMJudgeSettings, name: str, *, prompts: Mapping[str, str]) -> LLMJudgeSettings:
-    """The judge with another prompt, graded as that prompt asks for."""
-    grading = "single" if name in single_templates(prompts) else "custom"
-    return judge.model_copy(update={"template": name, "grading": grading})
-
-
-def single_templates(prompts: Mapping[str, str]) -> list[str]:
-    """Names of the prompts that grade one answer by itself, and not against another or a reference."""
-    return sorted(name for name, template in prompts.items() if _is_single(template))
-
-
-def _is_single(template: str) -> bool:
-    named = set(re.findall(r"\{\{\s*(\w+)\s*\}\}", template))
-    return {"question", "answer"} <= named and not {"answer_a", "answer_b", "reference"} & named
-
-
-def read_prompts(folder: Path) -> dict[str, str]:
-    """The judge prompts of a folder by name.
-
-    Raises:
-        UserError: one cannot be read.
-    """
-    prompts = {}
-    for path in sorted(folder.glob("*.txt")):
-        try:
-            prompts[path.stem] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: the judge prompt cannot be read ({error})") from error
-    return prompts
-
-
-def selected_judges(
-    configured: JudgeSettings, given: Sequence[JudgeSettings], *, templates: Iterable[str], prompts: Mapping[str, str]
-) -> list[JudgeSettings]:
-    """What ``calibrate`` measures: the given judges, else the configured one; LLMs with each of ``templates``.
-
-    Without both, the configured judge in all its variants.
-
-    Raises:
-        UserError: templates are named, but no judge takes one.
-    """
-    names = list(dict.fromkeys(templates))
-    if not names:
-        return list(given) or judge_variants(configured, prompts)
-    judges = list(given) or [configured]
-    if not any(isinstance(judge, LLMJudgeSettings) for judge in judges):
-        raise UserError("--template is for judges of kind openai; name one with --judge or in the configuration")
-    selected: list[JudgeSettings] = []
-    for judge in judges:
-        if isinstance(judge, LLMJudgeSettings):
-            selected += [with_template(judge, name, prompts=prompts) for name in names]
-        else:
-            selected.append(judge)
-    return selected
-
-
-class _Kind(BaseModel):
-    kind: Literal["local", "openai", "deepeval", "panel"]
-
-
-_SETTINGS: dict[str, type[JudgeSettings]] = {
-    "local": LocalJudgeSettings,
-    "openai": LLMJudgeSettings,
-    "deepeval": DeepEvalJudgeSettings,
-    "panel": PanelJudgeSettings,
-}
-
-
-def load_judge_settings(path: Path) -> JudgeSettings:
-    """One judge's settings from a file of their own, with the keys of a configuration's section ``judge``.
-
-    Raises:
-        UserError: the file is missing, no YAML, or has an unknown, missing or mistyped key.
-    """
-    return read_yaml(path, _SETTINGS[read_yaml(path, _Kind).kind])

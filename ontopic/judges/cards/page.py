@@ -40,7 +40,7 @@ def card_report(measured: Measured, source: str, *, out: Path) -> None:
     text = (
         f"Judge **{plain_markdown(card.judge_id)}** on {card.n:,} labelled records of {plain_markdown(source)}{at}. "
         f"{card.unjudged:,} of them it could not judge; they count in no share. Intervals are at 95 %. Labels "
-        f"{card.labels_sha256[:12] or 'unknown'}, policy {card.policy_sha256[:12] or 'unknown'} (sha256)."
+        f"{card.labels_sha256[:12] or 'unknown'}, criteria {card.criteria_sha256[:12] or 'unknown'} (sha256)."
     )
     widgets = [
         text_widget(title=title, text=text),
@@ -77,7 +77,7 @@ def comparison_report(ranked: Sequence[Measured], sentences: Sequence[str], *, s
     )
     columns = {
         "Judge": [card.judge_id for card in cards],
-        **{name.capitalize(): [_short(getattr(card, name)) for card in cards] for name in SHARES},
+        **{name.capitalize(): [getattr(card, name).with_interval for card in cards] for name in SHARES},
         "Unjudged": [f"{card.unjudged:,}" for card in cards],
         "s per 1,000": [_seconds(card) for card in cards],
         "$ per 1,000": [_dollars(card) for card in cards],
@@ -298,10 +298,6 @@ def _errors(shares: Sequence[Rate], colour: str = GREY) -> dict[str, object]:
         "arrayminus": [share.value - share.low if ok else 0 for share, ok in zip(shares, known, strict=True)],
         "color": colour,
     }
-
-
-def _short(share: Rate) -> str:
-    return "–" if math.isnan(share.value) else f"{share.value:.3f}\n{share.low:.3f} to {share.high:.3f}"
 
 
 def _seconds(card: JudgeCard) -> str:

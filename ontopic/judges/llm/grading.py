@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import LLMJudgeSettings
-from ontopic.endpoint.endpoint import Endpoint, Prompt, Reply, Token
+from ontopic.endpoint.endpoint import Endpoint
+from ontopic.endpoint.replies import Prompt, Reply, Token
 from ontopic.errors import UserError
 from ontopic.judges.judge import outcome
 from ontopic.judges.llm.templates import Grading, Template, load_template, policy_values

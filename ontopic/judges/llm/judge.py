@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import LLMJudgeSettings
+from ontopic.endpoint.account import Account
 from ontopic.endpoint.endpoint import Endpoint
-from ontopic.judges.judge import Account
 from ontopic.judges.llm.grading import Grader, grade_custom, grade_single
 from ontopic.judges.llm.templates import Template
 from ontopic.judges.llm.verdict_cache import VerdictCache

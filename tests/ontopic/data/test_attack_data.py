@@ -8,7 +8,8 @@ from importlib.resources import files
 
 import pytest
 
-from ontopic.data.labelled import LabelledRecord, load_questions, load_records, near_duplicates
+from ontopic.data.labelled import LabelledRecord, load_questions, load_records
+from ontopic.data.same_question import near_duplicates
 
 KINDS = {
     "instructions_to_pass",

@@ -15,8 +15,10 @@ import pytest
 from loopback import ChatServer, Reply
 
 from ontopic.config.settings import EndpointSettings
-from ontopic.endpoint import endpoint
-from ontopic.endpoint.endpoint import Endpoint, Prompt
+from ontopic.endpoint import replies
+from ontopic.endpoint.client import llm_client
+from ontopic.endpoint.endpoint import Endpoint
+from ontopic.endpoint.replies import Prompt
 from ontopic.errors import UserError
 
 SCHEMA = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -33,7 +35,7 @@ def prompt(text: str, key: str | None = None, **parts: Any) -> Prompt:
     return Prompt([{"role": "user", "content": text}], (key or text).encode(), **parts)
 
 
-def ask(asked: Endpoint, *prompts: Prompt) -> list[endpoint.Reply]:
+def ask(asked: Endpoint, *prompts: Prompt) -> list[replies.Reply]:
     return list(asked.ask_all(prompts, lambda _, reply: reply))
 
 
@@ -77,17 +79,17 @@ def test_a_stream_is_read_only_a_little_ahead(chat_server: ChatServer) -> None:
             taken += 1
             yield prompt(str(taken))
 
-    replies = endpoint_of(chat_server, concurrency=2).ask_all(endless(), lambda _, reply: reply.text)
-    assert [next(replies) for _ in range(100)] == [str(i) for i in range(1, 101)]
-    replies.close()  # type: ignore[attr-defined]
+    said = endpoint_of(chat_server, concurrency=2).ask_all(endless(), lambda _, reply: reply.text)
+    assert [next(said) for _ in range(100)] == [str(i) for i in range(1, 101)]
+    said.close()  # type: ignore[attr-defined]
     assert taken <= 100 + 2 * 16 + 1
 
 
 def test_prompts_of_one_key_are_sent_once_while_one_is_under_way(chat_server: ChatServer) -> None:
     chat_server.reply = lambda request: Reply("yes", delay_s=0.1)
     asked = endpoint_of(chat_server)
-    replies = ask(asked, prompt("a", "same"), prompt("b", "same"), prompt("c", "other"))
-    assert [reply.text for reply in replies] == ["yes"] * 3
+    said = ask(asked, prompt("a", "same"), prompt("b", "same"), prompt("c", "other"))
+    assert [reply.text for reply in said] == ["yes"] * 3
     assert sorted(chat_server.prompts()) == ["a", "c"]
     assert (asked.account.requests, asked.account.cached) == (2, 1)
 
@@ -95,7 +97,7 @@ def test_prompts_of_one_key_are_sent_once_while_one_is_under_way(chat_server: Ch
 def test_it_works_where_an_event_loop_runs_already(chat_server: ChatServer) -> None:
     chat_server.reply = echo
 
-    async def caller() -> list[endpoint.Reply]:
+    async def caller() -> list[replies.Reply]:
         return ask(endpoint_of(chat_server), prompt("a"))
 
     assert asyncio.run(caller())[0].text == "a"
@@ -133,8 +135,8 @@ def test_a_server_that_refuses_the_schema_is_asked_without_it(
         Reply(message, status=status) if "response_format" in request else Reply("yes", parts=USAGE)
     )
     asked = endpoint_of(chat_server, concurrency=1)
-    replies = ask(asked, *(prompt(text, schema=SCHEMA) for text in "abc"))
-    assert [reply.text for reply in replies] == ["yes"] * 3
+    said = ask(asked, *(prompt(text, schema=SCHEMA) for text in "abc"))
+    assert [reply.text for reply in said] == ["yes"] * 3
     # refused once, and not tried again
     assert ["response_format" in request for request in chat_server.requests] == [True, False, False, False]
     assert asked.account.requests == 3
@@ -157,10 +159,8 @@ def test_a_record_that_the_server_refuses_does_not_switch_the_schema_off(chat_se
     chat_server.reply = lambda request: (
         Reply(status=400) if request["messages"][0]["content"] == "too long" else Reply("yes")
     )
-    replies = ask(
-        endpoint_of(chat_server, concurrency=1), prompt("too long", schema=SCHEMA), prompt("a", schema=SCHEMA)
-    )
-    assert [reply.failure for reply in replies] == ["request failed: BadRequestError 400", None]
+    said = ask(endpoint_of(chat_server, concurrency=1), prompt("too long", schema=SCHEMA), prompt("a", schema=SCHEMA))
+    assert [reply.failure for reply in said] == ["request failed: BadRequestError 400", None]
     assert "response_format" in chat_server.requests[-1]
 
 
@@ -228,7 +228,7 @@ def test_a_server_that_is_not_there_or_too_slow_is_a_failure(chat_server: ChatSe
 def test_a_reply_that_is_no_completion_is_a_failure_and_counted(chat_server: ChatServer, reply: Reply) -> None:
     chat_server.reply = lambda request: reply
     asked = endpoint_of(chat_server)
-    assert ask(asked, prompt("a"))[0].failure == "the server's reply is no chat completion"
+    assert ask(asked, prompt("a"))[0].failure == "the server's reply is not a chat completion"
     assert (asked.account.requests, len(chat_server.requests)) == (1, 1)
 
 
@@ -261,9 +261,9 @@ def test_once_the_budget_is_spent_nothing_more_is_sent(
 ) -> None:
     chat_server.reply = echo
     asked = endpoint_of(chat_server, concurrency=1, **PRICES, **budget)
-    replies = ask(asked, *(prompt(str(i)) for i in range(10)))
-    assert [reply.text for reply in replies] == ["0", "1", "2", *[""] * 7]
-    assert all(reply.failure and reply.failure.endswith(named) for reply in replies[3:])
+    said = ask(asked, *(prompt(str(i)) for i in range(10)))
+    assert [reply.text for reply in said] == ["0", "1", "2", *[""] * 7]
+    assert all(reply.failure and reply.failure.endswith(named) for reply in said[3:])
     assert len(chat_server.requests) == asked.account.requests == 3
     assert ask(asked, prompt("later"))[0].failure
     assert len(chat_server.requests) == 3
@@ -275,16 +275,16 @@ def test_a_request_is_not_sent_again_after_the_budget_is_spent(chat_server: Chat
         if request["messages"][0]["content"] == "failing"
         else Reply("yes", parts=USAGE)
     )
-    replies = ask(endpoint_of(chat_server, budget_tokens=1, concurrency=2), prompt("failing"), prompt("a"))
-    assert replies[0].failure == "not asked: the budget of 1 tokens is spent"
+    said = ask(endpoint_of(chat_server, budget_tokens=1, concurrency=2), prompt("failing"), prompt("a"))
+    assert said[0].failure == "not asked: the budget of 1 tokens is spent"
     assert len(chat_server.requests) == 2
 
 
 def test_a_budget_that_cannot_be_kept_stops_after_what_is_under_way(chat_server: ChatServer) -> None:
     chat_server.reply = lambda request: Reply("yes")  # and does not say what it used
-    replies = ask(endpoint_of(chat_server, concurrency=1, budget_tokens=10_000), prompt("a"), prompt("b"))
-    assert replies[0].text == "yes"
-    assert replies[1].failure == "not asked: the server does not say what it used, so no budget can be kept"
+    said = ask(endpoint_of(chat_server, concurrency=1, budget_tokens=10_000), prompt("a"), prompt("b"))
+    assert said[0].text == "yes"
+    assert said[1].failure == "not asked: the server does not say what it used, so no budget can be kept"
 
 
 def test_a_budget_in_dollars_without_a_price_is_a_user_error(chat_server: ChatServer) -> None:
@@ -300,15 +300,15 @@ def test_the_key_comes_from_its_variable_and_no_other(monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="OTHER_KEY is not set"):
         Endpoint(settings).check()
     monkeypatch.setenv("OTHER_KEY", "right")
-    assert endpoint.llm_client(settings).api_key == "right"
+    assert llm_client(settings).api_key == "right"
     monkeypatch.delenv("OTHER_KEY")
     own = settings.model_copy(update={"base_url": "http://127.0.0.1:9/v1"})
-    assert endpoint.llm_client(own).api_key == "none"
+    assert llm_client(own).api_key == "none"
 
 
 @pytest.mark.parametrize("address", ["localhost:8000/v1", "http://", "ftp://host/v1"])
-def test_an_address_that_is_none_is_a_user_error(address: str) -> None:
-    with pytest.raises(UserError, match="is no address of a server"):
+def test_an_address_that_is_not_one_is_a_user_error(address: str) -> None:
+    with pytest.raises(UserError, match="is not the address of a server"):
         Endpoint(EndpointSettings(model="m", base_url=address))
 
 

@@ -12,7 +12,7 @@ from values import replace
 from ontopic.config.policy import JudgeBar, Policy
 from ontopic.errors import UserError
 from ontopic.evaluation.gate import check_judge, decide
-from ontopic.judges.cards.card import JudgeCard, policy_sha256
+from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.records import Record, Verdict
 from ontopic.reports.metrics import verdict_frame
 from ontopic.statistics.rates import Rate, rate
@@ -27,7 +27,7 @@ def card(banking: Policy) -> JudgeCard:
         sensitivity=rate(480, 500),
         specificity=rate(480, 500),
         unjudged=0,
-        policy_sha256=policy_sha256(banking),
+        criteria_sha256=criteria_sha256(banking),
     )
 
 

@@ -13,9 +13,10 @@ from loopback import ROOT, ChatServer, Reply
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeSettings, LLMJudgeSettings, LocalJudgeSettings
-from ontopic.data.labelled import LabelledRecord, RowStream, stream_rows
+from ontopic.data.labelled import LabelledRecord
+from ontopic.data.rows import RowStream, stream_rows
+from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
-from ontopic.judges.judge import Account
 from ontopic.judges.judged_file import by_grading, by_judge, card_of_file, winners, write_judged
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict

@@ -16,9 +16,10 @@ from pydantic import ValidationError
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, PanelJudgeSettings
+from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import open_judge
-from ontopic.judges.judge import Account, Judge
+from ontopic.judges.judge import Judge
+from ontopic.judges.opening import open_judge
 from ontopic.judges.panel import PanelJudge, Rule
 from ontopic.progress import Advance
 from ontopic.records import Outcome, Record, Verdict

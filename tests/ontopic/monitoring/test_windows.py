@@ -14,9 +14,9 @@ import pytest
 from loopback import ROOT
 from values import replace
 
+from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.judges.judge import Account
 from ontopic.monitoring.windows import Cut, Window, WindowStore, status
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict

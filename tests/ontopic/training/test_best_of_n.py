@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ontopic.judges.judge import Account
+from ontopic.endpoint.account import Account
 from ontopic.models.generation import generate
 from ontopic.models.loading import LanguageModel, load
 from ontopic.progress import Advance

@@ -8,8 +8,9 @@ import pytest
 from values import replace
 
 from ontopic.data.labelled import Question
+from ontopic.data.same_question import normalized
 from ontopic.records import Outcome, Record, Verdict
-from ontopic.training.preferences import Preference, build_preferences, normalized, preferences_hash, unwritten
+from ontopic.training.preferences import Preference, build_preferences, preferences_hash, unwritten
 
 REFUSAL = "I'm sorry, I can only help with banking questions."
 Judged = tuple[Record, Verdict]

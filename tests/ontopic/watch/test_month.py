@@ -178,7 +178,8 @@ def test_a_month(tmp_path: Path) -> None:
     broken = settings.model_copy(update={"training": settings.training.model_copy(update={"max_steps": 1})})
     with WindowStore(workspace.windows) as store, TrafficStore(workspace.traffic) as traffic:
         judged = store.judged(store.closed(3, promoted), traffic)
-    from ontopic.judges.cards.calibration import calibrate, open_judge
+    from ontopic.judges.cards.calibration import card_of
+    from ontopic.judges.opening import open_judge
     from ontopic.reports.metrics import verdict_frame
 
     judge = open_judge(settings.judge_choice, policy, workspace=workspace)
@@ -188,7 +189,7 @@ def test_a_month(tmp_path: Path) -> None:
         record_ids=[record.id for record, _ in rows],
         judged=verdict_frame([record for record, _ in rows], [verdict for _, verdict in rows]),
         held_out=[],
-        card=calibrate(judge, policy, workspace=workspace),
+        card=card_of(judge, policy, workspace=workspace),
         at=month.clock,
     )
     refused = improve_on_traffic(broken, policy, workspace=workspace)(wanted)

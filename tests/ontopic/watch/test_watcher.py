@@ -22,15 +22,15 @@ from ontopic.commands.status import overview
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings, Settings, load_settings
 from ontopic.data.labelled import load_questions
+from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import open_judge
+from ontopic.judges.opening import open_judge
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
 from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.traffic.store import TrafficStore
-from ontopic.training.preferences import normalized
 from ontopic.watch.watcher import ActionStore, Improved, Improvement, Watcher
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

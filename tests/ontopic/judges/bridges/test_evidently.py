@@ -13,9 +13,9 @@ import pytest
 from loopback import ROOT, ChatServer, Reply
 
 from ontopic.config.settings import EndpointSettings
+from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
 from ontopic.judges.bridges.evidently import JudgeDescriptor, register_provider
-from ontopic.judges.judge import Account
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 

@@ -15,9 +15,9 @@ import pytest
 from loopback import ROOT
 from mlflow.entities import Feedback
 
+from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
 from ontopic.judges.bridges.mlflow import as_scorer, log_verdicts
-from ontopic.judges.judge import Account
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 

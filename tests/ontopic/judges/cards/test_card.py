@@ -13,9 +13,9 @@ import pytest
 from ontopic.config.policy import Border, Policy
 from ontopic.data.labelled import LabelledRecord
 from ontopic.data.labels import LabelStore
-from ontopic.judges.cards.calibration import calibrate, calibrated, calibration_records, is_current, measure
-from ontopic.judges.cards.card import Group, JudgeCard, judge_card, labels_sha256, policy_sha256
-from ontopic.judges.judge import Account
+from ontopic.endpoint.account import Account
+from ontopic.judges.cards.calibration import calibration_records, card_of, is_current, kept_or_measured, measure
+from ontopic.judges.cards.card import Group, JudgeCard, criteria_sha256, judge_card, labels_sha256
 from ontopic.judges.panel import PanelJudge
 from ontopic.progress import Advance
 from ontopic.records import Outcome, Record, Verdict
@@ -193,9 +193,9 @@ def test_the_digests_change_with_what_a_card_depends_on_and_nothing_else(banking
     assert labels_sha256(records) != labels_sha256([other, *records[1:]])
     assert labels_sha256(records) == labels_sha256([records[0].model_copy(update={"why": "x"}), *records[1:]])
 
-    assert policy_sha256(banking) == policy_sha256(banking.model_copy(update={"alert_threshold": 0.1}))
+    assert criteria_sha256(banking) == criteria_sha256(banking.model_copy(update={"alert_threshold": 0.1}))
     for name, value in (("definition", "x"), ("refusal", "x"), ("examples", []), ("border", Border(in_scope=["x"]))):
-        assert policy_sha256(banking) != policy_sha256(banking.model_copy(update={name: value})), name
+        assert criteria_sha256(banking) != criteria_sha256(banking.model_copy(update={name: value})), name
 
 
 @dataclass
@@ -271,48 +271,48 @@ def test_a_card_is_kept_and_measured_again_only_where_judge_labels_or_policy_cha
     policy: Policy, workspace: Workspace
 ) -> None:
     judge = RuleJudge(usd_each=0.01)
-    first = calibrated(judge, policy, workspace=workspace)
+    first = kept_or_measured(judge, policy, workspace=workspace)
     assert (workspace.judges / "rule_1.card.json").is_file()
-    again = calibrated(judge, policy, workspace=workspace)
+    again = kept_or_measured(judge, policy, workspace=workspace)
     assert judge.asked == 9
-    assert repr(again) == repr(first)
+    assert again == first
 
-    calibrate(judge, policy.model_copy(update={"alert_threshold": 0.5}), workspace=workspace)
+    card_of(judge, policy.model_copy(update={"alert_threshold": 0.5}), workspace=workspace)
     assert judge.asked == 9
     changed = policy.model_copy(update={"definition": "Something else."})
     assert not is_current(first.card, judge, policy=changed, records=first.records)
-    assert calibrate(judge, changed, workspace=workspace).policy_sha256 != first.card.policy_sha256
+    assert card_of(judge, changed, workspace=workspace).criteria_sha256 != first.card.criteria_sha256
     assert judge.asked == 18
 
     path = Path(policy.records)
     path.write_text(path.read_text().replace('"label": "fail"', '"label": "pass"', 1))
-    assert calibrate(judge, changed, workspace=workspace).labels_sha256 != first.card.labels_sha256
+    assert card_of(judge, changed, workspace=workspace).labels_sha256 != first.card.labels_sha256
     assert judge.asked == 27
 
 
 def test_humans_labels_count_in_the_card_and_make_an_older_one_stale(policy: Policy, workspace: Workspace) -> None:
     judge = RuleJudge()
-    before = calibrated(judge, policy, workspace=workspace)
+    before = kept_or_measured(judge, policy, workspace=workspace)
     store = LabelStore(workspace.labels / f"{policy.name}.jsonl")
     store.add(Record(question="Where is my money?", answer="a long answer"), "fail", by="random")
     store.add(
         Record(question="Where is my card?", answer="a long answer"), "fail", by="uncertainty"
     )  # to learn from, not to measure
-    after = calibrated(judge, policy, workspace=workspace)
+    after = kept_or_measured(judge, policy, workspace=workspace)
     assert after.card.n == before.card.n + 1
     assert not is_current(before.card, judge, policy=policy, records=after.records)
 
 
 def test_a_record_left_unjudged_is_judged_again_the_next_time(policy: Policy, workspace: Workspace) -> None:
     judge = RuleJudge(usd_each=0.01, down=True)
-    assert calibrate(judge, policy, workspace=workspace).unjudged == 9
+    assert card_of(judge, policy, workspace=workspace).unjudged == 9
     judge.down = False
-    assert calibrate(judge, policy, workspace=workspace).unjudged == 0
+    assert card_of(judge, policy, workspace=workspace).unjudged == 0
 
 
 def test_the_card_of_a_panel_says_how_far_its_members_agree(policy: Policy, workspace: Workspace) -> None:
     panel = PanelJudge("majority", [RuleJudge("a"), RuleJudge("b"), RuleJudge("c")])
-    card = calibrate(panel, policy, workspace=workspace)
+    card = card_of(panel, policy, workspace=workspace)
     assert card.agreement and card.agreement.value == pytest.approx(1.0)
     assert "agreement    1.000 [" in str(card)
     assert card.metrics()["agreement"] == pytest.approx(1.0)
@@ -322,11 +322,11 @@ def test_the_card_of_a_panel_says_how_far_its_members_agree(policy: Policy, work
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"judge_id": "rule/1"}'])
 def test_a_broken_card_is_measured_again(policy: Policy, workspace: Workspace, content: str) -> None:
     judge = RuleJudge()
-    card = calibrate(judge, policy, workspace=workspace)
+    card = card_of(judge, policy, workspace=workspace)
     (workspace.judges / "rule_1.card.json").write_text(content)
-    assert calibrate(judge, policy, workspace=workspace).accuracy == card.accuracy
+    assert card_of(judge, policy, workspace=workspace).accuracy == card.accuracy
     (workspace.judges / "rule_1.verdicts.jsonl").write_text(content)
-    assert calibrate(judge, policy, workspace=workspace).accuracy == card.accuracy
+    assert card_of(judge, policy, workspace=workspace).accuracy == card.accuracy
     assert judge.asked == 27
 
 
@@ -345,13 +345,13 @@ def test_verdicts_from_a_cache_took_nothing_and_leave_the_known_price_alone(
     policy: Policy, workspace: Workspace
 ) -> None:
     judge = RuleJudge(usd_each=0.01)
-    first = calibrate(judge, policy, workspace=workspace)
+    first = card_of(judge, policy, workspace=workspace)
     judge.cached = True
     assert (
         measure(judge, policy, records=calibration_records(policy, "calibration", workspace=workspace)).card.usage
         is None
     )
-    again = calibrate(judge, policy.model_copy(update={"definition": "Something else."}), workspace=workspace)
+    again = card_of(judge, policy.model_copy(update={"definition": "Something else."}), workspace=workspace)
     assert again.usage == first.usage
 
 
@@ -362,3 +362,17 @@ def test_a_full_card_comes_back_from_json_as_it_was(policy: Policy, workspace: W
     assert JudgeCard.model_validate_json(card.model_dump_json()) == card
     one_kind = card_on(table(("pass", "pass", 3)))  # kappa is unknown, though there are records
     assert repr(JudgeCard.model_validate_json(one_kind.model_dump_json())) == repr(one_kind)
+
+
+def test_a_card_of_an_older_release_is_read(policy: Policy, workspace: Workspace) -> None:
+    """It named the digest of the criteria after the whole policy."""
+    judge = RuleJudge()
+    card = card_of(judge, policy, workspace=workspace)
+    path = workspace.judges / "rule_1.card.json"
+    row = json.loads(path.read_text())
+    row["policy_sha256"] = row.pop("criteria_sha256")
+    path.write_text(json.dumps(row))
+    assert JudgeCard.model_validate(row) == card
+    assert card_of(judge, policy, workspace=workspace) == card
+    assert judge.asked == card.n  # and not measured again
+    assert "policy_sha256" not in card.model_dump(mode="json")

@@ -39,6 +39,7 @@ def test_a_card_page_shows_rates_confusion_and_what_the_judge_got_wrong(tmp_path
         assert title in text, title
     assert "Records that it got wrong, the surest first (3)" in text
     assert "Causes of unjudged records (1)" in text
+    assert "criteria unknown (sha256)" in text
     share = rate(36, 39)
     assert f"95 % interval {share.low:.3f} to {share.high:.3f}, n = 39" in text
 

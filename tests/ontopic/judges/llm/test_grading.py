@@ -486,7 +486,7 @@ CAUSES = {
     "truncated": "the judge's reply holds no verdict",
     "unknown": "the judge's reply holds no verdict",
     "schema": "the judge's reply holds no verdict",
-    "empty": "the server's reply is no chat completion",
+    "empty": "the server's reply is not a chat completion",
 }
 
 

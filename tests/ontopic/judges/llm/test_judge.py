@@ -315,8 +315,9 @@ from ontopic.config.settings import LLMJudgeSettings
 url, root, cache = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 settings = LLMJudgeSettings(kind="openai", model="judge-model", base_url=url, concurrency=4)
 template = load_template(root / "configs/judge_prompts/rubric.txt", "single")
-judge = LLMJudge(settings, template, load_policy(root / "configs/policies/banking.yaml"), VerdictCache(cache))
-print(len(judge.judge([Record(f"question {i:03}", "answer") for i in range(60)])))
+policy = load_policy(root / "configs/policies/banking.yaml")
+judge = LLMJudge(settings, template, policy=policy, cache=VerdictCache(cache))
+print(len(judge.judge([Record(question=f"question {i:03}", answer="answer") for i in range(60)])))
 """
 
 

@@ -14,9 +14,11 @@ from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import load_questions, load_records
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import calibrate, open_judge
+from ontopic.judges.cards.calibration import card_of
 from ontopic.judges.local import judge as local
-from ontopic.judges.local.judge import LocalJudge, load_local_judge, local_judge_id, train_local_judge
+from ontopic.judges.local.judge import LocalJudge, load_local_judge, local_judge_id
+from ontopic.judges.local.training import train_local_judge
+from ontopic.judges.opening import open_judge
 from ontopic.models import sentence_encoder
 from ontopic.models.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from ontopic.records import Record, Verdict
@@ -46,7 +48,7 @@ def outcomes(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def test_it_judges_as_its_labels_say(judge: LocalJudge, banking: Policy, session_state: Path) -> None:
-    card = calibrate(judge, banking, workspace=Workspace(root=session_state))
+    card = card_of(judge, banking, workspace=Workspace(root=session_state))
     assert card.accuracy.low > banking.judge_bar.accuracy
     assert card.kappa.low > banking.judge_bar.kappa
     assert card.unjudged <= card.n * 0.01
@@ -196,7 +198,7 @@ def test_follow_ups_do_not_teach_scope(banking: Policy) -> None:
 def test_a_small_policy_gets_a_judge_far_better_than_chance(tmp_path: Path) -> None:
     gardening = load_policy(ROOT / "configs/policies/gardening.yaml")
     settings, workspace = LocalJudgeSettings(kind="local"), Workspace(root=tmp_path)
-    card = calibrate(
+    card = card_of(
         open_judge(
             JudgeChoice(settings=settings, prompts=ROOT / "configs/judge_prompts"), gardening, workspace=workspace
         ),

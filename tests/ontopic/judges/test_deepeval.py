@@ -19,14 +19,13 @@ from loopback import ROOT, ChatServer, Reply
 from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import open_judge
+from ontopic.judges.deepeval import DeepEvalJudge
+from ontopic.judges.opening import open_judge
 from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
 
-if find_spec("deepeval") is None:  # and not importorskip: the judge must be the first to import it
-    pytest.skip("needs DeepEval", allow_module_level=True)
-
-from ontopic.judges.bridges.deepeval import DeepEvalJudge
+# Not importorskip: the judge must be the first to import it.
+needs_deepeval = pytest.mark.skipif(find_spec("deepeval") is None, reason="needs DeepEval")
 
 RECORD = Record(question="Can I freeze my card?", answer="Yes, in the app.")
 
@@ -55,6 +54,7 @@ def grade(score: float, reason: str = "Because.") -> dict[str, object]:
     return {"reason": reason, "score": score}
 
 
+@needs_deepeval
 @pytest.mark.parametrize(("score", "outcome"), [(10, "pass"), (5, "pass"), (4, "fail"), (0, "fail")])
 def test_geval_grades_by_the_policy(chat_server: ChatServer, banking: Policy, score: int, outcome: str) -> None:
     says(chat_server, score=grade(score))
@@ -71,6 +71,7 @@ def test_geval_grades_by_the_policy(chat_server: ChatServer, banking: Policy, sc
         assert text in prompt
 
 
+@needs_deepeval
 def test_answer_relevancy_is_the_share_of_relevant_statements(chat_server: ChatServer, banking: Policy) -> None:
     verdicts = [{"verdict": "yes", "reason": None}, {"verdict": "no", "reason": "It is about cats."}]
     says(
@@ -81,6 +82,7 @@ def test_answer_relevancy_is_the_share_of_relevant_statements(chat_server: ChatS
     assert ask(chat_server, banking, metric="answer_relevancy", threshold=0.7)[0].outcome == "fail"
 
 
+@needs_deepeval
 def test_hallucination_is_measured_against_the_policys_definition(chat_server: ChatServer, banking: Policy) -> None:
     says(chat_server, verdicts={"verdicts": [{"verdict": "no", "reason": "It differs."}]}, reason={"reason": "No."})
     (verdict,) = ask(chat_server, banking, metric="hallucination")
@@ -88,6 +90,7 @@ def test_hallucination_is_measured_against_the_policys_definition(chat_server: C
     assert banking.definition in chat_server.prompts()[0]
 
 
+@needs_deepeval
 @pytest.mark.parametrize("metric", ["answer_relevancy", "hallucination"])
 def test_nothing_to_measure_is_no_perfect_score(chat_server: ChatServer, banking: Policy, metric: str) -> None:
     says(chat_server, statements={"statements": []}, verdicts={"verdicts": []}, reason={"reason": "Fine."})
@@ -95,6 +98,7 @@ def test_nothing_to_measure_is_no_perfect_score(chat_server: ChatServer, banking
     assert (verdict.outcome, verdict.score, verdict.cause) == ("unjudged", None, "DeepEval found nothing to measure")
 
 
+@needs_deepeval
 @pytest.mark.parametrize("text", ["", "pass", "{", '{"score": "high", "reason": ""}', '{"score": 7}', "[]"])
 def test_a_reply_that_does_not_fit_is_unjudged(chat_server: ChatServer, banking: Policy, text: str) -> None:
     says(chat_server, score=text)
@@ -103,17 +107,20 @@ def test_a_reply_that_does_not_fit_is_unjudged(chat_server: ChatServer, banking:
     assert verdict.cause == "the LLM's reply is not what DeepEval asks for (ReasonScore)"
 
 
+@needs_deepeval
 @pytest.mark.parametrize("score", [11, -1, math.nan])
 def test_a_score_off_the_scale_is_unjudged(chat_server: ChatServer, banking: Policy, score: int) -> None:
     says(chat_server, score=grade(score))
     assert ask(chat_server, banking)[0].cause == f"DeepEval's score {score / 10:g} is not between 0 and 1"
 
 
+@needs_deepeval
 def test_text_around_the_json_does_no_harm(chat_server: ChatServer, banking: Policy) -> None:
     says(chat_server, score=f"Sure!\n```json\n{json.dumps(grade(10))}\n```")
     assert ask(chat_server, banking)[0].outcome == "pass"
 
 
+@needs_deepeval
 def test_a_server_that_fails_leaves_its_records_unjudged(chat_server: ChatServer, banking: Policy) -> None:
     def reply(request: dict[str, Any]) -> Reply:
         broken = "broken" in request["messages"][0]["content"]
@@ -126,6 +133,7 @@ def test_a_server_that_fails_leaves_its_records_unjudged(chat_server: ChatServer
     assert len(chat_server.requests) == 4
 
 
+@needs_deepeval
 def test_verdicts_come_in_the_order_of_the_records(chat_server: ChatServer, banking: Policy) -> None:
     chat_server.reply = lambda request: Reply(
         json.dumps(grade(0 if "answer 3" in request["messages"][0]["content"] else 10))
@@ -138,6 +146,7 @@ def test_verdicts_come_in_the_order_of_the_records(chat_server: ChatServer, bank
     assert judge.account.requests == 9
 
 
+@needs_deepeval
 def test_a_judge_can_be_asked_where_an_event_loop_runs(chat_server: ChatServer, banking: Policy) -> None:
     says(chat_server, score=grade(10))
 
@@ -147,6 +156,7 @@ def test_a_judge_can_be_asked_where_an_event_loop_runs(chat_server: ChatServer, 
     assert asyncio.run(notebook())[0].outcome == "pass"
 
 
+@needs_deepeval
 def test_the_budget_holds_for_deepeval_too(chat_server: ChatServer, banking: Policy) -> None:
     body = {"usage": {"prompt_tokens": 90, "completion_tokens": 20}}
     message = {"role": "assistant", "content": json.dumps(grade(10))}
@@ -157,6 +167,7 @@ def test_the_budget_holds_for_deepeval_too(chat_server: ChatServer, banking: Pol
     assert verdicts[2].cause == "not asked: the budget of 200 tokens is spent"
 
 
+@needs_deepeval
 @pytest.mark.parametrize(("in_scope", "score", "declined"), [(True, 10, False), (True, 0, True), (False, 10, True)])
 def test_a_scope_label_is_told_and_tells_whether_the_answer_declines(
     chat_server: ChatServer, banking: Policy, in_scope: bool, score: int, declined: bool
@@ -167,6 +178,7 @@ def test_a_scope_label_is_told_and_tells_whether_the_answer_declines(
     assert ("labelled this Input: it is in scope" in chat_server.prompts()[0]) == in_scope
 
 
+@needs_deepeval
 def test_a_record_cannot_close_its_fence(chat_server: ChatServer, banking: Policy) -> None:
     says(chat_server, score=grade(0))
     ask(chat_server, banking)
@@ -188,12 +200,14 @@ def fence_of(prompt: str) -> str:
     return match.group(1)
 
 
+@needs_deepeval
 def test_deepevals_own_tags_in_a_record_stay_text(chat_server: ChatServer, banking: Policy) -> None:
     says(chat_server, score=grade(0))
     (verdict,) = ask(chat_server, banking, Record(question="q", answer="[DEEPEVAL:IMAGE:1]"))
     assert (verdict.outcome, verdict.cause) == ("fail", None)
 
 
+@needs_deepeval
 def test_the_id_changes_with_all_that_changes_the_judge(chat_server: ChatServer, banking: Policy) -> None:
     other_policy = banking.model_copy(update={"definition": "Something else."})
     judges = [
@@ -207,6 +221,7 @@ def test_the_id_changes_with_all_that_changes_the_judge(chat_server: ChatServer,
     assert DeepEvalJudge(settings(chat_server, concurrency=9), banking).id == judges[0].id
 
 
+@needs_deepeval
 def test_a_configuration_opens_it(chat_server: ChatServer, banking: Policy, tmp_path: Path) -> None:
     says(chat_server, score=grade(10))
     judge = open_judge(
@@ -215,6 +230,7 @@ def test_a_configuration_opens_it(chat_server: ChatServer, banking: Policy, tmp_
     assert judge.judge([RECORD])[0].judge_id == judge.id == DeepEvalJudge(settings(chat_server), banking).id
 
 
+@needs_deepeval
 def test_without_an_api_key_nothing_is_asked(banking: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -228,15 +244,16 @@ from pathlib import Path
 from ontopic.config.policy import load_policy
 from ontopic.records import Record
 from ontopic.config.settings import DeepEvalJudgeSettings
-from ontopic.judges.bridges.deepeval import DeepEvalJudge
+from ontopic.judges.deepeval import DeepEvalJudge
 settings = DeepEvalJudgeSettings(kind="deepeval", model="m", base_url=sys.argv[1])
-DeepEvalJudge(settings, load_policy(Path(sys.argv[2]))).judge([Record("q", "a")])
+DeepEvalJudge(settings, load_policy(Path(sys.argv[2]))).judge([Record(question="q", answer="a")])
 from deepeval.telemetry.client import telemetry_opt_out
 assert telemetry_opt_out()
 assert "FROM_DOTENV" not in os.environ
 """
 
 
+@needs_deepeval
 def test_it_says_nothing_sends_nothing_and_leaves_nothing_behind(chat_server: ChatServer, tmp_path: Path) -> None:
     says(chat_server, score=grade(10))
     (tmp_path / ".env").write_text("FROM_DOTENV=1\n")
@@ -255,7 +272,15 @@ def test_it_says_nothing_sends_nothing_and_leaves_nothing_behind(chat_server: Ch
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
 
-def test_without_deepeval_the_error_says_how_to_install_it() -> None:
-    script = "import sys; sys.modules['deepeval'] = None; import ontopic.judges.bridges.deepeval"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "UserError: a judge of kind deepeval needs DeepEval; install it with `pip install" in done.stderr
+def test_without_deepeval_the_error_says_how_to_install_it(banking: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepeval", None)
+    with pytest.raises(UserError, match="a judge of kind deepeval needs DeepEval; install it with `pip install"):
+        DeepEvalJudge(DeepEvalJudgeSettings(kind="deepeval", model="m"), banking)
+
+
+def test_importing_the_judge_leaves_the_environment_alone_and_imports_no_deepeval() -> None:
+    script = (
+        "import os, sys; before = dict(os.environ); import ontopic.judges.deepeval\n"
+        "assert dict(os.environ) == before; assert 'deepeval' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

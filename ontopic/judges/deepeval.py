@@ -1,6 +1,6 @@
 """DeepEval's metrics as judges: GEval, answer relevancy and hallucination (extra ``deepeval``).
 
-Importing this module switches DeepEval's telemetry off, and its reading of ``.env``.
+DeepEval reads its switches when it is imported, so it is imported with the first judge, and in no other place.
 """
 
 from __future__ import annotations
@@ -12,32 +12,24 @@ import os
 import secrets
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings
-from ontopic.endpoint.endpoint import Endpoint, Prompt
+from ontopic.endpoint.account import Account
+from ontopic.endpoint.endpoint import Endpoint
+from ontopic.endpoint.replies import Prompt
 from ontopic.errors import UserError
-from ontopic.judges.judge import Account
 from ontopic.judges.llm.templates import policy_values
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 
-os.environ["DEEPEVAL_TELEMETRY_OPT_OUT"] = "1"
-os.environ["DEEPEVAL_DISABLE_DOTENV"] = "1"
-
-try:
-    from deepeval.metrics import AnswerRelevancyMetric, BaseMetric, GEval, HallucinationMetric
-    from deepeval.metrics.g_eval import Rubric
+if TYPE_CHECKING:
+    from deepeval.metrics import BaseMetric
     from deepeval.models import DeepEvalBaseLLM
-    from deepeval.test_case import LLMTestCase, SingleTurnParams
-except ImportError as error:
-    raise UserError(
-        "a judge of kind deepeval needs DeepEval; install it with `pip install -c constraints.txt '.[deepeval]'` and "
-        "`pip install --no-deps -c constraints.txt deepeval`"
-    ) from error
+    from deepeval.test_case import LLMTestCase
 
 _MAX_CAUSE = 200
 
@@ -53,16 +45,18 @@ class DeepEvalJudge:
     scope nor refusal: their cards on a policy's labels show how far such a metric goes, and no more.
 
     A record passes where DeepEval's score reaches the threshold. One that DeepEval cannot measure, or finds nothing in
-    to measure, is ``unjudged`` with the cause. In GEval's prompt, question and answer stand between fences drawn for
+    to measure, is ``unjudged`` with the cause. In GEval's prompt, question and answer stand between new fences for
     each record; DeepEval's other prompts have no such guard against hostile text.
 
     Raises:
-        UserError: a budget in dollars without a price.
+        UserError: DeepEval is not installed, or a budget in dollars has no price.
     """
 
     def __init__(self, settings: DeepEvalJudgeSettings, policy: Policy) -> None:
+        _import_deepeval()
         self._settings, self._policy = settings, policy
         self._endpoint = Endpoint(settings)
+        self._model = _model_of(self._endpoint)
         content: list[Any] = [version("deepeval"), self._endpoint.base_url, policy_values(policy), _STEPS]
         content += [settings.model, settings.metric, settings.threshold]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -122,7 +116,11 @@ class DeepEvalJudge:
         )
 
     def _measurement(self, record: Record) -> tuple[BaseMetric, LLMTestCase]:
-        options: dict[str, Any] = {"model": _Model(self._endpoint), "threshold": self._settings.threshold}
+        from deepeval.metrics import AnswerRelevancyMetric, GEval, HallucinationMetric
+        from deepeval.metrics.g_eval import Rubric
+        from deepeval.test_case import LLMTestCase, SingleTurnParams
+
+        options: dict[str, Any] = {"model": self._model, "threshold": self._settings.threshold}
         # DeepEval reads such a tag as an image, which no record has; one that names it would go unjudged.
         question, answer = (t.replace("[DEEPEVAL:", "[DEEPEVAL :") for t in (record.question, record.answer))
         if self._settings.metric == "answer_relevancy":
@@ -166,33 +164,52 @@ class _NoAnswer(Exception):  # noqa: N818
     """The LLM gave no usable reply; the message is the cause."""
 
 
-class _Model(DeepEvalBaseLLM):
+def _import_deepeval() -> None:
+    """Import DeepEval with its telemetry off, and its reading of ``.env``."""
+    os.environ["DEEPEVAL_TELEMETRY_OPT_OUT"] = "1"
+    os.environ["DEEPEVAL_DISABLE_DOTENV"] = "1"
+    try:
+        import deepeval.metrics
+        import deepeval.models
+        import deepeval.test_case  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "a judge of kind deepeval needs DeepEval; install it with `pip install -c constraints.txt '.[deepeval]'` "
+            "and `pip install --no-deps -c constraints.txt deepeval`"
+        ) from error
+
+
+def _model_of(endpoint: Endpoint) -> DeepEvalBaseLLM:
     """An endpoint as the model of DeepEval's metrics."""
+    from deepeval.models import DeepEvalBaseLLM
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        super().__init__(endpoint.settings.model)
+    class Model(DeepEvalBaseLLM):
+        def load_model(self) -> DeepEvalBaseLLM:
+            return self
 
-    def load_model(self) -> DeepEvalBaseLLM:
-        return self
+        def get_model_name(self) -> str:
+            return endpoint.settings.model
 
-    def get_model_name(self) -> str:
-        return self._endpoint.settings.model
+        def generate(self, *args: Any, **options: Any) -> str:
+            raise NotImplementedError("judges ask asynchronously")
 
-    def generate(self, *args: Any, **options: Any) -> str:
-        raise NotImplementedError("judges ask asynchronously")
+        async def a_generate(self, prompt: str, schema: type[BaseModel]) -> BaseModel:
+            return await _ask(endpoint, prompt, schema=schema)
 
-    async def a_generate(self, prompt: str, schema: type[BaseModel]) -> Any:
-        """The reply as ``schema``; raises _NoAnswer where there is none that fits it."""
-        asked = Prompt([{"role": "user", "content": prompt}], key=b"", schema=_strict(schema.model_json_schema()))
-        reply = await self._endpoint.ask(asked)
-        if reply.failure:
-            raise _NoAnswer(reply.failure)
-        start, end = reply.text.find("{"), reply.text.rfind("}")
-        try:
-            return schema.model_validate_json(reply.text[start : end + 1])
-        except ValidationError as error:
-            raise _NoAnswer(f"the LLM's reply is not what DeepEval asks for ({schema.__name__})") from error
+    return Model(endpoint.settings.model)
+
+
+async def _ask(endpoint: Endpoint, prompt: str, *, schema: type[BaseModel]) -> BaseModel:
+    """The reply as ``schema``; raises _NoAnswer where there is not one that fits it."""
+    asked = Prompt([{"role": "user", "content": prompt}], key=b"", schema=_strict(schema.model_json_schema()))
+    reply = await endpoint.ask(asked)
+    if reply.failure:
+        raise _NoAnswer(reply.failure)
+    start, end = reply.text.find("{"), reply.text.rfind("}")
+    try:
+        return schema.model_validate_json(reply.text[start : end + 1])
+    except ValidationError as error:
+        raise _NoAnswer(f"the LLM's reply is not what DeepEval asks for ({schema.__name__})") from error
 
 
 def _strict(schema: Any) -> Any:

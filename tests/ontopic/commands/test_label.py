@@ -1,0 +1,116 @@
+"""The command ``label``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from loopback import ROOT, ChatServer, Reply
+from typer.testing import CliRunner, Result
+
+from ontopic.data.drawing import drawable
+from ontopic.data.labels import load_labels
+from ontopic.errors import UserError
+from ontopic.records import Record
+
+RECORDS = [
+    Record(question=f"question number {i}, on {i * 37} things?", answer=f"answer {i}", id=f"r{i}") for i in range(200)
+]
+
+
+@pytest.fixture
+def config(tmp_path: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A policy with four labelled records, judged behind the loopback server."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
+
+    def reply(request: dict[str, object]) -> Reply:
+        grade = {"explanation": "", "in_scope": True, "declined": False, "verdict": "pass"}
+        return Reply(json.dumps(grade))
+
+    chat_server.reply = reply
+    rows = [{"question": f"q{i}", "answer": "a", "label": "pass", "split": "calibration"} for i in range(4)]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    question = {"question": "q", "in_scope": True, "split": "train"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(question) + "\n")
+    policy = yaml.safe_load((ROOT / "configs/policies/gardening.yaml").read_text(encoding="utf-8"))
+    policy |= {"questions": "questions.jsonl", "records": "records.jsonl"}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    settings = yaml.safe_load((ROOT / "configs/gardening.yaml").read_text(encoding="utf-8"))
+    settings |= {"policy": "policy.yaml", "judge": {"kind": "openai", "model": "judge-1"}}
+    settings |= {"judge_prompts": str(ROOT / "configs/judge_prompts")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path / "config.yaml"
+
+
+@pytest.fixture
+def command(config: Path, tmp_path: Path) -> Callable[..., Result]:
+    """``run.py label`` with lines typed into it."""
+    import run
+
+    def typed(lines: str, *arguments: str) -> Result:
+        state = ["--config", str(config), "--state", str(tmp_path / "state")]
+        return CliRunner().invoke(run.app, ["label", *state, *arguments], input=lines)
+
+    return typed
+
+
+@pytest.fixture
+def records_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps({"question": r.question, "answer": r.answer}) + "\n" for r in RECORDS[:40]))
+    return path
+
+
+def test_the_command_labels_a_random_sample_resumes_and_prints_the_card(
+    command: Callable[..., Result], records_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "state" / "labels" / "gardening.jsonl"
+    done = command("p\ny\nf\nn\n", "--records", str(records_file), "-n", "3")
+    assert done.exit_code == 0, done.output
+    assert "calibration split" in done.output
+    assert "2 labelled now" in done.output
+    assert "sensitivity" in done.output
+    first = [row.question for row in load_labels(path, "calibration")]
+    again = command("p\ny\nq\n", "--records", str(records_file))
+    assert "1 labelled now" in again.output
+    assert "holds 3 labels for the judge's card and 0 for training" in again.output
+    rows = load_labels(path, "calibration")
+    assert [row.question for row in rows[:2]] == first
+    assert len({row.question for row in rows}) == 3
+
+
+def test_the_command_asks_for_what_the_judge_is_unsure_of_apart_from_the_card(
+    command: Callable[..., Result], records_file: Path, tmp_path: Path, chat_server: ChatServer
+) -> None:
+    done = command("f\nn\n", "--records", str(records_file), "-n", "3", "--by", "uncertainty")
+    assert done.exit_code == 0, done.output
+    assert "training split, never into the card" in done.output
+    assert chat_server.requests
+    path = tmp_path / "state" / "labels" / "gardening.jsonl"
+    assert load_labels(path, "calibration") == []
+    (row,) = load_labels(path, "train")
+    assert row.question in [r.question for r in drawable(RECORDS, "uncertainty")]
+
+
+def test_without_traffic_or_records_the_command_says_so(command: Callable[..., Result]) -> None:
+    done = command("")
+    assert isinstance(done.exception, UserError)
+    assert "no traffic yet" in str(done.exception)
+
+
+def test_the_newest_models_traffic_is_labelled(command: Callable[..., Result], tmp_path: Path) -> None:
+    from ontopic.traffic.store import TrafficStore
+
+    with TrafficStore(tmp_path / "state" / "traffic.db") as traffic:
+        for version in ("1", "2"):
+            for i in range(20):
+                traffic.add(Record(question=f"question {i} of version {version}?", answer="a", model_version=version))
+    done = command("q\n")
+    assert done.exit_code == 0, done.output
+    assert "of version 2?" in done.output
+    assert "of version 1?" not in done.output
+    assert "0 labelled now" in done.output

@@ -1,0 +1,99 @@
+"""Labelling on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ontopic.data.labeller import label_records, terminal_safe
+from ontopic.data.labels import LabelStore
+from ontopic.records import Record
+
+RECORDS = [
+    Record(question=f"question number {i}, on {i * 37} things?", answer=f"answer {i}", id=f"r{i}") for i in range(200)
+]
+
+
+class Terminal:
+    """Answers prompts with lines; keeps what was shown."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines, self.shown = list(lines), ""
+
+    def ask(self, prompt: str) -> str:
+        self.shown += prompt
+        if not self.lines:
+            raise EOFError
+        return self.lines.pop(0)
+
+    def say(self, text: str) -> None:
+        self.shown += text + "\n"
+
+
+def labelled(store: LabelStore, records: list[Record], *lines: str) -> Terminal:
+    terminal = Terminal(*lines)
+    label_records(records, store, by="random", definition="Banking is money.", ask=terminal.ask, say=terminal.say)
+    return terminal
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LabelStore:
+    return LabelStore(tmp_path / "labels" / "banking.jsonl")
+
+
+def test_records_are_labelled_one_by_one(store: LabelStore) -> None:
+    terminal = labelled(store, RECORDS[:4], "p", "y", "s", "f it gives the recipe", "n", "pass", "")
+    rows = store.labels()
+    assert [(r.question, r.label, r.in_scope, r.why) for r in rows] == [
+        (RECORDS[0].question, "pass", True, ""),
+        (RECORDS[2].question, "fail", False, "it gives the recipe"),
+        (RECORDS[3].question, "pass", None, ""),  # the input ended at the question of scope
+    ]
+    assert "4 of 4" in terminal.shown
+    assert "answer 3" in terminal.shown
+
+
+def test_the_scope_is_not_asked_where_it_is_known(store: LabelStore) -> None:
+    terminal = labelled(store, [Record(question="What is a loan?", answer="Money.", in_scope=True)], "p")
+    assert "in scope?" not in terminal.shown
+    assert store.labels()[0].in_scope is True
+
+
+def test_undo_takes_the_last_label_back_and_asks_again(store: LabelStore) -> None:
+    terminal = labelled(store, RECORDS[:3], "u", "p", "y", "s", "u", "f", "n", "q")
+    assert "nothing to undo" in terminal.shown
+    assert [(r.question, r.label) for r in store.labels()] == [(RECORDS[0].question, "fail")]
+    assert terminal.shown.count("1 of 3") == 3
+
+
+def test_help_and_an_unknown_key_label_nothing(store: LabelStore) -> None:
+    terminal = labelled(store, RECORDS[:1], "?", "x", "", "q")
+    assert "Banking is money." in terminal.shown
+    assert terminal.shown.count("Give one of p, f, s, u, q.") == 2
+    assert store.labels() == []
+
+
+@pytest.mark.parametrize(
+    ("hostile", "shown"),
+    [
+        ("\x1b[2J\x1b[31mred", r"  | \x1b[2J\x1b[31mred"),
+        ("a\rpass or fail? p", r"  | a\rpass or fail? p"),
+        ("a\npass or fail? p", "  | a\n  | pass or fail? p"),
+        ("\u202egnp.exe\u200b\ufeff\x9b", r"  | \u202egnp.exe\u200b\ufeff\x9b"),
+        ("\u2028x\ud800\U000e0041", r"  | \u2028x\ud800\U000e0041"),
+        ("[bold]Ünï 😀\t", "  | [bold]Ünï 😀\t"),
+        (" ", "  | (empty)"),
+    ],
+)
+def test_hostile_text_cannot_play_with_the_terminal(hostile: str, shown: str) -> None:
+    assert terminal_safe(hostile) == shown
+
+
+def test_notes_are_shown_with_their_record_and_cannot_play_with_the_terminal(store: LabelStore) -> None:
+    terminal = Terminal("s", "q")
+    asked = {"ask": terminal.ask, "say": terminal.say, "notes": ["thumb up", "\x1b[2Jthumb down"]}
+    label_records(RECORDS[:2], store, by="feedback", definition="Banking.", **asked)  # type: ignore[arg-type]
+    first, second = terminal.shown.split("2 of 2")
+    assert "  | thumb up" in first and "thumb down" not in first
+    assert r"  | \x1b[2Jthumb down" in second

@@ -752,7 +752,7 @@ def _stored_traffic(workspace: Workspace) -> TrafficStore:
 
 
 def _traffic_name(workspace: Workspace) -> str:
-    from ontopic.traffic.store import store_name
+    from ontopic.traffic.schema import store_name
 
     return store_name(workspace.traffic)
 

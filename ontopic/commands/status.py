@@ -20,7 +20,8 @@ from ontopic.monitoring.windows import Window, WindowStore
 from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace
-from ontopic.traffic.store import TrafficStore, store_name
+from ontopic.traffic.schema import store_name
+from ontopic.traffic.store import TrafficStore
 from ontopic.watch.watcher import Action, ActionStore, free_at
 
 _WINDOWS, _ACTIONS = 8, 5

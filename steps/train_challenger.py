@@ -13,6 +13,7 @@ from ontopic.config.settings import ModelSettings, TrainingSettings
 from ontopic.models import batches
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
+from ontopic.registry.promotions import CHALLENGER
 from ontopic.state.workspace import Workspace
 from ontopic.training import orpo as training
 from ontopic.training import packed_trainer as orpo_trainer
@@ -34,7 +35,7 @@ def train_challenger(
     workspace: Workspace,
 ) -> Annotated[str, "challenger"]:
     """Returns the challenger's version."""
-    champion_model = registry.find(registered_model, champion, state=workspace.root)
+    champion_model = registry.find(registered_model, champion, workspace=workspace)
     chosen = [preferences.Preference(**pair) for pair in pairs]
     pairs_hash = preferences.preferences_hash(chosen)
     # The same inputs share a folder, so that a run that died goes on from its last checkpoint.
@@ -66,7 +67,7 @@ def train_challenger(
         result.adapter,
         digest=models.digest(result.adapter),
         run_id=run.info.run_id,
-        state=workspace.root,
+        workspace=workspace,
         tags={
             "ontopic.kind": "orpo-lora",
             "ontopic.base_version": champion,
@@ -74,6 +75,6 @@ def train_challenger(
             "ontopic.preferences_sha256": pairs_hash,
             "ontopic.preferences": str(len(chosen)),
         },
-        alias=registry.CHALLENGER,
+        alias=CHALLENGER,
     )
     return version.version

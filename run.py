@@ -400,13 +400,13 @@ def watch(
     with _locked(workspace):
         _check_ready(settings)
         champion = _version("champion", policy, workspace)
-        from ontopic.registry import versions as registry
+        from ontopic.registry.promotions import open_registry
         from ontopic.watch.watcher import Watcher
         from pipelines.stack import open_stack
         from pipelines.watch import improve_on_traffic
 
         _, workspace = open_stack(workspace)
-        promotions = registry.promotions(policy.registered_model)
+        promotions = open_registry(workspace, policy.registered_model).promotions()
         watcher = Watcher(
             settings,
             policy,
@@ -448,12 +448,12 @@ def promote(
     state: State = STATE,
 ) -> None:
     """Make a version the champion by hand. Who, when and why stay on the registry; running services follow."""
-    from ontopic.registry import versions as registry
+    from ontopic.registry.promotions import open_registry
 
     _, policy, workspace = _open(config, state)
-    found = _version(version, policy, workspace)
-    done = registry.promote(policy.registered_model, found.version, by=by or _user(), why=_reason(why))
-    gate = registry.tags_of(policy.registered_model, found.version).get("ontopic.gate", "not run")
+    registry = open_registry(workspace, policy.registered_model)
+    done = registry.promote(registry.version(version), by=by or _user(), why=_reason(why))
+    gate = registry.tags_of(done.version).get("ontopic.gate", "not run")
     print(f"version {done.version} is the champion in place of {done.before or 'none'}, by {done.by}; its gate: {gate}")
 
 
@@ -465,12 +465,10 @@ def rollback(
     state: State = STATE,
 ) -> None:
     """Give the champion's place back to the version that had it before."""
-    from ontopic.registry import versions as registry
-    from ontopic.registry.tracking import open_tracking
+    from ontopic.registry.promotions import open_registry
 
     _, policy, workspace = _open(config, state)
-    open_tracking(workspace, policy.registered_model)
-    done = registry.roll_back(policy.registered_model, by or _user(), why=_reason(why))
+    done = open_registry(workspace, policy.registered_model).roll_back(by or _user(), why=_reason(why))
     print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")
 
 
@@ -739,7 +737,7 @@ def _stored_traffic(workspace: Workspace) -> TrafficStore:
 
 
 def _traffic_name(workspace: Workspace) -> str:
-    from ontopic.traffic.store import store_name
+    from ontopic.traffic.schema import store_name
 
     return store_name(workspace.traffic)
 
@@ -816,7 +814,7 @@ def _version(which: str, policy: Policy, workspace: Workspace) -> Any:
     from ontopic.registry.tracking import open_tracking
 
     open_tracking(workspace, policy.registered_model)
-    return registry.find(policy.registered_model, which, state=workspace.root)
+    return registry.find(policy.registered_model, which, workspace=workspace)
 
 
 def _judge(settings: Settings, policy: Policy, workspace: Workspace) -> Judge:

@@ -28,6 +28,7 @@ from openai import AsyncOpenAI, OpenAIError
 from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 from ontopic.registry import versions as registry
+from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.traffic.store import TrafficStore
@@ -89,14 +90,12 @@ def two_versions(workspace: Workspace, state: Path) -> Iterator[Path]:
     source = open_workspace(state)
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     open_tracking(source, policy.registered_model)
-    folders = [
-        registry.find(policy.registered_model, which, state=source.root).folder for which in ("base", "champion")
-    ]
+    folders = [registry.find(policy.registered_model, which, workspace=source).folder for which in ("base", "champion")]
     open_tracking(workspace, NAME)
     for folder in folders:
         with mlflow.start_run() as run:
-            registry.register(NAME, folder, digest=str(folder), run_id=run.info.run_id, state=workspace.root, tags={})
-    registry.ensure_champion(NAME, "1")
+            registry.register(NAME, folder, digest=str(folder), run_id=run.info.run_id, workspace=workspace, tags={})
+    open_registry(workspace, NAME).ensure_champion("1")
     yield folders[0]
 
 
@@ -134,9 +133,10 @@ def main() -> None:
                     memory.append((time.perf_counter() - begun, sum(p.memory_info().rss for p in family)))
 
             def promote() -> None:
+                models = open_registry(workspace, NAME)
                 while not over.wait(arguments.every * 60):
-                    version = "2" if registry.champion_version(NAME) == "1" else "1"
-                    registry.promote(NAME, version, by="soak", why="it is time")
+                    version = "2" if models.champion() == "1" else "1"
+                    models.promote(version, by="soak", why="it is time")
                     moved.append(time.perf_counter() - begun)
                     print(f"{moved[-1] / 60:5.1f} min: version {version} is promoted", flush=True)
 

@@ -19,6 +19,7 @@ from ontopic.evaluation.gate import check_judge
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.choices import read_prompts
 from ontopic.registry import versions as registry
+from ontopic.registry.promotions import CHAMPION
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace
 from pipelines.calibrate import calibrate
@@ -112,7 +113,7 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
         )
     )
 
-    champion = registry.find(name, registry.CHAMPION, state=workspace.root)
+    champion = registry.find(name, CHAMPION, workspace=workspace)
     result.champion = champion.version
     tell(f"Monitor: champion, version {champion.version}, is served and asked {traffic.questions} questions")
     watched = watch(champion, questions("train", traffic.questions, share=traffic.in_scope_share, seed=traffic.seed))
@@ -150,7 +151,7 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
         failed = "\n".join(f"  {test['description']}" for test in decision["tests"] if not test["passed"])
         tell(f"{said}; attempt {attempt + 1} of {attempts}, with another seed\n{failed}")
 
-    promoted = registry.find(name, registry.CHAMPION, state=workspace.root)
+    promoted = registry.find(name, CHAMPION, workspace=workspace)
     tell(f"Monitor: version {promoted.version}, now the champion, is served and asked fresh questions")
     fresh = questions(
         "evaluation", traffic.fresh_questions, share=0.5, seed=settings.evaluation.seed, skip=gate_questions

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ontopic.registry.promotions import open_registry
+from ontopic.registry.versions import find
+from ontopic.state.workspace import Workspace
 from serving import metrics
 from serving.prompts import Prompts
 
@@ -68,7 +71,8 @@ class ChampionFollower:
     def __init__(
         self, name: str, state: Path, *, deployed: Callable[[], Deployment], put: Callable[[Deployment], object]
     ) -> None:
-        self._name, self._state, self._deployed, self._put = name, state, deployed, put
+        self._name, self._deployed, self._put = name, deployed, put
+        self._workspace = Workspace(root=state, mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI", ""))
         self._stop = threading.Event()
         self._said, self._broken, self._again_at = "", "", 0.0
         threading.Thread(target=self._follow, name="champion", daemon=True).start()
@@ -87,15 +91,13 @@ class ChampionFollower:
                 self._said = str(error)
 
     def _look(self) -> None:
-        from ontopic.registry import versions as registry  # seconds, which only who follows need wait
-
-        old, version = self._deployed(), registry.champion_version(self._name)
+        old, version = self._deployed(), open_registry(self._workspace, self._name).champion()
         if not version or version == old.version:
             return
         if version == self._broken and time.monotonic() < self._again_at:
             return  # a rollback from a version that does not load is seen meanwhile
         self._broken, self._again_at = version, time.monotonic() + _AFTER_FAILURE_S
-        self._put(deploy(registry.find(self._name, version, state=self._state).folder, version))
+        self._put(deploy(find(self._name, version, workspace=self._workspace).folder, version))
         self._broken = self._said = ""
         metrics.deployed(version, old.version)
         logger.info("version %s answers now in place of version %s", version, old.version)

@@ -33,7 +33,7 @@ def collect_traffic(
     Args:
         digest: of the version's weights; a part of the cache key.
     """
-    folder = registry.find(registered_model, version, state=workspace.root).folder
+    folder = registry.find(registered_model, version, workspace=workspace).folder
     # On a port and in a folder of its own: `serve` may run meanwhile, and is to see what the loop promotes.
     own = workspace.root / "loop"
     with (

@@ -42,7 +42,7 @@ def evaluate_model(
     Args:
         role: champion or challenger; names the MLflow run that the numbers go to, nested in the pipeline's.
     """
-    loaded = models.load(registry.find(registered_model, version, state=workspace.root).folder, model.precision)
+    loaded = models.load(registry.find(registered_model, version, workspace=workspace).folder, model.precision)
     evaluated = evaluation.evaluate(
         loaded,
         version,

@@ -54,7 +54,7 @@ def make_preferences(
     )
     if unwritten and training.best_of > 1:
         own = best_of_n.best_of_n(
-            models.load(registry.find(registered_model, champion, state=workspace.root).folder, model.precision),
+            models.load(registry.find(registered_model, champion, workspace=workspace).folder, model.precision),
             opening.open_judge(judge, policy, workspace=workspace),
             records=unwritten,
             n=training.best_of,

@@ -12,7 +12,8 @@ import mlflow
 from zenml import step
 
 from ontopic.models.loading import digest
-from ontopic.registry import versions as registry
+from ontopic.registry.promotions import open_registry
+from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace
 
 
@@ -33,7 +34,7 @@ def promote_challenger(
         evidence: hashes of the inputs (policy, questions) by name.
         now: the time of the promotion in ISO 8601, where it is not the present one.
     """
-    model = registry.find(registered_model, challenger, state=workspace.root)
+    model = find(registered_model, challenger, workspace=workspace)
     report = Path(decision["report"])
     tags = {
         "ontopic.gate": "passed" if decision["passed"] else "failed",
@@ -49,10 +50,11 @@ def promote_challenger(
     tags["ontopic.gate.improvement"] = json.dumps(decision["comparison"])
     # The version's own run keeps the report too, beside the weights.
     mlflow.MlflowClient().log_artifact(model.run_id, str(report), "gate")
-    if decision["passed"] and registry.champion_version(registered_model) != challenger:
+    registry = open_registry(workspace, registered_model)
+    if decision["passed"] and registry.champion() != challenger:
         why = f"passed the gate against version {champion}: {decision['report']}"
         at = datetime.fromisoformat(now) if now else None
-        registry.promote(registered_model, challenger, by="the loop", why=why, at=at, tags=tags)
+        registry.promote(challenger, by="the loop", why=why, at=at, tags=tags)
     else:
-        registry.tag(registered_model, challenger, tags=tags)
+        registry.tag(challenger, tags)
     return bool(decision["passed"])

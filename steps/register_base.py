@@ -9,7 +9,7 @@ from zenml import step
 
 from ontopic.config.settings import ModelSettings
 from ontopic.models import loading as models
-from ontopic.registry import versions as registry
+from ontopic.registry import promotions, versions
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
 
@@ -20,14 +20,14 @@ def register_base(model: ModelSettings, registered_model: str, workspace: Worksp
     folder = models.resolve(model.name, workspace.root)
     run = mlflow.active_run()
     assert run is not None
-    version = registry.register(
+    version = versions.register(
         registered_model,
         folder,
         digest=models.digest(folder),
         run_id=run.info.run_id,
-        state=workspace.root,
+        workspace=workspace,
         tags={"ontopic.source": model.name, "ontopic.kind": "base"},
     )
-    registry.ensure_champion(registered_model, version.version)
+    promotions.open_registry(workspace, registered_model).ensure_champion(version.version)
     mlflow.log_params({"model": model.name, "model_digest": version.digest})
     return version.version

@@ -12,6 +12,7 @@ from zenml import step
 from ontopic.config.settings import ModelSettings, TrainingSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
+from ontopic.registry.promotions import CHALLENGER
 from ontopic.state.workspace import Workspace
 from ontopic.training import orpo as training
 from ontopic.training import preferences
@@ -32,7 +33,7 @@ def train_challenger(
     workspace: Workspace,
 ) -> Annotated[str, "challenger"]:
     """Returns the challenger's version."""
-    champion_model = registry.find(registered_model, champion, state=workspace.root)
+    champion_model = registry.find(registered_model, champion, workspace=workspace)
     chosen = [preferences.Preference(**pair) for pair in pairs]
     pairs_hash = preferences.preferences_hash(chosen)
     # The same inputs share a folder, so that a run that died goes on from its last checkpoint.
@@ -64,7 +65,7 @@ def train_challenger(
         result.adapter,
         digest=models.digest(result.adapter),
         run_id=run.info.run_id,
-        state=workspace.root,
+        workspace=workspace,
         tags={
             "ontopic.kind": "orpo-lora",
             "ontopic.base_version": champion,
@@ -72,6 +73,6 @@ def train_challenger(
             "ontopic.preferences_sha256": pairs_hash,
             "ontopic.preferences": str(len(chosen)),
         },
-        alias=registry.CHALLENGER,
+        alias=CHALLENGER,
     )
     return version.version

@@ -17,10 +17,10 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.windows import Window, WindowStore
-from ontopic.registry import versions as registry
-from ontopic.registry.tracking import open_tracking
+from ontopic.registry.promotions import Promotion, open_registry
 from ontopic.state.workspace import Workspace
-from ontopic.traffic.store import TrafficStore, store_name
+from ontopic.traffic.schema import store_name
+from ontopic.traffic.store import TrafficStore
 from ontopic.watch.watcher import Action, ActionStore, free_at
 
 _WINDOWS, _ACTIONS = 8, 5
@@ -29,12 +29,12 @@ _COLOURS = {"ok": "green", "suspected": "yellow", "detected": "red", "unknown": 
 
 def overview(settings: Settings, policy: Policy, *, workspace: Workspace) -> Group:
     """Champion, service, traffic, windows and what the automatic loop did, as something that rich can print."""
-    open_tracking(workspace, policy.registered_model)
+    registry = open_registry(workspace, policy.registered_model)
     facts = Table(box=None, padding=(0, 1), show_header=False)
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
-    history = registry.promotions(policy.registered_model)
-    champion = registry.champion_version(policy.registered_model)
+    history = registry.promotions()
+    champion = registry.champion()
     facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
     facts.add_row("champion", _champion(champion, history))
     facts.add_row("service", _service(workspace.root / "serving.json"))
@@ -63,7 +63,7 @@ def overview(settings: Settings, policy: Policy, *, workspace: Workspace) -> Gro
     return Group(*parts)
 
 
-def _champion(champion: str, history: list[registry.Promotion]) -> str:
+def _champion(champion: str, history: list[Promotion]) -> str:
     if not champion:
         return "none; run python run.py"
     if not history or history[-1].version != champion:
@@ -94,9 +94,7 @@ def _traffic(workspace: Workspace) -> str:
         )
 
 
-def _watch(
-    settings: Settings, workspace: Workspace, *, actions: list[Action], history: list[registry.Promotion]
-) -> str:
+def _watch(settings: Settings, workspace: Workspace, *, actions: list[Action], history: list[Promotion]) -> str:
     try:
         with FileLock(workspace.root / "run.lock", timeout=0):
             runs = "does not run; start it with python run.py watch"

@@ -24,7 +24,7 @@ def open_tracking(workspace: Workspace, experiment: str) -> str:
     found = mlflow.get_experiment_by_name(experiment)
     if found is None:
         # MLflow's default artifact location is ./mlruns, outside the state folder.
-        location = (workspace.root / "mlartifacts").as_uri() if workspace.owns_mlflow else None
+        location = workspace.artifacts.as_uri() if workspace.owns_mlflow else None
         mlflow.create_experiment(experiment, artifact_location=location)
     return str(mlflow.set_experiment(experiment).experiment_id)
 

@@ -27,7 +27,7 @@ _ENVIRONMENT = {
 
 
 class Workspace(BaseModel):
-    """Where things are in one state folder.
+    """Where things are in one state folder: the one place that spells the names in it.
 
     Attributes:
         root: absolute.
@@ -94,6 +94,51 @@ class Workspace(BaseModel):
         """ZenML's own configuration, database and artifacts."""
         return self.root / "zenml"
 
+    @property
+    def models(self) -> Path:
+        """Base models, converted or downloaded once."""
+        return self.root / "models"
+
+    @property
+    def registry(self) -> Path:
+        """Weights of registered versions that were downloaded from a server of the user's."""
+        return self.root / "registry"
+
+    @property
+    def artifacts(self) -> Path:
+        """What runs log to MLflow, where its data is in this folder."""
+        return self.root / "mlartifacts"
+
+    @property
+    def mlflow_file(self) -> Path:
+        """MLflow's database, where its data is in this folder."""
+        return self.root / "mlflow.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one loop or watch that may use this folder."""
+        return self.root / "run.lock"
+
+    @property
+    def loop(self) -> Path:
+        """The state folder of the service that the loop asks, apart from one that serves customers."""
+        return self.root / "loop"
+
+    @property
+    def service(self) -> Path:
+        """Which process serves, and on which port, while one does."""
+        return self.root / "serving.json"
+
+    @property
+    def service_log(self) -> Path:
+        """The log of the service."""
+        return self.root / "serving.log"
+
+    @property
+    def spool(self) -> Path:
+        """Records that wait until the traffic store can be written."""
+        return self.root / "spool"
+
     def tracked_by(self, stack_uri: str | None) -> Workspace:
         """This workspace for a loop on a ZenML stack.
 
@@ -132,4 +177,4 @@ def _remembered(root: Path) -> Path:
 
 
 def _own_mlflow_uri(root: Path) -> str:
-    return f"sqlite:///{root / 'mlflow.db'}"
+    return f"sqlite:///{Workspace(root=root).mlflow_file}"

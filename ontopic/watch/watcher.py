@@ -36,8 +36,9 @@ from ontopic.monitoring.window_page import Dashboard, topic_drift, window_report
 from ontopic.monitoring.windows import Cut, Window, WindowStore
 from ontopic.progress import progress
 from ontopic.records import Judged, Record, Verdict
-from ontopic.registry import versions as registry
+from ontopic.registry.promotions import Promotion, open_registry
 from ontopic.registry.tracking import open_tracking
+from ontopic.registry.versions import find
 from ontopic.reports.metrics import verdict_frame
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 from ontopic.state.workspace import Workspace
@@ -192,6 +193,7 @@ class Watcher:
         self._windows = WindowStore(workspace.windows)
         self._actions = ActionStore(workspace.windows)
         self._alerts = Alerts(workspace.alerts, settings.alerts, policy=policy.name)
+        self._registry = open_registry(workspace, policy.registered_model)
         self._cut = cut_of(settings)
         self._told: set[str] = set()
         self._compared: set[tuple[int, str]] = set()
@@ -223,7 +225,7 @@ class Watcher:
         for window in self._windows.due(self._cut, now):
             turn.closed.append(self._close(window, now))
         if turn.closed:
-            promotions = registry.promotions(self._policy.registered_model)
+            promotions = self._registry.promotions()
             self._dashboard.show(self._windows.closed(_SHOWN), promotions[-1].at if promotions else None)
         if (rolled_back := self._hold_canary(now)) is not None:
             turn.actions.append(rolled_back)
@@ -281,8 +283,7 @@ class Watcher:
 
     def _hold_canary(self, now: datetime) -> Action | None:
         """Hold a new champion against its predecessor on the same questions; the rollback where it is worse."""
-        name = self._policy.registered_model
-        champion, history = registry.champion_version(name), registry.promotions(name)
+        champion, history = self._registry.champion(), self._registry.promotions()
         if not history or history[-1].version != champion or history[-1].rollback or not history[-1].before:
             return None
         promotion = history[-1]
@@ -305,7 +306,7 @@ class Watcher:
             return None
         if self._dry_run:
             return self._once(Action(at=now, kind="would_roll_back", version=champion, subject=subject, why=found))
-        registry.roll_back(name, CANARY, why=found, at=now)
+        self._registry.roll_back(CANARY, why=found, at=now)
         return self._done(Action(at=now, kind="rolled_back", version=champion, subject=subject, why=found))
 
     def _against(self, predecessor: str, judged: Judged) -> Comparison:
@@ -314,7 +315,7 @@ class Watcher:
         known = self._actions.replayed(ids, predecessor, judge_id=self._judge.id)
         missing = [record for record in judged.records if record.id not in known]
         if missing:
-            model = registry.find(self._policy.registered_model, predecessor, state=self._workspace.root)
+            model = find(self._policy.registered_model, predecessor, workspace=self._workspace)
             conversations = [[{"role": "user", "content": record.question}] for record in missing]
             settings = self._settings.model
             with progress(f"answers of version {predecessor}", len(missing), unit="questions") as advance:
@@ -338,11 +339,11 @@ class Watcher:
     def _retrain(self, now: datetime) -> list[Action]:
         """Retrain the champion where its newest window is ``detected``, if it may be."""
         name = self._policy.registered_model
-        champion = registry.champion_version(name)
+        champion = self._registry.champion()
         newest = self._windows.closed(1, champion)
         if not newest or newest[0].result is None or newest[0].result.status != "detected":
             return []
-        window, history = newest[0], registry.promotions(name)
+        window, history = newest[0], self._registry.promotions()
         if history and window.end <= history[-1].at:
             return []  # its traffic is from before the promotion
         past = self._actions.newest(1000)
@@ -378,7 +379,7 @@ class Watcher:
             self._done(Action(at=self._now(), kind=kind, version=improved.challenger, subject=window.label, why=why))
         ]
 
-    def _must_wait(self, past: Sequence[Action], history: Sequence[registry.Promotion], *, now: datetime) -> str:
+    def _must_wait(self, past: Sequence[Action], history: Sequence[Promotion], *, now: datetime) -> str:
         """Why nothing may be retrained now; empty where it may."""
         watch = self._settings.watch
         free = free_at(watch, past, history=history)
@@ -421,7 +422,7 @@ class Watcher:
         return self._actions.add(action)
 
 
-def free_at(watch: WatchSettings, past: Sequence[Action], *, history: Sequence[registry.Promotion]) -> datetime | None:
+def free_at(watch: WatchSettings, past: Sequence[Action], *, history: Sequence[Promotion]) -> datetime | None:
     """When the cool-down after the last outcome, promotion or rollback is over; ``None`` where there was none."""
     acted = [action.at for action in past if action.kind in _ENDS] + [promotion.at for promotion in history]
     return max(acted) + watch.cooldown if acted else None

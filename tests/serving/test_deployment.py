@@ -18,6 +18,7 @@ import pytest
 
 from ontopic.models.loading import load
 from ontopic.registry import versions as registry
+from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.traffic.store import TrafficStore
@@ -93,8 +94,8 @@ def two_versions(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     other.tokenizer.save_pretrained(workspace.root / "other")
     for folder in (model_folder, workspace.root / "other"):
         with mlflow.start_run() as run:
-            registry.register(NAME, folder, digest=folder.name, run_id=run.info.run_id, state=workspace.root, tags={})
-    registry.ensure_champion(NAME, "1")
+            registry.register(NAME, folder, digest=folder.name, run_id=run.info.run_id, workspace=workspace, tags={})
+    open_registry(workspace, NAME).ensure_champion("1")
     return workspace
 
 
@@ -105,7 +106,7 @@ def serve(workspace: Workspace, model_folder: Path, follow: bool = True) -> Serv
         "1",
         model_name=NAME,
         traffic=workspace.traffic,
-        state=workspace.root,
+        workspace=workspace,
         max_new_tokens=64,
         follow=uri,
     )
@@ -128,15 +129,15 @@ def test_a_promotion_is_followed_and_no_request_fails(two_versions: Workspace, m
         worker = max(psutil.Process(served.pid).children(recursive=True), key=lambda p: p.memory_info().rss)
         with Load(served.base_url, served.api_key) as clients:
             clients.wait_for(CLIENTS)
-            registry.promote(NAME, "2", by="ann", why="to see")
+            open_registry(two_versions, NAME).promote("2", by="ann", why="to see")
             answered_by("2")
-            registry.roll_back(NAME, "ann", why="seen")
+            open_registry(two_versions, NAME).roll_back("ann", why="seen")
             answered_by("1")
             once = worker.memory_info().rss
             for _ in range(2):
-                registry.promote(NAME, "2", by="ann", why="again")
+                open_registry(two_versions, NAME).promote("2", by="ann", why="again")
                 answered_by("2")
-                registry.roll_back(NAME, "ann", why="and back")
+                open_registry(two_versions, NAME).roll_back("ann", why="and back")
                 answered_by("1")
             clients.wait_for(CLIENTS)
         again = worker.memory_info().rss
@@ -158,16 +159,16 @@ def test_a_version_that_does_not_load_leaves_the_old_one(two_versions: Workspace
     with mlflow.start_run() as run:
         (two_versions.root / "empty" / "nothing").write_text("")
         broken = registry.register(
-            NAME, two_versions.root / "empty", digest="e", run_id=run.info.run_id, state=two_versions.root, tags={}
+            NAME, two_versions.root / "empty", digest="e", run_id=run.info.run_id, workspace=two_versions, tags={}
         )
     with serve(two_versions, model_folder) as served, Load(served.base_url, served.api_key) as clients:
-        registry.promote(NAME, broken.version, by="bob", why="untried")
+        open_registry(two_versions, NAME).promote(broken.version, by="bob", why="untried")
         deadline = time.monotonic() + 60
         while "could not be followed" not in served.log.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.2)
         clients.wait_for(CLIENTS)
-        registry.roll_back(NAME, "bob", why="tried")
+        open_registry(two_versions, NAME).roll_back("bob", why="tried")
         clients.wait_for(CLIENTS)
     assert clients.failed == []
     assert {version for _, version in clients.answered} == {"1"}

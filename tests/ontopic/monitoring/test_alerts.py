@@ -163,8 +163,8 @@ def test_what_fails_is_sent_again_later_and_given_up_after_a_day(tmp_path: Path,
 def test_a_kill_after_sending_sends_again(tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     really = module._send
 
-    def killed(*arguments: str) -> bool:
-        really(*arguments)
+    def killed(url: str, title: str, *, body: str, severity: str) -> bool:
+        really(url, title, body=body, severity=severity)
         raise KeyboardInterrupt
 
     with opened(tmp_path, rule(receiver)) as alerts:

@@ -17,7 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from ontopic.errors import UserError
 from ontopic.records import Record
 from ontopic.state.workspace import Workspace
-from ontopic.traffic.store import REVISIONS, TrafficStore, store_name
+from ontopic.traffic.schema import REVISIONS, store_name
+from ontopic.traffic.store import TrafficStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[3]

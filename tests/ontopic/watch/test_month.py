@@ -25,8 +25,9 @@ from ontopic.models.generation import generate
 from ontopic.models.loading import load
 from ontopic.monitoring.windows import Window, WindowStore
 from ontopic.records import Record
-from ontopic.registry import versions as registry
+from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
+from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.watcher import Action, Improvement, Watcher, is_held_out
@@ -66,7 +67,7 @@ class Month:
         self.new = [q.question for q in others if q.intent in NEW_TOPICS and not q.in_scope]
 
     def champion(self) -> str:
-        return registry.champion_version(self.policy.registered_model)
+        return open_registry(self.workspace, self.policy.registered_model).champion()
 
     def ask(self, drifted: bool) -> None:
         """A day's traffic: a third in scope; of the rest, once it has drifted, most of the new topics."""
@@ -77,7 +78,7 @@ class Month:
         version = self.champion()
         missing = [q for q in dict.fromkeys(wanted) if (version, q) not in self.answers]
         if missing:
-            model = load(registry.find(self.policy.registered_model, version, state=self.workspace.root).folder)
+            model = load(find(self.policy.registered_model, version, workspace=self.workspace).folder)
             conversations = [[{"role": "user", "content": question}] for question in missing]
             found = generate(model, conversations, max_new_tokens=self.settings.traffic.max_tokens, slots=32)
             self.answers |= {(version, q): answer for q, answer in zip(missing, found, strict=True)}
@@ -148,7 +149,8 @@ def test_a_month(tmp_path: Path) -> None:
 
     _, workspace = open_stack(open_workspace(state))
     open_tracking(workspace, policy.registered_model)
-    history = registry.promotions(policy.registered_model)
+    registry = open_registry(workspace, policy.registered_model)
+    history = registry.promotions()
     begun = max([each.at for each in history], default=datetime.now(UTC))
     start = datetime(begun.year, begun.month, begun.day, tzinfo=UTC) + 2 * DAY
     month = Month(settings, policy, workspace, start)
@@ -202,7 +204,7 @@ def test_a_month(tmp_path: Path) -> None:
     )
 
     month.say("somebody promotes the base model by hand")
-    registry.promote(name, "1", by="mallory", why="it was nicer to talk to", at=month.clock + timedelta(minutes=1))
+    registry.promote("1", by="mallory", why="it was nicer to talk to", at=month.clock + timedelta(minutes=1))
     (back,) = month.live(1, drifted=True)
     assert (back.kind, back.version) == ("rolled_back", "1")
     assert month.champion() == promoted
@@ -210,6 +212,6 @@ def test_a_month(tmp_path: Path) -> None:
     month.say("and the rest of the month")
     rest = month.live(max(0, 30 - month.day), drifted=True)
     assert {action.kind for action in rest} <= {"promoted", "refused"}
-    for each in registry.promotions(name):
+    for each in registry.promotions():
         print(f"{each.at:%Y-%m-%d %H:%M}  {each.before or '-'} -> {each.version}  {each.by}: {each.why}")
     print(" ".join(month.statuses()))

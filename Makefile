@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow clean
+.PHONY: help setup run lint docs test test-slow clean
 
 help:
 	@echo "make run        set up, then run the whole loop (python run.py)"
 	@echo "make test       set up, then lint, types and tests"
+	@echo "make lint       the checks that need no test: style, types, imports, generated docs"
+	@echo "make docs       write the generated parts of docs/ anew"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make clean      remove the virtual environment and all state (.ontopic)"
 
@@ -30,10 +32,17 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)
 	$(BIN)/python run.py
 
-test: $(READY)
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/cog --check -I docs docs/commands.md docs/configuration.md
+
+docs: $(READY)
+	$(BIN)/cog -r -I docs docs/commands.md docs/configuration.md
+
+test: lint
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)

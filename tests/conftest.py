@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -35,6 +36,15 @@ def no_mlflow_of_others() -> Iterator[None]:
 def session_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder that the tests of one session share."""
     return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture
+def state_before(tmp_path: Path) -> Path:
+    """A copy of a small state folder that OnTopic 0.1 left: traffic, windows, alerts, keys, labels, registry, dashboard."""
+    folder = tmp_path / "state"
+    with tarfile.open(ROOT / "tests" / "data" / "state-0.1.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,52 +2,57 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.config.policy import Policy
-from ontopic.config.settings import Settings
+from ontopic.commands.options import Project, console, on_project
 from ontopic.monitoring.alerts import Alerts
-from ontopic.monitoring.windows import Window, WindowStore
+from ontopic.monitoring.window import Window
+from ontopic.monitoring.windows import WindowStore
 from ontopic.registry.promotions import Promotion, open_registry
+from ontopic.state.service_file import read_service
 from ontopic.state.workspace import Workspace
-from ontopic.traffic.schema import store_name
-from ontopic.traffic.store import TrafficStore
-from ontopic.watch.watcher import Action, ActionStore, free_at
+from ontopic.traffic.store import TrafficStore, store_name
+from ontopic.watch.actions import Action, ActionStore, free_at
 
 _WINDOWS, _ACTIONS = 8, 5
 _COLOURS = {"ok": "green", "suspected": "yellow", "detected": "red", "unknown": "dim"}
 
 
-def overview(settings: Settings, policy: Policy, *, workspace: Workspace) -> Group:
+@on_project
+def status(project: Project) -> None:
+    """Show champion, service, traffic, windows, alerts and what the automatic loop did, on one screen."""
+    console.print(overview(project))
+
+
+def overview(project: Project) -> Group:
     """Champion, service, traffic, windows and what the automatic loop did, as something that rich can print."""
+    settings, policy, workspace = project.settings, project.policy, project.workspace
     registry = open_registry(workspace, policy.registered_model)
-    facts = Table(box=None, padding=(0, 1), show_header=False)
-    facts.add_column(no_wrap=True)
-    facts.add_column(overflow="fold")
-    history = registry.promotions()
-    champion = registry.champion()
-    facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
-    facts.add_row("champion", _champion(champion, history))
-    facts.add_row("service", _service(workspace.root / "serving.json"))
-    facts.add_row("traffic", _traffic(workspace))
+    history, champion = registry.promotions(), registry.champion()
     with WindowStore(workspace.windows) as store:
         windows, waiting = store.closed(_WINDOWS), store.waiting()
     with ActionStore(workspace.windows) as done:
         actions = done.newest(1000)
-    facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
     with Alerts(workspace.alerts, settings.alerts, policy=policy.name) as alerts:
         open_ = [alert for alert in alerts.history(1000) if alert.closed_at is None]
+    facts = Table(box=None, padding=(0, 1), show_header=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
+    facts.add_row("champion", _champion(champion, history))
+    facts.add_row("service", _service(workspace))
+    facts.add_row("traffic", _traffic(workspace))
+    facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
     facts.add_row("alerts", "; ".join(f"{alert.id} ({alert.severity}): {alert.text}" for alert in open_) or "none open")
-    facts.add_row("watch", _watch(settings, workspace, actions=actions, history=history))
+    facts.add_row("watch", _watch(project, actions, history=history))
     parts: list[Table | Text] = [facts]
     if windows:
         parts.append(_table(windows))
@@ -56,14 +61,12 @@ def overview(settings: Settings, policy: Policy, *, workspace: Workspace) -> Gro
     if actions:
         parts.append(Text("\nWhat the automatic loop did", style="bold"))
         for action in actions[-_ACTIONS:]:
-            said = (
-                f"{action.at:%Y-%m-%d %H:%M}  {action.kind.replace('_', ' ')} (version {action.version}): {action.why}"
-            )
-            parts.append(Text(said))
+            kind = action.kind.replace("_", " ")
+            parts.append(Text(f"{action.at:%Y-%m-%d %H:%M}  {kind} (version {action.version}): {action.why}"))
     return Group(*parts)
 
 
-def _champion(champion: str, history: list[Promotion]) -> str:
+def _champion(champion: str, history: Sequence[Promotion]) -> str:
     if not champion:
         return "none; run python run.py"
     if not history or history[-1].version != champion:
@@ -73,13 +76,10 @@ def _champion(champion: str, history: list[Promotion]) -> str:
     return f"version {champion}, {verb} {last.at:%Y-%m-%d %H:%M} UTC by {last.by}: {last.why}"
 
 
-def _service(file: Path) -> str:
-    try:
-        entry = json.loads(file.read_text())
-        if psutil.Process(entry["pid"]).create_time() == entry["create_time"]:
-            return f"process {entry['pid']} on port {entry['port']}"
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        pass
+def _service(workspace: Workspace) -> str:
+    service = read_service(workspace.service)
+    if service is not None and service.process() is not None:
+        return f"process {service.pid} on port {service.port}"
     return "does not run; start it with python run.py serve"
 
 
@@ -94,13 +94,13 @@ def _traffic(workspace: Workspace) -> str:
         )
 
 
-def _watch(settings: Settings, workspace: Workspace, *, actions: list[Action], history: list[Promotion]) -> str:
+def _watch(project: Project, actions: Sequence[Action], *, history: Sequence[Promotion]) -> str:
     try:
-        with FileLock(workspace.root / "run.lock", timeout=0):
+        with FileLock(project.workspace.lock, timeout=0):
             runs = "does not run; start it with python run.py watch"
     except Timeout:
         runs = "runs, or a loop does"
-    free = free_at(settings.watch, actions, history=history)
+    free = free_at(project.settings.watch, actions, history=history)
     now = datetime.now(UTC)
     return runs + (f"; nothing is retrained until {free:%Y-%m-%d %H:%M} UTC" if free and free > now else "")
 
@@ -113,7 +113,7 @@ def _table(windows: list[Window]) -> Table:
         if window.result is None:
             continue
         score, scores = window.result.corrected, window.result.scores
-        interval = f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]" if score.n else "–"
+        interval = score.with_interval if score.n else "–"
         shares = [f"{rate.value:.3f}" if rate.n else "–" for rate in (scores.over_refusal, scores.leak)]
         state = Text(window.result.status, style=_COLOURS[window.result.status])
         version = (window.model_version or "unknown")[:8]

@@ -1,0 +1,153 @@
+"""``judge`` and ``calibrate``: verdicts on files, and judges held against labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ontopic.commands.options import Project, SkipBad, console, judge_of, on_project, say_skipped
+from ontopic.errors import UserError
+from ontopic.state.whole_file import check_writable
+
+if TYPE_CHECKING:
+    from ontopic.judges.cards.card import JudgeCard
+    from ontopic.judges.cards.comparison import JudgesCompared
+    from ontopic.statistics.rates import Rate
+
+
+@on_project
+def judge(
+    project: Project,
+    *,
+    records: Annotated[Path, typer.Option(help="Records with `question`, `answer` and optionally `label`.")],
+    out: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    grading: Annotated[
+        Literal["rubric", "pairwise", "reference"],
+        typer.Option(
+            help="rubric: by the judge; pairwise: against `benchmark_answer`; reference: against `reference`."
+        ),
+    ] = "rubric",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Judge records; print the judge's card where they carry labels. A call that was stopped is taken up again."""
+    from ontopic.data.labelled import LabelledRecord
+    from ontopic.data.rows import stream_rows
+
+    rows = stream_rows(records, LabelledRecord, skip_bad=skip_bad)
+    check_writable(out)
+    from ontopic.judges import judged_file
+    from ontopic.judges.judge import agreement_of
+    from ontopic.progress import progress
+    from ontopic.statistics.rates import rate
+
+    by: judged_file.RowJudge[Any]
+    opened = None
+    if grading == "rubric":
+        opened = judge_of(project)
+        by = judged_file.by_judge(opened)
+    else:
+        by = judged_file.by_grading(
+            grading,
+            project.settings.judge,
+            policy=project.policy,
+            prompts=project.settings.judge_prompts,
+            cache=project.workspace.verdicts,
+        )
+    with progress("verdicts", rows.n, unit="records") as advance:
+        kept = judged_file.write_judged(rows, by, out=out, advance=advance)
+    if grading == "pairwise":
+        won = judged_file.winners(out)
+        print(f"the answer wins {won['a']}, the benchmark's wins {won['b']}, ties {won['tie']}")
+        print(f"share won of those decided: {rate(won['a'], won['a'] + won['b'])}; {won['unjudged']} unjudged")
+    elif card := judged_file.card_of_file(by.id, rows, out=out):
+        print(card)
+    if opened and (agreement := agreement_of(opened)):
+        print(f"agreement of the panel (Krippendorff's alpha) {agreement}")
+    if kept:
+        print(f"{kept} verdicts were kept from a call that was stopped")
+    say_skipped(rows.skipped)
+    print(f"{rows.n} verdicts are in {out}")
+
+
+@on_project
+def calibrate(
+    project: Project,
+    *,
+    judge: Annotated[list[Path] | None, typer.Option(help="A judge's settings as YAML; may be repeated.")] = None,
+    template: Annotated[list[str] | None, typer.Option(help="A judge prompt's name; may be repeated.")] = None,
+    split: Annotated[Literal["calibration", "evaluation"], typer.Option(help="Labelled data to measure on.")] = (
+        "calibration"
+    ),
+    records: Annotated[Path | None, typer.Option(help="Labelled records to measure on instead.")] = None,
+) -> None:
+    """Measure judges and judge prompts on the same labelled records, and compare them."""
+    settings, policy, workspace = project.settings, project.policy, project.workspace
+    if records is not None and split != "calibration":
+        raise UserError("--split and --records exclude each other; give one of them")
+    from ontopic.config.settings import JudgeChoice
+    from ontopic.data.labelled import LabelledRecord
+    from ontopic.data.rows import load_rows
+    from ontopic.judges.cards import choices
+    from ontopic.judges.cards.calibration import calibration_records
+    from ontopic.judges.cards.comparison import compare_judges
+    from ontopic.registry.tracking import open_tracking, register_prompts
+
+    prompts = choices.read_prompts(settings.judge_prompts)
+    given = [choices.load_judge_settings(path) for path in judge or []]
+    chosen = choices.selected_judges(settings.judge, given, templates=template or [], prompts=prompts)
+    labelled, source = None, f"the {split} split"  # cards on the calibration split are kept, to measure none twice
+    if records is not None:
+        labelled, source = load_rows(records, LabelledRecord).rows, str(records)
+    elif split != "calibration":
+        labelled = calibration_records(policy, split, workspace=workspace)
+    open_tracking(workspace, policy.registered_model)
+    register_prompts(prompts)
+    compared = compare_judges(
+        [JudgeChoice(settings=each, prompts=settings.judge_prompts) for each in chosen],
+        policy,
+        workspace=workspace,
+        records=labelled,
+        source=source,
+        traffic=settings.traffic.questions,
+    )
+    console.print(compared_screen(compared, source))
+
+
+def compared_table(cards: Sequence[JudgeCard], source: str) -> Group:
+    """The judges' numbers side by side, and their ids below."""
+    # Ids are long and terminals are narrow: the table has a number in place of each.
+    table = Table(box=box.SIMPLE, padding=0, title=f"Judges on the {cards[0].n:,} labelled records of {source}")
+    table.add_column("")
+    for name in ("accuracy", "kappa", "sensitivity", "specificity", "unjudged", "s/1,000", "$/1,000"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, card in enumerate(cards, start=1):
+        shares = [_in_two_lines(each) for each in (card.accuracy, card.kappa, card.sensitivity, card.specificity)]
+        seconds = f"{card.usage.seconds:.3g}" if card.usage else "–"
+        price = "–" if card.usage is None or card.usage.usd is None else f"{card.usage.usd:.4g}"
+        table.add_row(str(number), *shares, f"{card.unjudged:,}", seconds, price)
+    ids = [Text(f"  {number}  {card.judge_id}") for number, card in enumerate(cards, start=1)]
+    return Group(Text(), table, *ids, Text("Values with 95 % intervals, by the lower bound of accuracy.\n"))
+
+
+def compared_screen(compared: JudgesCompared, source: str) -> Group:
+    """The judges' numbers side by side, whether the best differ, and what to open next."""
+    pages = [compared.page, *compared.pages]
+    return Group(
+        compared_table([measured.card for measured in compared.ranked], source),
+        *map(Text, compared.sentences),
+        Text("\nOpen next:", style="bold"),
+        *(Text(f"  {number}. {page}") for number, page in enumerate(pages, start=1)),
+        Text("  Label the records whose label would teach most: python run.py label --by uncertainty"),
+        Text("  Compare the runs: python run.py ui"),
+    )
+
+
+def _in_two_lines(share: Rate) -> str:
+    return share.with_interval.replace(" [", "\n[")

@@ -1,0 +1,87 @@
+"""``label``: a person labels records on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ontopic.commands.options import Project, judge_of, on_project
+from ontopic.commands.traffic import stored_traffic
+from ontopic.errors import UserError
+from ontopic.records import Record, Verdict
+
+
+@on_project
+def label(
+    project: Project,
+    *,
+    records: Annotated[Path | None, typer.Option(help="Records to label, not the newest model's traffic.")] = None,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many records to ask for.")] = 20,
+    by: Annotated[
+        Literal["random", "uncertainty", "feedback"],
+        typer.Option(
+            help="random: to measure the judge; uncertainty: what teaches it most; feedback: what got a thumb."
+        ),
+    ] = "random",
+) -> None:
+    """Label records one by one on the terminal, and print the judge's updated card."""
+    from ontopic.data.drawing import records_to_label
+    from ontopic.data.labeller import label_records
+    from ontopic.data.labels import LabelStore
+    from ontopic.progress import progress
+
+    def judged(asked: Sequence[Record]) -> list[Verdict]:
+        judge = judge_of(project)
+        with progress("verdicts", len(asked), unit="records") as advance:
+            return judge.judge(asked, advance)
+
+    found, notes = _found(project, records, feedback=by == "feedback")
+    store = LabelStore(project.workspace.labels / f"{project.policy.name}.jsonl")
+    chosen = records_to_label(found, store, by=by, n=number, judge=judged, notes=notes)
+    print(chosen)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a record's characters
+    labelled = label_records(
+        chosen.records, store, by=by, definition=project.policy.definition, notes=chosen.notes or None
+    )
+    splits = [row.split for row in store.labels()]
+    card, training = splits.count("calibration"), splits.count("train")
+    print(f"{labelled} labelled now; {store.path} holds {card} labels for the judge's card and {training} for training")
+    if labelled:
+        from ontopic.judges.cards.calibration import card_of
+
+        print(card_of(judge_of(project), project.policy, workspace=project.workspace))
+
+
+def _found(project: Project, file: Path | None, *, feedback: bool) -> tuple[list[Record], dict[str, str]]:
+    """The records to choose from, and what else to show of each by its id."""
+    if feedback and file is not None:
+        raise UserError("--records and --by feedback exclude each other: feedback is on stored traffic")
+    if feedback:
+        return _with_feedback(project)
+    if file is not None:
+        from ontopic.data.drawing import without_label
+        from ontopic.data.labelled import LabelledRecord
+        from ontopic.data.rows import load_rows
+
+        return without_label(load_rows(file, LabelledRecord).rows), {}
+    with stored_traffic(project.workspace) as store:
+        for newest in store.newest(1):
+            return store.records(model_version=newest.model_version), {}
+    raise UserError("there is no traffic yet; run the loop, or give records with --records")
+
+
+def _with_feedback(project: Project) -> tuple[list[Record], dict[str, str]]:
+    """The records that somebody gave a thumb, the newest first, and what was said of each."""
+    with stored_traffic(project.workspace) as store:
+        said: dict[str, list[str]] = {}
+        for each in store.feedback():
+            said.setdefault(each.record_id, []).append(f"thumb {each.thumb} ({each.by or 'no key'}) {each.comment}")
+        records = {record.id: record for record in store.records(ids=list(said))}
+    if not said:
+        raise UserError("there is no feedback yet; clients give it by POST /v1/feedback (docs/serving.md)")
+    return [records[i] for i in said if i in records], {i: "\n".join(lines) for i, lines in said.items()}

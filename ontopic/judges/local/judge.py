@@ -32,10 +32,10 @@ from ontopic.judges.judge import Account, outcome
 from ontopic.judges.local.language import is_english
 from ontopic.judges.local.visible_text import visible
 from ontopic.models.batches import batches_of_like_length
-from ontopic.models.loading import written_whole
 from ontopic.models.sentence_encoder import MAX_TOKENS, WEIGHTS_SHA256, Floats, SentenceEncoder, load_sentence_encoder
 from ontopic.progress import Advance, progress
 from ontopic.records import Record, Verdict
+from ontopic.state.whole_file import whole_folder
 
 PARTS = ("which questions are in scope", "which answers decline", "which answers are on the subject")
 # The kind of records that teach the fourth part, and the intent whose references are near to them; neither is a must.
@@ -286,7 +286,7 @@ def _probability(classifier: CalibratedClassifierCV, vectors: Floats) -> Floats:
 
 def save_local_judge(judge: LocalJudge, folder: Path) -> None:
     """Write the judge to ``folder``, whole or not at all."""
-    with written_whole(folder) as part:
+    with whole_folder(folder) as part:
         save_file(judge.tuned.model.state_dict(), part / "encoder.safetensors")
         joblib.dump((judge.id, judge.subject, judge.heads, judge.scope), part / "judge.joblib")
 

@@ -359,22 +359,24 @@ def serve(
     settings, policy, workspace = _open(config, state)
     version = _version("champion", policy, workspace)
     from serving.keys import KeyStore
-    from serving.process import ServedModel
+    from serving.process import ServedModel, Serving
 
     served = ServedModel(
-        version.folder,
-        version.version,
-        model_name=policy.registered_model,
-        traffic=workspace.traffic,
-        state=workspace.root,
-        port=settings.serving.port,
-        max_new_tokens=settings.model.max_new_tokens,
-        host=host,
-        keys=workspace.keys,
-        no_auth=no_auth,
-        follow=workspace.mlflow_uri,
-        spool=settings.serving.spool,
-        precision=settings.model.precision,
+        Serving(
+            model_folder=version.folder,
+            model_version=version.version,
+            model_name=policy.registered_model,
+            traffic=workspace.traffic,
+            state=workspace.root,
+            port=settings.serving.port,
+            max_new_tokens=settings.model.max_new_tokens,
+            host=host,
+            keys=workspace.keys,
+            no_auth=no_auth,
+            follow=workspace.mlflow_uri,
+            spool=settings.serving.spool,
+            precision=settings.model.precision,
+        )
     )
     keys = [] if no_auth else KeyStore(workspace.keys).all()
     if not no_auth and not any(key.state(datetime.now(UTC)) == "active" for key in keys):

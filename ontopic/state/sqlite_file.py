@@ -1,10 +1,11 @@
-"""An SQLite file that several processes use: how it is opened, and how times stand in it."""
+"""SQLite files that several processes use: how one is opened, and how times stand in it."""
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import sqlalchemy as sql
 from sqlalchemy import event
@@ -12,30 +13,45 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
 
+IN_WAL_MODE = ("journal_mode=WAL",)
+"""Lets others read while one writes."""
+
 
 class SQLiteFile:
-    """A file of tables in WAL mode, readable by its owner alone; made with its folder where missing.
+    """A file of tables, readable by its owner alone; made with its folder where missing.
 
     Args:
         metadata: the tables.
         what: that is kept in it, as it stands in a sentence ("the alerts").
-        immediate: whether a transaction takes the right to write when it begins, for one that reads first and then
-            writes what follows from it. Without it, those who only read wait for nobody.
+        immediate, timeout_s: as ``sqlite_engine`` takes them.
+        pooled: whether connections are kept, in WAL mode. Without it each use opens one and leaves nothing beside the
+            file, which may be replaced by another.
 
     Raises:
-        UserError: the file cannot be opened, or is no such database.
+        UserError: the file cannot be opened, or is not such a database.
     """
 
-    def __init__(self, path: Path, metadata: sql.MetaData, *, what: str, immediate: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        metadata: sql.MetaData,
+        *,
+        what: str,
+        immediate: bool = False,
+        timeout_s: float = 30,
+        pooled: bool = True,
+    ) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
-            url = sql.URL.create("sqlite", database=str(path))
-            self._engine = sql.create_engine(url, connect_args={"timeout": 30}, hide_parameters=True)
-            event.listen(self._engine, "connect", _by_hand if immediate else _in_wal_mode)
-            if immediate:
-                event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            self._engine = sqlite_engine(
+                sqlite_url(path),
+                timeout_s=timeout_s,
+                pooled=pooled,
+                immediate=immediate,
+                pragmas=IN_WAL_MODE if pooled else (),
+            )
             with self._engine.begin() as connection:
                 for table in metadata.sorted_tables:  # another process may be making the same ones
                     connection.execute(sql.schema.CreateTable(table, if_not_exists=True))
@@ -58,16 +74,47 @@ class SQLiteFile:
         self.close()
 
 
+def sqlite_url(path: Path) -> sql.URL:
+    """The URL of an SQLite file, whatever characters are in its path."""
+    return sql.URL.create("sqlite", database=str(path))
+
+
+def sqlite_engine(
+    url: sql.URL,
+    *,
+    timeout_s: float = 30,
+    pooled: bool = True,
+    immediate: bool = False,
+    pragmas: tuple[str, ...] = IN_WAL_MODE,
+) -> sql.Engine:
+    """An engine on an SQLite file; its errors carry no values, which may be a customer's.
+
+    Args:
+        timeout_s: seconds that a transaction waits while another process writes.
+        pooled: whether connections are kept; without it each use opens one, so that a replaced file is seen.
+        immediate: whether a transaction takes the right to write when it begins, for one that reads first and then
+            writes what follows from it. Without it, those who only read wait for nobody.
+        pragmas: set on each new connection.
+    """
+    engine = sql.create_engine(
+        url,
+        connect_args={"timeout": timeout_s},
+        hide_parameters=True,
+        poolclass=None if pooled else sql.pool.NullPool,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _: object) -> None:
+        if immediate:  # sqlite3 begins a transaction before the first write only, too late for one that reads first
+            connection.isolation_level = None
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    if immediate:
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
 def naive_utc(at: datetime) -> datetime:
     """A time as a column keeps it, in UTC without a zone, for SQLite keeps none; one without a zone is taken as UTC."""
     return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
-
-
-def _in_wal_mode(connection: Any, _: object) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-
-
-def _by_hand(connection: Any, _: object) -> None:
-    # sqlite3 begins a transaction before the first write only, too late for one that reads first.
-    connection.isolation_level = None
-    _in_wal_mode(connection, _)

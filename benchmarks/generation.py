@@ -27,7 +27,9 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from ontopic.config.policy import load_policy
 from ontopic.config.settings import Precision
 from ontopic.data.labelled import load_questions
-from ontopic.models.generation import SLOTS, ContinuousBatch, Generation, Sampling, generate
+from ontopic.models.answer import Generation, Sampling
+from ontopic.models.continuous_batch import SLOTS, ContinuousBatch
+from ontopic.models.generation import generate
 from ontopic.models.loading import EMBEDDED, LanguageModel, chat_prompts, load, resolve
 from ontopic.state.workspace import open_workspace
 

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 
 from ontopic.config.policy import load_policy
-from ontopic.evaluation.quality import repeats_itself
+from ontopic.models.repetition import repeats_itself
 from ontopic.statistics.rates import rate
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,7 +31,7 @@ from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 from ontopic.models.loading import EMBEDDED, resolve
 from ontopic.state.workspace import open_workspace
-from serving.process import ServedModel
+from serving.process import ServedModel, Serving
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = 40
@@ -44,7 +44,14 @@ def ours(folder: Path) -> Iterator[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as state:
         path = Path(state)
         with ServedModel(
-            folder, "1", model_name="smol", traffic=path / "traffic.db", state=path, max_new_tokens=TOKENS
+            Serving(
+                model_folder=folder,
+                model_version="1",
+                model_name="smol",
+                traffic=path / "traffic.db",
+                state=path,
+                max_new_tokens=TOKENS,
+            )
         ) as served:
             yield served.base_url, "smol", served.api_key
 

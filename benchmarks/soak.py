@@ -32,7 +32,7 @@ from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.traffic.store import TrafficStore
-from serving.process import ServedModel
+from serving.process import ServedModel, Serving
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME, TOKENS = "ontopic-soak", 40
@@ -116,13 +116,15 @@ def main() -> None:
         with (
             two_versions(workspace, arguments.state) as base,
             ServedModel(
-                base,
-                "1",
-                model_name=NAME,
-                traffic=workspace.traffic,
-                state=workspace.root,
-                max_new_tokens=TOKENS,
-                follow=workspace.mlflow_uri,
+                Serving(
+                    model_folder=base,
+                    model_version="1",
+                    model_name=NAME,
+                    traffic=workspace.traffic,
+                    state=workspace.root,
+                    max_new_tokens=TOKENS,
+                    follow=workspace.mlflow_uri,
+                )
             ) as served,
         ):
             begun = time.perf_counter()

@@ -130,7 +130,9 @@ def _before_and_after(result: LoopResult) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for name, label in (("guardrail_score", "guardrail score"), ("over_refusal", "over-refusal"), ("leak", "leak")):
         shares = [getattr(scores, name) for _, scores in columns]
-        table.add_row(label, *[share.with_interval.replace(" [", "\n[") if share.n else "no records" for share in shares])
+        table.add_row(
+            label, *[share.with_interval.replace(" [", "\n[") if share.n else "no records" for share in shares]
+        )
     table.add_row("records", *[str(scores.guardrail_score.n) for _, scores in columns])
     return table
 

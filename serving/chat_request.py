@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ontopic.models.generation import Sampling
+from ontopic.models.answer import Sampling
 from serving.errors import RequestError
 
 MOST_CHOICES = 8
@@ -156,7 +156,7 @@ def _stop(given: object) -> tuple[str, ...]:
     texts = [given] if isinstance(given, str) else given
     good = isinstance(texts, list) and len(texts) <= MOST_STOPS
     if not isinstance(texts, list) or not good or not all(isinstance(text, str) and text for text in texts):
-        raise RequestError(f"stop must be a text, or a list of at most {MOST_STOPS} texts, none empty", "stop")
+        raise RequestError(f"stop must be a text, or a list of at most {MOST_STOPS} texts that are not empty", "stop")
     if max(map(len, texts), default=0) > MOST_STOP_CHARACTERS:
         raise RequestError(f"a stop text has at most {MOST_STOP_CHARACTERS} characters", "stop")
     return tuple(texts)

@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ontopic.models.answer import Batch
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace
 from serving import metrics
-from serving.prompts import Prompts
+
+if TYPE_CHECKING:
+    from serving.prompts import Prompts
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -25,15 +28,11 @@ _AFTER_FAILURE_S = 10.0
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model version that answers. A request keeps the one that it began with.
-
-    Attributes:
-        batch: a ``ContinuousBatch``, or what has its methods.
-    """
+    """A model version that answers. A request keeps the one that it began with."""
 
     version: str
     prompts: Prompts
-    batch: Any
+    batch: Batch
 
 
 def deploy(folder: Path, version: str) -> Deployment:
@@ -42,12 +41,15 @@ def deploy(folder: Path, version: str) -> Deployment:
     Raises:
         UserError: the folder holds no model, or vLLM is asked for and not there.
     """
+    # torch and Transformers take seconds to import, and only the worker needs them.
+    from serving.prompts import Prompts
+
     if os.environ.get("ONTOPIC_BACKEND") == "vllm":
         from serving.vllm_backend import begin
 
         language_model, batch = begin(folder)
         return Deployment(version, Prompts(language_model), batch)
-    from ontopic.models.generation import ContinuousBatch
+    from ontopic.models.continuous_batch import ContinuousBatch
     from ontopic.models.loading import load
 
     language_model = load(folder, os.environ.get("ONTOPIC_PRECISION", "auto"))  # type: ignore[arg-type]

@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from ontopic.errors import UserError
+from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 
+_METADATA = sql.MetaData()
 _KEYS = sql.Table(
     "keys",
-    sql.MetaData(),
+    _METADATA,
     sql.Column("sha256", sql.String(64), primary_key=True),
     sql.Column("name", sql.String(64), nullable=False),
     sql.Column("prefix", sql.String(16), nullable=False),
@@ -28,7 +32,7 @@ _KEYS = sql.Table(
     sql.Column("revoked_at", sql.DateTime),
 )
 # A revoked key stays listed, and its name may be given again.
-_ONE_A_NAME = sql.Index("one_a_name", _KEYS.c.name, unique=True, sqlite_where=_KEYS.c.revoked_at.is_(None))
+sql.Index("one_a_name", _KEYS.c.name, unique=True, sqlite_where=_KEYS.c.revoked_at.is_(None))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PREFIX = 8  # characters of a key that are kept: 30 of its 256 random bits
 
@@ -60,36 +64,22 @@ class Key(BaseModel):
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
 
 
-class KeyStore:
+class NameTakenError(UserError):
+    """There is a key of this name, which is not revoked."""
+
+
+class KeyStore(SQLiteFile):
     """API keys in an SQLite file. Several processes may use it at once; what one changes the others read.
 
     Args:
         path: file and folder are made where missing, the file readable by its owner alone.
 
     Raises:
-        UserError: the file cannot be opened, or is no such database.
+        UserError: the file cannot be opened, or is not such a database.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            # A connection a call: a file that is put in this one's place is seen.
-            self._engine = sql.create_engine(
-                sql.URL.create("sqlite", database=str(path)),
-                poolclass=sql.NullPool,
-                connect_args={"timeout": 5},
-                hide_parameters=True,
-            )
-            with self._engine.begin() as connection:
-                connection.execute(sql.schema.CreateTable(_KEYS, if_not_exists=True))
-                connection.execute(sql.schema.CreateIndex(_ONE_A_NAME, if_not_exists=True))
-        except (SQLAlchemyError, OSError) as error:
-            raise UserError(
-                f"{path}: the API keys cannot be read ({str(error).splitlines()[0]}); check that it is a database that "
-                "`keys make` made and that it may be written"
-            ) from error
+        super().__init__(path, _METADATA, what="the API keys", timeout_s=5, pooled=False)
 
     def make(
         self,
@@ -109,13 +99,13 @@ class KeyStore:
             The key, which can't be read again.
 
         Raises:
-            UserError: the name is none, or is that of a key which is not revoked.
+            UserError: the name is not such a name, or is that of a key which is not revoked.
         """
         if not _NAME.fullmatch(name):
             raise UserError(
-                f"{name[:80]!r} is no name for a key; give up to 64 letters, digits, dots, dashes and underscores"
+                f"{name[:80]!r} cannot name a key; give up to 64 letters, digits, dots, dashes and underscores"
             )
-        key, now = new_key(), datetime.now(UTC).replace(tzinfo=None)
+        key, now = new_key(), naive_utc(datetime.now(UTC))
         row = {
             "sha256": digest(key),
             "name": name,
@@ -129,11 +119,37 @@ class KeyStore:
             with self._engine.begin() as connection:
                 connection.execute(sql.insert(_KEYS).values(row))
         except IntegrityError as error:
-            raise UserError(f"there is a key {name} already; revoke it first, or choose another name") from error
+            raise NameTakenError(f"there is a key {name} already; revoke it first, or choose another name") from error
         return key
 
+    @contextmanager
+    def temporary(self, name: str, *, lifetime: timedelta) -> Iterator[str]:
+        """A key for as long as the block lasts; then nothing of it is left. A running service knows it within a second.
+
+        Args:
+            name: as ``make`` takes it; where there is a key of this name, it gets a number behind it.
+            lifetime: after which it is not accepted any more, should this process be killed.
+
+        Raises:
+            UserError: the name is not a name for a key.
+        """
+        key = self._make_numbered(name, lifetime)
+        try:
+            yield key
+        finally:
+            with self._engine.begin() as connection:
+                connection.execute(sql.delete(_KEYS).where(_KEYS.c.sha256 == digest(key)))
+
+    def _make_numbered(self, name: str, lifetime: timedelta) -> str:
+        number = 1
+        while True:
+            try:
+                return self.make(name if number == 1 else f"{name}-{number}", expires_in=lifetime)
+            except NameTakenError:
+                number += 1
+
     def all(self) -> list[Key]:
-        """All keys that were ever made, the oldest first.
+        """All keys that were ever made, the oldest first, but for temporary ones that are over.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: they cannot be read.
@@ -147,10 +163,10 @@ class KeyStore:
         Raises:
             UserError: there is no such key, or it was revoked before.
         """
-        now = datetime.now(UTC).replace(tzinfo=None)
         living = sql.and_(_KEYS.c.name == name, _KEYS.c.revoked_at.is_(None))
+        revocation = sql.update(_KEYS).where(living).values(revoked_at=naive_utc(datetime.now(UTC)))
         with self._engine.begin() as connection:
-            revoked = connection.execute(sql.update(_KEYS).where(living).values(revoked_at=now)).rowcount
+            revoked = connection.execute(revocation).rowcount
         if not revoked:
             raise UserError(f"there is no key {name[:80]!r} to revoke; python run.py keys list shows them")
 

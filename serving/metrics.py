@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -22,6 +23,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ontopic.monitoring.windows import WindowStore
+
+if TYPE_CHECKING:
+    from serving.assistant import ServedAssistant
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -97,10 +101,10 @@ class CountRequests:
 
 async def page(request: Request) -> Response:
     """``/metrics``."""
-    batch = request.app.state.assistant.deployment.batch
-    queue(batch.waiting, batch.running)
-    if spool := request.app.state.assistant.spool:
-        _SPOOLED.set(await anyio.to_thread.run_sync(spool.waiting))
+    assistant: ServedAssistant = request.app.state.assistant
+    queue(assistant.deployment.batch.waiting, assistant.deployment.batch.running)
+    if assistant.spool:
+        _SPOOLED.set(await anyio.to_thread.run_sync(assistant.spool.waiting))
     return Response(await anyio.to_thread.run_sync(_page), media_type=CONTENT_TYPE_LATEST)
 
 

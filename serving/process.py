@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.settings import Precision
 from ontopic.errors import UserError
@@ -29,8 +30,8 @@ logger = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parents[1]
 _DRAIN_S = 300  # after SIGTERM; as long as the service gives any answer
 _GRACE_S = _DRAIN_S + 15.0
-# Of another service, maybe: none is inherited.
-_OTHERS = (
+# They may be of another service.
+_NOT_INHERITED = (
     "ONTOPIC_KEYS",
     "ONTOPIC_KEY_SHA256",
     "ONTOPIC_NO_AUTH",
@@ -40,6 +41,45 @@ _OTHERS = (
 )
 
 
+class Serving(BaseModel):
+    """What is served, and how.
+
+    Attributes:
+        model_folder: what ``ontopic.models.loading.load`` can load.
+        model_version: written into each record.
+        model_name: the name that clients ask for.
+        traffic: path or SQLAlchemy URL of the traffic store.
+        state: folder for the log and ``serving.json``; one service at a time.
+        port: 0 picks a free one.
+        max_new_tokens: no answer is longer.
+        host: IP address that it listens on.
+        keys: the key store (``serving.keys``) whose keys are accepted; ``None`` for one key that is made for this
+            service alone.
+        no_auth: no key is asked for; on loopback only.
+        follow: MLflow's tracking URI, where the service is to deploy whatever version of ``model_name`` becomes the
+            champion; ``None`` for the given version only.
+        spool: whether records wait in ``<state>/spool`` while the traffic store can't be written.
+        precision: of the weights, as ``ModelSettings`` has it; whole ones where that is ``nf4``.
+        ready_timeout_s: seconds that loading the model may take.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_folder: Path
+    model_version: str
+    model_name: str
+    traffic: Path | str
+    state: Path
+    port: int = 0
+    max_new_tokens: int = 128
+    host: str = "127.0.0.1"
+    keys: Path | None = None
+    no_auth: bool = False
+    follow: str | None = None
+    spool: bool = False
+    precision: Precision = "auto"
+    ready_timeout_s: float = 300.0
+
+
 class ServedModel:
     """Serves a model with BentoML for as long as the ``with`` block lasts.
 
@@ -47,84 +87,24 @@ class ServedModel:
     ``<state>/serving.json`` names it. It is stopped at the end of the block, on Ctrl-C and on SIGTERM, and it ends by
     itself when this process is killed.
 
-    Args:
-        model_folder: what ``ontopic.models.loading.load`` can load.
-        model_version: written into each record.
-        model_name: the name that clients ask for.
-        traffic: path or SQLAlchemy URL of the traffic store.
-        state: folder for the log and ``serving.json``; one service at a time.
-        port: 0 picks a free one.
-        host: IP address that it listens on.
-        keys: the key store (``serving.keys``) whose keys are accepted; ``None`` for one key that is made for this
-            service alone.
-        no_auth: no key is asked for; on loopback only.
-        max_new_tokens: no answer is longer.
-        follow: MLflow's tracking URI, where the service is to deploy whatever version of ``model_name`` becomes the
-            champion; ``None`` for the given version only.
-        spool: whether records wait in ``<state>/spool`` while the traffic store can't be written.
-        precision: of the weights, as ``ModelSettings`` has it; whole ones where that is ``nf4``.
-        ready_timeout_s: seconds that loading the model may take.
-
     Attributes:
         base_url: what an OpenAI client takes, for example ``http://127.0.0.1:3000/v1``; set once it is ready.
         api_key: the key that was made for this service; ``none`` where it takes another's, or asks for none.
+        log: the service's log file.
 
     Raises:
-        UserError: ``host`` is no IP address, or not loopback without keys. On entering: the port is taken, another run
-            serves from ``state``, or the service does not start.
+        UserError: ``host`` is not an IP address, or not loopback without keys. On entering: the port is taken, another
+            run serves from ``state``, or the service does not start.
     """
 
-    def __init__(
-        self,
-        model_folder: Path,
-        model_version: str,
-        *,
-        model_name: str,
-        traffic: Path | str,
-        state: Path,
-        port: int = 0,
-        max_new_tokens: int = 128,
-        host: str = "127.0.0.1",
-        keys: Path | None = None,
-        no_auth: bool = False,
-        follow: str | None = None,
-        spool: bool = False,
-        precision: Precision = "auto",
-        ready_timeout_s: float = 300.0,
-    ) -> None:
+    def __init__(self, serving: Serving) -> None:
         self.base_url, self.api_key = "", "none"
-        self._host = _checked_host(host, no_auth)
-        self.log = state.resolve() / "serving.log"
-        self._file = state.resolve() / "serving.json"
-        self._port = port
-        self._ready_timeout_s = ready_timeout_s
-        self._environment = {
-            "ONTOPIC_MODEL_FOLDER": str(model_folder.resolve()),
-            "ONTOPIC_MODEL_VERSION": model_version,
-            "ONTOPIC_MODEL_NAME": model_name,
-            "ONTOPIC_TRAFFIC": str(traffic) if "://" in str(traffic) else str(Path(traffic).resolve()),
-            "ONTOPIC_MAX_NEW_TOKENS": str(max_new_tokens),
-            # 4-bit weights can't be merged with an adapter, and the batch is written for merged ones.
-            "ONTOPIC_PRECISION": "auto" if precision == "nf4" else precision,
-            "ONTOPIC_WINDOWS": str(state.resolve() / "windows.db"),
-            "ONTOPIC_LAUNCHER_PID": str(os.getpid()),
-            "BENTOML_DO_NOT_TRACK": "True",
-            # Where others use the cores too, torch's threads lose most of their time spinning for one another.
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-            # BentoML empties a folder for its metrics there at each start: another service's in the user's home.
-            "BENTOML_HOME": str(state.resolve() / "bentoml"),
-        }
-        if spool:
-            self._environment["ONTOPIC_SPOOL"] = str(state.resolve() / "spool")
-        if follow is not None:
-            self._environment |= {"ONTOPIC_FOLLOW": str(state.resolve()), "MLFLOW_TRACKING_URI": follow}
-            # A registry that is down is asked again soon; MLflow would try for minutes at each call.
-            self._environment |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-        if no_auth:
-            self._environment["ONTOPIC_NO_AUTH"] = "1"
-        elif keys is not None:
-            self._environment["ONTOPIC_KEYS"] = str(keys.resolve())
-        else:
+        self._host = _checked_host(serving.host, no_auth=serving.no_auth)
+        state = serving.state.resolve()
+        self.log, self._file = state / "serving.log", state / "serving.json"
+        self._port, self._ready_timeout_s = serving.port, serving.ready_timeout_s
+        self._environment = _environment(serving)
+        if not serving.no_auth and serving.keys is None:
             # Other users of this machine reach its loopback too. The service gets the hash alone, by its environment: a
             # command line can be read by all.
             self.api_key = new_key()
@@ -183,7 +163,7 @@ class ServedModel:
             self._process = psutil.Popen(
                 command,
                 cwd=_ROOT,
-                env={k: v for k, v in os.environ.items() if k not in _OTHERS} | self._environment,
+                env={k: v for k, v in os.environ.items() if k not in _NOT_INHERITED} | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -236,6 +216,39 @@ class ServedModel:
         _end(process)
 
 
+def _environment(serving: Serving) -> dict[str, str]:
+    """What ``serving.service`` reads, but for a key that is made for it."""
+    state = serving.state.resolve()
+    traffic = str(serving.traffic)
+    given = {
+        "ONTOPIC_MODEL_FOLDER": str(serving.model_folder.resolve()),
+        "ONTOPIC_MODEL_VERSION": serving.model_version,
+        "ONTOPIC_MODEL_NAME": serving.model_name,
+        "ONTOPIC_TRAFFIC": traffic if "://" in traffic else str(Path(traffic).resolve()),
+        "ONTOPIC_MAX_NEW_TOKENS": str(serving.max_new_tokens),
+        # 4-bit weights can't be merged with an adapter, and the batch is written for merged ones.
+        "ONTOPIC_PRECISION": "auto" if serving.precision == "nf4" else serving.precision,
+        "ONTOPIC_WINDOWS": str(state / "windows.db"),
+        "ONTOPIC_LAUNCHER_PID": str(os.getpid()),
+        "BENTOML_DO_NOT_TRACK": "True",
+        # Where others use the cores too, torch's threads lose most of their time spinning for one another.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        # BentoML empties a folder for its metrics there at each start: another service's in the user's home.
+        "BENTOML_HOME": str(state / "bentoml"),
+    }
+    if serving.spool:
+        given["ONTOPIC_SPOOL"] = str(state / "spool")
+    if serving.follow is not None:
+        given |= {"ONTOPIC_FOLLOW": str(state), "MLFLOW_TRACKING_URI": serving.follow}
+        # A registry that is down is asked again soon; MLflow would try for minutes at each call.
+        given |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    if serving.no_auth:
+        given["ONTOPIC_NO_AUTH"] = "1"
+    elif serving.keys is not None:
+        given["ONTOPIC_KEYS"] = str(serving.keys.resolve())
+    return given
+
+
 def _leave(number: int, _: object) -> None:
     sys.exit(128 + number)
 
@@ -272,12 +285,14 @@ def _family(process: psutil.Process | psutil.Popen) -> list[Any]:
         return [process]
 
 
-def _checked_host(host: str, no_auth: bool) -> str:
+def _checked_host(host: str, *, no_auth: bool) -> str:
     """``host`` as the IP address that it is; raises UserError where it may not be listened on."""
     try:
         address = str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
     except ValueError:
-        raise UserError(f"the host {host[:80]!r} is no IP address; give one, such as 127.0.0.1 or 0.0.0.0") from None
+        raise UserError(
+            f"the host {host[:80]!r} is not an IP address; give one, such as 127.0.0.1 or 0.0.0.0"
+        ) from None
     if no_auth and not is_loopback(address):
         raise UserError(
             f"without keys only this machine may be served, and {address} is open to others; "

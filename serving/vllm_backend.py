@@ -1,4 +1,4 @@
-"""vLLM in place of ``ontopic.models.generation.ContinuousBatch``, for a GPU: chosen by ``ONTOPIC_BACKEND=vllm``.
+"""vLLM in place of ``ontopic.models.continuous_batch.ContinuousBatch``, for a GPU: chosen by ``ONTOPIC_BACKEND=vllm``.
 
 vLLM is in the image of ``bentofile.vllm.yaml`` alone. Written against its engine of November 2026, and not
 run on a GPU yet.
@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ontopic.errors import UserError
-from ontopic.models.generation import Generated, Generation, OverloadedError, Piece, TokenLogprob
+from ontopic.models.answer import Generated, Generation, OverloadedError, Piece, TokenLogprob
 from ontopic.models.loading import LanguageModel
 
 
@@ -39,7 +39,7 @@ def begin(folder: Path) -> tuple[LanguageModel, VllmBatch]:
 
 
 class VllmBatch:
-    """vLLM's engine on a thread with an event loop of its own; see ``ContinuousBatch`` for its methods."""
+    """vLLM's engine on a thread with an event loop of its own: an ``ontopic.models.answer.Batch``."""
 
     def __init__(self, folder: Path, most_waiting: int = 256) -> None:
         try:
@@ -115,7 +115,7 @@ class VllmBatch:
             output_kind=self._deltas,
         )
         prompt = self._vllm.TokensPrompt(prompt_token_ids=generation.ids)
-        text, held, reason, logprobs = "", "", None, list[TokenLogprob]()
+        text, held, n, reason, logprobs = "", "", 0, None, list[TokenLogprob]()
         async for output in self._engine.generate(prompt, parameters, uuid.uuid4().hex):
             self._waiting.discard(generation)
             self._running.add(generation)
@@ -123,27 +123,29 @@ class VllmBatch:
             reason = delta.finish_reason
             tokens = list(delta.token_ids)
             if reason == "stop" and not isinstance(delta.stop_reason, str):
-                tokens = tokens[:-1]  # the token that ends an answer is none of it
+                tokens = tokens[:-1]  # the token that ends an answer is not part of it
             places = zip(tokens, delta.logprobs or (), strict=False)
             new = tuple(_logprob(token, place, top=sampling.top_logprobs or 0) for token, place in places)
-            generation.completion_tokens += len(tokens)
+            n += len(tokens)
             held += delta.text
             held = held if text else held.lstrip()
-            sure = held.rstrip()  # white space at the end is none of the answer either
+            sure = held.rstrip()  # white space at the end is not part of the answer either
             held = held[len(sure) :]
             text += sure
             logprobs += new
             if generation.on_piece and (sure or new):
-                generation.on_piece(Piece(sure, new))
+                generation.on_piece(Piece(sure, n, new))
         if reason not in ("stop", "length"):
             raise RuntimeError(f"vLLM ended an answer with {reason!r}")
-        return Generated(text, len(generation.ids), generation.completion_tokens, reason, tuple(logprobs))
+        return Generated(text, len(generation.ids), n, reason, tuple(logprobs))
 
 
 def _logprob(token: int, place: dict[int, Any], *, top: int) -> TokenLogprob:
-    """From vLLM's likeliest tokens at a place, by id; the drawn one is always among them."""
+    """From vLLM's likeliest tokens at a place, by id; the sampled one is always among them."""
     likeliest = sorted(place.values(), key=lambda each: -each.logprob)[:top]
-    drawn = place[token]
+    chosen = place[token]
     return TokenLogprob(
-        drawn.decoded_token or "", drawn.logprob, tuple((each.decoded_token or "", each.logprob) for each in likeliest)
+        chosen.decoded_token or "",
+        chosen.logprob,
+        tuple((each.decoded_token or "", each.logprob) for each in likeliest),
     )

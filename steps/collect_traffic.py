@@ -14,7 +14,7 @@ from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
 from ontopic.traffic import asking
 from ontopic.traffic.store import TrafficStore
-from serving.process import ServedModel
+from serving.process import ServedModel, Serving
 from steps.caching import depends_on_imports
 
 
@@ -38,13 +38,15 @@ def collect_traffic(
     own = workspace.root / "loop"
     with (
         ServedModel(
-            folder,
-            version,
-            model_name=registered_model,
-            traffic=workspace.traffic,
-            state=own,
-            max_new_tokens=model.max_new_tokens,
-            precision=model.precision,
+            Serving(
+                model_folder=folder,
+                model_version=version,
+                model_name=registered_model,
+                traffic=workspace.traffic,
+                state=own,
+                max_new_tokens=model.max_new_tokens,
+                precision=model.precision,
+            )
         ) as served,
         progress(f"traffic of version {version}", len(questions), unit="questions") as advance,
     ):

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import mlflow
 from zenml import step
 
-from ontopic.models.loading import digest
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.versions import find
+from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
 
 
@@ -42,7 +42,7 @@ def promote_challenger(
         "ontopic.gate.champion": champion,
         "ontopic.gate.judge": judge_card["judge_id"],
         "ontopic.gate.report_sha256": hashlib.sha256(report.read_bytes()).hexdigest(),
-        "ontopic.gate.weights_sha256": digest(model.folder),
+        "ontopic.gate.weights_sha256": folder_sha256(model.folder),
         **{f"ontopic.gate.{name}": value for name, value in evidence.items()},
     }
     for name in ("guardrail_score", "over_refusal", "leak"):

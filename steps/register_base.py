@@ -10,6 +10,7 @@ from zenml import step
 from ontopic.config.settings import ModelSettings
 from ontopic.models import loading as models
 from ontopic.registry import promotions, versions
+from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
 
@@ -23,7 +24,7 @@ def register_base(model: ModelSettings, registered_model: str, workspace: Worksp
     version = versions.register(
         registered_model,
         folder,
-        digest=models.digest(folder),
+        digest=folder_sha256(folder),
         run_id=run.info.run_id,
         workspace=workspace,
         tags={"ontopic.source": model.name, "ontopic.kind": "base"},

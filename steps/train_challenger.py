@@ -13,6 +13,7 @@ from ontopic.config.settings import ModelSettings, TrainingSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
 from ontopic.registry.promotions import CHALLENGER
+from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
 from ontopic.training import orpo as training
 from ontopic.training import preferences
@@ -63,7 +64,7 @@ def train_challenger(
     version = registry.register(
         registered_model,
         result.adapter,
-        digest=models.digest(result.adapter),
+        digest=folder_sha256(result.adapter),
         run_id=run.info.run_id,
         workspace=workspace,
         tags={

@@ -196,5 +196,3 @@ def user_error_behind(error: BaseException | None) -> UserError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
-
-

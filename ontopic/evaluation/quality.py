@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.labelled import Question
+from ontopic.models.repetition import repeats_itself
 from ontopic.progress import progress
 from ontopic.records import Record
 from ontopic.statistics.rates import Rate, mean, rate
@@ -104,11 +104,3 @@ def preference(winners: Sequence[str]) -> Rate:
     """
     worth = {"a": 1, "tie": 0, "b": -1}
     return mean([worth[winner] for winner in winners if winner in worth])
-
-
-def repeats_itself(answer: str) -> bool:
-    """Whether four words in a row occur three times, or two words three times in a row."""
-    words = answer.lower().replace("'s", " 's").split()
-    fours = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
-    twice = any(words[i : i + 2] == words[i + 2 : i + 4] == words[i + 4 : i + 6] for i in range(len(words) - 5))
-    return twice or max(fours.values(), default=0) >= 3

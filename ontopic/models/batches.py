@@ -1,4 +1,4 @@
-"""Random batches of like length, so that little of a batch is padding."""
+"""Batches of texts of like length, so that little of a batch is padding."""
 
 from __future__ import annotations
 
@@ -22,4 +22,19 @@ def batches_of_like_length(
         group = sorted(order[start : start + size * at_a_time], key=lengths.__getitem__)
         batches += [group[i : i + size] for i in range(0, len(group), size)]
     chance.shuffle(batches)
+    return batches
+
+
+def packed_by_tokens(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """All indices of ``lengths`` once, the shortest first, in batches as large as fit.
+
+    Args:
+        most_tokens: of a batch, padding included; a text that is longer is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and lengths[index] * (len(batches[-1]) + 1) <= most_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
     return batches

@@ -9,6 +9,7 @@ from importlib.resources import files
 import numpy as np
 import torch
 
+from ontopic.models.batches import packed_by_tokens
 from ontopic.models.loading import LanguageModel, chat_prompts
 from ontopic.progress import Advance
 
@@ -48,23 +49,17 @@ def perplexity(language_model: LanguageModel) -> float:
 def _mean_nll(
     language_model: LanguageModel, rows: Sequence[tuple[list[int], int]], *, advance: Advance | None = None
 ) -> list[float]:
-    """For each row of token ids, the mean over the tokens from the given place on."""
+    """For each row of token ids, the mean negative log-likelihood of the tokens from the given place on, in nats."""
     model = language_model.model
     found = [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    start = 0
-    while start < len(order):
-        end = start + 1
-        while end < len(order) and len(rows[order[end]][0]) * (end + 1 - start) <= _BATCH_TOKENS:
-            end += 1
-        batch = order[start:end]
+    for batch in packed_by_tokens([len(ids) for ids, _ in rows], _BATCH_TOKENS):
         longest = len(rows[batch[-1]][0])
         # Padding stands at the end, where no token sees it.
         ids = torch.tensor([rows[i][0] + [0] * (longest - len(rows[i][0])) for i in batch], device=model.device)
         kept = longest + 1 - min(rows[i][1] for i in batch)  # the places before the first wanted token say nothing
         # As indices, they are copied together; of a slice, frozen weights would be copied for each row in its place.
         places = torch.arange(longest - kept, longest, device=model.device)
-        logits = model(input_ids=ids, use_cache=False, logits_to_keep=places).logits
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=places).logits  # (texts, kept, vocabulary)
         for row, i in enumerate(batch):
             tokens, first = rows[i]
             wanted = ids[row, first : len(tokens)]
@@ -72,5 +67,4 @@ def _mean_nll(
             found[i] = float(torch.nn.functional.cross_entropy(said, wanted))
         if advance:
             advance(len(batch))
-        start = end
     return found

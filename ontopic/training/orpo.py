@@ -29,8 +29,9 @@ from trl.experimental.orpo import ORPOConfig
 
 from ontopic.config.settings import TrainingSettings
 from ontopic.errors import UserError
-from ontopic.models.loading import LanguageModel, chat_prompts, written_whole
+from ontopic.models.loading import LanguageModel, chat_prompts
 from ontopic.progress import Advance, progress
+from ontopic.state.whole_file import whole_folder
 from ontopic.training.packed_trainer import PackedORPOTrainer
 from ontopic.training.preferences import Preference
 
@@ -162,7 +163,7 @@ def train_orpo(
         trainer.add_callback(reporter)
         trainer.train(resume_from_checkpoint=checkpoint)
     adapter = work / "adapter"
-    with written_whole(adapter) if config.process_index == 0 else nullcontext(work) as part:
+    with whole_folder(adapter) if config.process_index == 0 else nullcontext(work) as part:
         trainer.save_model(str(part))  # under FSDP all processes take part, and the first writes
     return TrainingResult(
         adapter=adapter, steps=trainer.state.global_step, resumed_from=reporter.resumed_from, metrics=reporter.last

@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 import pytest
+from served import smol
 
 from ontopic.traffic.store import TrafficStore
 from serving.process import ServedModel
@@ -50,9 +51,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     state = tmp_path_factory.mktemp("clients")
-    with ServedModel(
-        model_folder, "v7", model_name="smol", traffic=state / "traffic.db", state=state, max_new_tokens=LIMIT
-    ) as model:
+    with ServedModel(smol(model_folder, state, max_new_tokens=LIMIT)) as model:
         yield Served(model.base_url, model.api_key, state / "traffic.db")
 
 

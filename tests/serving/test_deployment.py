@@ -22,7 +22,7 @@ from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.traffic.store import TrafficStore
-from serving.process import ServedModel
+from serving.process import ServedModel, Serving
 
 NAME = "ontopic-moving"
 CLIENTS = 8
@@ -102,13 +102,15 @@ def two_versions(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 def serve(workspace: Workspace, model_folder: Path, follow: bool = True) -> ServedModel:
     uri = workspace.mlflow_uri if follow else None
     return ServedModel(
-        model_folder,
-        "1",
-        model_name=NAME,
-        traffic=workspace.traffic,
-        workspace=workspace,
-        max_new_tokens=64,
-        follow=uri,
+        Serving(
+            model_folder=model_folder,
+            model_version="1",
+            model_name=NAME,
+            traffic=workspace.traffic,
+            state=workspace.root,
+            max_new_tokens=64,
+            follow=uri,
+        )
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from served import smol
 from typer.testing import CliRunner
 
 import run
@@ -45,9 +46,7 @@ def test_the_newest_of_one_key_counts(store_at: Path | str) -> None:
 
 
 def test_feedback_over_http(model_folder: Path, tmp_path: Path) -> None:
-    with ServedModel(
-        model_folder, "v7", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path, max_new_tokens=4
-    ) as served:
+    with ServedModel(smol(model_folder, tmp_path, max_new_tokens=4)) as served:
         headers = {"authorization": f"Bearer {served.api_key}"}
 
         def post(path: str, body: Any, key: bool = True) -> httpx.Response:
@@ -77,7 +76,7 @@ def test_feedback_over_http(model_folder: Path, tmp_path: Path) -> None:
         ):
             response = post("feedback", wrong)
             assert (response.status_code, response.json()["error"]["param"]) == (status, param), wrong
-        with TrafficStore(tmp_path / "t.db") as traffic:
+        with TrafficStore(tmp_path / "traffic.db") as traffic:
             (kept,) = traffic.feedback()
         assert (kept.record_id, kept.thumb, kept.comment) == (record_id, "down", "=HYPERLINK(1) <script>")
 

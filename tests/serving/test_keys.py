@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +19,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from loopback import ROOT
+from served import smol
 from typer.testing import CliRunner, Result
 
-import run
 from ontopic.errors import UserError
+from serving.commands import app
 from serving.keys import KeyStore, digest
 from serving.process import ServedModel
 from serving.rate_limits import RateLimits
@@ -29,10 +34,10 @@ QUESTION = [{"role": "user", "content": "How do I open a savings account?"}]
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., Result]:
-    """``run.py keys`` on a state folder of its own."""
+    """``keys`` on a state folder of its own."""
 
     def called(*arguments: str) -> Result:
-        return CliRunner().invoke(run.app, ["keys", *arguments, "--state", str(tmp_path / "state")])
+        return CliRunner().invoke(app, [*arguments, "--state", str(tmp_path / "state")])
 
     return called
 
@@ -56,15 +61,15 @@ def test_keys_are_made_listed_and_revoked(command: Callable[..., Result]) -> Non
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "\x1b[31m", "x" * 65, "x" * 1_000_000, "-x", "é", "a b", "..\0"])
-def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="is no name for a key") as raised:
+def test_what_cannot_be_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="cannot name a key") as raised:
         KeyStore(tmp_path / "keys.db").make(name)
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize("expires", ["0d", "soon", "-1d", "9" * 400 + "d"])
-def test_a_time_that_is_none_is_refused(command: Callable[..., Result], expires: str) -> None:
+def test_a_time_that_is_malformed_or_over_is_refused(command: Callable[..., Result], expires: str) -> None:
     assert isinstance(command("make", "a", f"--expires={expires}").exception, UserError)
     assert isinstance(command("list").exception, UserError)
 
@@ -72,16 +77,77 @@ def test_a_time_that_is_none_is_refused(command: Callable[..., Result], expires:
 def test_a_key_is_not_at_rest(tmp_path: Path) -> None:
     store = KeyStore(tmp_path / "keys.db")
     key = store.make("a")
-    assert key.encode() not in store.path.read_bytes()
-    assert key[8:].encode() not in store.path.read_bytes()
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"keys" in kept
+    assert key.encode() not in kept
+    assert key[8:].encode() not in kept
     assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
-    assert [kept.sha256 for kept in store.all()] == [digest(key)]
+    assert [known.sha256 for known in store.all()] == [digest(key)]
 
 
 def test_a_file_that_holds_no_keys_is_told(tmp_path: Path) -> None:
     (tmp_path / "keys.db").write_bytes(b"no database" * 500)
     with pytest.raises(UserError, match="cannot be read"):
         KeyStore(tmp_path / "keys.db")
+
+
+def test_a_temporary_key_is_gone_at_the_end_and_leaves_the_names_of_others(tmp_path: Path) -> None:
+    store = KeyStore(tmp_path / "keys.db")
+    mine = store.make("ask")
+    with (
+        pytest.raises(ZeroDivisionError),
+        store.temporary("ask", lifetime=timedelta(minutes=5)) as second,
+        store.temporary("ask", lifetime=timedelta(minutes=5)) as third,
+    ):
+        keys = {key.sha256: key for key in store.all()}
+        assert [keys[digest(key)].name for key in (mine, second, third)] == ["ask", "ask-2", "ask-3"]
+        left = keys[digest(second)].expires_at
+        assert left is not None
+        assert timedelta(minutes=4) < left - datetime.now(UTC) <= timedelta(minutes=5)
+        raise ZeroDivisionError
+    assert [(key.name, key.sha256) for key in store.all()] == [("ask", digest(mine))]
+    with pytest.raises(UserError, match="cannot name a key"), store.temporary("a b", lifetime=timedelta(1)):
+        pass
+
+
+def test_a_file_that_an_older_release_made_is_read_and_a_replaced_file_is_seen(tmp_path: Path) -> None:
+    old = """
+        CREATE TABLE keys (
+            sha256 VARCHAR(64) NOT NULL, name VARCHAR(64) NOT NULL, prefix VARCHAR(16) NOT NULL,
+            requests_per_minute INTEGER, tokens_per_minute INTEGER, made_at DATETIME NOT NULL, expires_at DATETIME,
+            revoked_at DATETIME, PRIMARY KEY (sha256));
+        CREATE UNIQUE INDEX one_a_name ON keys (name) WHERE revoked_at IS NULL;
+        INSERT INTO keys VALUES ('ab', 'website', 'ot-12345', 60, NULL, '2026-03-01 12:00:00.000000', NULL, NULL);
+    """
+    for name in ("keys.db", "other.db"):
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as database:
+            database.executescript(old)
+    store = KeyStore(tmp_path / "keys.db")
+    (key,) = store.all()
+    assert (key.name, key.made_at) == ("website", datetime(2026, 3, 1, 12, tzinfo=UTC))
+    with pytest.raises(UserError, match="already"):
+        store.make("website")
+    store.revoke("website")
+    assert store.all()[0].revoked_at is not None
+    (tmp_path / "other.db").replace(store.path)
+    assert store.all() == [key]
+
+
+def test_the_commands_on_keys_import_no_model_and_no_registry(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from serving.commands import app\n"
+        "for arguments in (['make', 'a'], ['list'], ['revoke', 'a']):\n"
+        f"    result = CliRunner().invoke(app, [*arguments, '--state', {str(tmp_path)!r}])\n"
+        "    assert result.exit_code == 0, result.output\n"
+        "print(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    imported = {name.partition(".")[0] for name in run.stdout.split()}
+    heavy = {"torch", "transformers", "mlflow", "scipy", "sklearn", "pandas", "evidently", "zenml", "bentoml"}
+    assert "sqlalchemy" in imported
+    assert imported & heavy == set()
 
 
 def test_processes_make_keys_at_once(tmp_path: Path) -> None:
@@ -143,15 +209,7 @@ class Keyed:
 def keyed(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     state = tmp_path_factory.mktemp("keyed")
     store = KeyStore(state / "keys.db")
-    served = ServedModel(
-        model_folder,
-        "v7",
-        model_name="smol",
-        traffic=state / "traffic.db",
-        state=state,
-        max_new_tokens=8,
-        keys=store.path,
-    )
+    served = ServedModel(smol(model_folder, state, max_new_tokens=8, keys=store.path))
     with served:
         # Made while it runs: each test waits for its own key to be known.
         key = store.make("shared")
@@ -303,19 +361,9 @@ def test_a_service_whose_store_cannot_be_written_is_not_ready(keyed: Keyed) -> N
 
 
 def test_without_auth_only_loopback_is_served(model_folder: Path, tmp_path: Path) -> None:
-    served = ServedModel(
-        model_folder, "v7", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path, host="localhost", no_auth=True
-    )
+    served = ServedModel(smol(model_folder, tmp_path, host="localhost", no_auth=True))
     with served:
         assert httpx.get(f"{served.base_url}/models", trust_env=False).status_code == 200
     for host in ("0.0.0.0", "::", "10.1.2.3", "bank.example", "", "127.0.0.1\n"):  # noqa: S104
         with pytest.raises(UserError, match=r"host|keys"):
-            ServedModel(
-                model_folder,
-                "v7",
-                model_name="smol",
-                traffic=tmp_path / "t.db",
-                state=tmp_path,
-                host=host,
-                no_auth=True,
-            )
+            ServedModel(smol(model_folder, tmp_path, host=host, no_auth=True))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import socket
@@ -18,6 +19,7 @@ import httpx
 import openai
 import psutil
 import pytest
+from served import smol
 
 from ontopic.errors import UserError
 from ontopic.models import loading as models
@@ -32,9 +34,11 @@ LIMIT = 24
 LAUNCHER = """
 import sys, time
 from pathlib import Path
-from serving.process import ServedModel
+from serving.process import ServedModel, Serving
 folder, state, port = sys.argv[1:]
-with ServedModel(Path(folder), "v1", "smol", Path(state) / "traffic.db", Path(state), int(port)) as served:
+state = Path(state)
+given = {"model_folder": Path(folder), "model_version": "v1", "model_name": "smol"}
+with ServedModel(Serving(**given, traffic=state / "traffic.db", state=state, port=int(port))) as served:
     print(served.base_url, flush=True)
     time.sleep(600)
 """
@@ -52,9 +56,7 @@ class Served:
 def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     state = tmp_path_factory.mktemp("served")
     traffic = state / "traffic.db"
-    with ServedModel(
-        model_folder, "v7", model_name="smol", traffic=traffic, state=state, max_new_tokens=LIMIT
-    ) as model:
+    with ServedModel(smol(model_folder, state, traffic=traffic, max_new_tokens=LIMIT)) as model:
         yield Served(model.base_url, model.api_key, state, traffic)
 
 
@@ -219,22 +221,40 @@ def test_log_probabilities_are_of_each_token(client: openai.OpenAI) -> None:
     assert ask(client, logprobs=True, max_tokens=1).choices[0].logprobs.content[0].top_logprobs == []
 
 
-def test_a_client_that_hangs_up_leaves_what_it_was_sent(client: openai.OpenAI, served: Served) -> None:
+def test_a_broken_stream_is_stored_and_counted_as_far_as_it_was_sent(
+    client: openai.OpenAI, served: Served, model_folder: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    before = counted(served, "completion")
     with client.chat.completions.with_streaming_response.create(
-        model="smol", messages=[{"role": "user", "content": "Count to a hundred."}], stream=True
+        model="smol", messages=[{"role": "user", "content": QUESTION}], stream=True, n=4
     ) as response:
-        record_id = response.headers["x-ontopic-record-id"]
-        lines = response.iter_lines()
-        sent = [next(lines) for _ in range(8)]
-    said = "".join(
-        json.loads(line[6:])["choices"][0]["delta"].get("content") or "" for line in sent if line.startswith("data: ")
-    )
+        ids = response.headers["x-ontopic-record-id"].split(",")
+        events = (json.loads(line[6:])["choices"][0] for line in response.iter_lines() if line.startswith("data: "))
+        said = [""] * 4
+        for choice in itertools.islice(events, 16):  # four that name the role, then three pieces of each choice
+            said[choice["index"]] += choice["delta"]["content"]
+    assert all(said)
     deadline = time.monotonic() + 20
     with TrafficStore(served.traffic) as store:
-        while not (records := store.records([record_id])):
+        while len(records := {record.id: record for record in store.records(ids)}) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    assert records[0].answer.startswith(said)
+    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder)
+    for record, text in zip((records[i] for i in ids), said, strict=True):
+        assert record.answer.startswith(text)
+        assert 3 <= record.completion_tokens < LIMIT
+        assert record.completion_tokens == len(tokenizer(record.answer)["input_ids"])
+        assert not record.finished
+    assert counted(served, "completion") - before == sum(record.completion_tokens for record in records.values())
+
+
+def counted(served: Served, kind: str) -> float:
+    """The tokens of a kind that the service's metrics count."""
+    page = get(served, "/metrics", served.key).text
+    lines = [line for line in page.splitlines() if line.startswith(f'ontopic_tokens_total{{kind="{kind}"}}')]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +409,7 @@ def test_no_answer_without_its_record(client: openai.OpenAI, served: Served) -> 
 
 def test_one_service_a_state_folder(model_folder: Path, served: Served) -> None:
     with pytest.raises(UserError, match="another state folder"):
-        ServedModel(model_folder, "v8", model_name="smol", traffic=served.traffic, state=served.state).__enter__()
+        ServedModel(smol(model_folder, served.state, model_version="v8", traffic=served.traffic)).__enter__()
     assert get(served, "/healthz").status_code == 200
 
 
@@ -397,7 +417,7 @@ def test_a_model_that_does_not_load_is_told_from_the_log(tmp_path: Path) -> None
     (tmp_path / "empty").mkdir()
     state = tmp_path / "state"
     with pytest.raises(UserError, match="holds no model"):
-        ServedModel(tmp_path / "empty", "v1", model_name="smol", traffic=state / "traffic.db", state=state).__enter__()
+        ServedModel(smol(tmp_path / "empty", state, model_version="v1")).__enter__()
     assert not (state / "serving.json").exists()
 
 
@@ -411,9 +431,7 @@ def taken_port() -> Iterator[int]:
 
 def test_a_taken_port_is_named(tmp_path: Path, taken_port: int) -> None:
     with pytest.raises(UserError, match=rf"port {taken_port} .*set serving\.port"):
-        ServedModel(
-            tmp_path, "v1", model_name="smol", traffic=tmp_path / "traffic.db", state=tmp_path, port=taken_port
-        ).__enter__()
+        ServedModel(smol(tmp_path, tmp_path, model_version="v1", port=taken_port)).__enter__()
     assert not (tmp_path / "serving.json").exists()
 
 
@@ -431,9 +449,7 @@ def test_only_the_process_that_was_left_over_is_ended(
             dead = {"launcher_pid": 2**22 + 1, "launcher_create_time": 1.0}
             (tmp_path / "serving.json").write_text(json.dumps(entry | dead))
             with pytest.raises(UserError, match="port"):
-                ServedModel(
-                    tmp_path, "v1", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path, port=taken_port
-                ).__enter__()
+                ServedModel(smol(tmp_path, tmp_path, model_version="v1", port=taken_port)).__enter__()
             assert len(caplog.messages) == same
             assert parent.is_running() != same
             assert child.is_running() != same

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
+from served import smol
 
 from serving import openapi
 from serving.process import ServedModel
@@ -38,9 +39,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     state = tmp_path_factory.mktemp("fuzzed")
-    with ServedModel(
-        model_folder, "v7", model_name="smol", traffic=state / "traffic.db", state=state, max_new_tokens=4
-    ) as model:
+    with ServedModel(smol(model_folder, state, max_new_tokens=4)) as model:
         yield Served(model.base_url.removesuffix("/v1"), model.api_key, model.log)
 
 

@@ -12,9 +12,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from served import smol
 
 from ontopic.errors import UserError
-from ontopic.models.generation import Generation, OverloadedError, Piece, Sampling
+from ontopic.models.answer import Generation, OverloadedError, Piece, Sampling
 from serving.process import ServedModel
 from serving.vllm_backend import VllmBatch, begin
 
@@ -133,4 +134,4 @@ def test_an_adapter_is_refused(engine: Engine, tmp_path: Path) -> None:
 def test_without_vllm_the_service_says_so(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONTOPIC_BACKEND", "vllm")
     with pytest.raises(UserError, match=r"ONTOPIC_BACKEND is vllm.*bentofile\.vllm\.yaml"):
-        ServedModel(model_folder, "v7", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path).__enter__()
+        ServedModel(smol(model_folder, tmp_path)).__enter__()

@@ -26,10 +26,10 @@ from ontopic.endpoint.account import Account
 from ontopic.judges.judge import outcome
 from ontopic.judges.local.language import is_english
 from ontopic.judges.local.visible_text import visible
-from ontopic.models.loading import written_whole
 from ontopic.models.sentence_encoder import MAX_TOKENS, WEIGHTS_SHA256, Floats, SentenceEncoder, load_sentence_encoder
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
+from ontopic.state.whole_file import whole_folder
 
 GAMMA = 1.0  # of the support vector machine's kernel
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
@@ -146,7 +146,7 @@ def _probability(classifier: CalibratedClassifierCV, vectors: Floats) -> Floats:
 
 def save_local_judge(judge: LocalJudge, folder: Path) -> None:
     """Write the judge to ``folder``, whole or not at all."""
-    with written_whole(folder) as part:
+    with whole_folder(folder) as part:
         save_file(judge.tuned.model.state_dict(), part / "encoder.safetensors")
         joblib.dump((judge.id, judge.subject, judge.heads, judge.scope), part / "judge.joblib")
 

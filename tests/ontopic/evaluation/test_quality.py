@@ -12,7 +12,7 @@ from qualities import quality_of
 from scipy.stats import ttest_1samp
 
 from ontopic.data.labelled import Question
-from ontopic.evaluation.quality import difference, mean, measure_quality, repeats_itself
+from ontopic.evaluation.quality import difference, mean, measure_quality
 from ontopic.models.generation import generate
 from ontopic.models.likelihood import negative_log_likelihood, perplexity
 from ontopic.models.loading import LanguageModel, chat_prompts, load
@@ -83,16 +83,3 @@ def test_only_the_same_questions_are_compared() -> None:
     assert difference(quality_of(0.5), quality_of(0.6)).value == pytest.approx(0.1)
     with pytest.raises(ValueError, match="same questions"):
         difference(quality_of(), quality_of(questions=3))
-
-
-@pytest.mark.parametrize(
-    ("answer", "repeats"),
-    [
-        ("Open the app. Then open the card.", False),
-        ("yes please yes please yes please", True),
-        ("You can open the app. You can open the web.", False),
-        ("You can open the app. You can open the web. You can open the door.", True),
-    ],
-)
-def test_repetition_is_four_words_thrice_or_two_in_a_row(answer: str, repeats: bool) -> None:
-    assert repeats_itself(answer) is repeats

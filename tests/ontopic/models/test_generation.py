@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from ontopic.models.generation import ContinuousBatch, Generation, OverloadedError, Piece, Sampling, generate
+from ontopic.models.answer import Generation, OverloadedError, Piece, Sampling
+from ontopic.models.continuous_batch import ContinuousBatch
+from ontopic.models.generation import generate
 from ontopic.models.loading import LanguageModel, chat_prompts, load
 
 QUESTIONS = [

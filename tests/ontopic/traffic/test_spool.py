@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from served import smol
 
 from ontopic.records import Record
 from ontopic.traffic.spool import Spool
@@ -96,9 +97,7 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path, traffic: TrafficStore) -> N
 
 
 def test_a_service_answers_spools_and_catches_up(model_folder: Path, tmp_path: Path) -> None:
-    served = ServedModel(
-        model_folder, "v7", model_name="smol", traffic=tmp_path / "t.db", state=tmp_path, max_new_tokens=4, spool=True
-    )
+    served = ServedModel(smol(model_folder, tmp_path, max_new_tokens=4, spool=True))
     with served:
         root, headers = served.base_url, {"authorization": f"Bearer {served.api_key}"}
 
@@ -110,14 +109,14 @@ def test_a_service_answers_spools_and_catches_up(model_folder: Path, tmp_path: P
             return httpx.get(f"{root.removesuffix('/v1')}/metrics", headers=headers, trust_env=False).text
 
         assert ask().status_code == 200
-        rename(tmp_path / "t.db", "traffic", "away")
+        rename(tmp_path / "traffic.db", "traffic", "away")
         answers = [ask() for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200] * 3
         assert "ontopic_spooled_records 3.0" in metrics()
         assert httpx.get(f"{root.removesuffix('/v1')}/readyz", trust_env=False).status_code == 200
-        rename(tmp_path / "t.db", "away", "traffic")
+        rename(tmp_path / "traffic.db", "away", "traffic")
         until(lambda: "ontopic_spooled_records 0.0" in metrics())
-        with TrafficStore(tmp_path / "t.db") as traffic:
+        with TrafficStore(tmp_path / "traffic.db") as traffic:
             ids = {each.id for each in traffic.records()}
         assert len(ids) == 4
         assert {answer.headers["x-ontopic-record-id"] for answer in answers} <= ids

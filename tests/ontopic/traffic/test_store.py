@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sql
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from ontopic.errors import UserError
 from ontopic.records import Record
@@ -321,6 +321,33 @@ def test_the_summary_counts_by_version(store_at: Path | str) -> None:
     assert summary.n == 4
     assert [(each.model_version, each.n) for each in summary.versions] == [("v1", 1), ("v2", 3)]
     assert (summary.versions[1].first, summary.versions[1].last) == (NOON, NOON + timedelta(hours=2))
+
+
+def test_a_store_that_can_be_written_is_told_and_not_changed(store_at: Path | str) -> None:
+    with TrafficStore(store_at) as store:
+        store.add(Record(question="q", answer="a", id="id1", asked_at=NOON))
+        before = store.records(), store.last_stored()
+        store.check_writable()
+        assert (store.records(), store.last_stored()) == before
+
+
+def test_a_store_that_cannot_be_written_is_told(path: Path) -> None:
+    TrafficStore(path).close()
+    url = f"sqlite:///file:{str(path).replace('#', '%23').replace('?', '%3f')}?mode=ro&uri=true"
+    with TrafficStore(url) as store:
+        assert store.records() == []
+        with pytest.raises(OperationalError, match="readonly"):
+            store.check_writable()
+        with pytest.raises(OperationalError, match="readonly"):
+            store.add(Record(question="q", answer="a"))
+
+
+def test_a_store_without_its_table_cannot_be_written(store_at: Path | str) -> None:
+    with TrafficStore(store_at) as store:
+        with store._engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE traffic RENAME TO hidden")
+        with pytest.raises(SQLAlchemyError):
+            store.check_writable()
 
 
 def test_old_and_surplus_records_are_pruned(store_at: Path | str) -> None:

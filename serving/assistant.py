@@ -1,0 +1,91 @@
+"""What the routes answer with: the model, and where its records go."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ontopic.records import Record
+from ontopic.traffic.spool import Spool
+from ontopic.traffic.store import TrafficStore
+from serving import metrics
+from serving.deployment import ChampionFollower, Deployment, deploy
+from serving.model_source import model_folder
+
+logger = logging.getLogger("bentoml.ontopic")
+
+
+class ServedAssistant:
+    """A deployed model with its stores.
+
+    Args:
+        environment: as ``serving.service`` describes it.
+
+    Attributes:
+        model_name: the name that clients ask for.
+        max_new_tokens: no answer is longer.
+        deployment: the model version that answers now.
+        created: when this service started, in seconds since 1970.
+        spool: takes the records that the traffic store can't; ``None`` where there is no spool.
+
+    Raises:
+        UserError: the model or a store cannot be opened.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self.deployment = deploy(model_folder(environment), environment["ONTOPIC_MODEL_VERSION"])
+        self.model_name = environment["ONTOPIC_MODEL_NAME"]
+        self.max_new_tokens = int(environment["ONTOPIC_MAX_NEW_TOKENS"])
+        self.traffic = TrafficStore(environment["ONTOPIC_TRAFFIC"])
+        spool, follow = environment.get("ONTOPIC_SPOOL"), environment.get("ONTOPIC_FOLLOW")
+        self.spool = Spool(Path(spool), self.traffic) if spool else None
+        self.created = int(time.time())
+        metrics.deployed(self.deployment.version)
+        self._follower = None
+        if follow:
+            self._follower = ChampionFollower(
+                self.model_name, Path(follow), deployed=lambda: self.deployment, put=self._put
+            )
+
+    def _put(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+
+    def keep(self, record: Record) -> None:
+        """Store a record, or, where the store can't be written and there is a spool, keep it there.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, OSError: neither could be done.
+        """
+        if self.spool is not None and self.spool.behind:
+            self.spool.add(record)
+            return
+        try:
+            self.traffic.add(record)
+        except SQLAlchemyError:
+            if self.spool is None:
+                raise
+            logger.exception("the record could not be stored; it is kept in the spool")
+            self.spool.add(record)
+
+    def check_writable(self) -> None:
+        """Make sure that a record could be kept.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the traffic store cannot be written, and there is no spool.
+        """
+        if self.spool is None:
+            self.traffic.check_writable()
+
+    def close(self) -> None:
+        """Follow no more, take no more requests, and close the stores."""
+        if self._follower:
+            self._follower.close()
+        self.deployment.batch.close(timeout_s=1)
+        if self.spool:
+            self.spool.close()
+        self.traffic.close()

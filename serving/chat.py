@@ -1,0 +1,187 @@
+"""A chat request under way: its answers are queued, waited for and stored."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+
+from ontopic.models.answer import Generated, Generation, OverloadedError, Piece, TokenLogprob
+from ontopic.records import Record
+from serving import metrics
+from serving.access import Caller
+from serving.assistant import ServedAssistant
+from serving.chat_request import ChatRequest
+from serving.deployment import Deployment
+from serving.errors import RequestError
+
+logger = logging.getLogger("bentoml.ontopic")
+
+TIMEOUT_S = 300
+
+
+@dataclass
+class Chat:
+    """A request under way: an answer and a record a choice.
+
+    Attributes:
+        ids: of the records.
+        pieces: of a stream: the choice and what comes next of it, ``None`` at its end.
+        start: by ``time.perf_counter``, in seconds.
+    """
+
+    request: ChatRequest
+    assistant: ServedAssistant
+    deployment: Deployment
+    generations: list[Generation]
+    ids: list[str]
+    pieces: asyncio.Queue[tuple[int, Piece | None]]
+    asked_at: datetime
+    start: float
+
+    async def answers(self) -> list[Generated]:
+        """The whole answers.
+
+        Raises:
+            RequestError: the model failed.
+        """
+        try:
+            return await asyncio.gather(*(asyncio.wrap_future(each.done) for each in self.generations))
+        except Exception as error:
+            logger.exception("generation failed")
+            raise RequestError("the model failed; see the server's log", status=500) from error
+
+    def give_up(self) -> None:
+        """Free the places of answers that nobody waits for any more."""
+        for each in self.generations:
+            each.done.cancel()
+
+    async def store(self, answers: Sequence[Generated]) -> None:
+        """Count the answers and store a record of each.
+
+        Raises:
+            RequestError: they could not be stored.
+        """
+        latency_s = time.perf_counter() - self.start
+        metrics.latency(latency_s)
+        metrics.tokens(answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers))
+        records = [
+            Record(
+                question=self.request.question,
+                answer=answer.text,
+                id=record_id,
+                model_version=self.deployment.version,
+                asked_at=self.asked_at,
+                latency_s=latency_s,
+                prompt_tokens=answer.prompt_tokens,
+                completion_tokens=answer.completion_tokens,
+                finished=answer.finished,
+            )
+            for record_id, answer in zip(self.ids, answers, strict=True)
+        ]
+        try:
+            for record in records:
+                await anyio.to_thread.run_sync(self.assistant.keep, record)
+        except Exception as error:
+            logger.exception("the record could not be stored")
+            message = "the record of this answer could not be stored"
+            raise RequestError(message, None, status=503, code="record_not_stored") from error
+
+    def headers(self) -> dict[str, str]:
+        """What names the records and the model version."""
+        return {
+            "x-ontopic-record-id": ",".join(self.ids),
+            "x-ontopic-model-version": self.deployment.version,
+        }
+
+    def envelope(self, kind: str) -> dict[str, Any]:
+        """What an answer and each chunk of a stream begin with."""
+        return {
+            "id": f"chatcmpl-{self.ids[0]}",
+            "object": kind,
+            "created": int(self.asked_at.timestamp()),
+            "model": self.assistant.model_name,
+        }
+
+
+async def begin_chat(
+    asked: ChatRequest, assistant: ServedAssistant, *, caller: Caller, asked_at: datetime, start: float
+) -> Chat:
+    """Queue the answers of a request.
+
+    Raises:
+        RequestError: the prompt is refused, the caller's tokens are used up, too many wait, or the service is stopping.
+    """
+    loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece | None]]()
+
+    def put(choice: int, piece: Piece | None) -> None:
+        loop.call_soon_threadsafe(pieces.put_nowait, (choice, piece))
+
+    tokens_taken = False
+    while True:
+        deployment = assistant.deployment
+        ids = await anyio.to_thread.run_sync(deployment.prompts.ids, asked.messages, asked.sampling.limit)
+        if not tokens_taken:
+            caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
+            tokens_taken = True
+        generations = _generations(asked, ids, put=put)
+        try:
+            deployment.batch.submit(generations)
+            break
+        except OverloadedError as error:
+            raise RequestError(
+                str(error), None, status=429, code="overloaded", retry_after_s=error.retry_after_s
+            ) from error
+        except RuntimeError as error:
+            if assistant.deployment is deployment:
+                raise RequestError(
+                    "the service is stopping; ask again", None, status=503, code="stopping", retry_after_s=1
+                ) from error
+            # Another version took its place meanwhile: that one answers.
+    record_ids = [uuid.uuid4().hex for _ in generations]
+    return Chat(asked, assistant, deployment, generations, record_ids, pieces, asked_at, start)
+
+
+def _generations(asked: ChatRequest, ids: list[int], *, put: Callable[[int, Piece | None], None]) -> list[Generation]:
+    """A generation a choice, of one prompt; those of a stream put their pieces and, at the end, ``None``."""
+
+    def put_end(choice: int, _: Future[Generated]) -> None:
+        put(choice, None)
+
+    generations = []
+    for i in range(asked.n):
+        sampling = asked.sampling
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + i)
+        generation = Generation(ids, sampling, partial(put, i) if asked.stream else None)
+        if asked.stream:
+            generation.done.add_done_callback(partial(put_end, i))
+        generations.append(generation)
+    return generations
+
+
+def usage(answers: Sequence[Generated]) -> dict[str, int]:
+    """The tokens of a request's prompt and answers, as OpenAI's API gives them."""
+    prompt, completion = answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def logprobs_of(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """The log-probabilities of tokens, as OpenAI's API gives them."""
+
+    def entry(token: str, logprob: float) -> dict[str, Any]:
+        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+    content = [
+        entry(each.token, each.logprob) | {"top_logprobs": [entry(*other) for other in each.top]} for each in logprobs
+    ]
+    return {"content": content, "refusal": None}

@@ -1,0 +1,72 @@
+"""``/v1/chat/completions``: a chat's answers, whole or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from ontopic.models.answer import Generated
+from serving.assistant import ServedAssistant
+from serving.chat import TIMEOUT_S, Chat, begin_chat, logprobs_of, usage
+from serving.chat_request import chat_request
+from serving.chat_stream import events
+from serving.errors import RequestError
+from serving.request_body import read_json
+
+
+async def chat_completions(request: Request) -> Response:
+    """Answer a conversation; the records are stored before the answer, or a stream's end, goes out."""
+    asked_at, start = datetime.now(UTC), time.perf_counter()
+    assistant: ServedAssistant = request.app.state.assistant
+    body = await read_json(request)
+    asked = chat_request(body, assistant.model_name, most_tokens=assistant.max_new_tokens)
+    chat = await begin_chat(asked, assistant, caller=request.state.caller, asked_at=asked_at, start=start)
+    if asked.stream:
+        return StreamingResponse(
+            events(chat),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache", **chat.headers()},
+        )
+    answers = await _answers(chat, request)
+    await chat.store(answers)
+    choices = [
+        {
+            "index": i,
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "logprobs": logprobs_of(answer.logprobs) if asked.sampling.top_logprobs is not None else None,
+            "finish_reason": answer.finish_reason,
+        }
+        for i, answer in enumerate(answers)
+    ]
+    content = chat.envelope("chat.completion") | {"choices": choices, "usage": usage(answers)}
+    return JSONResponse(content, headers=chat.headers())
+
+
+async def _answers(chat: Chat, request: Request) -> list[Generated]:
+    """The whole answers, while the client waits for them.
+
+    Raises:
+        RequestError: the client has gone, it took too long, or the model failed.
+    """
+    gone = asyncio.ensure_future(_hung_up(request))
+    answering = asyncio.ensure_future(chat.answers())
+    try:
+        await asyncio.wait({gone, answering}, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            status, said = (499, "the client has gone") if gone.done() else (504, f"no answer within {TIMEOUT_S} s")
+            raise RequestError(said, status=status, code="timeout")
+        return answering.result()
+    finally:
+        gone.cancel()
+        answering.cancel()
+        chat.give_up()
+
+
+async def _hung_up(request: Request) -> None:
+    """Returns when the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,140 @@
+"""``ask``, ``serve`` and ``keys``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich import box
+from rich.table import Table
+
+from ontopic.commands.options import Project, console, judge_of, on_project, version_of
+from ontopic.config.durations import duration
+from ontopic.errors import UserError
+from ontopic.records import Record
+from serving.keys import Key, KeyStore
+
+keys = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
+
+
+@on_project
+def ask(question: Annotated[str, typer.Argument(help="What to ask the champion.")], project: Project) -> None:
+    """Ask the champion one question and judge its answer; a service that runs from the state folder is asked."""
+    if not question.strip():
+        raise UserError("the question is empty; ask something")
+    from serving.ask import ask_champion
+
+    answered = ask_champion(project, question)
+    (verdict,) = judge_of(project).judge([Record(question=question, answer=answered.text)])
+    print(answered.text)
+    score = "" if verdict.score is None else f" (score {verdict.score:.2f})"
+    said = verdict.explanation or verdict.cause
+    print(f"\nversion {answered.version}, verdict {verdict.outcome}{score}: {said}")
+
+
+@on_project
+def serve(
+    project: Project,
+    *,
+    host: Annotated[str, typer.Option(help="IP address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no API key; on this machine only.")] = False,
+) -> None:
+    """Serve the champion, and whichever comes after it, behind an OpenAI-compatible API until Ctrl-C."""
+    settings, policy, workspace = project.settings, project.policy, project.workspace
+    version = version_of(project, "champion")
+    from serving.process import ServedModel, Serving
+
+    served = ServedModel(
+        Serving(
+            model_folder=version.folder,
+            model_version=version.version,
+            model_name=policy.registered_model,
+            traffic=workspace.traffic,
+            state=workspace.root,
+            port=settings.serving.port,
+            max_new_tokens=settings.model.max_new_tokens,
+            host=host,
+            keys=workspace.keys,
+            no_auth=no_auth,
+            follow=workspace.mlflow_uri,
+            spool=settings.serving.spool,
+            precision=settings.model.precision,
+        )
+    )
+    if not no_auth and not _any_valid_key(workspace.keys):
+        print("there is no API key yet, so all are refused; make one: python run.py keys make NAME", file=sys.stderr)
+    try:
+        with served:
+            print(
+                f"version {version.version} of {policy.registered_model} at {served.base_url}; Ctrl-C ends it",
+                flush=True,
+            )
+            while served.is_alive():
+                time.sleep(1)
+            raise UserError(f"the served model ended; see {served.log}")
+    except KeyboardInterrupt:
+        print("stopped")
+
+
+@keys.command("make")
+@on_project
+def make_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    project: Project,
+    *,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, max=100_000, help="No limit by default.")] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000_000, help="Of prompts and answers; no limit by default.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="When it ends, such as 90d or 12h; never by default.")] = None,
+) -> None:
+    """Make an API key and print it, this once."""
+    expires_in = None if expires is None else duration(expires)
+    if expires_in is not None and not expires_in:
+        raise UserError(f"--expires {expires} is over at once; give days or hours from now, such as 90d")
+    key = KeyStore(project.workspace.keys).make(
+        name, requests_per_minute, tokens_per_minute=tokens_per_minute, expires_in=expires_in
+    )
+    print(f"the key of {name}; it is shown this once:", file=sys.stderr)
+    print(key)
+
+
+@keys.command("list")
+@on_project
+def list_keys(project: Project) -> None:
+    """List the API keys: their names, beginnings, limits and whether they are valid."""
+    found = KeyStore(project.workspace.keys).all()
+    if not found:
+        raise UserError("there is no API key yet; make one: python run.py keys make NAME")
+    console.print(keys_table(found, datetime.now(UTC)))
+
+
+@keys.command("revoke")
+@on_project
+def revoke_key(name: Annotated[str, typer.Argument(help="The name that it was made with.")], project: Project) -> None:
+    """Make an API key invalid for good; a running service refuses it within two seconds."""
+    KeyStore(project.workspace.keys).revoke(name)
+    print(f"the key {name} is revoked")
+
+
+def keys_table(found: Sequence[Key], now: datetime) -> Table:
+    """A row a key: its name, beginning, limits, times and state at ``now``."""
+    table = Table(box=box.SIMPLE, padding=0)
+    for title in ("name", "key", "requests/min", "tokens/min", "made", "expires", "state"):
+        justify: Literal["left", "right"] = "right" if title.endswith("/min") else "left"
+        table.add_column(title, no_wrap=title != "name", overflow="fold", justify=justify)
+    for key in found:
+        limits = ["–" if n is None else f"{n:,}" for n in (key.requests_per_minute, key.tokens_per_minute)]
+        times = [f"{time:%Y-%m-%d}" if time else "never" for time in (key.made_at, key.expires_at)]
+        table.add_row(key.name, f"{key.prefix}…", *limits, *times, key.state(now))
+    return table
+
+
+def _any_valid_key(path: Path) -> bool:
+    now = datetime.now(UTC)
+    return any(key.state(now) == "active" for key in KeyStore(path).all())

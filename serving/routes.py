@@ -1,0 +1,90 @@
+"""What the service answers, by path."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio.to_thread
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving import metrics, openapi
+from serving.access import OPEN
+from serving.assistant import ServedAssistant
+from serving.chat_completions import chat_completions
+from serving.errors import RequestError, error_response
+from serving.feedback_request import feedback_request
+from serving.request_body import read_json
+
+logger = logging.getLogger("bentoml.ontopic")
+
+
+async def models(request: Request) -> JSONResponse:
+    """The one model that is served."""
+    assistant: ServedAssistant = request.app.state.assistant
+    entry = {
+        "id": assistant.model_name,
+        "object": "model",
+        "created": assistant.created,
+        "owned_by": "ontopic",
+        "version": assistant.deployment.version,
+    }
+    return JSONResponse({"object": "list", "data": [entry]})
+
+
+async def feedback(request: Request) -> JSONResponse:
+    """Keep what somebody thought of an answer."""
+    assistant: ServedAssistant = request.app.state.assistant
+    body = await read_json(request)
+    asked = feedback_request(body, request.state.caller.name)
+    try:
+        known = await anyio.to_thread.run_sync(assistant.traffic.add_feedback, asked)
+    except SQLAlchemyError as error:
+        logger.exception("the feedback could not be stored")
+        raise RequestError("the feedback could not be stored", None, status=503, code="feedback_not_stored") from error
+    if not known:
+        raise RequestError("there is no record of this id", "record_id", status=404, code="record_not_found")
+    return JSONResponse({"object": "feedback", "record_id": asked.record_id, "thumb": asked.thumb})
+
+
+async def openapi_document(request: Request) -> JSONResponse:
+    """``/openapi.json``."""
+    assistant: ServedAssistant = request.app.state.assistant
+    return JSONResponse(openapi.document(assistant.model_name))
+
+
+async def _refuse(_: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        return error_response(RequestError(error.detail, status=error.status_code), error.headers)
+    known = error if isinstance(error, RequestError) else RequestError("the server failed; see its log", status=500)
+    # What is left of a body that took too long is not read, so the connection is of no use any more.
+    return error_response(known, {"connection": "close"} if known.status == 408 else None)
+
+
+# Its ``state.assistant`` is the ``ServedAssistant``, once that is there.
+api = Starlette(
+    routes=[
+        Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+        Route("/v1/feedback", feedback, methods=["POST"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/metrics", metrics.page, methods=["GET"]),
+        Route("/openapi.json", openapi_document, methods=["GET"]),
+    ],
+    exception_handlers={RequestError: _refuse, HTTPException: _refuse, Exception: _refuse},
+)
+
+
+class OwnPagesOnly:
+    """A middleware that keeps BentoML's pages shut, but for the health checks: its front page loads a tracker."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        own = scope["type"] == "http" and scope["path"] not in OPEN
+        await (api if own else self._app)(scope, receive, send)

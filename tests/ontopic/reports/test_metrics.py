@@ -1,114 +1,28 @@
-"""Reports: what Evidently's tests decide, and that no record's text becomes markup."""
+"""Metrics on judged records: what Evidently's tests find, and that older snapshots can be read."""
 
 from __future__ import annotations
 
+import json
 import os
-from datetime import UTC, datetime
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from pages import HOSTILE, rendered
-from qualities import quality_of
+from evaluations import judged, unjudged
+from evidently import Report
+from evidently.core.report import Snapshot
+from loopback import ROOT
 
-from ontopic.evaluation.quality import Quality, preference
-from ontopic.records import Record, Verdict
-from ontopic.reports.metrics import GateLimits, TestOutcome, gate_report, monitoring_report, verdict_frame
-from ontopic.statistics.pairs import compare
-from ontopic.statistics.rates import Rate, rate
+from ontopic.reports import metrics
+from ontopic.reports.metrics import GuardrailScore, RateValue, monitoring_report
+from ontopic.reports.verdict_frame import dataset_of, verdict_frame
+from ontopic.statistics.rates import rate
 from ontopic.statistics.scores import score
-
-LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0)
-QUALITY = ["Likeness to the references", "Perplexity on general text"]
-
-
-def judged(n: int, failing: int, model: str = "m-1") -> tuple[list[Record], list[Verdict]]:
-    """Questions in scope and out of it by turns, of which the first ones fail."""
-    records, verdicts = [], []
-    for i in range(n):
-        in_scope, passed = i % 2 == 0, i >= failing
-        records.append(
-            Record(
-                question=f"Question {i}?",
-                answer=f"Answer of {model} to {i}.",
-                in_scope=in_scope,
-                id=str(i),
-                model_version=model,
-            )
-        )
-        declined = (not in_scope) if passed else in_scope
-        outcome, sure = ("pass", 0.9) if passed else ("fail", 0.1)
-        verdicts.append(
-            Verdict(
-                outcome=outcome,
-                score=sure,
-                explanation="Because.",
-                judge_id="judge-1",
-                in_scope=in_scope,
-                declined=declined,
-            )
-        )  # type: ignore[arg-type]
-    return records, verdicts
-
-
-def unjudged(n: int) -> list[Verdict]:
-    return [
-        Verdict(
-            outcome="unjudged",
-            score=None,
-            explanation="",
-            judge_id="judge-1",
-            in_scope=i % 2 == 0,
-            declined=None,
-            cause="timeout",
-        )
-        for i in range(n)
-    ]
-
-
-def gate(
-    champion: tuple[list[Record], list[Verdict]],
-    challenger: tuple[list[Record], list[Verdict]],
-    out: Path,
-    limits: GateLimits = LIMITS,
-    challenger_quality: Quality | None = None,
-    preference: Rate | None = None,
-) -> dict[str, TestOutcome]:
-    frames, quality = (verdict_frame(*champion), verdict_frame(*challenger)), quality_of()
-    outcomes = gate_report(
-        "Gate",
-        frames[0],
-        challenger=frames[1],
-        champion_verdicts=champion[1],
-        challenger_verdicts=challenger[1],
-        champion_quality=quality,
-        challenger_quality=challenger_quality or quality,
-        preference=preference,
-        limits=limits,
-        out=out,
-    )
-    return {outcome.name.split(":")[0].split(",")[0]: outcome for outcome in outcomes}
-
-
-def test_frame_has_a_row_a_record_and_keeps_what_is_unknown():
-    records, verdicts = judged(2, 1)
-    frame = verdict_frame(
-        [*records, Record(question="q", answer="a", asked_at=datetime(2025, 3, 1, tzinfo=UTC))],
-        [*verdicts, *unjudged(1)],
-    )
-    assert ", ".join(frame.columns) == (
-        "question, answer, model_version, asked_at, latency_s, completion_tokens, "
-        "verdict, score, in_scope, declined, explanation, cause, judge_id"
-    )
-    assert frame["verdict"].tolist() == ["fail", "pass", "unjudged"]
-    assert frame["declined"].isna().tolist() == [False, False, True]
-    assert frame["score"].isna().tolist() == [False, False, True]
-    assert frame["asked_at"].isna().tolist() == [True, True, False]
-    with pytest.raises(ValueError, match="2 records, 1 verdicts"):
-        verdict_frame(records, verdicts[:1])
 
 
 def test_a_window_fails_where_its_score_is_under_the_threshold(tmp_path: Path):
-    records, verdicts = judged(60, 10)
+    records, verdicts = judged(60, 10).records, judged(60, 10).verdicts
     windows = [(str(i), score(verdicts[i * 20 : (i + 1) * 20])) for i in range(3)] + [("3", score(unjudged(4)))]
     out = tmp_path / "deep" / "er" / "page.html"
     outcomes = monitoring_report(
@@ -121,7 +35,7 @@ def test_a_window_fails_where_its_score_is_under_the_threshold(tmp_path: Path):
 
 
 def test_a_window_on_the_threshold_passes(tmp_path: Path):
-    records, verdicts = judged(20, 10)
+    records, verdicts = judged(20, 10).records, judged(20, 10).verdicts
     frame = verdict_frame(records, verdicts)
     [outcome] = monitoring_report(
         "Banking", frame, windows=[("0", score(verdicts))], threshold=0.5, corrected=None, out=tmp_path / "page.html"
@@ -131,7 +45,7 @@ def test_a_window_on_the_threshold_passes(tmp_path: Path):
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_monitoring_without_a_judged_record_or_a_window(tmp_path: Path):
-    records, _ = judged(3, 0)
+    records = judged(3, 0).records
     assert (
         monitoring_report(
             "Banking",
@@ -152,144 +66,8 @@ def test_monitoring_without_a_judged_record_or_a_window(tmp_path: Path):
     assert "No record failed" in (tmp_path / "a.html").read_text()
 
 
-def test_the_gate_reads_bounds(tmp_path: Path):
-    champion, challenger = judged(200, 60), judged(200, 20, "m-2")
-    value = score(challenger[1])
-    limits = GateLimits(
-        guardrail_score=(value.guardrail_score.low + value.guardrail_score.value) / 2,
-        over_refusal=(value.over_refusal.high + value.over_refusal.value) / 2,
-        leak=value.leak.high,
-        improvement=compare(champion[1], challenger[1]).low,
-    )
-    outcomes = gate(champion, challenger, tmp_path / "gate.html", limits)
-    assert {name: outcome.passed for name, outcome in outcomes.items()} == {
-        "Guardrail score": False,
-        "Improvement": False,  # above, not at
-        "Over-refusal": False,
-        "Leak": True,  # at the limit
-        **dict.fromkeys(QUALITY, True),
-    }
-    assert f"{value.guardrail_score.low:.4f}" in outcomes["Guardrail score"].description
-    for part in ("40 wins", "0 losses", "McNemar p", "n = 200"):
-        assert part in outcomes["Improvement"].description
-
-
-def test_a_better_challenger_passes_and_an_equal_one_does_not(tmp_path: Path):
-    better = gate(judged(200, 60), judged(200, 10, "m-2"), tmp_path / "gate.html")
-    assert all(outcome.passed for outcome in better.values()) and len(better) == 6
-    equal = gate(judged(200, 10), judged(200, 10, "m-2"), tmp_path / "gate.html")
-    assert [name for name, outcome in equal.items() if not outcome.passed] == ["Improvement"]
-
-
-def test_nothing_judged_fails_the_test_it_concerns(tmp_path: Path):
-    anything_goes = GateLimits(guardrail_score=0.0, over_refusal=1.0, leak=1.0, improvement=-1.0)
-
-    def in_scope_only(model: str, failing: int) -> tuple[list[Record], list[Verdict]]:
-        records, verdicts = judged(40, failing, model)
-        return records[::2], verdicts[::2]
-
-    outcomes = gate(in_scope_only("m-1", 4), in_scope_only("m-2", 0), tmp_path / "gate.html", anything_goes)
-    assert [name for name, outcome in outcomes.items() if not outcome.passed] == ["Leak"]
-    assert "no judged records" in outcomes["Leak"].description
-
-    records, _ = judged(4, 0)
-    outcomes = gate((records, unjudged(4)), (records, unjudged(4)), tmp_path / "gate.html", anything_goes)
-    assert [name for name, outcome in outcomes.items() if outcome.passed] == QUALITY and len(outcomes) == 6
-
-
-def test_the_gate_refuses_answers_that_have_become_worse(tmp_path: Path):
-    sides = judged(200, 190, "m-1"), judged(200, 6, "m-2")
-    for quality, failing in (
-        (quality_of(0.56), []),  # lower, and within the margin
-        (quality_of(0.5), QUALITY[:1]),
-        (quality_of(0.56, perplexity=100.0), QUALITY[1:]),
-    ):
-        outcomes = gate(*sides, tmp_path / "gate.html", challenger_quality=quality)
-        assert [name for name, outcome in outcomes.items() if not outcome.passed] == failing
-    page = (tmp_path / "gate.html").read_text()
-    assert "Answers to 40 questions in scope that have a reference" in page and "100.0" in page
-
-
-def test_without_references_their_likeness_is_not_tested(tmp_path: Path):
-    records, verdicts = judged(4, 1)
-    none, frame = quality_of(questions=0), verdict_frame(records, verdicts)
-    outcomes = gate_report(
-        "Gate",
-        frame,
-        challenger=frame,
-        champion_verdicts=verdicts,
-        challenger_verdicts=verdicts,
-        champion_quality=none,
-        challenger_quality=none,
-        preference=None,
-        limits=LIMITS,
-        out=tmp_path / "gate.html",
-    )
-    assert len(outcomes) == 5
-
-
-@pytest.mark.parametrize(
-    ("winners", "passes"),
-    [
-        (["a"] * 30 + ["b"] * 20 + ["tie"] * 50, True),
-        (["a"] * 20 + ["b"] * 30 + ["tie"] * 50, False),
-        (["unjudged"] * 100, False),
-    ],
-)
-def test_an_llm_must_not_prefer_the_champions_answers(winners: list[str], passes: bool, tmp_path: Path):
-    both = judged(20, 5)
-    outcomes = gate(both, both, tmp_path / "gate.html", preference=preference(winners))
-    assert outcomes["Preferred answers"].passed is passes
-
-
-def test_the_gate_refuses_what_is_not_paired(tmp_path: Path):
-    (records, verdicts), out = judged(4, 1), tmp_path / "gate.html"
-    frame = verdict_frame(records, verdicts)
-    with pytest.raises(ValueError, match="same questions"):
-        gate_report(
-            "Gate",
-            frame,
-            challenger=frame[::-1],
-            champion_verdicts=verdicts,
-            challenger_verdicts=verdicts,
-            champion_quality=quality_of(),
-            challenger_quality=quality_of(),
-            preference=None,
-            limits=LIMITS,
-            out=out,
-        )
-    with pytest.raises(ValueError, match="4 records, 3 verdicts"):
-        gate_report(
-            "Gate",
-            frame,
-            challenger=frame,
-            champion_verdicts=verdicts,
-            challenger_verdicts=verdicts[:3],
-            champion_quality=quality_of(),
-            challenger_quality=quality_of(),
-            preference=None,
-            limits=LIMITS,
-            out=out,
-        )
-    assert not out.exists()
-
-
-def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full_disk(*_: object) -> None:
-        raise OSError("no space left")
-
-    (records, verdicts), out = judged(4, 1), tmp_path / "page.html"
-    out.write_text("yesterday's")
-    monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        monitoring_report(
-            "Banking", verdict_frame(records, verdicts), windows=[], threshold=0.9, corrected=None, out=out
-        )
-    assert out.read_text() == "yesterday's" and list(tmp_path.iterdir()) == [out]
-
-
 def test_the_failed_table_stops_at_200(tmp_path: Path):
-    records, verdicts = judged(230, 230)
+    records, verdicts = judged(230, 230).records, judged(230, 230).verdicts
     monitoring_report(
         "Banking",
         verdict_frame(records, verdicts),
@@ -302,52 +80,73 @@ def test_the_failed_table_stops_at_200(tmp_path: Path):
     assert "the first 200 of 230" in page and "Question 199?" in page and "Question 200?" not in page
 
 
-@pytest.fixture
-def hostile_pages(tmp_path: Path) -> list[Path]:
-    evil = Record(question=HOSTILE, answer=HOSTILE + "x" * 500, in_scope=True, id="0", model_version="<b>m</b>")
-    fail, passed = (
-        Verdict(outcome=o, score=0.5, explanation=HOSTILE, judge_id="<i>judge</i>", in_scope=True, declined=o == "fail")
-        for o in ("fail", "pass")
+# Of a snapshot that was written when `ontopic.reports` was one module, what there is of each of our types.
+OLD_SNAPSHOT = """
+{"report": {"items": []}, "name": "OnTopic window: banking", "timestamp": "2025-03-01T10:00:00",
+ "metadata": {"status": "detected", "model_version": "1"}, "tags": ["version-1", "detected"],
+ "widgets": [], "tests_widgets": [], "top_level_metrics": ["a", "b", "c", "d", "e", "f"],
+ "metric_results": {
+  "a": {"type": "evidently:metric_result_v2:RateValue", "display_name": "Guardrail score", "widget": [], "tests": [],
+   "metric_value_location": {"param": {},
+    "metric": {"metric_id": "a", "params": {"type": "evidently:metric_v2:GuardrailScore"}}},
+   "value": 0.265, "low": 0.188, "high": 0.360, "n": 98, "note": ""},
+  "b": {"type": "evidently:metric_result_v2:RateValue", "display_name": "Guardrail score, corrected", "widget": [],
+   "metric_value_location": {"param": {}, "metric": {"metric_id": "b", "params": {
+    "type": "evidently:metric_v2:GivenRate", "title": "Guardrail score, corrected", "order": 0,
+    "tests": [{"type": "evidently:test_v2:Limit", "bound": "value", "relation": "at least", "limit": 0.85}]}}},
+   "tests": [{"id": "limit", "name": "Guardrail score, corrected: score at least 0.85", "status": "FAIL",
+    "description": "Guardrail score, corrected: the score 0.2073 is not at least 0.85",
+    "metric_config": {"metric_id": "b", "params": {"type": "evidently:metric_v2:GivenRate"}},
+    "test_config": {"type": "evidently:test_v2:Limit", "bound": "value", "relation": "at least", "limit": 0.85},
+    "bound_test": {"type": "evidently:bound_test:SingleValueBoundTest", "metric_fingerprint": "b",
+     "test": {"type": "evidently:test_v2:Limit", "bound": "value", "relation": "at least", "limit": 0.85}}}],
+   "value": 0.207, "low": 0.108, "high": 0.323, "n": 98, "note": ""},
+  "c": {"type": "evidently:metric_result_v2:RateValue", "display_name": "Over-refusal", "widget": [], "tests": [],
+   "metric_value_location": {"param": {},
+    "metric": {"metric_id": "c", "params": {"type": "evidently:metric_v2:OverRefusal"}}},
+   "value": 0.054, "low": 0.015, "high": 0.177, "n": 37, "note": ""},
+  "d": {"type": "evidently:metric_result_v2:RateValue", "display_name": "Leak", "widget": [], "tests": [],
+   "metric_value_location": {"param": {}, "metric": {"metric_id": "d", "params": {"type": "evidently:metric_v2:Leak"}}},
+   "value": 0.935, "low": 0.846, "high": 0.975, "n": 62, "note": ""},
+  "e": {"type": "evidently:metric_result_v2:SingleValue", "display_name": "Unjudged records", "widget": [],
+   "tests": [], "metric_value_location": {"param": {},
+    "metric": {"metric_id": "e", "params": {"type": "evidently:metric_v2:UnjudgedRecords"}}}, "value": 2},
+  "f": {"type": "evidently:metric_result_v2:SingleValue", "display_name": "Failed records", "widget": [], "tests": [],
+   "metric_value_location": {"param": {},
+    "metric": {"metric_id": "f", "params": {"type": "evidently:metric_v2:FailedRecords"}}}, "value": 72}}}
+"""
+
+
+def test_a_snapshot_of_an_older_state_folder_loads_and_shows() -> None:
+    snapshot = Snapshot.loads(OLD_SNAPSHOT)
+    values = {value.display_name: value for value in snapshot.metric_results.values()}
+    score = values["Guardrail score, corrected"]
+    assert isinstance(score, RateValue) and (score.low, score.n) == (0.108, 98)
+    (outcome,) = metrics.outcomes_of(snapshot)
+    assert (outcome.name, outcome.passed) == ("Guardrail score, corrected: score at least 0.85", False)
+    assert json.loads(snapshot.to_snapshot_model().json())["name"] == "OnTopic window: banking"
+
+
+def test_types_are_stored_under_names_that_older_snapshots_have() -> None:
+    stored = json.loads(OLD_SNAPSHOT)["metric_results"]
+    ours = {value["type"] for value in stored.values() if "RateValue" in value["type"]}
+    ours |= {value["metric_value_location"]["metric"]["params"]["type"] for value in stored.values()}
+    ours |= {test["test_config"]["type"] for value in stored.values() for test in value["tests"]}
+    names = "FailedRecords GivenRate GuardrailScore Leak Limit OverRefusal RateValue UnjudgedRecords"
+    assert {getattr(metrics, name).__fields__["type"].default for name in names.split()} == ours
+
+
+def test_given_reference_data_a_share_has_a_card_for_each() -> None:
+    current, reference = judged(20, 10), judged(20, 5)
+    snapshot = Report([GuardrailScore()]).run(
+        dataset_of(verdict_frame(current.records, current.verdicts), current.verdicts),
+        dataset_of(verdict_frame(reference.records, reference.verdicts), reference.verdicts),
     )
-    pages = [tmp_path / "monitoring.html", tmp_path / "gate.html"]
-    title = "A <b>title</b>"
-    monitoring_report(
-        title,
-        verdict_frame([evil], [fail]),
-        windows=[],
-        threshold=0.9,
-        corrected=Rate(value=0.5, low=0.4, high=0.6, n=9),
-        out=pages[0],
-    )
-    frame = verdict_frame([evil], [fail])
-    gate_report(
-        title,
-        frame,
-        challenger=frame,
-        champion_verdicts=[fail],
-        challenger_verdicts=[passed],
-        champion_quality=quality_of(),
-        challenger_quality=quality_of(),
-        preference=None,
-        limits=LIMITS,
-        out=pages[1],
-    )
-    return pages
+    (widget,) = snapshot.to_snapshot_model().widgets
+    assert [card["value"] for card in widget.params["counters"]] == ["0.750", "0.500"]
 
 
-def test_no_text_of_a_record_ends_the_script_that_holds_it(hostile_pages: list[Path]):
-    for page in hostile_pages:
-        text = page.read_text(encoding="utf-8")
-        assert "document.title = " in text
-        for markup in ('<script>document.title = "owned"', "<img src=x", "<b>bold", "<b>title"):
-            assert markup not in text
-
-
-def test_no_text_of_a_record_becomes_markup_in_a_browser(hostile_pages: list[Path], tmp_path: Path):
-    for page in hostile_pages:
-        dom = rendered(page, tmp_path / "profile")
-        assert "<title>A &lt;b&gt;title&lt;/b&gt;</title>" in dom
-        assert dom.count("&lt;img src=x onerror=") >= 3  # shown: in cells, and folded out
-        assert "x" * 500 in dom  # folded out, the answer is whole
-        for markup in ("<img", "<b>", "<i>", '="javascript:', '="http://127'):
-            assert markup not in dom
+def test_evidently_sends_nothing_where_no_state_folder_was_opened() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK"}
+    code = "import ontopic.judges.bridges.evidently, evidently.telemetry as t; assert not t.event_logger.is_enabled()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)

@@ -153,14 +153,18 @@ def evaluate(
     from ontopic.models.loading import load
 
     version = _version(model, policy, workspace)
-    evaluated = evaluation.evaluate(
-        load(version.folder, settings.model.precision),
-        version.version,
-        judge=_judge(settings, policy, workspace),
-        questions=loaded.rows,
-        max_new_tokens=settings.model.max_new_tokens,
-        batch_size=settings.model.batch_size,
-    ).summary()
+    evaluated = (
+        evaluation.evaluate(
+            load(version.folder, settings.model.precision),
+            version.version,
+            judge=_judge(settings, policy, workspace),
+            questions=loaded.rows,
+            max_new_tokens=settings.model.max_new_tokens,
+            batch_size=settings.model.batch_size,
+        )
+        .summary()
+        .model_dump(mode="json")
+    )
     _write_whole(
         out, json.dumps({"model": model, "version": version.version, **evaluated}, ensure_ascii=False, indent=1)
     )

@@ -14,7 +14,8 @@ from zenml.pipelines.pipeline_definition import Pipeline
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
-from ontopic.data.labelled import source_sha256
+from ontopic.data.labelled import Split, source_sha256
+from ontopic.data.sample import Sample
 from ontopic.evaluation.gate import check_judge
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.comparison import read_prompts
@@ -59,12 +60,8 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
     # One experiment a policy, so that all its runs can be compared.
     options: dict[str, Any] = {"settings": {"experiment_tracker.mlflow": {"experiment_name": name}}}
     options["execution_mode"] = ExecutionMode.FAIL_FAST  # else what a step raises is lost, a user's mistake with it
-    shared: dict[str, Any] = {
-        "model": settings.model,
-        "judge": settings.judge_choice,
-        "policy": policy,
-        "workspace": workspace,
-    }
+    shared: dict[str, Any] = {"policy": policy, "workspace": workspace}
+    judging: dict[str, Any] = {"model": settings.model, "judge": settings.judge_choice}
     traffic, gate_questions = settings.traffic, settings.evaluation.questions
 
     def run(pipeline: Pipeline, label: str = "", **parameters: Any) -> PipelineRunResponse:
@@ -75,11 +72,18 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
         result.stages += _times(finished, label)
         return finished
 
-    def questions(split: str, n: int, *, share: float, seed: int, skip: int = 0) -> dict[str, Any]:
-        wanted = {"source": policy.questions, "source_sha256": data, "split": split, "n": n}
-        return wanted | {"in_scope_share": share, "seed": seed, "skip": skip}
+    def questions(split: Split, n: int, *, share: float, seed: int, skip: int = 0) -> Sample:
+        return Sample(
+            source=policy.questions,
+            source_sha256=data,
+            split=split,
+            n=n,
+            in_scope_share=share,
+            seed=seed,
+            skip=skip,
+        )
 
-    def watch(version: registry.RegisteredModel, sample: dict[str, Any]) -> PipelineRunResponse:
+    def watch(version: registry.RegisteredModel, sample: Sample) -> PipelineRunResponse:
         return run(
             monitor,
             f"version {version.version}",
@@ -90,6 +94,7 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
             traffic=traffic,
             window_records=settings.monitoring.window_records,
             alerts=settings.alerts,
+            **judging,
         )
 
     def monitored(watched: PipelineRunResponse) -> dict[str, Any]:
@@ -101,7 +106,8 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
     tell("Calibrate: base model, judge and its card")
     prompts = read_prompts(settings.judge_prompts)
     labels = source_sha256(str(workspace.labels / f"{policy.name}.jsonl"))
-    calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records) + labels, prompts=prompts)
+    hashes = data + source_sha256(policy.records) + labels
+    calibrated = run(calibrate, data_sha256=hashes, prompts=prompts, **judging)
     result.cards = _output(calibrated, "calibrate_judge")
     tell(
         "\n\n".join(
@@ -126,22 +132,21 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
     tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
     attempts = settings.training.attempts
     for attempt in range(1, attempts + 1):
+        training = settings.training.model_copy(update={"seed": settings.training.seed + attempt - 1})
         improved = run(
             improve,
-            record_ids_artifact=str(watched.steps["collect_traffic"].output.id),
             judged_artifact=str(watched.steps["judge_traffic"].output.id),
             sample=questions("evaluation", gate_questions, share=0.5, seed=settings.evaluation.seed),
             champion=champion.version,
-            judge_card=result.cards[0],
-            teacher=settings.teacher,
-            training=settings.training.model_copy(update={"seed": settings.training.seed + attempt - 1}),
+            judge_card=JudgeCard.model_validate(result.cards[0]),
+            settings=settings.model_copy(update={"training": training}),
             evidence={
                 "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
                 "questions_sha256": data,
                 "attempt": str(attempt),  # an auditor should know how many challengers the gate has seen
             },
         )
-        decision = _output(improved, "pass_gate")
+        decision = _output(improved, "pass_gate").model_dump(mode="json")
         result.decision, result.challenger = decision, _output(improved, "train_challenger")
         if _output(improved, "promote_challenger"):
             break

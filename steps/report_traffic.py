@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import mlflow
-import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
@@ -14,7 +13,9 @@ from ontopic.config.settings import AlertSettings
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.monitoring import loop as monitoring
 from ontopic.monitoring.alerts import Alerts
+from ontopic.records import Judged
 from ontopic.reports import metrics as reports
+from ontopic.reports.verdict_frame import verdict_frame
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
 from steps.caching import depends_on
@@ -22,7 +23,7 @@ from steps.caching import depends_on
 
 @step(experiment_tracker=True, cache_policy=depends_on(monitoring, reports))
 def report_traffic(
-    judged: pd.DataFrame,
+    judged: Judged,
     judge_card: dict[str, Any],
     policy: Policy,
     version: str,
@@ -32,11 +33,12 @@ def report_traffic(
 ) -> Annotated[dict[str, Any], "monitored"]:
     """Returns the scores, alerts and the report's path."""
     # One page a stretch of traffic: a version's later traffic does not overwrite the page on its first.
-    start = judged["asked_at"].min()
+    frame = verdict_frame(judged.records, judged.verdicts)
+    start = frame["asked_at"].min()
     report = workspace.reports / f"monitoring-{policy.name}-version-{version}-{start:%Y%m%dT%H%M%S}.html"
     monitored = monitoring.monitor(
         f"OnTopic monitoring: {policy.name}, model version {version}",
-        judged,
+        frame,
         card=JudgeCard.model_validate(judge_card),
         window_records=window_records,
         threshold=policy.alert_threshold,

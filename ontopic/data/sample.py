@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from ontopic.data.labelled import Question, Split
+from ontopic.data.labelled import Question, Split, load_questions
+from ontopic.errors import UserError
 
 
 class Sample(BaseModel):
-    """A draw of labelled questions, which the same values repeat.
+    """A sample of labelled questions, which the same values repeat.
 
     Attributes:
         source: as ``load_rows`` takes it.
@@ -33,6 +35,19 @@ class Sample(BaseModel):
     more: list[Question] = []
 
 
+def sampled_questions(sample: Sample) -> list[Question]:
+    """The questions of the sample, loaded from its source, and ``more`` behind them.
+
+    Raises:
+        UserError: the source can't be read, or its split has no question in scope or none out of it to choose.
+    """
+    chosen = draw(load_questions(sample.source, split=sample.split), sample)
+    if len({question.in_scope for question in chosen}) < 2:
+        raise UserError(f"{sample.source}: the {sample.split} split has too few questions in or out of scope; add some")
+    known = {normalized(question.question) for question in chosen}
+    return chosen + [question for question in sample.more if normalized(question.question) not in known]
+
+
 def draw(questions: Sequence[Question], sample: Sample) -> list[Question]:
     """The sample's questions among those of its split, shuffled; ``more`` is not looked at."""
     chance = random.Random(sample.seed)
@@ -44,3 +59,8 @@ def draw(questions: Sequence[Question], sample: Sample) -> list[Question]:
         chosen += kind[start : start + round(sample.n * share)]
     chance.shuffle(chosen)
     return chosen
+
+
+def normalized(text: str) -> str:
+    """Lower case, words only: what makes two questions the same question."""
+    return " ".join(re.findall(r"\w+", text.lower()))

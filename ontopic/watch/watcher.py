@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertEvent, Settings, WatchSettings
 from ontopic.data.labelled import load_questions
+from ontopic.data.sample import normalized
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import calibrate, open_judge
 from ontopic.judges.cards.card import JudgeCard
@@ -36,12 +36,11 @@ from ontopic.progress import progress
 from ontopic.records import Judged, Record, Verdict
 from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
-from ontopic.reports.metrics import verdict_frame
+from ontopic.reports.verdict_frame import verdict_frame
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.pairs import Comparison, compare
 from ontopic.traffic.store import TrafficStore
-from ontopic.training.preferences import normalized
 
 CANARY = "the canary"
 _SHOWN = 50  # windows on the dashboard, and those that a canary stretch can hold
@@ -93,14 +92,14 @@ class Improvement:
     """What a retraining works on.
 
     Attributes:
-        record_ids: to train on, in the order of ``judged``, a table as ``reports.verdict_frame`` makes it.
+        record_ids: to train on, in the order of ``judged``.
         held_out: questions of the same traffic that the gate asks besides its own, with the judge's opinion of their
             scope: rows with ``question`` and ``in_scope``.
     """
 
     champion: str
     record_ids: list[str]
-    judged: pd.DataFrame
+    judged: Judged
     held_out: list[dict[str, Any]]
     card: JudgeCard
     at: datetime
@@ -397,10 +396,10 @@ class Watcher:
             for record, verdict in rows
             if is_held_out(record.question) and verdict.in_scope is not None and record.question.strip()
         }
-        frame = verdict_frame([record for record, _ in train], [verdict for _, verdict in train])
+        judged = Judged(records=[record for record, _ in train], verdicts=[verdict for _, verdict in train])
         ids = [record.id for record, _ in train]
         return Improvement(
-            champion=champion, record_ids=ids, judged=frame, held_out=list(held_out.values()), card=self._card, at=now
+            champion=champion, record_ids=ids, judged=judged, held_out=list(held_out.values()), card=self._card, at=now
         )
 
     def _once(self, action: Action) -> Action | None:

@@ -10,7 +10,7 @@ import pytest
 
 from ontopic.config.policy import load_policy
 from ontopic.data.labelled import LabelledRecord, Question, load_questions, load_records, near_duplicates
-from ontopic.training.preferences import normalized
+from ontopic.data.sample import normalized
 
 ROOT = Path(__file__).resolve().parents[3]
 POLICIES = sorted((ROOT / "configs" / "policies").glob("*.yaml"))

@@ -24,7 +24,7 @@ from ontopic.data.labelled import load_questions
 from ontopic.models.generation import generate
 from ontopic.models.loading import load
 from ontopic.monitoring.windows import Window, WindowStore
-from ontopic.records import Record
+from ontopic.records import Judged, Record
 from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
@@ -179,14 +179,13 @@ def test_a_month(tmp_path: Path) -> None:
     with WindowStore(workspace.windows) as store, TrafficStore(workspace.traffic) as traffic:
         judged = store.judged(store.closed(3, promoted), traffic)
     from ontopic.judges.cards.calibration import calibrate, open_judge
-    from ontopic.reports.metrics import verdict_frame
 
     judge = open_judge(settings.judge_choice, policy, workspace=workspace)
     rows = [row for row in zip(judged.records, judged.verdicts, strict=True) if not is_held_out(row[0].question)]
     wanted = Improvement(
         champion=promoted,
         record_ids=[record.id for record, _ in rows],
-        judged=verdict_frame([record for record, _ in rows], [verdict for _, verdict in rows]),
+        judged=Judged(records=[record for record, _ in rows], verdicts=[verdict for _, verdict in rows]),
         held_out=[],
         card=calibrate(judge, policy, workspace=workspace),
         at=month.clock,

@@ -22,6 +22,7 @@ from ontopic.commands.status import overview
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings, Settings, load_settings
 from ontopic.data.labelled import load_questions
+from ontopic.data.sample import normalized
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import open_judge
 from ontopic.monitoring.windows import WindowStore
@@ -30,7 +31,6 @@ from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.traffic.store import TrafficStore
-from ontopic.training.preferences import normalized
 from ontopic.watch.watcher import ActionStore, Improved, Improvement, Watcher
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -188,9 +188,9 @@ def test_what_is_detected_is_retrained_on_it_and_promoted(shared: Bank) -> None:
     assert shared.turn() == [("promoted", "2")]
     assert shared.champion() == "2"
     (wanted,) = shared.asked_for
-    assert (wanted.champion, len(wanted.record_ids)) == ("1", len(wanted.judged))
+    assert (wanted.champion, len(wanted.record_ids)) == ("1", len(wanted.judged.records))
     held_out = {normalized(row["question"]) for row in wanted.held_out}
-    trained = {normalized(question) for question in wanted.judged["question"]}
+    trained = {normalized(record.question) for record in wanted.judged.records}
     assert not held_out & trained
     assert 10 < len(held_out) < len(trained)
     assert {row["in_scope"] for row in wanted.held_out} == {True, False}

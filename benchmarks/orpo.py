@@ -109,7 +109,7 @@ def made_trainer(model: Path, precision: Precision, pairs: int, folder: str) -> 
 
 
 def step(trainer: PackedORPOTrainer, side: str, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
-    """Seconds and loss of one step, forth and back."""
+    """Seconds and loss of one step, forward and backward pass."""
     trainer.__class__ = SIDES[side]
     trainer.model.zero_grad()
     start = time.perf_counter()

@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluation", type=Path, help="what `run.py evaluate --out` wrote")
     parser.add_argument("--policy", type=Path, default=ROOT / "configs/policies/banking.yaml")
-    parser.add_argument("--show", type=int, default=0, help="print so many answers, drawn at random, to read")
+    parser.add_argument("--show", type=int, default=0, help="print so many answers, sampled at random, to read")
     parser.add_argument("--records", type=Path, help="write the records with the rule's labels to this file")
     options = parser.parse_args()
     refusal = load_policy(options.policy).refusal

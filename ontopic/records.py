@@ -45,6 +45,8 @@ class Verdict(BaseModel):
         judge_id: which judge said it.
         in_scope: whether the question is in scope: the record's label where it has one, else the judge's opinion.
         declined: whether the answer declines the question.
+        scope_score: the judge's probability that the question is in scope, in [0, 1]; ``None`` where it gives none or a
+            label says it.
         cause: why it is unjudged; ``None`` otherwise.
     """
 
@@ -55,6 +57,7 @@ class Verdict(BaseModel):
     judge_id: str
     in_scope: bool | None = None
     declined: bool | None = None
+    scope_score: float | None = None
     cause: str | None = None
 
 

@@ -8,6 +8,7 @@ from zenml import pipeline
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertSettings, JudgeChoice, ModelSettings, TrafficSettings
+from ontopic.data.sample import Sample
 from ontopic.state.workspace import Workspace
 from steps.choose_questions import choose_questions
 from steps.collect_traffic import collect_traffic
@@ -18,7 +19,7 @@ from steps.report_traffic import report_traffic
 @pipeline(name="monitor")
 def monitor(
     *,
-    sample: dict[str, Any],
+    sample: Sample,
     version: str,
     digest: str,
     judge_card: dict[str, Any],
@@ -31,7 +32,7 @@ def monitor(
     workspace: Workspace,
 ) -> None:
     """Collect traffic of one model version, judge it and report it."""
-    questions = choose_questions(**sample)
+    questions = choose_questions(sample=sample)
     record_ids = collect_traffic(
         questions=questions,
         registered_model=policy.registered_model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from zenml import step
 
@@ -20,7 +20,7 @@ from steps.caching import depends_on_imports
 
 @step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
 def collect_traffic(
-    questions: list[dict[str, Any]],
+    questions: labelled_data.Questions,
     registered_model: str,
     version: str,
     digest: str,
@@ -48,10 +48,10 @@ def collect_traffic(
                 precision=model.precision,
             )
         ) as served,
-        progress(f"traffic of version {version}", len(questions), unit="questions") as advance,
+        progress(f"traffic of version {version}", len(questions.root), unit="questions") as advance,
     ):
         answers = asking.ask_all(
-            [labelled_data.Question.model_validate(question).messages for question in questions],
+            [question.messages for question in questions.root],
             served.base_url,
             model=registered_model,
             api_key=served.api_key,

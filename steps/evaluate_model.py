@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import mlflow
-import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings
-from ontopic.data import labelled as labelled_data
-from ontopic.evaluation import answers as evaluation
-from ontopic.evaluation import quality
-from ontopic.judges import opening
+from ontopic.data.labelled import Questions
+from ontopic.evaluation import answers, quality
+from ontopic.evaluation.answers import Evaluation
+from ontopic.evaluation.quality import Quality
+from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
-from ontopic.reports import metrics as reports
+from ontopic.reports.verdict_frame import verdict_frame
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics, score
 from steps.caching import depends_on_imports
@@ -27,35 +28,37 @@ from steps.caching import depends_on_imports
     cache_policy=depends_on_imports(__file__),
 )
 def evaluate_model(
-    questions: list[dict[str, Any]],
+    *,
+    questions: Questions,
     role: str,
-    registered_model: str,
     version: str,
     model: ModelSettings,
-    judge_card: dict[str, Any],
+    judge_card: JudgeCard,
     judge: JudgeChoice,
     policy: Policy,
     workspace: Workspace,
-) -> tuple[Annotated[pd.DataFrame, "evaluated"], Annotated[dict[str, Any], "quality"]]:
-    """Returns the records with their verdicts, in the order of the questions, and the answers' quality.
+) -> tuple[Annotated[Evaluation, "evaluated"], Annotated[Quality, "quality"]]:
+    """Returns the judged answers, in the order of the questions, and their quality.
 
     Args:
         role: champion or challenger; names the MLflow run that the numbers go to, nested in the pipeline's.
+        judge_card: of the calibrated judge; a part of the cache key.
     """
-    loaded = models.load(registry.find(registered_model, version, workspace=workspace).folder, model.precision)
-    evaluated = evaluation.evaluate(
+    folder = registry.find(policy.registered_model, version, workspace=workspace).folder
+    loaded = models.load(folder, model.precision)
+    evaluated = answers.evaluate(
         loaded,
         version,
-        judge=opening.open_judge(judge, policy, workspace=workspace),
-        questions=[labelled_data.Question.model_validate(question) for question in questions],
+        judge=open_judge(judge, policy, workspace=workspace),
+        questions=questions.root,
         max_new_tokens=model.max_new_tokens,
         batch_size=model.batch_size,
     )
     measured = quality.measure_quality(loaded, evaluated.questions, records=evaluated.records)
-    frame = reports.verdict_frame(evaluated.records, evaluated.verdicts)
+    shown = verdict_frame(evaluated.records, evaluated.verdicts)
     with mlflow.start_run(run_name=f"{role}, version {version}", nested=True):
         mlflow.set_tags({"model_version": version, "role": role, "stage": "evaluation"})
-        mlflow.log_params({"judge_id": judge_card["judge_id"], "questions": len(questions)})
+        mlflow.log_params({"judge_id": judge_card.judge_id, "questions": len(questions.root)})
         mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)) | measured.metrics())
-        mlflow.log_table(frame[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
-    return frame, measured.model_dump(mode="json")
+        mlflow.log_table(shown[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
+    return evaluated, measured

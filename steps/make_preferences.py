@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import mlflow
 import pandas as pd
@@ -11,13 +11,13 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings, TeacherSettings, TrainingSettings
 from ontopic.data import labelled as labelled_data
-from ontopic.judges import opening
+from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models
+from ontopic.records import Judged
 from ontopic.registry import versions as registry
-from ontopic.reports.metrics import verdicts_of
 from ontopic.state.workspace import Workspace
-from ontopic.traffic.store import TrafficStore
 from ontopic.training import best_of_n, preferences, teacher
+from ontopic.training.preferences import PairSettings, Preferences, WrittenAnswers
 from steps.caching import depends_on_imports
 
 
@@ -26,58 +26,43 @@ from steps.caching import depends_on_imports
     cache_policy=depends_on_imports(__file__),
 )
 def make_preferences(
-    record_ids: list[str],
-    judged: pd.DataFrame,
-    registered_model: str,
+    *,
+    judged: Judged,
     champion: str,
     model: ModelSettings,
     judge: JudgeChoice,
-    policy: Policy,
     teacher_settings: TeacherSettings | None,
     training: TrainingSettings,
+    policy: Policy,
     workspace: Workspace,
-    rehearse: bool = False,
-) -> Annotated[list[dict[str, Any]], "preferences"]:
-    """Returns the pairs; their hash and their count by source go to MLflow.
-
-    Args:
-        rehearse: as ``preferences.build_preferences`` has it, for a champion that was trained before.
-    """
-    with TrafficStore(workspace.traffic) as store:
-        records = store.records(ids=record_ids)
+) -> Annotated[Preferences, "preferences"]:
+    """Returns the pairs; their hash and their count by source go to MLflow."""
     labelled = [q for q in labelled_data.load_questions(policy.questions) if q.split in ("train", "judge")]
-    verdicts = verdicts_of(judged)
-    taught = teacher.answers(records, verdicts, policy=policy, settings=teacher_settings) if teacher_settings else None
-    own: dict[str, str] = {}
+    taught: dict[str, str] = {}
+    if teacher_settings:
+        taught = teacher.answers(judged.records, judged.verdicts, policy=policy, settings=teacher_settings)
+    settings = PairSettings.model_validate(training)
     unwritten = preferences.unwritten(
-        records, verdicts, labelled=labelled, taught=taught, least_certainty=training.least_certainty
+        judged, labelled=labelled, taught=taught, least_certainty=settings.least_certainty
     )
+    own: dict[str, str] = {}
     if unwritten and training.best_of > 1:
-        own = best_of_n.best_of_n(
-            models.load(registry.find(registered_model, champion, workspace=workspace).folder, model.precision),
-            opening.open_judge(judge, policy, workspace=workspace),
+        folder = registry.find(policy.registered_model, champion, workspace=workspace).folder
+        own = best_of_n.best_answers(
+            models.load(folder, model.precision),
+            open_judge(judge, policy, workspace=workspace),
             records=unwritten,
             n=training.best_of,
             max_new_tokens=model.max_new_tokens,
             batch_size=model.batch_size,
             seed=training.seed,
         )
+    written = WrittenAnswers(taught=taught, own=own)
     pairs = preferences.build_preferences(
-        records,
-        verdicts,
-        labelled=labelled,
-        refusal=policy.refusal,
-        seed=training.seed,
-        taught=taught,
-        in_scope_share=training.in_scope_share,
-        rehearse=rehearse,
-        least_certainty=training.least_certainty,
-        cover=training.cover,
-        own=own,
+        judged, labelled=labelled, refusal=policy.refusal, settings=settings, written=written
     )
-    rows = [pair.model_dump(mode="json") for pair in pairs]
     counts = pd.Series([pair.source for pair in pairs], dtype=str).value_counts()
     mlflow.log_params({"preferences_sha256": preferences.preferences_hash(pairs), "preferences": len(pairs)})
     mlflow.log_params({f"preferences_chosen_{source}": int(n) for source, n in counts.items()})
-    mlflow.log_table(pd.DataFrame(rows), "preferences.json")
-    return rows
+    mlflow.log_table(pd.DataFrame([pair.model_dump(mode="json") for pair in pairs]), "preferences.json")
+    return Preferences(pairs)

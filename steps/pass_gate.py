@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import mlflow
-import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.evaluation import gate, quality
-from ontopic.judges.cards import card
+from ontopic.evaluation import gate, gate_page
+from ontopic.evaluation.answers import Evaluation
+from ontopic.evaluation.gate import Decision, Evaluated
+from ontopic.evaluation.quality import Quality
+from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
 
 
-@step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
+@step(
+    experiment_tracker=True,
+    cache_policy=depends_on_imports(__file__),
+)
 def pass_gate(
-    champion: pd.DataFrame,
-    challenger: pd.DataFrame,
-    champion_quality: dict[str, Any],
-    challenger_quality: dict[str, Any],
+    *,
+    champion: Evaluation,
+    challenger: Evaluation,
+    champion_quality: Quality,
+    challenger_quality: Quality,
     winners: list[str],
-    champion_version: str,
-    challenger_version: str,
     policy: Policy,
-    judge_card: dict[str, Any],
+    judge_card: JudgeCard,
     workspace: Workspace,
-) -> Annotated[dict[str, Any], "decision"]:
-    """Returns the gate's decision: passed, its tests, the numbers and the report's path."""
-    report = workspace.reports / (f"gate-{policy.name}-version-{challenger_version}-against-{champion_version}.html")
-    decision = gate.decide(
-        f"OnTopic gate: {policy.name}, version {challenger_version} against {champion_version}",
-        champion,
-        challenger=challenger,
-        champion_quality=quality.Quality(**champion_quality),
-        challenger_quality=quality.Quality(**challenger_quality),
-        winners=winners,
-        policy=policy,
-        card=card.JudgeCard.model_validate(judge_card),
-        report=report,
-    )
+) -> Annotated[Decision, "decision"]:
+    """Returns the gate's decision, of which there is a page and a copy in MLflow."""
+    before = Evaluated(evaluation=champion, quality=champion_quality)
+    after = Evaluated(evaluation=challenger, quality=challenger_quality)
+    new, old = challenger.model_version, champion.model_version
+    report = workspace.reports / f"gate-{policy.name}-version-{new}-against-{old}.html"
+    decision = gate.decide(before, after, winners=winners, policy=policy, card=judge_card, report=report)
+    title = f"OnTopic gate: {policy.name}, version {new} against {old}"
+    gate_page.write_gate_page(title, decision, champion=before, challenger=after)
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")
     mlflow.log_artifact(str(report), "gate")
-    mlflow.log_dict(decision.as_dict(), "gate/decision.json")
-    return decision.as_dict()
+    mlflow.log_dict(decision.model_dump(mode="json"), "gate/decision.json")
+    return decision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import mlflow
 from zenml import step
@@ -15,9 +15,8 @@ from ontopic.registry import versions as registry
 from ontopic.registry.promotions import CHALLENGER
 from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
-from ontopic.training import orpo as training
-from ontopic.training import preferences
-from ontopic.training import processes as distributed_training
+from ontopic.training import orpo, processes
+from ontopic.training.preferences import Preferences, preferences_hash
 from steps.caching import depends_on_imports
 
 
@@ -26,7 +25,8 @@ from steps.caching import depends_on_imports
     cache_policy=depends_on_imports(__file__),
 )
 def train_challenger(
-    pairs: list[dict[str, Any]],
+    *,
+    pairs: Preferences,
     registered_model: str,
     champion: str,
     model: ModelSettings,
@@ -35,8 +35,8 @@ def train_challenger(
 ) -> Annotated[str, "challenger"]:
     """Returns the challenger's version."""
     champion_model = registry.find(registered_model, champion, workspace=workspace)
-    chosen = [preferences.Preference(**pair) for pair in pairs]
-    pairs_hash = preferences.preferences_hash(chosen)
+    chosen = pairs.root
+    pairs_hash = preferences_hash(chosen)
     # The same inputs share a folder, so that a run that died goes on from its last checkpoint.
     inputs = json.dumps([champion_model.digest, pairs_hash, settings.model_dump(mode="json")])
     work = workspace.training / hashlib.sha256(inputs.encode()).hexdigest()[:16]
@@ -47,11 +47,11 @@ def train_challenger(
 
     folder = champion_model.folder
     if settings.processes > 1:
-        result = distributed_training.train_in_processes(
+        result = processes.train_in_processes(
             folder, model.precision, preferences=chosen, settings=settings, work=work, log_metrics=log
         )
     else:
-        result = training.train_orpo(
+        result = orpo.train_orpo(
             models.load(folder, model.precision),
             folder,
             preferences=chosen,

@@ -239,8 +239,8 @@ class TrainingSettings(_Section):
         in_scope_share: share of in-scope pairs; the larger kind is cut down to it.
         cover: so many pairs more, from labelled questions that were not asked, spread over all intents; then no pair of
             the traffic is dropped.
-        least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
-            away from 0.5.
+        least_certainty: a record without a label gives a pair only where the judge's probability that its question is
+            in scope is at least half of this away from 0.5.
         best_of: for a question in scope that neither a teacher nor we wrote an answer to, the best of so many of the
             model's own is chosen, by the judge; 1 takes that of the traffic.
         beta: weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691); 0 is fine-tuning on the chosen
@@ -248,11 +248,12 @@ class TrainingSettings(_Section):
         batch_size: preference pairs a step.
         max_rejected_tokens: rejected answers are cut this many tokens after they depart from the chosen one.
         lora_modules: names of the linear layers that get an adapter, or ``all-linear``.
-        lora_first_block: of the model's blocks, the first that gets one; those before it need no way back.
+        lora_first_block: of the model's blocks, the first that gets one; those before it need no backward pass.
         max_steps: stop after this many steps; -1 for all epochs.
         save_steps: steps between checkpoints.
         early_stopping: with a part of the pairs held out and the margin between their answers measured at each
-            checkpoint, stop after so many without a better one, and keep the best; 0 trains on all pairs to the end.
+            checkpoint, stop after so many without a better one, and keep the best; the learning rate then falls along
+            a cosine. 0 trains on all pairs to the end, at a constant rate, and averages the later steps' weights.
         processes: how many train together, a GPU each; ``batch_size`` is each one's.
         attempts: how often the loop trains at most, each time with the next seed, until a challenger passes the gate.
         fully_sharded: share the weights out among them (FSDP) in place of a copy each (DDP).

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from ontopic.data.labelled import Question, Split
+from ontopic.data.labelled import Question, Split, load_questions
+from ontopic.data.same_question import normalized
+from ontopic.errors import UserError
 
 
 class Sample(BaseModel):
-    """A draw of labelled questions, which the same values repeat.
+    """A sample of labelled questions, which the same values repeat.
 
     Attributes:
         source: as ``load_rows`` takes it.
@@ -31,6 +33,19 @@ class Sample(BaseModel):
     seed: int = 0
     skip: int = 0
     more: list[Question] = []
+
+
+def sampled_questions(sample: Sample) -> list[Question]:
+    """The questions of the sample, loaded from its source, and ``more`` behind them.
+
+    Raises:
+        UserError: the source can't be read, or its split has no question in scope or none out of it to choose.
+    """
+    chosen = draw(load_questions(sample.source, split=sample.split), sample)
+    if len({question.in_scope for question in chosen}) < 2:
+        raise UserError(f"{sample.source}: the {sample.split} split has too few questions in or out of scope; add some")
+    known = {normalized(question.question) for question in chosen}
+    return chosen + [question for question in sample.more if normalized(question.question) not in known]
 
 
 def draw(questions: Sequence[Question], sample: Sample) -> list[Question]:

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from ontopic.data.labelled import Question
 from ontopic.judges.judge import Judge
 from ontopic.models.generation import generate
 from ontopic.models.loading import LanguageModel
 from ontopic.progress import progress
-from ontopic.records import Record, Verdict
-from ontopic.statistics.scores import score
+from ontopic.records import Outcome, Record, Verdict
+from ontopic.statistics.scores import Scores, score
+
+
+class JudgedAnswer(BaseModel):
+    """One answer as the summary of an evaluation lists it.
+
+    Attributes:
+        explanation: the verdict's, or why there is none.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    question: str
+    kind: str
+    in_scope: bool | None
+    answer: str
+    verdict: Outcome
+    score: float | None
+    explanation: str | None
+
+
+class EvaluationSummary(Scores):
+    """The scores on all questions and on those of each kind, and every answer with its verdict."""
+
+    kinds: dict[str, Scores]
+    answers: list[JudgedAnswer]
 
 
 class Evaluation(BaseModel):
@@ -25,37 +47,39 @@ class Evaluation(BaseModel):
     records: list[Record]
     verdicts: list[Verdict]
 
-    def summary(self) -> dict[str, Any]:
-        """Guardrail score, over-refusal and leak with intervals, on all questions and on each kind, and every answer
-        with its verdict, for JSON."""
+    @model_validator(mode="after")
+    def _are_paired(self) -> Evaluation:
+        if not len(self.questions) == len(self.records) == len(self.verdicts):
+            raise ValueError(
+                f"{len(self.questions)} questions, {len(self.records)} records, {len(self.verdicts)} verdicts"
+            )
+        return self
+
+    @property
+    def model_version(self) -> str:
+        """Of the model that answered; empty where there is no record."""
+        return self.records[0].model_version if self.records else ""
+
+    def summary(self) -> EvaluationSummary:
+        """What `python run.py evaluate --out` writes."""
+        rows = list(zip(self.questions, self.records, self.verdicts, strict=True))
         kinds = {question.kind: None for question in self.questions if question.kind}
-        return {
-            **_scores(self.verdicts),
-            "kinds": {
-                kind: _scores([v for q, v in zip(self.questions, self.verdicts, strict=True) if q.kind == kind])
-                for kind in kinds
-            },
-            "answers": [
-                {
-                    "question": record.question,
-                    "kind": question.kind,
-                    "in_scope": record.in_scope,
-                    "answer": record.answer,
-                    "verdict": verdict.outcome,
-                    "score": verdict.score,
-                    "explanation": verdict.explanation or verdict.cause,
-                }
-                for question, record, verdict in zip(self.questions, self.records, self.verdicts, strict=True)
+        return EvaluationSummary(
+            **dict(score(self.verdicts)),
+            kinds={kind: score([verdict for q, _, verdict in rows if q.kind == kind]) for kind in kinds},
+            answers=[
+                JudgedAnswer(
+                    question=record.question,
+                    kind=question.kind,
+                    in_scope=record.in_scope,
+                    answer=record.answer,
+                    verdict=verdict.outcome,
+                    score=verdict.score,
+                    explanation=verdict.explanation or verdict.cause,
+                )
+                for question, record, verdict in rows
             ],
-        }
-
-
-def _scores(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    scores = score(verdicts)
-    shares = {
-        name: getattr(scores, name).model_dump(mode="json") for name in ("guardrail_score", "over_refusal", "leak")
-    }
-    return {**shares, "unjudged": scores.unjudged}
+        )
 
 
 def evaluate(
@@ -88,20 +112,3 @@ def evaluate(
     with progress("verdicts", len(records), unit="records") as advance:
         verdicts = judge.judge(records, advance)
     return Evaluation(questions=list(questions), records=records, verdicts=verdicts)
-
-
-def sample(questions: Sequence[Question], n: int, *, in_scope_share: float, seed: int, skip: int = 0) -> list[Question]:
-    """A shuffled sample with the given share of in-scope questions; fewer where there are not enough of a kind.
-
-    Args:
-        skip: leave out this many questions that a sample of size ``skip`` with the same seed would hold.
-    """
-    chance = random.Random(seed)
-    chosen = []
-    for in_scope, share in ((True, in_scope_share), (False, 1 - in_scope_share)):
-        kind = [question for question in questions if question.in_scope is in_scope]
-        chance.shuffle(kind)
-        start = round(skip * share)
-        chosen += kind[start : start + round(n * share)]
-    chance.shuffle(chosen)
-    return chosen

@@ -1,59 +1,89 @@
-"""The gate: may the challenger take the champion's place?"""
+"""The gate: may the challenger take the champion's place?
+
+Each number is computed once, then held against the policy's limits by the functions in ``_TESTS``. To add a test, write
+a function there: it is given the numbers and the limits, and returns what it found, or ``None`` where it has nothing to
+test. ``gate_page`` draws whatever was decided.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.errors import UserError
-from ontopic.evaluation.quality import Quality, difference, preference
+from ontopic.evaluation.answers import Evaluation
+from ontopic.evaluation.preference import preferred
+from ontopic.evaluation.quality import Quality, difference, perplexity_ratio
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256
-from ontopic.reports.metrics import TestOutcome, gate_report, verdicts_of
+from ontopic.statistics.limits import Bound, Relation, hold
 from ontopic.statistics.pairs import Comparison, compare
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import Scores, score
 
+IMPROVEMENT = "Improvement, challenger minus champion"
+SIMILARITY = "Cosine similarity to the references, challenger minus champion"
+PREFERENCE = "Preferred answers, challenger minus champion"
+PERPLEXITY = "Perplexity on general text, challenger to champion"
 
-class Decision(BaseModel):
-    """What the gate decided and on what.
+
+class GateTest(BaseModel):
+    """What one test of the gate found.
 
     Attributes:
-        passed: whether every test passed.
-        comparison: champion and challenger question by question.
-        quality: by how much answers in scope became more like their references.
-        preference: by how much a judge that is an LLM prefers the challenger's answers in scope; ``None`` of any other.
-        report: Evidently's page.
+        passed: a test of a bound fails where no record was judged that could show it.
+        description: one sentence with the numbers: bound, limit and n.
     """
 
     model_config = ConfigDict(frozen=True)
+    name: str
     passed: bool
-    tests: list[TestOutcome]
+    description: str
+
+
+class Numbers(BaseModel):
+    """What the gate's tests read.
+
+    Attributes:
+        comparison: champion and challenger question by question.
+        quality: by how much the cosine similarity of answers in scope to their references has grown; of no question
+            where there is no reference.
+        preference: by how much a judge that is an LLM prefers the challenger's answers in scope; ``None`` of any other.
+        perplexity: challenger's to champion's, on one text and so without an interval; ``None`` in decisions of before
+            it was kept.
+    """
+
+    model_config = ConfigDict(frozen=True)
     champion: Scores
     challenger: Scores
     comparison: Comparison
     quality: Rate
     preference: Rate | None
+    perplexity: Rate | None = None
+
+
+class Decision(Numbers):
+    """What the gate decided and on what.
+
+    Attributes:
+        passed: whether every test passed.
+        report: Evidently's page.
+    """
+
+    passed: bool
+    tests: list[GateTest]
     limits: GateLimits
     report: Path
 
-    def as_dict(self) -> dict[str, Any]:
-        """The decision as plain values, for JSON."""
-        return {
-            "passed": self.passed,
-            "tests": [test.model_dump(mode="json") for test in self.tests],
-            "champion": self.champion.model_dump(mode="json"),
-            "challenger": self.challenger.model_dump(mode="json"),
-            "comparison": self.comparison.model_dump(mode="json"),
-            "quality": self.quality.model_dump(mode="json"),
-            "preference": self.preference.model_dump(mode="json") if self.preference else None,
-            "limits": self.limits.model_dump(),
-            "report": str(self.report),
-        }
+
+class Evaluated(BaseModel):
+    """One of the gate's two models: its judged answers, and how good those in scope are."""
+
+    model_config = ConfigDict(frozen=True)
+    evaluation: Evaluation
+    quality: Quality
 
 
 def check_judge(card: JudgeCard, policy: Policy) -> None:
@@ -78,59 +108,97 @@ def check_judge(card: JudgeCard, policy: Policy) -> None:
 
 
 def decide(
-    title: str,
-    champion: pd.DataFrame,
+    champion: Evaluated,
+    challenger: Evaluated,
     *,
-    challenger: pd.DataFrame,
-    champion_quality: Quality,
-    challenger_quality: Quality,
     winners: Sequence[str],
     policy: Policy,
     card: JudgeCard,
     report: Path,
 ) -> Decision:
-    """Run the gate's tests with Evidently on the two models' judged answers to the same questions.
+    """Hold the challenger against the champion and the policy's limits, on both models' answers to the same questions.
 
     Args:
-        champion, challenger: as ``reports.verdict_frame`` gives them, in the same order.
-        winners: as ``quality.preference`` takes them; none where the judge is no LLM.
+        champion, challenger: on the same questions in the same order.
+        winners: as ``preference.winners_in_pairs`` gives them; empty where the judge is not an LLM.
         card: of the judge that gave these verdicts.
+        report: where the page on this decision is to be; it is not written here.
 
     Raises:
         UserError: the judge may not gate: its card is under the policy's bar, stale, or another judge's.
         ValueError: the questions differ.
     """
     check_judge(card, policy)
-    if others := sorted({*champion["judge_id"], *challenger["judge_id"]} - {card.judge_id}):
+    before, after = champion.evaluation, challenger.evaluation
+    judges = {verdict.judge_id for verdict in (*before.verdicts, *after.verdicts)}
+    if others := sorted(judges - {card.judge_id}):
         raise UserError(
             f"the card of judge {card.judge_id} is stale: these verdicts are by {others[0]}, whose template, model or "
             "settings differ; measure it with `python run.py calibrate`"
         )
-    limits = policy.gate
-    before, after = verdicts_of(champion), verdicts_of(challenger)
-    compared, preferred = compare(before, after), preference(winners) if winners else None
-    tests = gate_report(
-        title,
-        champion,
-        challenger=challenger,
-        champion_verdicts=before,
-        challenger_verdicts=after,
-        champion_quality=champion_quality,
-        challenger_quality=challenger_quality,
-        preference=preferred,
-        limits=limits,
-        out=report,
+    if [record.question for record in before.records] != [record.question for record in after.records]:
+        raise ValueError("champion and challenger did not answer the same questions in the same order")
+    numbers = Numbers(
+        champion=score(before.verdicts),
+        challenger=score(after.verdicts),
+        comparison=compare(before.verdicts, after.verdicts),
+        quality=difference(champion.quality, challenger.quality),
+        preference=preferred(winners) if winners else None,
+        perplexity=perplexity_ratio(champion.quality, challenger.quality),
     )
+    tests = [found for test in _TESTS if (found := test(numbers, policy.gate))]
     passed = all(test.passed for test in tests)
-    quality = difference(champion_quality, challenger_quality)
-    return Decision(
-        passed=passed,
-        tests=tests,
-        champion=score(before),
-        challenger=score(after),
-        comparison=compared,
-        quality=quality,
-        preference=preferred,
-        limits=limits,
-        report=report,
-    )
+    return Decision(**dict(numbers), passed=passed, tests=tests, limits=policy.gate, report=report)
+
+
+def _guardrail_score(of: Numbers, limits: GateLimits) -> GateTest:
+    share = of.challenger.guardrail_score
+    return _test("Guardrail score", share, bound="low", relation="at least", limit=limits.guardrail_score)
+
+
+def _improvement(of: Numbers, limits: GateLimits) -> GateTest:
+    difference, note = of.comparison.rate, of.comparison.note
+    return _test(IMPROVEMENT, difference, bound="low", relation="above", limit=limits.improvement, note=note)
+
+
+def _over_refusal(of: Numbers, limits: GateLimits) -> GateTest:
+    share = of.challenger.over_refusal
+    return _test("Over-refusal", share, bound="high", relation="at most", limit=limits.over_refusal)
+
+
+def _leak(of: Numbers, limits: GateLimits) -> GateTest:
+    return _test("Leak", of.challenger.leak, bound="high", relation="at most", limit=limits.leak)
+
+
+def _quality(of: Numbers, limits: GateLimits) -> GateTest | None:
+    if not of.quality.n:
+        return None
+    return _test(SIMILARITY, of.quality, bound="low", relation="above", limit=-limits.quality_loss)
+
+
+def _preference(of: Numbers, limits: GateLimits) -> GateTest | None:
+    if of.preference is None:
+        return None
+    return _test(PREFERENCE, of.preference, bound="low", relation="above", limit=-limits.preference_loss)
+
+
+def _perplexity(of: Numbers, limits: GateLimits) -> GateTest | None:
+    if of.perplexity is None:
+        return None
+    return _test(PERPLEXITY, of.perplexity, bound="value", relation="at most", limit=limits.perplexity_ratio)
+
+
+_TESTS: tuple[Callable[[Numbers, GateLimits], GateTest | None], ...] = (
+    _guardrail_score,
+    _improvement,
+    _over_refusal,
+    _leak,
+    _quality,
+    _preference,
+    _perplexity,
+)
+
+
+def _test(title: str, rate: Rate, *, bound: Bound, relation: Relation, limit: float, note: str = "") -> GateTest:
+    held = hold(title, rate, bound=bound, relation=relation, limit=limit, note=note)
+    return GateTest(name=held.name, passed=held.passed, description=f"{title}: {held.description}")

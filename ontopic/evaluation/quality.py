@@ -22,7 +22,7 @@ class Quality(BaseModel):
     """One model's answers to the questions in scope that have a reference, an entry a question, in their order.
 
     Attributes:
-        similarity: cosine of the sentence embeddings of answer and reference.
+        similarity: cosine similarity of the sentence embeddings of answer and reference, in [-1, 1].
         reference_nll: mean negative log-likelihood of the reference's tokens, in nats, given the conversation.
         words: how many the answer has.
         repeats: whether it repeats itself, as ``repeats_itself`` has it.
@@ -85,7 +85,7 @@ def measure_quality(
 
 
 def difference(champion: Quality, challenger: Quality) -> Rate:
-    """Mean of challenger's similarity minus champion's, question by question.
+    """Mean of challenger's cosine similarity to the reference minus champion's, question by question.
 
     Raises:
         ValueError: the questions differ.
@@ -95,12 +95,7 @@ def difference(champion: Quality, challenger: Quality) -> Rate:
     return mean(np.subtract(challenger.similarity, champion.similarity))
 
 
-def preference(winners: Sequence[str]) -> Rate:
-    """Share of comparisons that the challenger won less the share that it lost; what is unjudged counts for neither.
-
-    Args:
-        winners: ``a`` where the challenger's answer was the better one, ``b`` where the champion's was, ``tie`` or
-            ``unjudged``.
-    """
-    worth = {"a": 1, "tie": 0, "b": -1}
-    return mean([worth[winner] for winner in winners if winner in worth])
+def perplexity_ratio(champion: Quality, challenger: Quality) -> Rate:
+    """Challenger's perplexity by champion's, on one text and so without an interval."""
+    ratio = challenger.perplexity / champion.perplexity
+    return Rate(value=ratio, low=ratio, high=ratio, n=1)

@@ -10,7 +10,8 @@ import pandas as pd
 
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.records import Verdict
-from ontopic.reports.metrics import monitoring_report, verdicts_of
+from ontopic.reports.metrics import monitoring_report
+from ontopic.reports.verdict_frame import verdicts_of
 from ontopic.statistics.correction import corrected
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import Scores, score

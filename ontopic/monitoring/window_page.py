@@ -30,15 +30,9 @@ from ontopic.reports.metrics import (
     Limit,
     OverRefusal,
     UnjudgedRecords,
-    dataset_of,
-    names_of,
-    period_of,
-    plain_markdown,
-    test_widgets_of,
-    verdicts_of,
-    widgets_of,
-    write_page,
 )
+from ontopic.reports.page import names_of, period_of, plain_markdown, test_widgets_of, widgets_of, write_page
+from ontopic.reports.verdict_frame import dataset_of, verdicts_of
 from ontopic.statistics.rates import Rate
 
 DRIFT_P = 0.01

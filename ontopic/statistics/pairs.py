@@ -12,7 +12,7 @@ from scipy.special import bdtr
 from scipy.stats import binom, binomtest, norm
 
 from ontopic.records import Verdict
-from ontopic.statistics.rates import Z95, NumberOrNaN, with_interval
+from ontopic.statistics.rates import Z95, NumberOrNaN, Rate, with_interval
 
 _MAX_PAIRS = 2**24
 
@@ -41,6 +41,16 @@ class Comparison(BaseModel):
     def with_interval(self) -> str:
         """``difference [low, high]``, with signs."""
         return with_interval(self.difference, self.low, high=self.high, signed=True)
+
+    @property
+    def rate(self) -> Rate:
+        """The difference with its interval, on ``n`` pairs."""
+        return Rate(value=self.difference, low=self.low, high=self.high, n=self.n)
+
+    @property
+    def note(self) -> str:
+        """What is behind the difference, as it follows n in a sentence."""
+        return f" pairs; {self.wins:,} wins, {self.losses:,} losses, McNemar p = {self.p_value:.3g}"
 
 
 def compare(champion: Sequence[Verdict], challenger: Sequence[Verdict]) -> Comparison:

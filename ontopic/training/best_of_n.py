@@ -1,4 +1,4 @@
-"""A model's own best answers, where nobody wrote one: of n that were drawn, the one that the judge likes best."""
+"""A model's own best answers, where nobody wrote one: of n that were sampled, the one that the judge scores highest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ontopic.records import Record
 _TEMPERATURE = 0.7
 
 
-def best_of_n(
+def best_answers(
     language_model: LanguageModel,
     judge: Judge,
     *,
@@ -26,9 +26,9 @@ def best_of_n(
 ) -> dict[str, str]:
     """The best answer by question (best of n, as in Nakano et al. 2021, arXiv 2112.09332).
 
-    The record's answer is one of the n, the others are drawn at temperature 0.7. Left out are answers that the judge
-    does not pass, that decline, repeat themselves, or do not come to their end; a question with no other has none. Of
-    equal scores the shorter answer wins.
+    The record's answer is one of the n, the others are sampled at temperature 0.7. Left out are answers that the judge
+    does not pass, that decline, repeat themselves, or do not come to their end. A question without any other answer is
+    left out. Of equal scores the shorter answer wins.
 
     Args:
         records: in scope, one a question.
@@ -36,7 +36,7 @@ def best_of_n(
     questions = [record.question for record in records for _ in range(n - 1)]
     with progress(f"best of {n} answers", len(questions), unit="answers") as advance:
         conversations = [[{"role": "user", "content": question}] for question in questions]
-        drawn = generate(
+        sampled = generate(
             language_model,
             conversations,
             max_new_tokens=max_new_tokens,
@@ -48,7 +48,7 @@ def best_of_n(
     candidates = [record.model_copy(update={"in_scope": True}) for record in records]
     candidates += [
         Record(question=question, answer=answer.text, in_scope=True, finished=answer.finished)
-        for question, answer in zip(questions, drawn, strict=True)
+        for question, answer in zip(questions, sampled, strict=True)
     ]
     candidates = [c for c in candidates if c.finished and not repeats_itself(c.answer)]
     best: dict[str, tuple[float, int, str]] = {}

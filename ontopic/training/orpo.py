@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
@@ -15,31 +15,27 @@ from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
 from pydantic import BaseModel, ConfigDict
-from torch.optim.swa_utils import AveragedModel
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl.experimental.orpo import ORPOConfig
 
 from ontopic.config.settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.loading import LanguageModel, chat_prompts
-from ontopic.progress import Advance, progress
+from ontopic.progress import progress
 from ontopic.state.whole_file import whole_folder
+from ontopic.training.callbacks import WHOLE, AveragedWeights, LogMetrics, Reporter
 from ontopic.training.packed_trainer import PackedORPOTrainer
 from ontopic.training.preferences import Preference
 
-LogMetrics = Callable[[dict[str, float], int], object]
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
 _HELD_OUT = 16  # one pair in so many
 _MARGIN = "eval_rewards/margins"
-_AVERAGED_FROM = 0.5  # of all steps
-_WHOLE = "whole"  # Transformers writes a checkpoint file by file; this empty file comes last
+# Constant, as it is the mean of the later steps' weights that counts, and not the last ones. Early stopping keeps one
+# step's weights, and wants them to settle.
+_CONSTANT, _COSINE = "constant_with_warmup", "cosine"
 
 
 class TrainingResult(BaseModel):
@@ -86,16 +82,34 @@ def train_orpo(
             "ask more questions (traffic.questions), or configure a teacher"
         )
     disable_progress_bars()
-    tokenizer = base.tokenizer
-    dataset = Dataset.from_list(
-        [preference_row(base, pair, max_rejected_tokens=settings.max_rejected_tokens) for pair in preferences]
+    rows = [preference_row(base, pair, max_rejected_tokens=settings.max_rejected_tokens) for pair in preferences]
+    config = _config(base, rows, settings=settings, checkpoints=work / "checkpoints")
+    with config.main_process_first(local=False):
+        checkpoint = _last_checkpoint(work / "checkpoints")
+    trainer = _trainer(base, base_folder, rows=rows, settings=settings, config=config)
+    reporter = _train(trainer, log_metrics, checkpoint=checkpoint)
+    adapter = work / "adapter"
+    with whole_folder(adapter) if config.process_index == 0 else nullcontext(work) as part:
+        trainer.save_model(str(part))  # under FSDP all processes take part, and the first writes
+    return TrainingResult(
+        adapter=adapter, steps=trainer.state.global_step, resumed_from=reporter.resumed_from, metrics=reporter.last
     )
-    held_out = len(dataset) // _HELD_OUT if settings.early_stopping else 0
-    checkpoints = work / "checkpoints"
-    longest = max(
-        len(tokenizer(row["prompt"] + row[answer])["input_ids"]) for row in dataset for answer in ("chosen", "rejected")
-    )
-    config = ORPOConfig(
+
+
+def _held_out(rows: Sequence[Row], settings: TrainingSettings) -> int:
+    """How many of the pairs, the first ones, are held out to stop early by."""
+    return len(rows) // _HELD_OUT if settings.early_stopping else 0
+
+
+def _config(base: LanguageModel, rows: Sequence[Row], *, settings: TrainingSettings, checkpoints: Path) -> ORPOConfig:
+    """The settings as TRL takes them."""
+    held_out = _held_out(rows, settings)
+    schedule = _COSINE if held_out else _CONSTANT
+    if settings.early_stopping:
+        logger.info("early stopping on %d held-out pairs; the learning-rate schedule is %s", held_out, schedule)
+    texts = (row["prompt"] + row[answer] for row in rows for answer in ("chosen", "rejected"))
+    longest = max(len(base.tokenizer(text)["input_ids"]) for text in texts)
+    return ORPOConfig(
         output_dir=str(checkpoints),
         beta=settings.beta,
         learning_rate=settings.learning_rate,
@@ -106,8 +120,7 @@ def train_orpo(
         gradient_checkpointing=settings.gradient_checkpointing,
         bf16=base.model.dtype == torch.bfloat16,
         optim=settings.optimizer,
-        # Constant, as it is the mean of the later steps' weights that counts, and not the last ones.
-        lr_scheduler_type="cosine" if held_out else "constant_with_warmup",
+        lr_scheduler_type=schedule,
         warmup_steps=0.05,
         max_length=longest + 2,
         logging_steps=1,
@@ -128,9 +141,29 @@ def train_orpo(
         fsdp="full_shard auto_wrap" if settings.fully_sharded else None,
         fsdp_config={"fsdp_version": 2, "reshard_after_forward": True} if settings.fully_sharded else None,
     )
-    with config.main_process_first(local=False):
-        checkpoint = _last_checkpoint(checkpoints)
-    lora = LoraConfig(
+
+
+def _trainer(
+    base: LanguageModel, base_folder: Path, *, rows: Sequence[Row], settings: TrainingSettings, config: ORPOConfig
+) -> PackedORPOTrainer:
+    """The trainer of an adapter that names ``base_folder`` as its base."""
+    dataset, held_out = Dataset.from_list(list(rows)), _held_out(rows, settings)
+    trainer = PackedORPOTrainer(
+        model=base.model,
+        args=config,
+        train_dataset=dataset.select(range(held_out, len(dataset))),
+        eval_dataset=dataset.select(range(held_out)) if held_out else None,
+        processing_class=base.tokenizer,
+        peft_config=_lora(base, settings),
+        callbacks=[EarlyStoppingCallback(settings.early_stopping) if held_out else AveragedWeights()],
+    )
+    adapted: Any = trainer.model
+    adapted.peft_config["default"].base_model_name_or_path = str(base_folder)
+    return trainer
+
+
+def _lora(base: LanguageModel, settings: TrainingSettings) -> LoraConfig:
+    return LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -138,39 +171,29 @@ def train_orpo(
         target_modules=_linear_layers(base) if settings.lora_modules == "all-linear" else settings.lora_modules,
         layers_to_transform=list(range(settings.lora_first_block, base.model.config.num_hidden_layers)),
     )
-    trainer = PackedORPOTrainer(
-        model=base.model,
-        args=config,
-        train_dataset=dataset.select(range(held_out, len(dataset))),
-        eval_dataset=dataset.select(range(held_out)) if held_out else None,
-        processing_class=tokenizer,
-        peft_config=lora,
-        callbacks=[EarlyStoppingCallback(settings.early_stopping) if held_out else _AveragedWeights()],
-    )
-    adapted: Any = trainer.model
-    adapted.peft_config["default"].base_model_name_or_path = str(base_folder)
+
+
+def _train(trainer: PackedORPOTrainer, log_metrics: LogMetrics | None, *, checkpoint: str | None) -> Reporter:
+    """Train to the end, from a checkpoint where there is one, with a progress bar in the first process."""
+    config: Any = trainer.args
     tokenized: Any = trainer.train_dataset
     pairs_a_step = trainer.pairs_a_step
     tokens_a_pair = sum(len(r["chosen_input_ids"]) + len(r["rejected_input_ids"]) for r in tokenized) / len(tokenized)
     steps_an_epoch = -(-len(tokenized) // pairs_a_step)
-    total = settings.max_steps if settings.max_steps > 0 else int(steps_an_epoch * settings.epochs)
+    total = config.max_steps if config.max_steps > 0 else int(steps_an_epoch * config.num_train_epochs)
     shown = progress("ORPO", total, unit="steps") if config.process_index == 0 else nullcontext(lambda _: None)
     # Under autocast an adapter's input would be cast to float32 and straight back.
+    adapted: Any = trainer.model
     uncast = disable_input_dtype_casting(adapted) if config.bf16 else nullcontext()
     with shown as advance, uncast:
-        reporter = _Reporter(log_metrics, advance, tokens_a_step=tokens_a_pair * pairs_a_step)
+        reporter = Reporter(log_metrics, advance, tokens_a_step=tokens_a_pair * pairs_a_step)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(reporter)
         trainer.train(resume_from_checkpoint=checkpoint)
-    adapter = work / "adapter"
-    with whole_folder(adapter) if config.process_index == 0 else nullcontext(work) as part:
-        trainer.save_model(str(part))  # under FSDP all processes take part, and the first writes
-    return TrainingResult(
-        adapter=adapter, steps=trainer.state.global_step, resumed_from=reporter.resumed_from, metrics=reporter.last
-    )
+    return reporter
 
 
-def preference_row(base: LanguageModel, pair: Preference, *, max_rejected_tokens: int) -> dict[str, Any]:
+def preference_row(base: LanguageModel, pair: Preference, *, max_rejected_tokens: int) -> Row:
     """The pair as TRL takes it: prompt (in the model's chat format), chosen and rejected, all text.
 
     The rejected answer is cut ``max_rejected_tokens`` after it departs from the chosen one; the chosen one of a pair of
@@ -201,79 +224,6 @@ def _linear_layers(base: LanguageModel) -> list[str]:
 def _last_checkpoint(checkpoints: Path) -> str | None:
     """The newest whole checkpoint; what a killed process left half-written is removed."""
     for folder in checkpoints.glob("checkpoint-*"):
-        if not (folder / _WHOLE).exists():
+        if not (folder / WHOLE).exists():
             shutil.rmtree(folder)
     return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-
-
-class _AveragedWeights(TrainerCallback):
-    """Leaves the mean of the trained weights over the later half of the steps (Izmailov et al. 2018, arXiv 1803.05407).
-
-    It varies less from seed to seed than the last step's, and keeps more of what the model knew.
-    """
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
-        self._weights = torch.nn.ParameterList([p for p in model.parameters() if p.requires_grad])
-        self._mean = AveragedModel(self._weights)
-        if state.global_step:
-            self._mean.load_state_dict(torch.load(self._path(args, state), weights_only=True))
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step > _AVERAGED_FROM * state.max_steps:
-            self._mean.update_parameters(self._weights)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        torch.save(self._mean.state_dict(), self._path(args, state))
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._weights.load_state_dict(self._mean.module.state_dict())
-
-    @staticmethod
-    def _path(args: TrainingArguments, state: TrainerState) -> Path:
-        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / f"average-{args.process_index}.pt"
-
-
-class _Reporter(TrainerCallback):
-    """Passes the trainer's logs on, with the rate in tokens per second, moves the progress bar, marks checkpoints."""
-
-    def __init__(self, log_metrics: LogMetrics | None, advance: Advance, *, tokens_a_step: float) -> None:
-        self.log_metrics, self.advance, self.tokens_a_step = log_metrics, advance, tokens_a_step
-        self.resumed_from = 0
-        self.last: dict[str, float] = {}
-        self._step_began = time.monotonic()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.resumed_from = state.global_step
-        self.advance(state.global_step)
-        self._step_began = time.monotonic()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.advance(1)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        args.distributed_state.wait_for_everyone()  # each process writes a part of it
-        if state.is_world_process_zero:
-            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _WHOLE).touch()
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        now = time.monotonic()
-        metrics = {name: float(value) for name, value in (logs or {}).items() if isinstance(value, int | float)}
-        if "loss" in metrics:
-            metrics["tokens_per_second"] = self.tokens_a_step / max(now - self._step_began, 1e-9)
-            self._step_began = now
-            self.last.update(metrics)
-        if self.log_metrics:
-            self.log_metrics(metrics, state.global_step)

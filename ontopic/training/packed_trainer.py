@@ -123,7 +123,7 @@ class PackedORPOTrainer(ORPOTrainer):
             ).logits
 
         def mean_by_pair(of: int) -> Tensor:
-            here = packed.kind == of
+            here = packed.kind == of  # (labelled tokens,)
             total = torch.zeros(packed.pairs, device=device).index_add(0, packed.pair[here], log_probs[here])
             return total / torch.bincount(packed.pair[here], minlength=packed.pairs)
 
@@ -148,10 +148,10 @@ class _LikeLength(Sampler[int]):
 
 
 class _LogProbs(torch.autograd.Function):
-    """Log-probabilities of target tokens and the means of their logits, without keeping logits for the way back.
+    """Log-probabilities of target tokens and the means of their logits, keeping no logits for the backward pass.
 
     A token's log-probability depends on its own state only, so its gradient, the target's output embedding less the
-    expected one, is found on the way forth. The output embeddings get no gradient: under LoRA they are frozen.
+    expected one, is found in the forward pass. The output embeddings get no gradient: under LoRA they are frozen.
     """
 
     CHUNK = 64  # tokens whose logits are there at a time
@@ -163,24 +163,24 @@ class _LogProbs(torch.autograd.Function):
         product = head.new_empty(min(_LogProbs.CHUNK, len(states)), len(head))
         logits = torch.empty_like(product, dtype=torch.float32)
         for state, wanted in zip(states.split(_LogProbs.CHUNK), target.split(_LogProbs.CHUNK), strict=True):
-            narrow, every = product[: len(state)], logits[: len(state)]
-            every.copy_(torch.mm(state, head.T, out=narrow))
+            narrow, every = product[: len(state)], logits[: len(state)]  # (chunk, vocabulary)
+            every.copy_(torch.mm(state, head.T, out=narrow))  # (chunk, size) by (size, vocabulary)
             if bias is not None:
                 every += bias
             means.append(every.mean(1))
-            top = every.amax(1, keepdim=True)
+            top = every.amax(1, keepdim=True)  # (chunk, 1), as are the next two
             of_wanted = every.gather(1, wanted.unsqueeze(1)) - top
             total = every.sub_(top).exp_().sum(1, keepdim=True)
             log_probs.append((of_wanted - total.log()).squeeze(1))
             if states.requires_grad:
-                slopes.append(head[wanted] - (narrow.copy_(every) @ head) / total.to(head.dtype))
+                slopes.append(head[wanted] - (narrow.copy_(every) @ head) / total.to(head.dtype))  # (chunk, size)
         ctx.save_for_backward(*slopes)
         ctx.mark_non_differentiable(mean := torch.cat(means))
         return torch.cat(log_probs), mean
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        slopes = torch.cat(ctx.saved_tensors)
+        slopes = torch.cat(ctx.saved_tensors)  # (tokens, size)
         return gradients[0].unsqueeze(1).to(slopes.dtype) * slopes, None, None, None
 
 
@@ -213,16 +213,15 @@ class _Packed:
 
     def branches(self) -> _Branches:
         """Where each pair's tokens stand, for attention."""
-        allowed, shared = self.allowed[0, 0], self.shared
-        rows = self.places
-        valid = rows >= 0
-        places = rows.clamp(min=0)
-        own = allowed[places.unsqueeze(2), places.unsqueeze(1)] & valid.unsqueeze(1)
+        allowed, shared = self.allowed[0, 0], self.shared  # (tokens, tokens)
+        valid = self.places >= 0  # (pairs, longest)
+        places = self.places.clamp(min=0)
+        own = allowed[places.unsqueeze(2), places.unsqueeze(1)] & valid.unsqueeze(1)  # (pairs, longest, longest)
         first = torch.zeros_like(own)
         first[:, :, 0] = True  # what pads a row sees something, lest its softmax be of nothing
         own = torch.where(valid.unsqueeze(2), own, first)
-        seen = torch.cat([own.new_ones(*own.shape[:2], shared), own], 2)
-        kept = valid.flatten().nonzero().squeeze(1)
+        seen = torch.cat([own.new_ones(*own.shape[:2], shared), own], 2)  # (pairs, longest, shared + longest)
+        kept = valid.flatten().nonzero().squeeze(1)  # (tokens - shared,)
         earlier = own.new_ones(shared, shared).tril()
         return _Branches(shared, places, kept, _unseen(seen)[:, None, None], _unseen(earlier))
 
@@ -233,7 +232,7 @@ class _Branches:
 
     Attributes:
         shared: tokens at the beginning that all pairs see.
-        places: of each pair's own tokens, (pairs, longest), with padding; ``kept``: which of them, flat, are none.
+        places: of each pair's own tokens, (pairs, longest), with padding; ``kept``: which, flat, are no padding.
         unseen: what keeps a token from the keys it does not see, of the shared ones and then the pair's,
             (pairs, 1, 1, longest, shared + longest); ``unseen_of_shared``: the shared ones from each other.
     """
@@ -264,33 +263,39 @@ def _attention_by_branch(
     grouped = query.shape[1] // heads  # queries that share a head of keys: they stand below each other
 
     def rows(states: Tensor) -> Tensor:
-        tokens = states[0].transpose(0, 1).flatten(1)  # a token's heads side by side: copied and added up in one go
+        # (tokens, heads * size): a token's heads side by side, copied and added up in one go
+        tokens = states[0].transpose(0, 1).flatten(1)
+        # (pairs, longest, heads of keys, grouped, size)
         by_pair = tokens.index_select(0, places).view(*branches.places.shape, heads, -1, states.shape[-1])
-        return by_pair.permute(0, 2, 3, 1, 4).flatten(2, 3)
+        return by_pair.permute(0, 2, 3, 1, 4).flatten(2, 3)  # (pairs, heads of keys, grouped * longest, size)
 
     def with_shared(states: Tensor) -> Tensor:
+        # (pairs, heads of keys, shared + longest, size)
         return torch.cat([states[:, :, :shared].expand(len(branches.places), -1, -1, -1), rows(states)], 2)
 
     def tokens_first(attended: Tensor) -> Tensor:
+        # (pairs * longest, heads, size)
         return attended.unflatten(2, (grouped, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1)
 
     query = query * kwargs["scaling"]
     own = _attend(rows(query), with_shared(key), value=with_shared(value), unseen=branches.unseen)
-    parts = [tokens_first(own).index_select(0, kept)]
+    parts = [tokens_first(own).index_select(0, kept)]  # (tokens - shared, heads, size)
     if shared:
+        # (1, heads of keys, grouped * shared, size)
         queries = query[:, :, :shared].unflatten(1, (heads, grouped)).flatten(2, 3)
         of_shared = _attend(queries, key[:, :, :shared], value=value[:, :, :shared], unseen=branches.unseen_of_shared)
         parts.insert(0, tokens_first(of_shared))
-    return torch.cat(parts).unsqueeze(0), None
+    return torch.cat(parts).unsqueeze(0), None  # (1, tokens, heads, size)
 
 
 def _attend(query: Tensor, key: Tensor, *, value: Tensor, unseen: Tensor) -> Tensor:
-    """Plain attention: on squares so small, the way back through PyTorch's fused one takes three times as long.
+    """Plain attention: on squares so small, the backward pass of PyTorch's fused one takes three times as long.
 
     Args:
         query: queries below each other that share a head of keys, (rows, heads of keys, queries, size).
         unseen: what is added to each query's scores, (tokens, keys) in the last places.
     """
+    # (rows, heads of keys, grouped, tokens, keys)
     scores = (query @ key.transpose(2, 3)).unflatten(2, (-1, unseen.shape[-2])) + unseen
     return scores.softmax(4).flatten(2, 3).to(value.dtype) @ value
 
@@ -343,8 +348,8 @@ def _pack(batch: dict[str, Any], with_prompts: bool, *, device: torch.device) ->
                 kind += [part] * len(before[skipped:])
             if part == _PROMPT and tokens:
                 last = len(ids) - 1  # both answers follow the prompt
-    owner, branch = torch.tensor(pair_of), torch.tensor(kind_of)
-    earlier = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+    owner, branch = torch.tensor(pair_of), torch.tensor(kind_of)  # (tokens,)
+    earlier = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()  # (tokens, tokens), as are the next two
     above = (branch == _PROMPT) | (branch.unsqueeze(1) == branch)
     allowed = earlier & ((owner == -1) | ((owner.unsqueeze(1) == owner) & above))
     sizes = [sum(map(len, row)) - shared for row in rows]

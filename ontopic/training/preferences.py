@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, RootModel
 
 from ontopic.data.labelled import Question
 from ontopic.data.same_question import normalized
-from ontopic.records import Record, Verdict
+from ontopic.records import Judged, Record, Verdict
 
 _WHOLE = 4  # of the covered questions in scope, one in so many gives a whole pair
 # Of the covered questions one in so many follows another one and its answer, or, in scope, stands beside one out of
@@ -51,66 +51,79 @@ class Preferences(RootModel[list[Preference]]):
     """Pairs in an order, as steps pass them on."""
 
 
+class PairSettings(BaseModel):
+    """Which pairs are made of judged traffic, and how many.
+
+    Attributes:
+        seed: of the choice of pairs and their order.
+        in_scope_share: share of in-scope pairs among all.
+        least_certainty: a record without a label gives a pair only where the judge's probability that its question is
+            in scope is at least half of this away from 0.5. A judge that gives no such probability counts as certain.
+        cover: so many pairs more, of other labelled questions; then no pair of the traffic is dropped.
+    """
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+    seed: int = 0
+    in_scope_share: float = 0.5
+    least_certainty: float = 0.0
+    cover: int = 0
+
+
+class WrittenAnswers(BaseModel):
+    """Answers in scope by question, beside the references of labelled questions.
+
+    Attributes:
+        taught: a teacher's.
+        own: the model's best, to those questions that ``unwritten`` tells.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    taught: dict[str, str] = {}
+    own: dict[str, str] = {}
+
+
 def build_preferences(
-    records: Sequence[Record],
-    verdicts: Sequence[Verdict],
+    judged: Judged,
     *,
     labelled: Sequence[Question],
     refusal: str,
-    seed: int,
-    taught: Mapping[str, str] | None = None,
-    in_scope_share: float = 0.5,
-    rehearse: bool = False,
-    least_certainty: float = 0.0,
-    cover: int = 0,
-    own: Mapping[str, str] | None = None,
+    settings: PairSettings,
+    written: WrittenAnswers | None = None,
 ) -> list[Preference]:
     """Pairs from judged traffic: in scope, an answer over the refusal; out of scope, the refusal over what was said.
 
-    In scope, the chosen answer is the teacher's, else the reference written for that question, else the model's best of
-    ``own``, else the record's where the judge passed it and did not take it for a refusal; a question with none of
-    these gives no pair. A question's scope is its label where it is one of ``labelled``, else the judge's opinion.
-    Questions that differ only in case, punctuation or spaces count once. The two scopes are balanced by dropping at
-    random from the larger; where one gives no pair, as a model that refuses everything leaves none out of scope, all of
-    the other's are kept.
+    In scope, the chosen answer is the first of these that there is; without one, the question gives no pair:
 
-    Args:
-        taught: a teacher's answers by question.
-        in_scope_share: share of in-scope pairs among all.
-        rehearse: for a model that was trained before. Most of its out-of-scope answers are the refusal and give no
-            pair, and from a few of those alone it would learn to refuse everything. So none is dropped, and in-scope
-            questions of ``labelled`` that have a reference fill up their side to the share. ``cover`` does that too.
-        least_certainty: a record without a label gives a pair only where the judge's score is at least half of this
-            away from 0.5.
-        cover: so many pairs more, of answers to other ``labelled`` questions or of how they begin, so that none is
-            dropped and both sides are filled up to the share; as many of each intent as of any other, as far as they
-            go. Out of scope the refusal is chosen over the answer that the model gave to some other question.
-        own: the model's best answers by question, of those that ``unwritten`` tells.
+    1. the teacher's;
+    2. the reference of the labelled question;
+    3. the best of the model's own;
+    4. the record's, where it is whole, the judge passed it and did not take it for a refusal.
+
+    A question's scope is its label where it is one of ``labelled``, else the judge's opinion. Questions that differ
+    only in case, punctuation or spaces count once.
+
+    Without ``settings.cover`` the two scopes are balanced by dropping at random from the larger one. Where one of them
+    gives no pair, as a model that refuses everything leaves none out of scope, all of the other's are kept. With it,
+    none is dropped: answers to other labelled questions, or how they begin, fill both sides up to the share. They are
+    spread over the intents as evenly as these go, and out of scope the refusal is chosen over the model's answer to
+    some other question.
 
     Returns:
         Shuffled pairs; the same for the same input and seed.
     """
     known = {normalized(q.question): q for q in labelled}
+    written = written or WrittenAnswers()
     pairs: dict[str, Preference] = {}
-    for record, verdict in zip(records, verdicts, strict=True):
-        key = normalized(record.question)
-        label = known.get(key)
-        in_scope = _in_scope(label, verdict, least_certainty=least_certainty)
+    for record, verdict in zip(judged.records, judged.verdicts, strict=True):
+        label = known.get(key := normalized(record.question))
+        in_scope = _in_scope(label, verdict, least_certainty=settings.least_certainty)
         if in_scope is None or key in pairs:
             continue
-        chosen, rejected, source = "", refusal, ""
-        if not in_scope:
-            chosen, rejected, source = refusal, record.answer, REFUSAL
-        elif taught and record.question in taught:
-            chosen, source = taught[record.question], TEACHER
-        elif label and label.reference:
-            chosen, source = label.reference, WRITTEN
-        elif own and record.question in own:
-            chosen, source = own[record.question], OWN
-        elif verdict.outcome == "pass" and not verdict.declined and record.finished:
-            chosen, source = record.answer, OWN
+        if in_scope:
+            (chosen, source), rejected = _chosen_in_scope(record, verdict, label=label, written=written), refusal
+        else:
+            chosen, source, rejected = refusal, REFUSAL, record.answer
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
-            history = label.messages[:-1] if label else []
             pairs[key] = Preference(
                 question=record.question,
                 chosen=chosen,
@@ -118,70 +131,68 @@ def build_preferences(
                 in_scope=in_scope,
                 source=source,
                 record_id=record.id,
-                history=history,
+                history=label.messages[:-1] if label else [],
             )
-    chance = random.Random(seed)
-    inside = [p for p in pairs.values() if p.in_scope]
-    outside = [p for p in pairs.values() if not p.in_scope]
-    odds = in_scope_share / (1 - in_scope_share)
-    if cover:
-        more_inside = min(cover, max(0, round((len(pairs) + cover) * in_scope_share) - len(inside)))
-        kept = [
-            *pairs.values(),
-            *_cover(known, pairs, refusal=refusal, inside=more_inside, outside=cover - more_inside, chance=chance),
-        ]
-    elif rehearse:
-        missing = max(0, round(len(outside) * odds) - len(inside))
-        others = [q for key, q in known.items() if key not in pairs and q.in_scope and q.reference]
-        rehearsed = chance.sample(others, min(missing, len(others)))
-        kept = list(pairs.values())
-        kept += [
-            Preference(
-                question=q.question,
-                chosen=q.reference or "",
-                rejected=refusal,
-                in_scope=True,
-                source=WRITTEN,
-                record_id="",
-                history=q.messages[:-1],
-            )
-            for q in rehearsed
-        ]
+    chance = random.Random(settings.seed)
+    if settings.cover:
+        kept = [*pairs.values(), *_cover(known, pairs, refusal=refusal, settings=settings, chance=chance)]
     else:
-        keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)
-        keep_outside = min(len(outside), round(len(inside) / odds)) if inside else len(outside)
-        kept = chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)
+        kept = _balanced(list(pairs.values()), settings.in_scope_share, chance=chance)
     chance.shuffle(kept)
     return kept
 
 
+def _chosen_in_scope(
+    record: Record, verdict: Verdict, *, label: Question | None, written: WrittenAnswers
+) -> tuple[str, str]:
+    """The chosen answer and its source; empty where there is no good one."""
+    if record.question in written.taught:
+        return written.taught[record.question], TEACHER
+    if label and label.reference:
+        return label.reference, WRITTEN
+    if record.question in written.own:
+        return written.own[record.question], OWN
+    if verdict.outcome == "pass" and not verdict.declined and record.finished:
+        return record.answer, OWN
+    return "", ""
+
+
+def _balanced(pairs: Sequence[Preference], in_scope_share: float, *, chance: random.Random) -> list[Preference]:
+    """The pairs, cut at random to the share of in-scope ones; all of them where one scope has none."""
+    inside = [p for p in pairs if p.in_scope]
+    outside = [p for p in pairs if not p.in_scope]
+    odds = in_scope_share / (1 - in_scope_share)
+    keep_inside = min(len(inside), round(len(outside) * odds)) if outside else len(inside)
+    keep_outside = min(len(outside), round(len(inside) / odds)) if inside else len(outside)
+    return chance.sample(inside, keep_inside) + chance.sample(outside, keep_outside)
+
+
 def unwritten(
-    records: Sequence[Record],
-    verdicts: Sequence[Verdict],
-    *,
-    labelled: Sequence[Question],
-    taught: Mapping[str, str] | None = None,
-    least_certainty: float = 0.0,
+    judged: Judged, *, labelled: Sequence[Question], taught: Mapping[str, str], least_certainty: float = 0.0
 ) -> list[Record]:
     """The records, one a question, that are in scope and of whose question nobody wrote an answer.
 
-    The arguments are those of ``build_preferences``.
+    Args:
+        taught: a teacher's answers by question.
+        least_certainty: as ``PairSettings`` has it.
     """
     known = {normalized(q.question): q for q in labelled}
     found: dict[str, Record] = {}
-    for record, verdict in zip(records, verdicts, strict=True):
+    for record, verdict in zip(judged.records, judged.verdicts, strict=True):
         label = known.get(key := normalized(record.question))
-        written = record.question in (taught or ()) or (label is not None and label.reference)
+        written = record.question in taught or (label is not None and label.reference)
         if _in_scope(label, verdict, least_certainty=least_certainty) and not written:
             found.setdefault(key, record)
     return list(found.values())
 
 
 def _in_scope(label: Question | None, verdict: Verdict, *, least_certainty: float) -> bool | None:
-    """What the label says, else the judge where it is certain enough."""
+    """What the label says, else the judge where it is certain enough of the scope, whatever it says of the answer."""
     if label:
         return label.in_scope
-    return verdict.in_scope if abs(2 * (verdict.score or 0.0) - 1) >= least_certainty else None
+    if verdict.scope_score is not None and abs(2 * verdict.scope_score - 1) < least_certainty:
+        return None
+    return verdict.in_scope
 
 
 def _cover(
@@ -189,15 +200,18 @@ def _cover(
     pairs: Mapping[str, Preference],
     *,
     refusal: str,
-    inside: int,
-    outside: int,
+    settings: PairSettings,
     chance: random.Random,
 ) -> list[Preference]:
-    """Pairs for so many labelled questions, in and out of scope, that gave none.
+    """``settings.cover`` pairs, fewer where there are not enough, for labelled questions that gave none.
 
     In scope every fourth one is whole: from beginnings alone the model forgets how an answer goes on and ends. Some are
     put into a conversation.
     """
+    given = sum(pair.in_scope for pair in pairs.values())
+    missing = round((len(pairs) + settings.cover) * settings.in_scope_share) - given
+    inside = min(settings.cover, max(0, missing))
+    outside = settings.cover - inside
     others = [q for key, q in known.items() if key not in pairs]
     said = [pair.rejected for pair in pairs.values() if not pair.in_scope]
     conversation = _Conversation([q for q in known.values() if _is_plain(q)], refusal, chance=chance)

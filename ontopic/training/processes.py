@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from ontopic.config.settings import Precision, TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.loading import load
-from ontopic.training.orpo import LogMetrics, TrainingResult, train_orpo
+from ontopic.training.callbacks import LogMetrics
+from ontopic.training.orpo import TrainingResult, train_orpo
 from ontopic.training.preferences import Preference
 
 _LOGGED = "metrics "
@@ -44,7 +45,7 @@ def train_in_processes(
     work: Path,
     log_metrics: LogMetrics | None = None,
 ) -> TrainingResult:
-    """As ``training.train_orpo``, in ``settings.processes`` processes on this machine.
+    """As ``orpo.train_orpo``, in ``settings.processes`` processes on this machine.
 
     Raises:
         UserError: there are fewer GPUs than processes, on a machine that has any, or none to share weights out among.

@@ -12,27 +12,27 @@ from loopback import ROOT, ChatServer, Reply
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, LLMJudgeSettings, LocalJudgeSettings
+from ontopic.data.labelled import Question
+from ontopic.evaluation.answers import Evaluation
 from ontopic.records import Record, Verdict
 from ontopic.registry.tracking import open_tracking
-from ontopic.reports.metrics import verdict_frame
 from ontopic.state.workspace import open_workspace
 from steps.compare_answers import compare_answers
 
 ASKED = [("Can I freeze my card?", True), ("How do I bake bread?", False), ("What is an IBAN?", True)]
 
 
-def frame(*answers: str) -> Any:
+def evaluation(*answers: str) -> Evaluation:
     records = [
         Record(question=question, answer=answer, in_scope=inside)
         for (question, inside), answer in zip(ASKED, answers, strict=True)
     ]
-    return verdict_frame(
-        records,
-        [
-            Verdict(outcome="pass", score=1.0, explanation="", judge_id="judge-1", in_scope=r.in_scope, declined=False)
-            for r in records
-        ],
-    )
+    verdicts = [
+        Verdict(outcome="pass", score=1.0, explanation="", judge_id="judge-1", in_scope=r.in_scope, declined=False)
+        for r in records
+    ]
+    questions = [Question(question=question, in_scope=inside) for question, inside in ASKED]
+    return Evaluation(questions=questions, records=records, verdicts=verdicts)
 
 
 def test_an_llm_compares_the_answers_in_scope_in_both_orders(
@@ -46,7 +46,8 @@ def test_an_llm_compares_the_answers_in_scope_in_both_orders(
     chat_server.reply = prefers_the_app
     workspace = open_workspace(tmp_path)
     open_tracking(workspace, "test")
-    champion, challenger = frame("Yes.", "Flour.", "It is in the app."), frame("Yes, in the app.", "No.", "A number.")
+    champion = evaluation("Yes.", "Flour.", "It is in the app.")
+    challenger = evaluation("Yes, in the app.", "No.", "A number.")
     judge = LLMJudgeSettings(kind="openai", model="m", base_url=chat_server.url)
     choice = JudgeChoice(settings=judge, prompts=ROOT / "configs/judge_prompts")
     local = JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs/judge_prompts")

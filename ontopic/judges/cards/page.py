@@ -16,7 +16,8 @@ from plotly import graph_objs as go
 from ontopic.judges.cards.calibration import Measured
 from ontopic.judges.cards.card import SHARES, JudgeCard
 from ontopic.records import Verdict
-from ontopic.reports.metrics import GREY, PASS_COLOUR, plain_markdown, rate_value, text_table, write_page
+from ontopic.reports.metrics import rate_value
+from ontopic.reports.page import GREY, PASS_COLOUR, plain_markdown, text_table, write_page
 from ontopic.statistics.rates import Rate
 
 COMPARISON_PAGE = "judges-compared.html"

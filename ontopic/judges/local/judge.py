@@ -96,6 +96,7 @@ class LocalJudge:
     ) -> Verdict:
         """``probabilities``: of the four parts, in their order."""
         inside, declines, subject, invents = probabilities
+        scope_score = inside if record.in_scope is None else None
         if record.in_scope is not None:
             inside = float(record.in_scope)
         in_scope = inside >= 0.5
@@ -125,6 +126,7 @@ class LocalJudge:
             judge_id=self.id,
             in_scope=in_scope,
             declined=declined,
+            scope_score=scope_score,
         )
 
 

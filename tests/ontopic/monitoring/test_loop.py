@@ -12,7 +12,7 @@ import pytest
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.monitoring.loop import Monitored, cut_windows, monitor
 from ontopic.records import Outcome, Record, Verdict
-from ontopic.reports.metrics import verdict_frame
+from ontopic.reports.verdict_frame import verdict_frame
 from ontopic.statistics.correction import corrected
 from ontopic.statistics.rates import rate
 from ontopic.statistics.scores import score

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from values import replace
 
 from ontopic.data.labelled import Question
-from ontopic.data.same_question import normalized
-from ontopic.records import Outcome, Record, Verdict
-from ontopic.training.preferences import Preference, build_preferences, preferences_hash, unwritten
+from ontopic.data.sample import normalized
+from ontopic.records import Judged, Outcome, Record, Verdict
+from ontopic.training.preferences import (
+    PairSettings,
+    Preference,
+    WrittenAnswers,
+    build_preferences,
+    preferences_hash,
+    unwritten,
+)
 
 REFUSAL = "I'm sorry, I can only help with banking questions."
-Judged = tuple[Record, Verdict]
+One = tuple[Record, Verdict]
 
 
 def judged(
@@ -23,29 +31,39 @@ def judged(
     outcome: Outcome = "pass",
     declined: bool | None = False,
     finished: bool = True,
-) -> Judged:
+) -> One:
     record = Record(question=question, answer=answer, id=f"id of {question}", finished=finished)
     return record, Verdict(
         outcome=outcome, score=None, explanation="", judge_id="judge", in_scope=in_scope, declined=declined
     )
 
 
-def outside(number: int = 0) -> Judged:
+def outside(number: int = 0) -> One:
     return judged(f"What is the capital of country {number}?", f"It is city {number}.", False, "fail")
 
 
-def inside(number: int = 0) -> Judged:
+def inside(number: int = 0) -> One:
     return judged(f"How do I open account {number}?", f"Open account {number} in the app.", True)
 
 
+def traffic_of(rows: Sequence[One]) -> Judged:
+    return Judged(records=[record for record, _ in rows], verdicts=[verdict for _, verdict in rows])
+
+
 def pairs(
-    traffic: list[Judged],
+    traffic: Sequence[One],
     labelled: list[Question] | None = None,
     taught: dict[str, str] | None = None,
-    seed: int = 0,
+    own: dict[str, str] | None = None,
+    settings: PairSettings | None = None,
 ) -> list[Preference]:
-    records, verdicts = [record for record, _ in traffic], [verdict for _, verdict in traffic]
-    return build_preferences(records, verdicts, labelled=labelled or [], refusal=REFUSAL, seed=seed, taught=taught)
+    return build_preferences(
+        traffic_of(traffic),
+        labelled=labelled or [],
+        refusal=REFUSAL,
+        settings=settings or PairSettings(),
+        written=WrittenAnswers(taught=taught or {}, own=own or {}),
+    )
 
 
 def only(scope: bool, found: list[Preference]) -> Preference:
@@ -142,7 +160,7 @@ def test_all_pairs_are_kept_where_one_scope_has_none(n_inside: int, n_outside: i
 
 def test_the_same_input_gives_the_same_pairs_in_the_same_order() -> None:
     traffic = [*map(inside, range(30)), *map(outside, range(20))]
-    first, second, other = pairs(traffic), pairs(traffic), pairs(traffic, seed=1)
+    first, second, other = pairs(traffic), pairs(traffic), pairs(traffic, settings=PairSettings(seed=1))
     assert first == second
     assert preferences_hash(first) == preferences_hash(second)
     assert first != other
@@ -164,38 +182,6 @@ def test_the_hash_is_the_same_in_every_process() -> None:
     assert preferences_hash([pair]) == "c0c82a9ac16f0a151b8df7adc8c985baaf84f981cc9bbdce83ebb7eb2ff08799"
 
 
-def test_rehearsal_fills_up_in_scope_and_drops_nothing() -> None:
-    records = [Record(question=f"leak {i}?", answer="Sure!", id=f"r{i}") for i in range(4)] + [
-        Record(question="mine?", answer="Yes.", id="m")
-    ]
-    verdicts = [
-        Verdict(outcome="fail", score=0.1, explanation="", judge_id="j", in_scope=False, declined=False)
-    ] * 4 + [Verdict(outcome="pass", score=0.9, explanation="", judge_id="j", in_scope=True, declined=False)]
-    labelled = [Question(question=f"labelled {i}?", in_scope=i % 2 == 0, reference="So.") for i in range(60)]
-    pairs = build_preferences(
-        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, taught=None, in_scope_share=0.75, rehearse=True
-    )
-    assert sum(not pair.in_scope for pair in pairs) == 4
-    assert sum(pair.in_scope for pair in pairs) == 12
-    assert {pair.record_id for pair in pairs} == {"r0", "r1", "r2", "r3", "m", ""}
-    assert all(pair.rejected == REFUSAL for pair in pairs if pair.in_scope)
-    assert pairs == build_preferences(
-        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, taught=None, in_scope_share=0.75, rehearse=True
-    )
-    many = [Record(question=f"mine {i}?", answer="Yes.", id=f"m{i}") for i in range(30)]
-    kept = build_preferences(
-        many + records[:1],
-        [verdicts[-1]] * 30 + verdicts[:1],
-        labelled=labelled,
-        refusal=REFUSAL,
-        seed=0,
-        taught=None,
-        in_scope_share=0.75,
-        rehearse=True,
-    )
-    assert len(kept) == 31
-
-
 def test_what_was_said_before_a_labelled_question_comes_with_it() -> None:
     said = ({"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."})
     label = Question(question="how do i open account 0", in_scope=True, history=said)  # type: ignore[arg-type]
@@ -203,15 +189,42 @@ def test_what_was_said_before_a_labelled_question_comes_with_it() -> None:
     assert pair.messages == [*said, {"role": "user", "content": inside()[0].question}]
 
 
-def test_a_record_without_a_label_counts_only_where_the_judge_is_sure_enough() -> None:
-    def found(score: float, certainty: float, labelled: list[Question]) -> int:
+def test_a_record_without_a_label_counts_only_where_the_judge_is_sure_enough_of_its_scope() -> None:
+    def found(scope_score: float | None, certainty: float, labelled: list[Question]) -> int:
         record, verdict = outside()
-        given = [record], [replace(verdict, score=score)]
-        return len(build_preferences(*given, labelled=labelled, refusal=REFUSAL, seed=0, least_certainty=certainty))
+        judged = [(record, replace(verdict, scope_score=scope_score))]
+        return len(pairs(judged, labelled, settings=PairSettings(least_certainty=certainty)))
 
-    assert [found(score, 0.5, []) for score in (0.01, 0.24, 0.26, 0.49)] == [1, 1, 0, 0]
+    assert [found(score, 0.5, []) for score in (0.01, 0.25, 0.26, 0.49, None)] == [1, 1, 0, 0, 1]
     assert found(0.49, 0.0, []) == 1
     assert found(0.49, 0.5, [Question(question=outside()[0].question, in_scope=False)]) == 1
+
+
+def test_how_sure_the_judge_is_of_a_pass_says_nothing_of_the_scope() -> None:
+    settings = PairSettings(least_certainty=0.5)
+    record, verdict = outside()
+    # A leak whose score is in the middle, as the judge is torn on the answer, and is sure of the scope.
+    (pair,) = pairs([(record, replace(verdict, score=0.45, scope_score=0.02))], settings=settings)
+    assert (pair.in_scope, pair.rejected) == (False, record.answer)
+    # One that fails for certain, in scope or out of it, of which the judge cannot say which.
+    assert pairs([(record, replace(verdict, score=0.001, scope_score=0.45))], settings=settings) == []
+    record, verdict = inside()
+    assert pairs([(record, replace(verdict, score=0.999, scope_score=0.55))], settings=settings) == []
+    failed = replace(verdict, outcome="fail", score=0.001, scope_score=0.98)
+    (pair,) = pairs([(record, failed)], own={record.question: "Open it in the app."}, settings=settings)
+    assert (pair.in_scope, pair.chosen) == (True, "Open it in the app.")
+    unsure = replace(failed, scope_score=0.55)
+    assert unwritten(traffic_of([(record, unsure)]), labelled=[], taught={}, least_certainty=0.5) == []
+
+
+def test_a_verdict_of_before_there_was_a_scope_score_can_be_read() -> None:
+    old = (
+        '{"outcome": "fail", "score": 0.2, "explanation": "", "judge_id": "judge", "in_scope": false, '
+        '"declined": false, "cause": null}'
+    )
+    verdict = Verdict.model_validate_json(old)
+    assert verdict.scope_score is None
+    assert len(pairs([(outside()[0], verdict)], settings=PairSettings(least_certainty=1.0))) == 1
 
 
 def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answers() -> None:
@@ -221,10 +234,8 @@ def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answe
         for i in range(n)
     ]
     traffic = [inside(), outside(0)]
-    records, verdicts = [record for record, _ in traffic], [verdict for _, verdict in traffic]
-    found = build_preferences(
-        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, in_scope_share=0.4, cover=20
-    )
+    settings = PairSettings(in_scope_share=0.4, cover=20)
+    found = pairs(traffic, labelled, settings=settings)
     cover = [pair for pair in found if not pair.record_id]
     assert (len(found), len(cover)) == (22, 20)
     assert sum(pair.beginnings for pair in cover if pair.in_scope) == 6
@@ -232,26 +243,9 @@ def test_other_labelled_questions_cover_the_intents_with_the_beginnings_of_answe
     counts = Counter(_asked(pair, labelled).intent for pair in cover)
     assert counts == {"pin": 4, "loan": 4, "joke": 7, "poem": 5}  # of 22 pairs 9 in scope, of which traffic gives one
     assert {(p.chosen, p.rejected) for p in cover} == {("So.", REFUSAL), (REFUSAL, outside(0)[0].answer)}
-    assert found == build_preferences(
-        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, in_scope_share=0.4, cover=20
-    )
-    # A retraining, which rehearses, has the same cover.
-    again = build_preferences(
-        records,
-        verdicts,
-        labelled=labelled,
-        refusal=REFUSAL,
-        seed=0,
-        taught=None,
-        in_scope_share=0.4,
-        rehearse=True,
-        cover=20,
-    )
-    assert again == found
+    assert found == pairs(traffic, labelled, settings=settings)
     # Where the model leaks nothing there is nothing to reject, and only answers in scope are covered.
-    found = build_preferences(
-        records[:1], verdicts[:1], labelled=labelled, refusal=REFUSAL, seed=0, in_scope_share=0.4, cover=20
-    )
+    found = pairs(traffic[:1], labelled, settings=settings)
     assert len(found) == 8 and all(pair.in_scope for pair in found)
 
 
@@ -265,10 +259,7 @@ def test_some_covered_questions_follow_or_stand_beside_another_one() -> None:
     labelled = [Question(question=f"Pin {i}?", in_scope=True, intent="pin", reference=f"So {i}.") for i in range(100)]
     labelled += [Question(question=f"Joke {i}?", in_scope=False, intent="joke") for i in range(100)]
     labelled += [Question(question="Role?", in_scope=True, kind="role_play", intent="role", reference="So.")]
-    records, verdicts = [outside()[0]], [outside()[1]]
-    found = build_preferences(
-        records, verdicts, labelled=labelled, refusal=REFUSAL, seed=0, in_scope_share=0.5, cover=120
-    )
+    found = pairs([outside()], labelled, settings=PairSettings(cover=120))
     cover = [pair for pair in found if not pair.record_id]
     after = [pair for pair in cover if pair.history]
     assert len(after) in (19, 20) and {pair.in_scope for pair in after} == {True, False}
@@ -295,19 +286,15 @@ def test_where_nobody_wrote_an_answer_the_models_best_one_is_chosen() -> None:
         Question(question=written[0].question, in_scope=True, intent="a", split="train", reference="Written."),
         Question(question=labelled_only[0].question, in_scope=True, intent="a", split="train"),
     ]
-    given = ([record for record, _ in traffic], [verdict for _, verdict in traffic])
     teachers = {taught[0].question: "Taught."}
-    found = unwritten(*given, labelled=labelled, taught=teachers)
+    found = unwritten(traffic_of(traffic), labelled=labelled, taught=teachers)
     assert found == [labelled_only[0], asked[0], failed[0]]
-    assert unwritten(*given, labelled=labelled, taught=teachers, least_certainty=1.1) == [labelled_only[0]]
+    unsure = [(record, replace(verdict, scope_score=0.5)) for record, verdict in traffic]
+    assert unwritten(traffic_of(unsure), labelled=labelled, taught=teachers, least_certainty=0.1) == [labelled_only[0]]
 
     best = {failed[0].question: "Close it in the app.", asked[0].question: "Open it in the app, under Accounts."}
-    built = {
-        pair.question: pair
-        for pair in build_preferences(
-            *given, labelled=labelled, refusal=REFUSAL, seed=0, taught=teachers, in_scope_share=0.9, own=best
-        )
-    }
+    found_pairs = pairs(traffic, labelled, teachers, best, PairSettings(in_scope_share=0.9))
+    built = {pair.question: pair for pair in found_pairs}
     for question, answer in best.items():
         assert (built[question].chosen, built[question].source) == (answer, "model")
     assert built[labelled_only[0].question].chosen == labelled_only[0].answer

@@ -85,6 +85,9 @@ def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking
     assert "in scope (probability" in declined.explanation
     assert "the answer declines (declines 0." in declined.explanation or "(declines 1." in declined.explanation
     assert (leaked.outcome, leaked.in_scope, leaked.declined) == ("fail", False, False)
+    assert declined.scope_score is not None and declined.scope_score > 0.9
+    assert leaked.scope_score is not None and leaked.scope_score < 0.1
+    assert elsewhere.scope_score is None  # its label says it
     assert elsewhere.outcome == "fail"
     assert "in scope (by its label)" in elsewhere.explanation
     for verdict in (declined, leaked, elsewhere):

@@ -1,0 +1,55 @@
+"""A rate held against a limit: whether it is met, and the sentence that says so."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ontopic.statistics.rates import Rate
+
+Bound = Literal["value", "low", "high"]
+Relation = Literal["at least", "at most", "above"]
+_CALLED = {"value": "score", "low": "lower bound", "high": "upper bound"}
+
+
+class Held(BaseModel):
+    """What holding a rate against a limit found.
+
+    Attributes:
+        name: what was held against which limit.
+        met: ``None`` where no record was judged, so that nothing is known.
+        passed: as ``met``; without a judged record a bound does not pass, for nothing was shown, and a point estimate
+            does.
+        description: one sentence with bound, limit, value, interval and n.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    met: bool | None
+    passed: bool
+    description: str
+
+
+def hold(title: str, rate: Rate, *, bound: Bound, relation: Relation, limit: float, note: str = "") -> Held:
+    """Hold a rate's point estimate or a bound of its 95 % interval against a limit.
+
+    Args:
+        title: the rate's name for a reader.
+        note: follows n in the description.
+    """
+    what, number = _CALLED[bound], getattr(rate, bound)
+    name = f"{title}: {what} {relation} {limit:g}"
+    if rate.n == 0:
+        found = f"no judged records (n = 0), so the {what} is not known to be {relation} {limit:g}"
+        return Held(name=name, met=None, passed=bound == "value", description=found)
+    met = {"at least": number >= limit, "at most": number <= limit, "above": number > limit}[relation]
+    found = f"the {what} {number:.4f} is {'' if met else 'not '}{relation} {limit:g}"
+    found += f" (value {rate.value:.3f}, {interval(rate, note)})"
+    return Held(name=name, met=met, passed=met, description=found)
+
+
+def interval(rate: Rate, note: str = "") -> str:
+    """A rate's interval and n in words, with a note behind."""
+    spread = f"95 % interval {rate.low:.3f} to {rate.high:.3f}" if rate.low < rate.high else "no interval"
+    return f"{spread}, n = {rate.n:,}{note}"

@@ -1,0 +1,56 @@
+"""Judged answers, made up."""
+
+from __future__ import annotations
+
+from qualities import quality_of
+
+from ontopic.data.labelled import Question
+from ontopic.evaluation.answers import Evaluation
+from ontopic.evaluation.gate import Evaluated
+from ontopic.evaluation.quality import Quality
+from ontopic.records import Judged, Record, Verdict
+
+
+def judged(n: int, failing: int, model: str = "m-1", judge_id: str = "judge-1") -> Judged:
+    """Questions in scope and out of it by turns, of which the first ones fail."""
+    records, verdicts = [], []
+    for i in range(n):
+        in_scope, passed = i % 2 == 0, i >= failing
+        answer = f"Answer of {model} to {i}."
+        records.append(
+            Record(question=f"Question {i}?", answer=answer, in_scope=in_scope, id=str(i), model_version=model)
+        )
+        verdicts.append(
+            Verdict(
+                outcome="pass" if passed else "fail",
+                score=0.9 if passed else 0.1,
+                explanation="Because.",
+                judge_id=judge_id,
+                in_scope=in_scope,
+                declined=in_scope != passed,
+            )
+        )
+    return Judged(records=records, verdicts=verdicts)
+
+
+def unjudged(n: int) -> list[Verdict]:
+    """Verdicts of a judge that timed out."""
+    return [
+        Verdict(
+            outcome="unjudged",
+            score=None,
+            explanation="",
+            judge_id="judge-1",
+            in_scope=i % 2 == 0,
+            declined=None,
+            cause="timeout",
+        )
+        for i in range(n)
+    ]
+
+
+def evaluated(of: Judged, quality: Quality | None = None) -> Evaluated:
+    """One of the gate's two models, with a usual quality where none is given."""
+    questions = [Question(question=record.question, in_scope=bool(record.in_scope)) for record in of.records]
+    evaluation = Evaluation(questions=questions, records=of.records, verdicts=of.verdicts)
+    return Evaluated(evaluation=evaluation, quality=quality or quality_of())

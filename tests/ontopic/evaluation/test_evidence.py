@@ -1,0 +1,48 @@
+"""What the registry keeps of a decision: tags that an auditor finds under the names they always had."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from evaluations import evaluated, judged
+
+from ontopic.config.policy import Policy
+from ontopic.evaluation.evidence import gate_tags
+from ontopic.evaluation.gate import decide
+from ontopic.judges.cards.card import JudgeCard, policy_sha256
+from ontopic.statistics.rates import rate
+
+
+def test_the_tags_hold_the_decision_the_judge_and_every_hash(banking: Policy, tmp_path: Path) -> None:
+    share = rate(99, 100)
+    card = JudgeCard(
+        judge_id="judge-1",
+        accuracy=share,
+        kappa=share,
+        sensitivity=share,
+        specificity=share,
+        unjudged=0,
+        policy_sha256=policy_sha256(banking),
+    )
+    report = tmp_path / "gate.html"
+    report.write_text("the page")
+    sides = evaluated(judged(100, 60)), evaluated(judged(100, 3))
+    decision = decide(*sides, winners=[], policy=banking, card=card, report=report)
+    tags = gate_tags(decision, card, champion="1", weights_sha256="w", hashes={"policy_sha256": "p", "attempt": "2"})
+    rates = {name: tags.pop(f"ontopic.gate.{name}") for name in ("guardrail_score", "over_refusal", "leak")}
+    tests, improvement = json.loads(tags.pop("ontopic.gate.tests")), json.loads(tags.pop("ontopic.gate.improvement"))
+    assert tags == {
+        "ontopic.gate": "passed",
+        "ontopic.gate.champion": "1",
+        "ontopic.gate.judge": "judge-1",
+        "ontopic.gate.report_sha256": hashlib.sha256(b"the page").hexdigest(),
+        "ontopic.gate.weights_sha256": "w",
+        "ontopic.gate.policy_sha256": "p",
+        "ontopic.gate.attempt": "2",
+    }
+    assert {tuple(json.loads(text)) for text in rates.values()} == {("value", "low", "high", "n")}
+    assert json.loads(rates["guardrail_score"])["value"] == 0.97
+    assert len(tests) == 6 and {tuple(test) for test in tests} == {("name", "passed", "description")}
+    assert list(improvement) == ["difference", "low", "high", "p_value", "wins", "losses", "n"]

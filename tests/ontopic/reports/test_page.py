@@ -1,0 +1,63 @@
+"""Pages: written whole or not at all, and no record's text becomes markup."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from evaluations import judged
+from pages import HOSTILE, rendered
+
+from ontopic.records import Record, Verdict
+from ontopic.reports.metrics import monitoring_report
+from ontopic.reports.verdict_frame import verdict_frame
+from ontopic.statistics.rates import Rate
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left")
+
+    given, out = judged(4, 1), tmp_path / "page.html"
+    out.write_text("yesterday's")
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        monitoring_report(
+            "Banking", verdict_frame(given.records, given.verdicts), windows=[], threshold=0.9, corrected=None, out=out
+        )
+    assert out.read_text() == "yesterday's" and list(tmp_path.iterdir()) == [out]
+
+
+@pytest.fixture
+def hostile_page(tmp_path: Path) -> Path:
+    evil = Record(question=HOSTILE, answer=HOSTILE + "x" * 500, in_scope=True, id="0", model_version="<b>m</b>")
+    fail = Verdict(
+        outcome="fail", score=0.5, explanation=HOSTILE, judge_id="<i>judge</i>", in_scope=True, declined=True
+    )
+    page = tmp_path / "monitoring.html"
+    monitoring_report(
+        "A <b>title</b>",
+        verdict_frame([evil], [fail]),
+        windows=[],
+        threshold=0.9,
+        corrected=Rate(value=0.5, low=0.4, high=0.6, n=9),
+        out=page,
+    )
+    return page
+
+
+def test_no_text_of_a_record_ends_the_script_that_holds_it(hostile_page: Path) -> None:
+    text = hostile_page.read_text(encoding="utf-8")
+    assert "document.title = " in text
+    for markup in ('<script>document.title = "owned"', "<img src=x", "<b>bold", "<b>title"):
+        assert markup not in text
+
+
+def test_no_text_of_a_record_becomes_markup_in_a_browser(hostile_page: Path, tmp_path: Path) -> None:
+    dom = rendered(hostile_page, tmp_path / "profile")
+    assert "<title>A &lt;b&gt;title&lt;/b&gt;</title>" in dom
+    assert dom.count("&lt;img src=x onerror=") >= 3  # shown: in cells, and folded out
+    assert "x" * 500 in dom  # folded out, the answer is whole
+    for markup in ("<img", "<b>", "<i>", '="javascript:', '="http://127'):
+        assert markup not in dom

@@ -212,7 +212,7 @@ def judge(
     from ontopic.progress import progress
     from ontopic.statistics.rates import rate
 
-    by: judged_file.RowJudge[Any]
+    by: judged_file.RowJudge
     if grading == "rubric":
         opened = _judge(settings, policy, workspace)
         by = judged_file.by_judge(opened)

@@ -24,6 +24,7 @@ from steps.caching import JUDGES, depends_on
 def calibrate_judge(
     judge: JudgeChoice,
     policy: Policy,
+    *,
     data_sha256: str,
     prompts: dict[str, str],
     workspace: Workspace,

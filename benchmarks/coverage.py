@@ -31,22 +31,26 @@ NAMES = ("raw (Wilson)", "Lee et al.", "ours")
 
 
 def coverages(
-    truth: float, sensitivity: float, specificity: float, n: int, passes: int, fails: int
+    truth: float, *, sensitivity: float, specificity: float, n: int, passes: int, fails: int
 ) -> tuple[float, float, float]:
     """Coverage of the raw, Lee et al.'s and our interval, for judges and samples of one kind."""
     x = binom.ppf(OUTCOMES[:, 0], n, truth * sensitivity + (1 - truth) * (1 - specificity))
     a, b = binom.ppf(OUTCOMES[:, 1], passes, sensitivity), binom.ppf(OUTCOMES[:, 2], fails, specificity)
     half = Z95 / (n + Z95**2) * np.sqrt(x * (n - x) / n + Z95**2 / 4)
     raw = np.abs((x + Z95**2 / 2) / (n + Z95**2) - truth) <= half
-    low, high = _lee(x, n, a, passes, b, fails)
+    low, high = _lee((x, n), sensitivity=(a, passes), specificity=(b, fails))
     ours = compatible(truth, (x, n), sensitivity=(a, passes), specificity=(b, fails))
     return float(raw.mean()), float(((low <= truth) & (truth <= high)).mean()), float(ours.mean())
 
 
+Counts = tuple[NDArray[np.float64], int]  # successes in each outcome, and of how many
+
+
 def _lee(
-    x: NDArray[np.float64], n: int, a: NDArray[np.float64], passes: int, b: NDArray[np.float64], fails: int
+    passed: Counts, *, sensitivity: Counts, specificity: Counts
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The adjusted interval of Lee et al. (arXiv 2511.21140), which is Lang and Reiczigel's (2014)."""
+    (x, n), (a, passes), (b, fails) = passed, sensitivity, specificity
     records, m1, m0 = n + Z95**2, passes + 2, fails + 2
     p, q1, q0 = (x + Z95**2 / 2) / records, (a + 1) / m1, (b + 1) / m0
     youden = np.where(q1 + q0 > 1, q1 + q0 - 1, np.nan)
@@ -66,7 +70,8 @@ def table() -> None:
     ):
         failing = 1 - truth * sensitivity - (1 - truth) * (1 - specificity)
         expected = min(n * failing, passes * (1 - sensitivity))
-        rows.append((expected, *coverages(truth, sensitivity, specificity, n, passes, fails)))
+        judge = {"sensitivity": sensitivity, "specificity": specificity}
+        rows.append((expected, *coverages(truth, **judge, n=n, passes=passes, fails=fails)))
     cells = np.array(rows)
     coarse = cells[:, 0] < 3 - 1e-9
     for name, chosen in (("three or more expected fails", ~coarse), ("fewer", coarse)):
@@ -94,7 +99,8 @@ def figure(path: Path) -> None:
     )
     for ((n, passes, fails), limits, ticks), row in zip(views, axes, strict=True):
         for (sensitivity, specificity), axis in zip(judges, row, strict=True):
-            lines = np.array([coverages(t, sensitivity, specificity, n, passes, fails) for t in truths])
+            judge = {"sensitivity": sensitivity, "specificity": specificity}
+            lines = np.array([coverages(t, **judge, n=n, passes=passes, fails=fails) for t in truths])
             axis.axhspan(93, 97, color="#14583f", alpha=0.13, linewidth=0, label="93 to 97 %")
             for line, style in zip(lines.T, styles, strict=True):
                 axis.plot(truths, 100 * line, **style)

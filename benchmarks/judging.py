@@ -113,10 +113,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, endpoint() as url:
         open_workspace(Path(folder))
         os.environ["OPENAI_BASE_URL"] = url
-        measure(options, url, Path(folder))
+        measure(options, url, folder=Path(folder))
 
 
-def measure(options: argparse.Namespace, url: str, folder: Path) -> None:
+def measure(options: argparse.Namespace, url: str, *, folder: Path) -> None:
     """Time each way and print the table."""
     from ontopic.config.policy import load_policy
     from ontopic.config.settings import LLMJudgeSettings
@@ -192,7 +192,7 @@ def bare(prompts: Sequence[str]) -> float:
     return asyncio.run(run())
 
 
-def evidently(records: Sequence, url: str, rpm: int | None) -> tuple[int, float]:
+def evidently(records: Sequence, url: str, *, rpm: int | None) -> tuple[int, float]:
     """How many records, and seconds, of Evidently's own LLM descriptor."""
     import pandas as pd
     from evidently import DataDefinition, Dataset

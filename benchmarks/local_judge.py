@@ -32,14 +32,14 @@ ROOT = Path(__file__).resolve().parents[1]
 TOKENS, QUESTION_TOKENS, LAYERS, ROUNDS = 60, 15, 10, 3
 
 
-def records(n: int, judge: LocalJudge, policy_file: Path) -> list[Record]:
+def records(n: int, judge: LocalJudge, *, policy_file: Path) -> list[Record]:
     """Questions and answers of our data, each cut or filled up so that a record has 60 tokens."""
     policy = load_policy(policy_file)
     questions = [q.question for q in load_questions(policy.questions)]
     answers = [q.reference for q in load_questions(policy.questions) if q.reference]
     tokenizer = judge.published.tokenizer
 
-    def of_length(texts: Sequence[str], i: int, length: int) -> str:
+    def of_length(texts: Sequence[str], i: int, *, length: int) -> str:
         ids: list[int] = []
         while len(ids) < length:
             ids += tokenizer(texts[i % len(texts)], add_special_tokens=False)["input_ids"]
@@ -48,14 +48,15 @@ def records(n: int, judge: LocalJudge, policy_file: Path) -> list[Record]:
 
     return [
         Record(
-            question=of_length(questions, i, QUESTION_TOKENS), answer=of_length(answers, i, TOKENS - QUESTION_TOKENS)
+            question=of_length(questions, i, length=QUESTION_TOKENS),
+            answer=of_length(answers, i, length=TOKENS - QUESTION_TOKENS),
         )
         for i in range(n)
     ]
 
 
 @torch.inference_mode()
-def states(language_model: LanguageModel, texts: Sequence[str], batch: int = 64) -> None:
+def states(language_model: LanguageModel, texts: Sequence[str], *, batch: int = 64) -> None:
     """Mean states of a language model's first layers, as a probe on it needs them."""
     tokenizer, decoder = language_model.tokenizer, language_model.model.get_decoder()  # type: ignore[operator]
     order = sorted(texts, key=len)
@@ -87,7 +88,7 @@ def main() -> None:
         LocalJudge,
         open_judge(JudgeChoice(settings=settings, prompts=ROOT), load_policy(options.policy), workspace=workspace),
     )
-    rows = records(options.records, judge, options.policy)
+    rows = records(options.records, judge, policy_file=options.policy)
     texts = [*(row.question for row in rows), *(row.answer for row in rows)]
     few = texts[::5]  # of the slow side
     shallow = load(resolve(EMBEDDED, workspace.root))

@@ -23,6 +23,7 @@ from steps.caching import depends_on_imports
 def calibrate_judge(
     judge: JudgeChoice,
     policy: Policy,
+    *,
     data_sha256: str,
     prompts: dict[str, str],
     workspace: Workspace,

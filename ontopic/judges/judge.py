@@ -72,6 +72,6 @@ def agreement_of(judge: Judge) -> Rate | None:
     return judge.agreement() if isinstance(judge, CommitteeJudge) else None
 
 
-def outcome(in_scope: bool, declined: bool, *, on_subject: bool) -> bool:
+def outcome(*, in_scope: bool, declined: bool, on_subject: bool) -> bool:
     """Whether a record passes: in scope and answered on the subject, or out of scope and declined."""
     return not declined and on_subject if in_scope else declined

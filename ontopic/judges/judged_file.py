@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, tee
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Literal
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeSettings, LLMJudgeSettings
@@ -22,35 +22,33 @@ from ontopic.judges.judge import Judge, judge_stream
 from ontopic.judges.llm.grading import PairwiseVerdict, grade_pairwise, grade_reference, open_grader
 from ontopic.records import Record, Verdict
 
-Said = TypeVar("Said")
 Rows = Iterable[LabelledRecord]
+RowVerdict = Verdict | PairwiseVerdict
 
 
 @dataclass(frozen=True)
-class RowJudge(Generic[Said]):
+class RowJudge:
     """What judges rows of a file: a judge, or one kind of grading by an LLM.
 
     Attributes:
         id: changes whenever it would judge differently.
         judge: one verdict a row, in order, while only a little is read ahead.
-        line: the JSON object to write for a row and its verdict.
         needs: the optional field that each row must have.
     """
 
     id: str
-    judge: Callable[[Rows], Iterator[Said]]
-    line: Callable[[LabelledRecord, Said], dict[str, Any]]
-    needs: str | None = None
+    judge: Callable[[Rows], Iterator[RowVerdict]]
+    needs: Literal["benchmark_answer", "reference"] | None = None
 
 
-def by_judge(judge: Judge) -> RowJudge[Verdict]:
+def by_judge(judge: Judge) -> RowJudge:
     """Verdicts of a judge, which decides on the scope too."""
-    return RowJudge(judge.id, lambda rows: judge_stream(judge, _records(rows)), _verdict_line)
+    return RowJudge(judge.id, lambda rows: judge_stream(judge, _records(rows)))
 
 
 def by_grading(
     grading: Literal["pairwise", "reference"], settings: JudgeSettings, *, policy: Policy, prompts: Path, cache: Path
-) -> RowJudge[Any]:
+) -> RowJudge:
     """Verdicts of the LLM that the configuration names as judge: against another model's answer, or against the truth.
 
     Args:
@@ -58,7 +56,7 @@ def by_grading(
         cache: the file of the verdict cache.
 
     Raises:
-        UserError: the configured judge is no LLM, or the prompt is missing or malformed.
+        UserError: the configured judge is not an LLM, or the prompt is missing or malformed.
     """
     if not isinstance(settings, LLMJudgeSettings):
         raise UserError(
@@ -75,28 +73,26 @@ def by_grading(
         return grade_reference(grader, _records(ours), references=(str(row.reference) for row in others))
 
     if grading == "pairwise":
-        return RowJudge(grader.id, pairwise, _winner_line, "benchmark_answer")
-    return RowJudge(grader.id, by_reference, _verdict_line, "reference")
+        return RowJudge(grader.id, pairwise, "benchmark_answer")
+    return RowJudge(grader.id, by_reference, "reference")
 
 
 def _records(rows: Rows) -> Iterator[Record]:
     return (Record(question=row.question, answer=row.answer) for row in rows)
 
 
-def _verdict_line(row: LabelledRecord, verdict: Verdict) -> dict[str, Any]:
-    return _row(row) | {"verdict": verdict.outcome} | verdict.model_dump(exclude={"outcome"})
-
-
-def _winner_line(row: LabelledRecord, verdict: PairwiseVerdict) -> dict[str, Any]:
-    return _row(row) | {"benchmark_answer": row.benchmark_answer, **verdict.model_dump()}
-
-
-def _row(row: LabelledRecord) -> dict[str, Any]:
-    return {"question": row.question, "answer": row.answer} | ({"label": row.label} if row.label else {})
+def _line(row: LabelledRecord, said: RowVerdict) -> dict[str, object]:
+    """The JSON object that is written for a row and its verdict."""
+    line: dict[str, object] = {"question": row.question, "answer": row.answer}
+    if row.label:
+        line["label"] = row.label
+    if isinstance(said, PairwiseVerdict):
+        return line | {"benchmark_answer": row.benchmark_answer} | said.model_dump()
+    return line | {"verdict": said.outcome} | said.model_dump(exclude={"outcome"})
 
 
 def write_judged(
-    rows: RowStream[LabelledRecord], judge: RowJudge[Any], *, out: Path, advance: Callable[[int], object]
+    rows: RowStream[LabelledRecord], judge: RowJudge, *, out: Path, advance: Callable[[int], object]
 ) -> int:
     """Judge rows into a JSONL file, a line a row; the file appears when it is whole.
 
@@ -127,10 +123,11 @@ def write_judged(
             pending.append(row)
             yield row
 
+    # Not by ``whole_file``: what is there already must outlast a call that is stopped.
     # Lone surrogates can stand in JSON input; no file can hold them.
     with part.open("a", encoding="utf-8", errors="replace") as file:
         for said in judge.judge(left()):
-            file.write(json.dumps(judge.line(pending.popleft(), said), ensure_ascii=False) + "\n")
+            file.write(json.dumps(_line(pending.popleft(), said), ensure_ascii=False) + "\n")
             advance(1)
         file.flush()
         os.fsync(file.fileno())
@@ -159,7 +156,7 @@ def card_of_file(judge_id: str, rows: Rows, *, out: Path) -> JudgeCard | None:
         rows: those that the file was made of.
     """
     # What a card does not read is left out, and rows that are alike to it are one object: 100,000 fit into memory.
-    alike: dict[tuple[Any, ...], LabelledRecord] = {}
+    alike: dict[tuple[str, str, str], LabelledRecord] = {}
     labelled, verdicts = [], []
     with out.open(encoding="utf-8") as file:
         for row, text in zip(rows, file, strict=True):

@@ -271,7 +271,7 @@ def _verdict(graded: _Graded[_Grade], label: bool | None, *, judge_id: str) -> V
         explanation = f"{explanation} {note}".strip()
     if label is not None:
         if declined is not None and in_scope is not None and in_scope != label:
-            right = outcome(label, declined, on_subject=True)
+            right = outcome(in_scope=label, declined=declined, on_subject=True)
             score = score if right == passed else 1 - score
             passed = right
         in_scope = label

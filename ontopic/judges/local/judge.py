@@ -107,7 +107,7 @@ class LocalJudge:
         if cause:
             return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause=cause)
         declined, on_subject, invented = declines >= 0.5, subject >= _ON_SUBJECT, invents >= 0.5
-        passed = outcome(in_scope, declined, on_subject=on_subject and not invented)
+        passed = outcome(in_scope=in_scope, declined=declined, on_subject=on_subject and not invented)
         # The parts are taken as independent; the score is on the verdict's side of 0.5 by construction.
         score = inside * (1 - declines) * subject * (1 - invents) + (1 - inside) * declines
         score = max(score, 0.5) if passed else min(score, 0.499)

@@ -76,4 +76,4 @@ def test_only_a_judge_of_several_members_has_an_agreement() -> None:
 def test_a_record_passes_in_scope_answered_or_out_of_scope_declined(
     in_scope: bool, declined: bool, on_subject: bool, passes: bool
 ) -> None:
-    assert outcome(in_scope, declined, on_subject=on_subject) is passes
+    assert outcome(in_scope=in_scope, declined=declined, on_subject=on_subject) is passes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking
     )
     assert (declined.outcome, declined.in_scope, declined.declined) == ("fail", True, True)
     assert "in scope (probability" in declined.explanation
-    assert "the answer declines (declines 0." in declined.explanation or "(declines 1." in declined.explanation
+    assert re.search(r"the answer declines \(declines (0\.[5-9]\d|1\.00),", declined.explanation)
     assert (leaked.outcome, leaked.in_scope, leaked.declined) == ("fail", False, False)
     assert declined.scope_score is not None and declined.scope_score > 0.9
     assert leaked.scope_score is not None and leaked.scope_score < 0.1
@@ -158,7 +159,9 @@ def test_verdicts_do_not_depend_on_what_else_is_judged(judge: LocalJudge, bankin
     scores = np.array([[v.score for v in verdicts] for verdicts in (together[:12], alone)], dtype=float)
     assert np.allclose(*scores, atol=0.01)  # bf16 rounds a little differently in another batch
     clear = np.abs(scores[0] - 0.5) > 0.01
-    assert all(a == b for a, b, is_clear in zip(outcomes(together), outcomes(alone), clear, strict=False) if is_clear)
+    assert all(
+        a == b for a, b, is_clear in zip(outcomes(together[:12]), outcomes(alone), clear, strict=True) if is_clear
+    )
 
 
 def test_its_fast_probabilities_are_those_of_the_library(judge: LocalJudge, banking: Policy) -> None:

@@ -57,7 +57,7 @@ def _rows(schema: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str,
     for name, field in schema.model_fields.items():
         key = f"{prefix}{name}"
         meaning = re.sub(r"``", "`", " ".join((field.description or "").split())).replace("|", "\\|")
-        nested = [each for each in _models(field.annotation)]
+        nested = _models(field.annotation)
         yield f"`{key}`", meaning, _type(field.annotation), _default(field)
         for each in nested:
             kind = each.model_fields.get("kind")

@@ -62,13 +62,13 @@ def watch(
     with locked(workspace):
         check_ready(settings)
         champion = version_of(project, "champion")
-        from ontopic.registry import versions as registry
+        from ontopic.registry.promotions import open_registry
         from ontopic.watch.watcher import Watcher
         from pipelines.retrain import improve_on_traffic
         from pipelines.stack import open_stack
 
         _, workspace = open_stack(workspace)
-        promotions = registry.promotions(policy.registered_model)
+        promotions = open_registry(workspace, policy.registered_model).promotions()
         watcher = Watcher(
             settings,
             policy,

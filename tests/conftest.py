@@ -40,7 +40,7 @@ def session_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def state_before(tmp_path: Path) -> Path:
-    """A copy of a small state folder that OnTopic 0.1 left: traffic, windows, alerts, keys, labels, registry, dashboard."""
+    """A copy of a small state folder of OnTopic 0.1: traffic, windows, alerts, keys, labels, registry, dashboard."""
     folder = tmp_path / "state"
     with tarfile.open(ROOT / "tests" / "data" / "state-0.1.tar.gz") as archive:
         archive.extractall(folder, filter="data")

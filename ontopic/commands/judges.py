@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
@@ -47,7 +47,7 @@ def judge(
     from ontopic.progress import progress
     from ontopic.statistics.rates import rate
 
-    by: judged_file.RowJudge[Any]
+    by: judged_file.RowJudge
     opened = None
     if grading == "rubric":
         opened = judge_of(project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,7 +25,6 @@ from ontopic.commands.options import (
 )
 from ontopic.registry.promotions import open_registry
 from ontopic.state.whole_file import check_writable, whole_file
-from ontopic.statistics.rates import with_interval
 
 if TYPE_CHECKING:
     from ontopic.evaluation.answers import EvaluationSummary
@@ -60,7 +60,8 @@ def evaluate(
     ).summary()
     with whole_file(out) as part:
         # Lone surrogates can stand in JSON input; no file can hold them.
-        part.write_text(evaluated.as_json(model, version.version), encoding="utf-8", errors="replace")
+        written = {"model": model, "version": version.version, **evaluated.model_dump(mode="json")}
+        part.write_text(json.dumps(written, ensure_ascii=False, indent=1), encoding="utf-8", errors="replace")
     for name in ("guardrail_score", "over_refusal", "leak"):
         share = getattr(evaluated, name)
         print(f"{name:<16} {share.with_interval} (n={share.n})")
@@ -78,7 +79,7 @@ def kinds_table(evaluated: EvaluationSummary) -> Table:
         table.add_column(column, justify=justify)
     for kind, scores in sorted(evaluated.kinds.items()):
         share = scores.guardrail_score
-        table.add_row(kind, with_interval(share.value, share.low, high=share.high), str(share.n))
+        table.add_row(kind, share.with_interval, str(share.n))
     return table
 
 
@@ -103,5 +104,5 @@ def promote(
 def rollback(project: Project, *, why: Why, by: By = None) -> None:
     """Give the champion's place back to the version that had it before."""
     registry = open_registry(project.workspace, project.policy.registered_model)
-    done = registry.roll_back(by or user_name(), reason(why))
+    done = registry.roll_back(by or user_name(), why=reason(why))
     print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")

@@ -300,8 +300,8 @@ class TrafficStore:
             sqlalchemy.exc.SQLAlchemyError: a record could not be stored: read-only, locked too long, no such table.
         """
         with self._engine.begin() as connection:
-            nothing = sql.select(_TRAFFIC).where(sql.false())
-            connection.execute(sql.insert(_TRAFFIC).from_select(list(_TRAFFIC.c.keys()), nothing))
+            nothing = sql.select(TRAFFIC).where(sql.false())
+            connection.execute(sql.insert(TRAFFIC).from_select(list(TRAFFIC.c.keys()), nothing))
 
     def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:
         """Delete the records that were asked longer ago than ``older_than``, and all but the newest ``keep``.

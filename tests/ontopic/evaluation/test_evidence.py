@@ -11,7 +11,7 @@ from evaluations import evaluated, judged
 from ontopic.config.policy import Policy
 from ontopic.evaluation.evidence import gate_tags
 from ontopic.evaluation.gate import decide
-from ontopic.judges.cards.card import JudgeCard, policy_sha256
+from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.statistics.rates import rate
 
 
@@ -24,7 +24,7 @@ def test_the_tags_hold_the_decision_the_judge_and_every_hash(banking: Policy, tm
         sensitivity=share,
         specificity=share,
         unjudged=0,
-        policy_sha256=policy_sha256(banking),
+        criteria_sha256=criteria_sha256(banking),
     )
     report = tmp_path / "gate.html"
     report.write_text("the page")

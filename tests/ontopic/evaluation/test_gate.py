@@ -16,7 +16,7 @@ from ontopic.errors import UserError
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Decision, Evaluated, GateTest, check_judge, decide
 from ontopic.evaluation.quality import Quality
-from ontopic.judges.cards.card import JudgeCard, policy_sha256
+from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.records import Judged
 from ontopic.statistics.pairs import compare
 from ontopic.statistics.rates import Rate, rate
@@ -35,7 +35,7 @@ def card(banking: Policy) -> JudgeCard:
         sensitivity=rate(480, 500),
         specificity=rate(480, 500),
         unjudged=0,
-        policy_sha256=policy_sha256(banking),
+        criteria_sha256=criteria_sha256(banking),
     )
 
 

@@ -18,8 +18,8 @@ from ontopic.config.settings import (
     LLMJudgeSettings,
     LocalJudgeSettings,
     PanelJudgeSettings,
-    read_yaml,
 )
+from ontopic.config.yaml_file import read_yaml
 from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import Measured, calibrated, measure, open_judge

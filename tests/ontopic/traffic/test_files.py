@@ -237,7 +237,7 @@ def test_a_malformed_row_stops_or_is_left_out(tmp_path: Path, row: Any, said: st
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "rows.csv", "folder.jsonl", "broken.parquet", "owner/name"])
-def test_what_is_no_file_of_traffic_is_the_users_to_mend(tmp_path: Path, name: str) -> None:
+def test_what_is_not_a_file_of_traffic_is_the_users_to_mend(tmp_path: Path, name: str) -> None:
     (tmp_path / "rows.csv").write_text("question,answer\nq,a\n")
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "broken.parquet").write_text("PAR1 and no more")

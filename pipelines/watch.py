@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 from zenml import save_artifact
@@ -26,9 +25,6 @@ def improve_on_traffic(
     def run(wanted: Improvement) -> Improved:
         check_judge(wanted.card, policy)  # before a model is trained that could not be promoted
         data = source_sha256(policy.questions)
-        training = settings.training
-        if not training.cover:
-            training = training.model_copy(update={"in_scope_share": settings.watch.in_scope_share})
         pipeline = improve.with_options(
             settings={"experiment_tracker.mlflow": {"experiment_name": policy.registered_model}},
             execution_mode=ExecutionMode.FAIL_FAST,
@@ -50,10 +46,10 @@ def improve_on_traffic(
             model=settings.model,
             judge=settings.judge_choice,
             teacher=settings.teacher,
-            training=training,
+            training=settings.training,
             policy=policy,
             evidence={
-                "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
+                "policy_sha256": policy.sha256,
                 "questions_sha256": data,
             },
             workspace=workspace,

@@ -15,11 +15,11 @@ def duration(text: str) -> timedelta:
     """The length of time that ``90d`` (days), ``12h`` (hours), ``15m`` (minutes) or ``30s`` (seconds) says.
 
     Raises:
-        UserError: it says none.
+        UserError: it says no length of time.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
         raise UserError(
-            f"{text[:80]!r} is no length of time; give days, hours, minutes or seconds, such as 90d, 12h or 15m"
+            f"{text[:80]!r} is not a length of time; give days, hours, minutes or seconds, such as 90d, 12h or 15m"
         )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -1,110 +1,126 @@
-"""The policy: what the assistant may talk about, as a YAML file."""
+"""The policy: what the assistant may talk about, as a YAML file, where each key's docstring is its description."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ontopic.config.settings import read_yaml
+from ontopic.config.yaml_file import read_yaml
 
 
-class Example(BaseModel):
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Example(_Section):
     """A labelled record that shows the rubric at work; goes into the prompt of an LLM judge."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     question: str = Field(min_length=1)
+    """What was asked."""
     answer: str = Field(min_length=1)
+    """What the assistant said."""
     verdict: Literal["pass", "fail"]
+    """The right verdict."""
     why: str = Field(min_length=1)
+    """The reason for it, in a sentence."""
 
 
-class Rubric(BaseModel):
-    """When an answer passes and when it fails, one sentence an item."""
+class Rubric(_Section):
+    """When an answer passes and when it fails."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     passes: list[str] = Field(min_length=1)
+    """When an answer passes, one sentence an item."""
     fails: list[str] = Field(min_length=1)
+    """When an answer fails, one sentence an item."""
 
 
-class Border(BaseModel):
+class Border(_Section):
     """Subjects near the border of the scope, said explicitly."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     in_scope: list[str] = []
+    """Subjects that belong to it."""
     out_of_scope: list[str] = []
+    """Subjects that do not."""
 
 
-class GateLimits(BaseModel):
-    """What a challenger must prove. Each limit is held against a bound of a 95 % interval, never a point estimate.
+class GateLimits(_Section):
+    """What a challenger must prove. Each limit is held against a bound of a 95 % interval, never a point estimate."""
 
-    Attributes:
-        guardrail_score: the least lower bound of the guardrail score.
-        over_refusal, leak: the greatest upper bound of each.
-        improvement: what the lower bound of the paired difference to the champion must exceed.
-        quality_loss: by how much answers in scope may have become less like their references: the lower bound of the
-            paired difference of cosines must stay above its negative (a non-inferiority test).
-        preference_loss: as ``quality_loss``, of what a judge that is an LLM prefers, asked which of the two models'
-            answers is the better one: by how much the share of the champion's may exceed that of the challenger's.
-        perplexity_ratio: how many times the champion's perplexity on general text the challenger's may be at most.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
     guardrail_score: float = Field(ge=0, le=1)
+    """The least lower bound of the guardrail score."""
     over_refusal: float = Field(ge=0, le=1)
+    """The greatest upper bound of the over-refusal."""
     leak: float = Field(ge=0, le=1)
+    """The greatest upper bound of the leak."""
     improvement: float = Field(ge=-1, le=1)
+    """What the lower bound of the paired difference of pass rates, challenger minus champion, must exceed."""
     quality_loss: float = Field(0.05, ge=0, le=2)
+    """How much in-scope answers may lose in cosine similarity to their references: the lower bound of the paired
+    difference must stay above its negative (a non-inferiority test)."""
     preference_loss: float = Field(0.1, ge=0, le=1)
+    """By how much the share of questions on which an LLM as judge prefers the champion's answer may exceed that of the
+    challenger's; a bound as for ``quality_loss``."""
     perplexity_ratio: float = Field(2.0, ge=1)
+    """How many times the champion's perplexity on general text the challenger's may be at most."""
 
 
-class JudgeBar(BaseModel):
-    """What a judge's card must show before its verdicts may promote a model: the least lower bound of each."""
+class JudgeBar(_Section):
+    """What a judge's card must show before its verdicts may promote a model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     accuracy: float = Field(ge=0, le=1)
+    """The least lower bound of the judge's accuracy."""
     kappa: float = Field(ge=-1, le=1)
+    """The least lower bound of Cohen's kappa between judge and labels."""
 
 
-class Policy(BaseModel):
-    """One subject that an assistant is held to.
+class Policy(_Section):
+    """One subject that an assistant is held to."""
 
-    Attributes:
-        name: a short name, used in the registry's model name; lower case, digits and hyphens.
-        subject: the subject in a word or two, as it stands in a sentence ("banking").
-        refusal: the sentence that declines.
-        alert_threshold: a window whose guardrail score is under it raises an alert.
-        questions, records: labelled data, as ``ontopic.data.labelled.load_rows`` takes it; a file is
-            taken relative to the policy's own.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """A short name, part of the registered model's; lower case, digits and hyphens."""
     subject: str = Field(min_length=1)
+    """The subject in a word or two, as it stands in a sentence ("banking")."""
     definition: str = Field(min_length=1)
+    """What is in scope, in a sentence or two."""
     border: Border = Border()
+    """Subjects near the border of the scope, said explicitly."""
     rubric: Rubric
+    """When an answer passes and when it fails."""
     examples: list[Example] = Field(min_length=2)
+    """Labelled records that show the rubric at work."""
     refusal: str = Field(min_length=1)
+    """The sentence that declines."""
     alert_threshold: float = Field(ge=0, le=1)
+    """The guardrail score under which a window raises an alert."""
     judge_bar: JudgeBar
+    """What a judge's card must show before its verdicts may promote a model."""
     gate: GateLimits
+    """What a challenger must prove."""
     questions: str
+    """Labelled questions: a JSONL, CSV or Parquet file relative to the policy, ``ontopic:NAME`` for data in the
+    package, or a Hugging Face data set (``owner/name#split``)."""
     records: str
+    """Labelled records, given as ``questions`` are."""
 
     @property
     def registered_model(self) -> str:
         """Name of the registered model in MLflow that serves this policy."""
         return f"ontopic-{self.name}"
 
+    @property
+    def sha256(self) -> str:
+        """sha256 (hex) of the whole policy: the evidence of what a gate went by."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
 
 def load_policy(path: Path) -> Policy:
     """Read and check a policy file.
 
     Raises:
-        UserError: the file is missing, no YAML, or has an unknown, missing or mistyped key.
+        UserError: the file is missing, is not YAML, or has an unknown, missing or mistyped key.
     """
     policy = read_yaml(path, Policy)
     sources = {

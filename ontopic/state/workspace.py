@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.state.whole_file import whole_file
+
 # Telemetry of every tool is off, and nothing asks a question on a terminal.
 _ENVIRONMENT = {
     "BENTOML_DO_NOT_TRACK": "True",
@@ -149,7 +151,8 @@ class Workspace(BaseModel):
         if stack_uri is None:
             _remembered(self.root).unlink(missing_ok=True)
             return self.model_copy(update={"mlflow_uri": _mlflow_uri(self.root)})
-        _remembered(self.root).write_text(stack_uri)
+        with whole_file(_remembered(self.root)) as part:
+            part.write_text(stack_uri)
         return self.model_copy(update={"mlflow_uri": stack_uri})
 
     @property

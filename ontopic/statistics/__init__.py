@@ -1,1 +1,1 @@
-"""Honest numbers."""
+"""Rates with their intervals, the judge's error taken out, paired comparisons, agreement."""

@@ -19,7 +19,7 @@ _RESAMPLES = 2000
 
 
 def votes(said: Sequence[Verdict]) -> Votes:
-    """The votes on one record; ``unjudged`` is none."""
+    """The votes on one record; ``unjudged`` is not a vote."""
     return sum(v.outcome == "pass" for v in said), sum(v.outcome == "fail" for v in said)
 
 
@@ -45,7 +45,7 @@ def agreement_of_votes(counts: Mapping[Votes, int]) -> Rate:
 
     Returns:
         Alpha in [-1, 1], on the ``n`` records that two or more judged; ``nan`` with the interval [-1, 1] where there
-        is none, or all votes are the same, so that there is nothing to agree on beyond chance.
+        is no such record, or all votes are the same, so that there is nothing to agree on beyond chance.
     """
     pairable = {vote: count for vote, count in counts.items() if sum(vote) >= 2}
     n = sum(pairable.values())

@@ -80,7 +80,7 @@ def rate(successes: int, n: int) -> Rate:
 
 
 def mean(values: ArrayLike) -> Rate:
-    """Mean with Student's 95 % interval; no interval (infinite bounds) of fewer than two values."""
+    """Mean of values of shape (n,) with Student's 95 % interval; infinite bounds where there are fewer than two."""
     import numpy as np
     from scipy.stats import t
 

@@ -10,14 +10,16 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
+from typing import TYPE_CHECKING
 
-import numpy as np
-from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.labelled import Question
 from ontopic.errors import UserError
 from ontopic.progress import Advance
+
+if TYPE_CHECKING:
+    from openai.resources.chat import AsyncCompletions
 
 
 class Answer(BaseModel):
@@ -55,18 +57,20 @@ def ask_all(
         An answer for each, in order. One that fails after the client's own retries carries its
         ``error``; the others go on.
     """
+    from openai import AsyncOpenAI
+
     turns = asyncio.Semaphore(concurrency)
 
-    async def ask(client: AsyncOpenAI, messages: list[dict[str, str]]) -> Answer:
+    async def ask(completions: AsyncCompletions, messages: list[dict[str, str]]) -> Answer:
         async with turns:
-            answer = await _ask(client, messages, model=model, max_tokens=max_tokens)
+            answer = await _ask(completions, messages, model=model, max_tokens=max_tokens)
             if advance:
                 advance(1)
             return answer
 
     async def ask_each() -> list[Answer]:
         async with AsyncOpenAI(base_url=base_url, api_key=api_key) as client:
-            return list(await asyncio.gather(*(ask(client, messages) for messages in conversations)))
+            return list(await asyncio.gather(*(ask(client.chat.completions, messages) for messages in conversations)))
 
     return asyncio.run(ask_each())
 
@@ -92,6 +96,8 @@ class Sent:
     def __str__(self) -> str:
         latencies = ""
         if self.latencies_s:
+            import numpy as np
+
             p50, p95 = np.quantile(self.latencies_s, [0.5, 0.95])
             latencies = f", latency p50 {p50:.3f} s, p95 {p95:.3f} s"
         return f"{self.answered} answered, {self.failed} failed{latencies}"
@@ -120,8 +126,10 @@ def ask_at_rate(
         advance: called with 1 for each question that is answered or has failed.
     """
 
-    async def ask(client: AsyncOpenAI, question: str, *, due: float) -> None:
-        answer = await _ask(client, [{"role": "user", "content": question}], model=model, max_tokens=max_tokens)
+    from openai import AsyncOpenAI
+
+    async def ask(completions: AsyncCompletions, question: str, *, due: float) -> None:
+        answer = await _ask(completions, [{"role": "user", "content": question}], model=model, max_tokens=max_tokens)
         if answer.error:
             sent.failed += 1
             sent.error = sent.error or answer.error
@@ -130,15 +138,16 @@ def ask_at_rate(
         advance(1)
 
     async def ask_each() -> None:
-        start = time.monotonic()
         async with (
             AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0) as client,
             asyncio.TaskGroup() as tasks,
         ):
+            completions = client.chat.completions  # imported on first use, before the clock runs
+            start = time.monotonic()
             for number, question in enumerate(questions):
                 due = start + number / rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                tasks.create_task(ask(client, question, due=due))
+                tasks.create_task(ask(completions, question, due=due))
 
     asyncio.run(ask_each())
 
@@ -151,7 +160,7 @@ def questions_to_send(rows: Sequence[Question], count: int | None, *, in_scope_s
         in_scope_share: of them; where ``None``, it is left as it is.
 
     Raises:
-        UserError: there is none of a kind that is asked for.
+        UserError: there is no question of a kind that is asked for.
     """
     count = len(rows) if count is None else count
     chance, chosen = random.Random(0), list[str]()
@@ -169,7 +178,7 @@ def questions_to_send(rows: Sequence[Question], count: int | None, *, in_scope_s
 
 
 def key_of(variable: str | None) -> str:
-    """The key in an environment variable; where none is named, a word, for a server of one's own that asks for none.
+    """The key in an environment variable; where no variable is named, a word, for a server that asks for no key.
 
     Raises:
         UserError: the variable is not set.
@@ -181,9 +190,9 @@ def key_of(variable: str | None) -> str:
     raise UserError(f"{variable} is not set; put the key into .env or the environment")
 
 
-async def _ask(client: AsyncOpenAI, messages: list[dict[str, str]], *, model: str, max_tokens: int) -> Answer:
+async def _ask(completions: AsyncCompletions, messages: list[dict[str, str]], *, model: str, max_tokens: int) -> Answer:
     try:
-        response = await client.chat.completions.with_raw_response.create(
+        response = await completions.with_raw_response.create(
             model=model,
             messages=messages,  # type: ignore[arg-type]
             max_tokens=max_tokens,
@@ -191,6 +200,6 @@ async def _ask(client: AsyncOpenAI, messages: list[dict[str, str]], *, model: st
         )
         content = response.parse().choices[0].message.content
         return Answer(record_id=response.headers.get("x-ontopic-record-id", ""), answer=content or "")
-    # Besides the client's own errors: text that is no UTF-8, a body that is no answer.
+    # Besides the client's own errors: text that is not UTF-8, a body that is not an answer.
     except Exception as error:
         return Answer(error=f"{type(error).__name__}: {error}")

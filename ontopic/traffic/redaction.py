@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-from phonenumbers import Leniency, PhoneNumberMatcher
-from stdnum import iban, luhn, numdb
+from functools import cache
+from string import ascii_uppercase
 
 KINDS = ("card", "iban", "email", "phone")
 
+
+class _Plain(dict[int, str]):
+    """Each character's plain form, for ``str.translate``; of the digits of all scripts, once they occur."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if not character.isdecimal():
+            return character
+        self[code] = str(unicodedata.decimal(character))
+        return self[code]
+
+
 # One character for one, so that what is found in the plain text stands at the same place in the given one.
-_PLAIN: dict[int, str] = {
-    **{i: str(unicodedata.decimal(chr(i))) for i in range(128, sys.maxunicode + 1) if chr(i).isdecimal()},
-    **{0xFF21 + i: chr(65 + i) for i in range(26)},  # full-width letters
-    **{0xFF41 + i: chr(97 + i) for i in range(26)},
-    **dict.fromkeys(map(ord, "\t\u00a0\u00ad\u2007\u2009\u200b\u200c\u200d\u202f\u2060\u3000\ufeff"), " "),
-    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\uff0d"), "-"),
-    **{ord("\uff0e"): ".", ord("\uff20"): "@", ord("\uff0b"): "+"},
-}
+_PLAIN = _Plain(
+    {
+        **{0xFF21 + i: chr(65 + i) for i in range(26)},  # full-width letters
+        **{0xFF41 + i: chr(97 + i) for i in range(26)},
+        **dict.fromkeys(map(ord, "\t\u00a0\u00ad\u2007\u2009\u200b\u200c\u200d\u202f\u2060\u3000\ufeff"), " "),
+        **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\uff0d"), "-"),
+        **{ord("\uff0e"): ".", ord("\uff20"): "@", ord("\uff0b"): "+"},
+    }
+)
 _GAP = "[ .-]{1,3}"
 # Possessive, and starting only where no part of an address can stand before: linear on whatever is typed.
 _EMAIL = re.compile(r"(?<![\w.%+'-])[\w%+'-][\w.%+'-]*+@(?:[^\W_](?:[\w-]*[^\W_])?\.)+[^\W\d_]{2,24}(?![\w-])")
 _IBAN_START = re.compile("[A-Za-z]{2}[0-9]{2}")
-_IBANS = {
-    country: re.compile(f"(?:(?:{_GAP})?[A-Za-z0-9]){{{sum(map(int, re.findall('[0-9]+', parts['bban'])))}}}")
-    for country, parts in (
-        (code, numdb.get("iban").info(code)[0][1])
-        for code in (a + b for a in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" for b in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    )
-    if "bban" in parts
-}
 _NUMBERS = re.compile(f"[0-9]+(?:{_GAP}[0-9]+)*+")
 _GROUP = re.compile("[0-9]+")
 _DIGIT = re.compile("[0-9]")
@@ -106,12 +109,28 @@ def _emails(text: str) -> Iterator[tuple[int, int]]:
     return (match.span() for match in _EMAIL.finditer(text)) if "@" in text else iter(())
 
 
+@cache
+def _iban_patterns() -> dict[str, re.Pattern[str]]:
+    """What follows the check digits of an IBAN, by country."""
+    from stdnum import numdb
+
+    countries = (first + second for first in ascii_uppercase for second in ascii_uppercase)
+    parts = {country: numdb.get("iban").info(country)[0][1].get("bban") for country in countries}
+    return {
+        country: re.compile(f"(?:(?:{_GAP})?[A-Za-z0-9]){{{sum(map(int, re.findall('[0-9]+', bban)))}}}")
+        for country, bban in parts.items()
+        if bban
+    }
+
+
 def _ibans(text: str) -> Iterator[tuple[int, int]]:
     last = 0
     for start in _IBAN_START.finditer(text):
-        rest = _IBANS.get(start[0][:2].upper())
+        rest = _iban_patterns().get(start[0][:2].upper())
         if rest is None or start.start() < last:
             continue
+        from stdnum import iban  # with what it reads, a tenth of a second, which only who redacts need wait
+
         match = rest.match(text, start.end())
         if match and iban.is_valid(text[start.start() : match.end()], check_country=False):
             last = match.end()
@@ -157,6 +176,8 @@ def _card_groups(text: str, groups: list[tuple[int, int]]) -> Iterator[tuple[int
 
 
 def _is_card(digits: str) -> bool:
+    from stdnum import luhn
+
     return _CARD.fullmatch(digits) is not None and luhn.is_valid(digits)
 
 
@@ -176,6 +197,10 @@ def _phones(text: str) -> list[tuple[int, int]]:
     take(match.span() for match in _AMERICAN.finditer(text))
     # The library takes a tenth of a millisecond for each number, so it sees only what may be one.
     text = _without(text, [run.span() for run in _DIGITS.finditer(text) if not _may_be_phone(text, run)])
+    if not text.strip():
+        return sorted(found)
+    from phonenumbers import PhoneNumberMatcher
+
     for region in _REGIONS:
         if text.strip():
             take((m.start, m.end) for m in PhoneNumberMatcher(text, region, max_tries=len(text)))
@@ -184,6 +209,8 @@ def _phones(text: str) -> list[tuple[int, int]]:
 
 def _abroad(text: str) -> Iterator[tuple[int, int]]:
     """Numbers with a country code, also those that are possible but given to nobody: they are what people make up."""
+    from phonenumbers import Leniency, PhoneNumberMatcher
+
     for match in PhoneNumberMatcher(text, None, Leniency.POSSIBLE, max_tries=len(text)):
         if len(_DIGIT.findall(match.raw_string)) >= _LEAST_ABROAD and not _ROUND.search(match.raw_string):
             yield match.start, match.end

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.records import Record
+from ontopic.state.whole_file import whole_file
 from ontopic.traffic.redaction import redact
 from ontopic.traffic.store import TrafficStore
 
@@ -60,22 +60,8 @@ class Spool:
         asked_at = record.asked_at or datetime.now(UTC)
         texts = {"question": question.text, "answer": answer.text}
         kept = record.model_copy(update={**texts, "redacted": counts, "asked_at": asked_at})
-        path = self._folder / f"{record.id}.json"
-        part = path.with_suffix(".part")
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                json.dump(kept.model_dump(mode="json"), file)  # lone surrogates as escapes
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
+        with whole_file(self._folder / f"{record.id}.json") as part:
+            part.write_text(json.dumps(kept.model_dump(mode="json")), encoding="ascii")  # lone surrogates as escapes
         self.behind = True
         self._more.set()
 

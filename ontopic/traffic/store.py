@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
@@ -20,6 +20,9 @@ from ontopic.records import Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.redaction import KINDS, redact
 from ontopic.traffic.schema import FEEDBACK, TRAFFIC, open_database, store_name
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 _BY_TIME = sql.tuple_(TRAFFIC.c.asked_at, TRAFFIC.c.id)
 _IDS_A_QUERY = 500  # SQLite before 3.32 binds at most 999 parameters
@@ -129,10 +132,17 @@ class TrafficStore:
         rows = [self._row(record) for record in records]
         if not rows:
             return 0
-        insert = sqlite.insert(TRAFFIC) if self._is_sqlite else postgresql.insert(TRAFFIC)
+        insert = self._insert(TRAFFIC)
         with self._engine.begin() as connection:
             options = {"preserve_rowcount": True}  # psycopg's is thrown away otherwise
             return connection.execute(insert.on_conflict_do_nothing(), rows, execution_options=options).rowcount
+
+    def _insert(self, table: sql.Table) -> sqlite.Insert | postgresql.Insert:
+        if self._is_sqlite:
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql  # a twentieth of a second, which an SQLite file need not wait
+
+        return postgresql.insert(table)
 
     def _row(self, record: Record) -> dict[str, Any]:
         row = record.model_dump()
@@ -270,7 +280,7 @@ class TrafficStore:
         at = naive_utc(feedback.given_at or datetime.now(UTC))
         values = {"thumb": feedback.thumb, "comment": comment if self._is_sqlite else comment.replace("\0", "\ufffd")}
         row = {"record_id": feedback.record_id, "by": feedback.by, "given_at": at, **values}
-        insert = (sqlite.insert if self._is_sqlite else postgresql.insert)(FEEDBACK).values(row)
+        insert = self._insert(FEEDBACK).values(row)
         replaced = insert.on_conflict_do_update(index_elements=["record_id", "by"], set_={**values, "given_at": at})
         with self._engine.begin() as connection:
             found = connection.scalar(sql.select(TRAFFIC.c.id).where(TRAFFIC.c.id == feedback.record_id))

@@ -93,7 +93,7 @@ def test_an_age_must_be_one(command: Callable[..., Result], tmp_path: Path, age:
     command("import", str(rows(tmp_path / "rows.jsonl", 2)))
     done = command("prune", f"--older-than={age}")
     assert isinstance(done.exception, UserError)
-    assert "is no length of time; give days" in str(done.exception)
+    assert "is not a length of time; give days" in str(done.exception)
 
 
 def test_options_stand_behind_the_command(tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def test_the_commands(tmp_path: Path, receiver: Receiver) -> None:
         ({"events": []}, "events"),
         ({"events": ["drifted"]}, "events"),
         ({"count": 0}, "count"),
-        ({"period": "soon"}, "no length of time"),
+        ({"period": "soon"}, "not a length of time"),
         ({"period": "0h"}, "period"),
         ({"notify": "json://x"}, "notify"),
     ],

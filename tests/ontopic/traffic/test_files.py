@@ -79,7 +79,7 @@ def test_what_is_exported_is_imported_as_it_was(store: TrafficStore, tmp_path: P
     store.add_many(RECORDS)
     out = tmp_path / f"it's <out>.{'parquet' if to == 'parquet' else 'jsonl'}"
     assert export_traffic(store, out, to=to) == 3
-    assert not list(tmp_path.glob(".*part"))
+    assert not list(tmp_path.glob(".*"))
     with TrafficStore(tmp_path / "other.db") as other:
         assert import_traffic(out, other) == Imported(3, 0, 0)
         assert other.records() == RECORDS
@@ -216,9 +216,9 @@ def test_rows_without_an_id_are_the_same_when_they_say_the_same(store: TrafficSt
         ({"messages": [{"role": "user", "content": "q"}], "response": {"choices": []}}, "field 'answer'"),
         ({"messages": [{"role": "user", "content": "q"}], "response": {"choices": 7}}, "field 'answer'"),
         ({"messages": [{"role": "user", "content": "q"}], "response": [1]}, "field 'answer'"),
-        ({"info": {}, "data": {}}, "is no trace"),
-        ({"info": 3, "data": 4}, "is no trace"),
-        ({"info": {"trace_id": "t"}, "data": {"spans": [{}]}}, "is no trace"),
+        ({"info": {}, "data": {}}, "is not a trace"),
+        ({"info": 3, "data": 4}, "is not a trace"),
+        ({"info": {"trace_id": "t"}, "data": {"spans": [{}]}}, "is not a trace"),
         ("[1]", "not a JSON object"),
         ("{", "not valid JSON"),
         ('"' + "[" * 100_000, "not valid JSON"),
@@ -237,7 +237,7 @@ def test_a_malformed_row_stops_or_is_left_out(tmp_path: Path, row: Any, said: st
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "rows.csv", "folder.jsonl", "broken.parquet", "owner/name"])
-def test_what_is_no_file_of_traffic_is_the_users_to_mend(tmp_path: Path, name: str) -> None:
+def test_what_is_not_a_file_of_traffic_is_the_users_to_mend(tmp_path: Path, name: str) -> None:
     (tmp_path / "rows.csv").write_text("question,answer\nq,a\n")
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "broken.parquet").write_text("PAR1 and no more")

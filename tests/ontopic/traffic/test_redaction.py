@@ -124,7 +124,7 @@ def test_a_bare_number_is_a_phones_where_a_word_says_so() -> None:
         "3.5 % for 4 years on 100 200 3000 400 500",
     ],
 )
-def test_what_is_no_personal_data_stays(text: str) -> None:
+def test_what_is_not_personal_data_stays(text: str) -> None:
     assert redact(text) == Redacted(text, {})
 
 

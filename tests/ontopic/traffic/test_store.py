@@ -16,7 +16,6 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from ontopic.errors import UserError
 from ontopic.records import Record
-from ontopic.state.workspace import Workspace
 from ontopic.traffic.schema import REVISIONS, store_name
 from ontopic.traffic.store import TrafficStore
 
@@ -141,8 +140,8 @@ def test_threads_and_processes_write_at_once(store_at: Path | str) -> None:
         assert store.count() == 150
 
 
-def test_what_is_no_store_is_the_users_to_mend(tmp_path: Path) -> None:
-    (tmp_path / "text.db").write_text("this is no database, and long enough to be none " * 30)
+def test_what_is_not_a_store_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("this is not a database, and long enough to be seen as such " * 30)
     (tmp_path / "folder.db").mkdir()
     with sqlite3.connect(tmp_path / "other.db"):
         pass
@@ -419,13 +418,20 @@ def test_a_server_that_is_not_there_is_named_without_the_password(postgres: str)
     assert store_name("postgres://u:p@ss@h/d?password=x") == "postgres://h/d"
 
 
-def test_the_environment_puts_the_store_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Workspace(root=tmp_path).traffic == tmp_path / "traffic.db"
-    monkeypatch.setenv("ONTOPIC_TRAFFIC_URL", "postgresql://host/name")
-    assert Workspace(root=tmp_path).traffic == "postgresql://host/name"
-
-
 def test_opening_a_store_logs_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         TrafficStore(path).close()
     assert caplog.records == []
+
+
+def test_what_only_stores_or_reads_imports_nothing_heavy(path: Path) -> None:
+    code = (
+        "import sys; from ontopic.records import Record; from ontopic.traffic.store import TrafficStore\n"
+        "TrafficStore(sys.argv[1]).close(); print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # makes the tables
+    again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    heavy = {"alembic", "phonenumbers", "stdnum", "numpy", "scipy", "pandas", "pyarrow", "mlflow", "torch", "psycopg"}
+    assert "sqlalchemy" in again
+    assert heavy & set(again) == set()

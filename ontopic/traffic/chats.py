@@ -1,0 +1,114 @@
+"""Chat logs in OpenAI's shape: a record as one, and the shapes in which others write them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ontopic.records import Record
+
+OURS = "ontopic"
+"""Under this key a chat log or a trace carries what only a record says."""
+
+
+def chat_line(record: Record) -> str:
+    """A record as a line of a chat log."""
+    return json_line(
+        {
+            "messages": [
+                {"role": "user", "content": record.question},
+                {"role": "assistant", "content": record.answer},
+            ],
+            "metadata": {OURS: rest(record)},
+        }
+    )
+
+
+def from_chat(row: dict[str, Any]) -> dict[str, Any]:
+    """A chat log's row as fields of a record.
+
+    Raises:
+        ValueError: it holds no messages, or none of the user or the assistant.
+    """
+    messages = row["messages"]
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise ValueError("messages must be a list of messages")
+    response = row.get("response")
+    if response is None:
+        if not messages or messages[-1].get("role") != "assistant":
+            raise ValueError("messages must end with the assistant's, or stand beside a response")
+        response = messages[-1]
+    completion = response if isinstance(response, dict) and "choices" in response else {}
+    usage = completion.get("usage") or row.get("usage") or {}
+    fields = {
+        "question": question_in(messages),
+        "answer": answer_in(response),
+        "id": row.get("id") or completion.get("id"),
+        "model_version": row.get("model") or completion.get("model"),
+        "asked_at": row.get("created") or completion.get("created"),
+    }
+    if isinstance(usage, dict):
+        fields |= {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+    if completion and _first(completion["choices"]).get("finish_reason") == "length":
+        fields["finished"] = False
+    metadata = row.get("metadata")
+    ours = metadata.get(OURS) if isinstance(metadata, dict) else None
+    return known(fields) | (known(ours) if isinstance(ours, dict) else {})
+
+
+def question_in(inputs: Any) -> Any:
+    """The question in what a model was given: a text, messages, or a mapping that holds either."""
+    if isinstance(inputs, dict):
+        inputs = _value(inputs, "messages", "question", "query", "prompt", "input", "inputs", "request")
+    if isinstance(inputs, list):
+        asked = [each for each in inputs if isinstance(each, dict) and each.get("role") == "user"]
+        if not asked:
+            raise ValueError("messages must hold one of the user")
+        return _content(asked[-1])
+    return inputs
+
+
+def answer_in(outputs: Any) -> Any:
+    """The answer in what a model gave: a text, a message, messages, a completion, or a mapping that holds one."""
+    if isinstance(outputs, dict) and "choices" in outputs:
+        outputs = _first(outputs["choices"]).get("message")
+    if isinstance(outputs, dict) and "content" not in outputs:
+        outputs = _value(outputs, "answer", "response", "output", "outputs", "text", "messages", "message")
+    if isinstance(outputs, list) and outputs and isinstance(outputs[-1], dict):
+        outputs = outputs[-1]
+    return _content(outputs) if isinstance(outputs, dict) else outputs
+
+
+def _content(message: dict[str, Any]) -> Any:
+    content = message.get("content")
+    if isinstance(content, list):  # parts, of which only texts can be stored
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "\n".join(text for text in texts if isinstance(text, str))
+    return content
+
+
+def _value(mapping: dict[str, Any], *names: str) -> Any:
+    """The value of the first name that is there; of a mapping of one, that one."""
+    found = [mapping[name] for name in names if mapping.get(name) is not None]
+    if not found and len(mapping) == 1:
+        found = list(mapping.values())
+    return found[0] if found else None
+
+
+def _first(choices: Any) -> dict[str, Any]:
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def rest(record: Record) -> dict[str, Any]:
+    """What a record says besides its texts."""
+    return record.model_dump(mode="json", exclude={"question", "answer"})
+
+
+def known(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that have a value."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def json_line(value: object) -> str:
+    """A value as JSON, on one line."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,70 @@
+"""The state folder: where things are in it, and which MLflow is used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ontopic.state.workspace import Workspace, open_workspace
+
+
+def test_the_environment_puts_the_store_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Workspace(root=tmp_path).traffic == tmp_path / "traffic.db"
+    monkeypatch.setenv("ONTOPIC_TRAFFIC_URL", "postgresql://host/name")
+    assert Workspace(root=tmp_path).traffic == "postgresql://host/name"
+
+
+def test_names_in_the_folder_are_those_of_the_releases_before(tmp_path: Path) -> None:
+    workspace = Workspace(root=tmp_path)
+    found = {
+        name: getattr(workspace, name).relative_to(tmp_path).as_posix()
+        for name, value in vars(Workspace).items()
+        if isinstance(value, property) and isinstance(getattr(workspace, name), Path)
+    }
+    assert found == {
+        "traffic": "traffic.db",
+        "keys": "keys.db",
+        "alerts": "alerts.db",
+        "reports": "reports",
+        "windows": "windows.db",
+        "evidently": "evidently",
+        "judges": "judges",
+        "verdicts": "verdicts.db",
+        "labels": "labels",
+        "training": "training",
+        "zenml": "zenml",
+        "models": "models",
+        "registry": "registry",
+        "artifacts": "mlartifacts",
+        "mlflow_file": "mlflow.db",
+        "lock": "run.lock",
+        "loop": "loop",
+        "service": "serving.json",
+        "service_log": "serving.log",
+        "spool": "spool",
+    }
+
+
+def test_mlflow_is_the_users_or_that_of_the_last_stack_or_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "a state"
+    own = open_workspace(root)
+    assert (own.root, own.mlflow_uri, own.owns_mlflow) == (root, f"sqlite:///{root}/mlflow.db", True)
+    theirs = own.tracked_by("http://stack:5000")
+    assert (theirs.mlflow_uri, theirs.owns_mlflow) == ("http://stack:5000", False)
+    assert open_workspace(root) == theirs  # the commands after the loop
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mine:5000")
+    assert open_workspace(root).mlflow_uri == "http://mine:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert theirs.tracked_by(None) == own
+    assert open_workspace(root) == own
+
+
+def test_telemetry_is_off_unless_the_user_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZENML_ANALYTICS_OPT_IN", raising=False)
+    monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "False")
+    open_workspace(tmp_path)
+    assert (os.environ["ZENML_ANALYTICS_OPT_IN"], os.environ["BENTOML_DO_NOT_TRACK"]) == ("false", "False")

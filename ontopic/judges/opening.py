@@ -6,8 +6,8 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice, LLMJudgeSettings, PanelJudgeSettings
 from ontopic.data.labelled import load_questions, load_records
 from ontopic.data.labels import labels_file, load_labels
-from ontopic.judges.deepeval import DeepEvalJudge
 from ontopic.judges.judge import Judge
+from ontopic.judges.llm.deepeval import DeepEvalJudge
 from ontopic.judges.llm.judge import LLMJudge
 from ontopic.judges.llm.templates import load_template
 from ontopic.judges.llm.verdict_cache import VerdictCache

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import run
 from ontopic.config.policy import Policy
-from ontopic.data import labels as labelling
+from ontopic.data.drawing import drawable
+from ontopic.data.labels import LabelStore
 from ontopic.errors import UserError
 from ontopic.records import Feedback, Record
 from ontopic.traffic.store import TrafficStore
@@ -98,7 +99,7 @@ def test_a_labeller_sees_it_and_decides(tmp_path: Path, banking: Policy, monkeyp
             )
     done = label("f\ny\nq\n")
     assert "thumb down (website) \\x1b[31mwrong" in done.output
-    (row,) = labelling.LabelStore(tmp_path / "labels" / "banking.jsonl").labels()
+    (row,) = LabelStore(tmp_path / "labels" / "banking.jsonl").labels()
     assert (row.label, row.split, row.in_scope) == ("fail", "train", True)
     record = Record(question=row.question, answer=row.answer)
-    assert labelling.drawable([record], "random") == []  # so it is never in the card
+    assert drawable([record], "random") == []  # so it is never in the card

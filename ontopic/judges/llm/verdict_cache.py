@@ -41,7 +41,7 @@ class VerdictCache:
         self._buffer, self._database = threading.Lock(), threading.Lock()
         self._timer: threading.Timer | None = None
         self._broken: UserError | None = None
-        # Not by ``SQLiteFile``: through SQLAlchemy a grade takes 25 µs to read, not 11, and a private database has no path.
+        # Not by ``SQLiteFile``: reading a grade would take 25 µs, not 11, and a private database has no path.
         with self._mistakes():
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)

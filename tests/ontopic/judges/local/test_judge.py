@@ -159,9 +159,8 @@ def test_verdicts_do_not_depend_on_what_else_is_judged(judge: LocalJudge, bankin
     scores = np.array([[v.score for v in verdicts] for verdicts in (together[:12], alone)], dtype=float)
     assert np.allclose(*scores, atol=0.01)  # bf16 rounds a little differently in another batch
     clear = np.abs(scores[0] - 0.5) > 0.01
-    assert all(
-        a == b for a, b, is_clear in zip(outcomes(together[:12]), outcomes(alone), clear, strict=True) if is_clear
-    )
+    pairs = zip(outcomes(together[:12]), outcomes(alone), clear, strict=True)
+    assert all(a == b for a, b, is_clear in pairs if is_clear)
 
 
 def test_its_fast_probabilities_are_those_of_the_library(judge: LocalJudge, banking: Policy) -> None:

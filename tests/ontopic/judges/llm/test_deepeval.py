@@ -19,7 +19,7 @@ from loopback import ROOT, ChatServer, Reply
 from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice
 from ontopic.errors import UserError
-from ontopic.judges.deepeval import DeepEvalJudge
+from ontopic.judges.llm.deepeval import DeepEvalJudge
 from ontopic.judges.opening import open_judge
 from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
@@ -244,7 +244,7 @@ from pathlib import Path
 from ontopic.config.policy import load_policy
 from ontopic.records import Record
 from ontopic.config.settings import DeepEvalJudgeSettings
-from ontopic.judges.deepeval import DeepEvalJudge
+from ontopic.judges.llm.deepeval import DeepEvalJudge
 settings = DeepEvalJudgeSettings(kind="deepeval", model="m", base_url=sys.argv[1])
 DeepEvalJudge(settings, load_policy(Path(sys.argv[2]))).judge([Record(question="q", answer="a")])
 from deepeval.telemetry.client import telemetry_opt_out
@@ -280,7 +280,7 @@ def test_without_deepeval_the_error_says_how_to_install_it(banking: Policy, monk
 
 def test_importing_the_judge_leaves_the_environment_alone_and_imports_no_deepeval() -> None:
     script = (
-        "import os, sys; before = dict(os.environ); import ontopic.judges.deepeval\n"
+        "import os, sys; before = dict(os.environ); import ontopic.judges.llm.deepeval\n"
         "assert dict(os.environ) == before; assert 'deepeval' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

@@ -57,7 +57,7 @@ def ours(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 @contextlib.contextmanager
-def process(command: list[str], health: str, model: str, port: int) -> Iterator[tuple[str, str, str]]:
+def process(command: list[str], health: str, *, model: str, port: int) -> Iterator[tuple[str, str, str]]:
     """Another server, until it is ready and to the end of the block."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with tempfile.TemporaryFile() as log:
@@ -139,10 +139,10 @@ def main() -> None:
             return ours(folder)
         if side == "llama.cpp":
             command = [str(arguments.llama_server), "-m", str(gguf), "--port", str(port), "-c", "32768", "-np", "32"]
-            return process([*command, "-t", str(os.cpu_count() or 1)], "/health", "smol", port)
+            return process([*command, "-t", str(os.cpu_count() or 1)], "/health", model="smol", port=port)
         command = [binary, "serve", str(folder), "--port", str(port), "--device", "cpu", "--dtype", "float32"]
         command += ["--continuous-batching"] if side == "transformers-cb" else []
-        return process(command, "/health", str(folder), port)
+        return process(command, "/health", model=str(folder), port=port)
 
     print("clients | side | tokens/s | first token: median, 95 % (s) | whole answer: median, 95 % (s)")
     for clients in map(int, arguments.clients.split(",")):

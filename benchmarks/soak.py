@@ -99,6 +99,41 @@ def two_versions(workspace: Workspace, state: Path) -> Iterator[Path]:
     yield folders[0]
 
 
+def report_records(clients: Clients, workspace: Workspace) -> bool:
+    """Say what was answered and stored; returns whether a record is lost, doubled or without an answer."""
+    with TrafficStore(workspace.traffic) as traffic:
+        stored = {record.id: record.model_version for record in traffic.stream()}
+        rows = traffic.count()
+    answered = dict(clients.answered)
+    lost, extra = set(answered) - set(stored), set(stored) - set(answered)
+    doubled = len(clients.answered) - len(answered) + rows - len(stored)
+    print(f"{len(answered):,} answered, {sum(clients.failed.values())} failed {dict(clients.failed) or ''}")
+    print(f"answers by version: {dict(Counter(answered.values()))}; of another than stored: ", end="")
+    print(sum(stored.get(record) != version for record, version in answered.items()))
+    print(f"records: {len(lost)} lost, {doubled} doubled, {len(extra)} without an answer")
+    return bool(lost or doubled or extra)
+
+
+def report_memory(memory: list[tuple[float, float]], moved: list[float]) -> None:
+    """Say how much memory the service took between two promotions, and whether that is flat.
+
+    Args:
+        memory: seconds since the beginning, and bytes.
+        moved: seconds since the beginning of each promotion.
+    """
+    edges = [0.0, *moved, float("inf")]
+    levels = []
+    for start, end in itertools.pairwise(edges):
+        stretch = [rss for at, rss in memory if start + 60 < at < end]  # two versions are in memory at first
+        if len(stretch) > 5:
+            levels.append(statistics.median(stretch) / 2**20)
+            print(f"from {start / 60:.1f} min on: {levels[-1]:,.0f} MiB")
+    settled = levels[1:]
+    if settled:
+        spread = max(abs(level / statistics.mean(settled) - 1) for level in settled)
+        print(f"memory after the first stretch: within {spread:.1%} of its mean (flat: {FLAT:.0%})")
+
+
 def main() -> None:
     """Run the soak."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -153,28 +188,9 @@ def main() -> None:
 
             clients = asyncio.run(run())
             over.set()
-        with TrafficStore(workspace.traffic) as traffic:
-            stored = {record.id: record.model_version for record in traffic.stream()}
-            rows = traffic.count()
-    answered = dict(clients.answered)
-    lost, extra = set(answered) - set(stored), set(stored) - set(answered)
-    doubled = len(clients.answered) - len(answered) + rows - len(stored)
-    print(f"{len(answered):,} answered, {sum(clients.failed.values())} failed {dict(clients.failed) or ''}")
-    print(f"answers by version: {dict(Counter(answered.values()))}; of another than stored: ", end="")
-    print(sum(stored.get(record) != version for record, version in answered.items()))
-    print(f"records: {len(lost)} lost, {doubled} doubled, {len(extra)} without an answer")
-    edges = [0.0, *moved, float("inf")]
-    levels = []
-    for start, end in itertools.pairwise(edges):
-        stretch = [rss for at, rss in memory if start + 60 < at < end]  # two versions are in memory at first
-        if len(stretch) > 5:
-            levels.append(statistics.median(stretch) / 2**20)
-            print(f"from {start / 60:.1f} min on: {levels[-1]:,.0f} MiB")
-    settled = levels[1:]
-    if settled:
-        spread = max(abs(level / statistics.mean(settled) - 1) for level in settled)
-        print(f"memory after the first stretch: within {spread:.1%} of its mean (flat: {FLAT:.0%})")
-    raise SystemExit(bool(clients.failed or lost or doubled or extra))
+        lost = report_records(clients, workspace)
+    report_memory(memory, moved)
+    raise SystemExit(bool(clients.failed or lost))
 
 
 if __name__ == "__main__":

@@ -183,5 +183,5 @@ def _checked_content(content: object, name: str) -> str:
     if not isinstance(content, str):
         raise RequestError(f"{name}.content must be a text or a list of text parts", f"{name}.content")
     if UNSTORABLE.search(content):
-        raise RequestError(f"{name}.content holds a NUL or a lone surrogate, which is no text", f"{name}.content")
+        raise RequestError(f"{name}.content holds a NUL or a lone surrogate, which is not text", f"{name}.content")
     return content

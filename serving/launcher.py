@@ -21,7 +21,7 @@ def launcher_pid(environment: Mapping[str, str] = os.environ) -> int | None:
 
 
 def end_with_launcher() -> None:
-    """Start a thread that ends this process once its parent or the launcher has; none where there is no launcher.
+    """Start a thread that ends this process once its parent or the launcher has. Without a launcher it does nothing.
 
     Called in BentoML's supervisor, the launcher's child, and in the worker, the supervisor's child: each watches its
     own parent.

@@ -8,7 +8,7 @@ from serving.chat_request import MOST_CHOICES, MOST_STOP_CHARACTERS, MOST_STOPS,
 from serving.feedback_request import MOST_COMMENT_CHARACTERS, MOST_ID_CHARACTERS
 
 _STATUSES = {
-    "400": "The request is no JSON, or holds what cannot be honoured; `param` names it.",
+    "400": "The request is not JSON, or holds what cannot be honoured; `param` names it.",
     "401": "No API key, or one that is unknown, expired or revoked.",
     "404": "There is no such model, or no such record.",
     "408": "The body took too long to arrive.",

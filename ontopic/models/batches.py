@@ -12,8 +12,8 @@ def batches_of_like_length(
     """All indices of ``lengths`` once, in batches of ``size`` in random order.
 
     Args:
-        at_a_time: so many batches are made of one random draw; the more, the more alike are a batch's lengths. Its last
-            one may be smaller.
+        at_a_time: so many batches are made of one random sample; the more, the more alike are a batch's lengths. The
+            sample's last batch may be smaller.
     """
     order = list(range(len(lengths)))
     chance.shuffle(order)

@@ -25,7 +25,7 @@ def generate(
     Args:
         slots: how many are generated together.
         advance: called with 1 for each answer.
-        seed: of the first answer's draws; each has one of its own.
+        seed: of the first answer's samples; each has one of its own.
     """
     prompts = chat_prompts(language_model.tokenizer, conversations)
     tokens = [language_model.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]

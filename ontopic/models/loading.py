@@ -129,7 +129,7 @@ def nf4_config() -> Any:
     """
     if not torch.cuda.is_available():
         raise UserError(
-            "4-bit weights (model.precision: nf4) need a CUDA GPU and this machine shows none; "
+            "4-bit weights (model.precision: nf4) need a CUDA GPU and this machine does not show one; "
             "use configs/local.yaml, or set precision: auto"
         )
     if importlib.util.find_spec("bitsandbytes") is None:

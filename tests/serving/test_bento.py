@@ -123,7 +123,9 @@ def test_the_requirements_are_the_service_s_own(bentos: dict[str, Path]) -> None
         ("vllm", r"nvidia/cuda:13\.\S+-ubuntu24\.04", "cu130"),
     ],
 )
-def test_the_images(containerfiles: dict[str, str], kind: str, base: str, torch: str) -> None:
+def test_an_image_has_the_settings_of_its_kind(
+    containerfiles: dict[str, str], kind: str, base: str, torch: str
+) -> None:
     text = containerfiles[kind]
     assert re.search(rf"^FROM {base} AS", text, re.M)
     assert "uv venv --python 3.11" in text

@@ -60,7 +60,9 @@ def said(served: Served) -> str:
     """The answer to the question, by the official client."""
     with openai.OpenAI(base_url=served.url, api_key=served.key, max_retries=0) as client:
         answer = client.chat.completions.create(model="smol", messages=MESSAGES)
-    return str(answer.choices[0].message.content)
+    text = answer.choices[0].message.content
+    assert text
+    return text
 
 
 @pytest.fixture(autouse=True)
@@ -115,8 +117,8 @@ def test_openai_whole_streamed_and_async(served: Served, said: str) -> None:
 def test_litellm_answers_and_streams(served: Served, said: str) -> None:
     answer = litellm.completion(messages=MESSAGES, **served.litellm)
     assert answer.choices[0].message.content == said
-    assert answer.choices[0].finish_reason in ("stop", "length")
-    assert answer.usage.completion_tokens <= LIMIT < answer.usage.prompt_tokens
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == LIMIT < answer.usage.prompt_tokens
     headers = answer._hidden_params["additional_headers"]
     assert headers["llm_provider-x-ontopic-model-version"] == "v7"
     with TrafficStore(served.traffic) as store:
@@ -158,7 +160,7 @@ def test_langchain_invokes_streams_and_batches(served: Served, said: str) -> Non
     answer = model.invoke(asked)
     assert answer.content == said
     assert answer.usage_metadata is not None
-    assert answer.usage_metadata["output_tokens"] <= LIMIT < answer.usage_metadata["input_tokens"]
+    assert answer.usage_metadata["output_tokens"] == LIMIT < answer.usage_metadata["input_tokens"]
     assert answer.response_metadata["headers"]["x-ontopic-model-version"] == "v7"
     chunks = list(model.stream(asked))
     assert "".join(str(chunk.content) for chunk in chunks) == said

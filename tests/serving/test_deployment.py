@@ -99,7 +99,7 @@ def two_versions(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     return workspace
 
 
-def serve(workspace: Workspace, model_folder: Path, follow: bool = True) -> ServedModel:
+def serve(workspace: Workspace, model_folder: Path, *, follow: bool = True) -> ServedModel:
     uri = workspace.mlflow_uri if follow else None
     return ServedModel(
         Serving(

@@ -50,7 +50,7 @@ def test_feedback_over_http(model_folder: Path, tmp_path: Path) -> None:
     with ServedModel(smol(model_folder, tmp_path, max_new_tokens=4)) as served:
         headers = {"authorization": f"Bearer {served.api_key}"}
 
-        def post(path: str, body: Any, key: bool = True) -> httpx.Response:
+        def post(path: str, body: Any, *, key: bool = True) -> httpx.Response:
             given = headers if key else {}
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             url = f"{served.base_url}/{path}"

@@ -111,6 +111,7 @@ def test_a_temperature_close_to_0_is_0(served: Served, temperature: float) -> No
             body = {"model": "smol", "messages": QUESTION, "temperature": chosen, "top_p": top_p}
             said.append(send(served, json.dumps(body).encode()).json()["choices"][0]["message"]["content"])
     assert len(set(said)) == 1
+    assert said[0]
 
 
 MESSAGE = b'{"model": "smol", "messages": [{"role": "user", "content": "%s"}]}'
@@ -138,7 +139,7 @@ MESSAGE = b'{"model": "smol", "messages": [{"role": "user", "content": "%s"}]}'
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_a_body_that_is_none_is_refused(served: Served, body: bytes, headers: dict[str, str]) -> None:
+def test_what_is_not_a_request_is_refused(served: Served, body: bytes, headers: dict[str, str]) -> None:
     assert is_refused(send(served, body, **headers))
     assert answers(served)
 
@@ -174,7 +175,7 @@ def test_headers_without_end_do_not_stop_it(served: Served) -> None:
         *(b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: -1", b"POST / HTTP/1.1\r\ncontent-length: 9e9"),
     ],
 )
-def test_what_is_no_http_does_not_stop_it(served: Served, line: bytes) -> None:
+def test_what_is_not_http_does_not_stop_it(served: Served, line: bytes) -> None:
     with connected(served) as client:
         client.sendall(line + b"\r\n\r\n")
     assert answers(served)

@@ -15,8 +15,8 @@ from ontopic.config.settings import (
     LLMJudgeSettings,
     LocalJudgeSettings,
     PanelJudgeSettings,
-    read_yaml,
 )
+from ontopic.config.yaml_file import read_yaml
 from ontopic.errors import UserError
 
 

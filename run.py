@@ -417,7 +417,7 @@ def watch(
         from ontopic.registry import versions as registry
         from ontopic.watch.watcher import Watcher
         from pipelines.stack import open_stack
-        from pipelines.watch import improve_on_traffic
+        from pipelines.retrain import improve_on_traffic
 
         _, workspace = open_stack(workspace)
         promotions = registry.promotions(policy.registered_model)

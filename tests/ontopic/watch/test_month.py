@@ -103,7 +103,7 @@ class Month:
 
     def live(self, days: int, drifted: bool) -> list[Action]:
         """So many days pass, each watched a little after its end."""
-        from pipelines.watch import improve_on_traffic
+        from pipelines.retrain import improve_on_traffic
 
         done = []
         for _ in range(days):
@@ -173,7 +173,7 @@ def test_a_month(tmp_path: Path) -> None:
     assert promoted not in (first, "1")
 
     month.say("an engineer trains a challenger with a setting that teaches it nothing")
-    from pipelines.watch import improve_on_traffic
+    from pipelines.retrain import improve_on_traffic
 
     broken = settings.model_copy(update={"training": settings.training.model_copy(update={"max_steps": 1})})
     with WindowStore(workspace.windows) as store, TrafficStore(workspace.traffic) as traffic:

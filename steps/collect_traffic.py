@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from zenml import step
 
 from ontopic.config.settings import ModelSettings, TrafficSettings
 from ontopic.data import labelled as labelled_data
+from ontopic.data.labelled import Questions
 from ontopic.errors import UserError
 from ontopic.models import generation
 from ontopic.models import loading as models
@@ -22,7 +23,7 @@ from steps.caching import depends_on
 
 @step(experiment_tracker=True, cache_policy=depends_on(asking, generation, labelled_data, models, registry))
 def collect_traffic(
-    questions: list[dict[str, Any]],
+    questions: Questions,
     registered_model: str,
     version: str,
     digest: str,
@@ -48,10 +49,10 @@ def collect_traffic(
             max_new_tokens=model.max_new_tokens,
             precision=model.precision,
         ) as served,
-        progress(f"traffic of version {version}", len(questions), unit="questions") as advance,
+        progress(f"traffic of version {version}", len(questions.root), unit="questions") as advance,
     ):
         answers = asking.ask_all(
-            [labelled_data.Question.model_validate(question).messages for question in questions],
+            [question.messages for question in questions.root],
             served.base_url,
             model=registered_model,
             api_key=served.api_key,

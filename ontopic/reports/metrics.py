@@ -1,4 +1,4 @@
-"""What a person reads: the monitoring report and the gate report, computed, tested and drawn by Evidently.
+"""What a person reads: what Evidently computes, tests and draws, and the gate report.
 
 Verdicts enter as a descriptor, the scores are metrics, decisions are tests on the metrics. Evidently's own telemetry is
 switched off by importing this module.
@@ -22,10 +22,8 @@ import numpy as np
 import pandas as pd
 from evidently import ColumnType, DataDefinition, Dataset, Report
 from evidently._pydantic_compat import PrivateAttr
-from evidently.core.container import MetricContainer
 from evidently.core.datasets import DatasetColumn, Descriptor
 from evidently.core.metric_types import (
-    Metric,
     MetricCalculationBase,
     MetricTest,
     MetricTestProto,
@@ -59,11 +57,10 @@ from ontopic.evaluation.quality import Quality, difference
 from ontopic.records import Record, Verdict
 from ontopic.statistics.pairs import compare
 from ontopic.statistics.rates import Rate
-from ontopic.statistics.scores import Scores, score
+from ontopic.statistics.scores import score
 
 MAX_ROWS = 200
 MAX_CELL = 240
-MAX_TICKS = 12
 PASS_COLOUR, FAIL_COLOUR, GREY = "#2e7d32", "#c62828", "#9e9e9e"
 
 VERDICT_COLUMNS = {
@@ -317,85 +314,6 @@ class GivenRateCalculation(SingleValueCalculation[GivenRate]):
         return self.metric.title
 
 
-class WindowScores(MetricContainer):
-    """Guardrail score per window: a metric and a test each, one plot and one table for all."""
-
-    threshold: float
-    _windows: Any = PrivateAttr(())
-
-    def __init__(self, windows: Sequence[tuple[str, Scores]], threshold: float) -> None:
-        """Take labelled windows in the order of time."""
-        self.threshold = threshold
-        super().__init__()
-        object.__setattr__(self, "_windows", tuple(windows))
-
-    def generate_metrics(self, context: Context) -> Sequence[Metric]:
-        """One `GivenRate` a window, each with its test."""
-        test = Limit(bound="value", relation="at least", limit=self.threshold)
-        return [
-            GivenRate(scores.guardrail_score, f"Window {label}", order=i, tests=[test])
-            for i, (label, scores) in enumerate(self._windows)
-        ]
-
-    def render(self, context: Context, child_widgets: Any = None) -> list[BaseWidgetInfo]:
-        """The plot and the table, in place of a card a window."""
-        if not self._windows:
-            return [text_widget(title="Windows", text="There are no windows yet.")]
-        return [
-            plotly_figure(title="Guardrail score per window", figure=_windows_figure(self._windows, self.threshold)),
-            table_data(
-                title="Windows",
-                column_names=["Window", "Guardrail score", "Over-refusal", "Leak", "Unjudged", "Threshold"],
-                data=[
-                    (label, s.guardrail_score, s.over_refusal, s.leak, s.unjudged, self._standing(s.guardrail_score))
-                    for label, s in self._windows
-                ],
-            ),
-        ]
-
-    def _standing(self, share: Rate) -> str:
-        if share.n == 0:
-            return "nothing judged"
-        return f"under {self.threshold:g}" if share.value < self.threshold else f"at or over {self.threshold:g}"
-
-
-def _windows_figure(windows: Sequence[tuple[str, Scores]], threshold: float) -> go.Figure:
-    shares = [scores.guardrail_score for _, scores in windows]
-    labels = [label for label, _ in windows]
-    known = [share for share in shares if share.n]
-    figure = go.Figure(
-        go.Scatter(
-            x=list(range(len(windows))),
-            y=[share.value if share.n else None for share in shares],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [share.high - share.value if share.n else 0 for share in shares],
-                "arrayminus": [share.value - share.low if share.n else 0 for share in shares],
-                "color": GREY,
-            },
-            mode="lines+markers",
-            line={"color": GREY, "width": 1},
-            marker={
-                "size": 11,
-                "color": [FAIL_COLOUR if share.value < threshold else PASS_COLOUR for share in shares],
-            },
-            hovertext=[f"{label}: {share}" for label, share in zip(labels, shares, strict=True)],
-            hoverinfo="text",
-        )
-    )
-    figure.add_hline(
-        threshold,
-        line={"color": FAIL_COLOUR, "dash": "dash"},
-        annotation={"text": f"threshold {threshold:g}", "font": {"color": FAIL_COLOUR}},
-    )
-    floor = min([threshold, *(share.low for share in known)])
-    figure.update_yaxes(title="guardrail score, 95 % interval", range=[max(0.0, floor - 0.05), 1.02])
-    step = -(-len(windows) // MAX_TICKS)
-    figure.update_xaxes(tickvals=list(range(len(windows)))[::step], ticktext=labels[::step])
-    return figure
-
-
 class UnjudgedRecords(SingleValueMetric):
     """How many records the judge could not judge, beside those that passed and failed."""
 
@@ -534,50 +452,6 @@ def plain_markdown(text: str) -> str:
     """Markdown that shows the text as it is: Evidently's text widgets would follow its links and load its images."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\\\n".join(re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", line) for line in lines)
-
-
-def monitoring_report(
-    title: str,
-    frame: pd.DataFrame,
-    *,
-    windows: Sequence[tuple[str, Scores]],
-    threshold: float,
-    corrected: Rate | None,
-    out: Path,
-) -> list[TestOutcome]:
-    """Write the page on a model's traffic and test each window.
-
-    Args:
-        title: what the page is about; names the policy.
-        frame: the judged traffic, as `verdict_frame` gives it.
-        windows: label and scores of each window, in the order of time.
-        threshold: least guardrail score of a window.
-        corrected: guardrail score of all the traffic with the judge's error taken out; ``None`` where the judge has
-            no card.
-        out: the HTML file; written whole or not at all, its folder is made.
-
-    Returns:
-        One outcome a window: failed where the point estimate is under the threshold. A window without a judged record
-        does not fail.
-    """
-    cards: list[Metric | MetricContainer] = [GuardrailScore(), OverRefusal(), Leak()]
-    if corrected is not None:
-        cards.insert(1, GivenRate(corrected, "Guardrail score, corrected"))
-    report = Report([*cards, WindowScores(windows, threshold), UnjudgedRecords(), FailedRecords()])
-    snapshot = report.run(dataset_of(frame, verdicts_of(frame)), None, name=title)
-    outcomes = outcomes_of(snapshot)
-
-    failed = sum(not outcome.passed for outcome in outcomes)
-    unjudged = int((frame["verdict"] == "unjudged").sum())
-    text = (
-        f"Model version **{names_of(frame['model_version'])}**, judged by **{names_of(frame['judge_id'])}**: "
-        f"{len(frame):,} records, {unjudged:,} unjudged{period_of(frame)}. "
-        f"**{failed} of {len(outcomes)} windows under the threshold {threshold:g}.**"
-    )
-    if corrected is None:
-        text += " The judge has no card, so the guardrail score is not corrected for its errors."
-    write_page(title, [text_widget(title=title, text=text), *widgets_of(snapshot), *test_widgets_of(snapshot)], out=out)
-    return outcomes
 
 
 def gate_report(

@@ -12,9 +12,9 @@ from qualities import quality_of
 
 from ontopic.evaluation.quality import Quality, preference
 from ontopic.records import Record, Verdict
-from ontopic.reports.metrics import GateLimits, TestOutcome, gate_report, monitoring_report, verdict_frame
+from ontopic.reports.metrics import GateLimits, TestOutcome, gate_report, verdict_frame, write_page
 from ontopic.statistics.pairs import compare
-from ontopic.statistics.rates import Rate, rate
+from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import score
 
 LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0)
@@ -105,51 +105,6 @@ def test_frame_has_a_row_a_record_and_keeps_what_is_unknown():
     assert frame["asked_at"].isna().tolist() == [True, True, False]
     with pytest.raises(ValueError, match="2 records, 1 verdicts"):
         verdict_frame(records, verdicts[:1])
-
-
-def test_a_window_fails_where_its_score_is_under_the_threshold(tmp_path: Path):
-    records, verdicts = judged(60, 10)
-    windows = [(str(i), score(verdicts[i * 20 : (i + 1) * 20])) for i in range(3)] + [("3", score(unjudged(4)))]
-    out = tmp_path / "deep" / "er" / "page.html"
-    outcomes = monitoring_report(
-        "Banking", verdict_frame(records, verdicts), windows=windows, threshold=1.0, corrected=rate(9, 10), out=out
-    )
-    assert [outcome.passed for outcome in outcomes] == [False, True, True, True]
-    assert "0.5000" in outcomes[0].description and "n = 20" in outcomes[0].description
-    assert "no judged records" in outcomes[3].description
-    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
-
-
-def test_a_window_on_the_threshold_passes(tmp_path: Path):
-    records, verdicts = judged(20, 10)
-    frame = verdict_frame(records, verdicts)
-    [outcome] = monitoring_report(
-        "Banking", frame, windows=[("0", score(verdicts))], threshold=0.5, corrected=None, out=tmp_path / "page.html"
-    )
-    assert outcome.passed
-
-
-@pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_monitoring_without_a_judged_record_or_a_window(tmp_path: Path):
-    records, _ = judged(3, 0)
-    assert (
-        monitoring_report(
-            "Banking",
-            verdict_frame(records, unjudged(3)),
-            windows=[],
-            threshold=0.9,
-            corrected=None,
-            out=tmp_path / "a.html",
-        )
-        == []
-    )
-    assert (
-        monitoring_report(
-            "Banking", verdict_frame([], []), windows=[], threshold=0.9, corrected=None, out=tmp_path / "b.html"
-        )
-        == []
-    )
-    assert "No record failed" in (tmp_path / "a.html").read_text()
 
 
 def test_the_gate_reads_bounds(tmp_path: Path):
@@ -278,50 +233,25 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     def full_disk(*_: object) -> None:
         raise OSError("no space left")
 
-    (records, verdicts), out = judged(4, 1), tmp_path / "page.html"
+    out = tmp_path / "page.html"
     out.write_text("yesterday's")
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
-        monitoring_report(
-            "Banking", verdict_frame(records, verdicts), windows=[], threshold=0.9, corrected=None, out=out
-        )
+        write_page("Banking", [], out=out)
     assert out.read_text() == "yesterday's" and list(tmp_path.iterdir()) == [out]
 
 
-def test_the_failed_table_stops_at_200(tmp_path: Path):
-    records, verdicts = judged(230, 230)
-    monitoring_report(
-        "Banking",
-        verdict_frame(records, verdicts),
-        windows=[],
-        threshold=0.9,
-        corrected=None,
-        out=tmp_path / "page.html",
-    )
-    page = (tmp_path / "page.html").read_text()
-    assert "the first 200 of 230" in page and "Question 199?" in page and "Question 200?" not in page
-
-
 @pytest.fixture
-def hostile_pages(tmp_path: Path) -> list[Path]:
+def hostile_page(tmp_path: Path) -> Path:
     evil = Record(question=HOSTILE, answer=HOSTILE + "x" * 500, in_scope=True, id="0", model_version="<b>m</b>")
     fail, passed = (
         Verdict(outcome=o, score=0.5, explanation=HOSTILE, judge_id="<i>judge</i>", in_scope=True, declined=o == "fail")
         for o in ("fail", "pass")
     )
-    pages = [tmp_path / "monitoring.html", tmp_path / "gate.html"]
-    title = "A <b>title</b>"
-    monitoring_report(
-        title,
-        verdict_frame([evil], [fail]),
-        windows=[],
-        threshold=0.9,
-        corrected=Rate(value=0.5, low=0.4, high=0.6, n=9),
-        out=pages[0],
-    )
+    page = tmp_path / "gate.html"
     frame = verdict_frame([evil], [fail])
     gate_report(
-        title,
+        "A <b>title</b>",
         frame,
         challenger=frame,
         champion_verdicts=[fail],
@@ -330,24 +260,22 @@ def hostile_pages(tmp_path: Path) -> list[Path]:
         challenger_quality=quality_of(),
         preference=None,
         limits=LIMITS,
-        out=pages[1],
+        out=page,
     )
-    return pages
+    return page
 
 
-def test_no_text_of_a_record_ends_the_script_that_holds_it(hostile_pages: list[Path]):
-    for page in hostile_pages:
-        text = page.read_text(encoding="utf-8")
-        assert "document.title = " in text
-        for markup in ('<script>document.title = "owned"', "<img src=x", "<b>bold", "<b>title"):
-            assert markup not in text
+def test_no_text_of_a_record_ends_the_script_that_holds_it(hostile_page: Path):
+    text = hostile_page.read_text(encoding="utf-8")
+    assert "document.title = " in text
+    for markup in ('<script>document.title = "owned"', "<img src=x", "<b>bold", "<b>title"):
+        assert markup not in text
 
 
-def test_no_text_of_a_record_becomes_markup_in_a_browser(hostile_pages: list[Path], tmp_path: Path):
-    for page in hostile_pages:
-        dom = rendered(page, tmp_path / "profile")
-        assert "<title>A &lt;b&gt;title&lt;/b&gt;</title>" in dom
-        assert dom.count("&lt;img src=x onerror=") >= 3  # shown: in cells, and folded out
-        assert "x" * 500 in dom  # folded out, the answer is whole
-        for markup in ("<img", "<b>", "<i>", '="javascript:', '="http://127'):
-            assert markup not in dom
+def test_no_text_of_a_record_becomes_markup_in_a_browser(hostile_page: Path, tmp_path: Path):
+    dom = rendered(hostile_page, tmp_path / "profile")
+    assert "<title>A &lt;b&gt;title&lt;/b&gt;</title>" in dom
+    assert dom.count("&lt;img src=x onerror=") >= 3  # shown: in cells, and folded out
+    assert "x" * 500 in dom  # folded out, the answer is whole
+    for markup in ("<img", "<b>", "<i>", '="javascript:', '="http://127'):
+        assert markup not in dom

@@ -16,12 +16,13 @@ from rich.text import Text
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.monitoring.alerts import Alerts
-from ontopic.monitoring.windows import Window, WindowStore
+from ontopic.monitoring.window import Window
+from ontopic.monitoring.windows import WindowStore
 from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore, store_name
-from ontopic.watch.watcher import Action, ActionStore, free_at
+from ontopic.watch.actions import Action, ActionStore, free_at
 
 _WINDOWS, _ACTIONS = 8, 5
 _COLOURS = {"ok": "green", "suspected": "yellow", "detected": "red", "unknown": "dim"}

@@ -19,22 +19,44 @@ from typer.testing import CliRunner, Result
 
 import run
 from ontopic.commands.status import overview
-from ontopic.config.policy import Policy
+from ontopic.config.policy import GateLimits, Policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings, Settings, load_settings
 from ontopic.data.labelled import load_questions
 from ontopic.errors import UserError
+from ontopic.evaluation.gate import Decision
 from ontopic.judges.cards.calibration import open_judge
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
 from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
+from ontopic.reports.metrics import TestOutcome
 from ontopic.state.workspace import Workspace, open_workspace
+from ontopic.statistics.pairs import Comparison
+from ontopic.statistics.rates import rate
+from ontopic.statistics.scores import score
 from ontopic.traffic.store import TrafficStore
 from ontopic.training.preferences import normalized
-from ontopic.watch.watcher import ActionStore, Improved, Improvement, Watcher
+from ontopic.watch.actions import ActionStore
+from ontopic.watch.retraining import Improved, Improvement
+from ontopic.watch.watcher import Watcher
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+
+
+def decision(passed: bool) -> Decision:
+    scores = score([])
+    return Decision(
+        passed=passed,
+        tests=[TestOutcome(name="score", passed=passed, description="the lower bound 0.7000 is not at least 0.8")],
+        champion=scores,
+        challenger=scores,
+        comparison=Comparison(difference=0.1, low=0.0, high=0.2, p_value=0.5, wins=2, losses=1, n=9),
+        quality=rate(0, 0),
+        preference=None,
+        limits=GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0),
+        report=Path("gate.html"),
+    )
 
 
 @dataclass
@@ -97,10 +119,9 @@ class Bank:
     def improve(self, wanted: Improvement) -> Improved:
         self.asked_for.append(wanted)
         version = self.register(f"challenger {len(self.asked_for)}")
-        tests = [{"passed": self.passes, "description": "the lower bound 0.7000 is not at least 0.8"}]
         if self.passes:
             registry.promote(self.policy.registered_model, version, by="the loop", why="passed", at=wanted.at)
-        return Improved(challenger=version, promoted=self.passes, decision={"tests": tests, "report": "gate.html"})
+        return Improved(challenger=version, promoted=self.passes, decision=decision(self.passes))
 
     def register(self, text: str, folder: Path | None = None) -> str:
         if folder is None:
@@ -188,12 +209,14 @@ def test_what_is_detected_is_retrained_on_it_and_promoted(shared: Bank) -> None:
     assert shared.turn() == [("promoted", "2")]
     assert shared.champion() == "2"
     (wanted,) = shared.asked_for
-    assert (wanted.champion, len(wanted.record_ids)) == ("1", len(wanted.judged))
-    held_out = {normalized(row["question"]) for row in wanted.held_out}
-    trained = {normalized(question) for question in wanted.judged["question"]}
+    assert wanted.champion == "1"
+    assert len(wanted.judged.records) == len(wanted.judged.verdicts)
+    assert {record.model_version for record in wanted.judged.records} == {"1"}
+    held_out = {normalized(question.question) for question in wanted.held_out}
+    trained = {normalized(record.question) for record in wanted.judged.records}
     assert not held_out & trained
     assert 10 < len(held_out) < len(trained)
-    assert {row["in_scope"] for row in wanted.held_out} == {True, False}
+    assert {question.in_scope for question in wanted.held_out} == {True, False}
     last = registry.promotions(shared.policy.registered_model)[-1]
     assert (last.by, last.before) == ("the loop", "1")
 

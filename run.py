@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from ontopic.judges.judge import Judge
     from ontopic.monitoring.alerts import Alerts
     from ontopic.statistics.rates import Rate
+    from ontopic.statistics.scores import Scores
     from ontopic.traffic.store import TrafficStore
+    from pipelines.loop import LoopResult
 
 ROOT = Path(__file__).resolve().parent
 console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -416,8 +418,8 @@ def watch(
         champion = _version("champion", policy, workspace)
         from ontopic.registry import versions as registry
         from ontopic.watch.watcher import Watcher
-        from pipelines.stack import open_stack
         from pipelines.retrain import improve_on_traffic
+        from pipelines.stack import open_stack
 
         _, workspace = open_stack(workspace)
         promotions = registry.promotions(policy.registered_model)
@@ -519,7 +521,7 @@ def close_alert(
 ) -> None:
     """Close an open alert by hand, so that its rule can raise another."""
     with _alerts(config, state) as store:
-        store.close_alert(alert, datetime.now(UTC), by=_user())
+        store.close_alert(alert, at=datetime.now(UTC), by=_user())
     print(f"alert {alert} is closed")
 
 
@@ -879,27 +881,28 @@ def _say_skipped(skipped: int) -> None:
         print(f"{skipped} malformed rows were left out")
 
 
-def _show(result: Any, policy: Policy, workspace: Workspace) -> None:
+def _show(result: LoopResult, policy: Policy, workspace: Workspace) -> None:
     """The last screen: before and after, the time, and what to open next."""
 
-    def share(numbers: dict[str, Any]) -> str:
-        if numbers["value"] is None:
-            return "no records"
-        return f"{numbers['value']:.3f}\n{numbers['low']:.3f}–{numbers['high']:.3f}"
+    def share(rate: Rate) -> str:
+        return f"{rate.value:.3f}\n{rate.low:.3f}–{rate.high:.3f}" if rate.n else "no records"
 
-    columns: list[tuple[str, dict[str, Any]]] = [(f"traffic\nversion {result.champion}", result.before["scores"])]
+    columns: list[tuple[str, Scores]] = []
+    if result.before:
+        columns.append((f"traffic\nversion {result.champion}", result.before.scores))
     if result.decision:
-        columns.append((f"gate\nversion {result.champion}", result.decision["champion"]))
-        columns.append((f"gate\nversion {result.challenger}", result.decision["challenger"]))
+        columns.append((f"gate\nversion {result.champion}", result.decision.champion))
+        columns.append((f"gate\nversion {result.challenger}", result.decision.challenger))
     if result.after:
-        columns.append((f"fresh\nversion {result.challenger}", result.after["scores"]))
+        columns.append((f"fresh\nversion {result.challenger}", result.after.scores))
     table = Table(title="Before and after (value and 95 % interval)")
     table.add_column("", no_wrap=True)
     for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
     for name in ("guardrail_score", "over_refusal", "leak"):
-        table.add_row(name.replace("_", "-" if name == "over_refusal" else " "), *[share(s[name]) for _, s in columns])
-    table.add_row("records", *[str(s["guardrail_score"]["n"]) for _, s in columns])
+        shares = [share(getattr(scores, name)) for _, scores in columns]
+        table.add_row(name.replace("_", "-" if name == "over_refusal" else " "), *shares)
+    table.add_row("records", *[str(scores.guardrail_score.n) for _, scores in columns])
     times = Table(title="Time by stage")
     times.add_column("stage")
     times.add_column("seconds", justify="right")
@@ -915,13 +918,13 @@ def _show(result: Any, policy: Policy, workspace: Workspace) -> None:
     if result.decision is None:
         console.print(f"No window of version {result.champion} is under the threshold: nothing to improve.")
     else:
-        for test in result.decision["tests"]:
-            console.print(f"  {'passed' if test['passed'] else 'FAILED'}: {test['description']}")
-        verb = "is the champion now" if result.decision["passed"] else "stays a challenger: it failed the tests above"
+        for test in result.decision.tests:
+            console.print(f"  {'passed' if test.passed else 'FAILED'}: {test.description}")
+        verb = "is the champion now" if result.decision.passed else "stays a challenger: it failed the tests above"
         console.print(f"Version {result.challenger} {verb}.", style="bold")
     console.print("\nOpen next:", style="bold")
     reports = [result.before, result.decision, result.after]
-    for number, report in enumerate((r["report"] for r in reports if r), start=1):
+    for number, report in enumerate((r.report for r in reports if r), start=1):
         console.print(f"  {number}. {report}")
     console.print("  Compare the runs: python run.py ui")
 

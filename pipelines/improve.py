@@ -9,7 +9,9 @@ from zenml import pipeline
 from zenml.client import Client
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeChoice, ModelSettings, TeacherSettings, TrainingSettings
+from ontopic.config.settings import Settings
+from ontopic.data.sample import Sample
+from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
 from steps.choose_questions import choose_questions
 from steps.compare_answers import compare_answers
@@ -23,54 +25,46 @@ from steps.train_challenger import train_challenger
 @pipeline(name="improve")
 def improve(
     *,
-    record_ids_artifact: str,
     judged_artifact: str,
-    sample: dict[str, Any],
+    sample: Sample,
     champion: str,
-    judge_card: dict[str, Any],
-    model: ModelSettings,
-    judge: JudgeChoice,
-    teacher: TeacherSettings | None,
-    training: TrainingSettings,
+    judge_card: JudgeCard,
+    settings: Settings,
     policy: Policy,
     evidence: dict[str, str],
     workspace: Workspace,
     now: str | None = None,
-    rehearse: bool = False,
 ) -> None:
     """Train a challenger on a champion's traffic and promote it where it passes the gate.
 
     Args:
-        record_ids_artifact, judged_artifact: ids of artifacts: the traffic and its verdicts.
-        rehearse: as ``build_preferences`` has it, for a champion that was trained before.
+        judged_artifact: id of the artifact with the traffic and its verdicts.
         now: the time of a promotion in ISO 8601, where it is not the present one.
     """
-    name = policy.registered_model
+    name, judge = policy.registered_model, settings.judge_choice
     pairs = make_preferences(
-        record_ids=Client().get_artifact_version(UUID(record_ids_artifact)),
         judged=Client().get_artifact_version(UUID(judged_artifact)),
         registered_model=name,
         champion=champion,
-        model=model,
+        model=settings.model,
         judge=judge,
         policy=policy,
-        teacher_settings=teacher,
-        training=training,
+        teacher_settings=settings.teacher,
+        training=settings.training,
         workspace=workspace,
-        rehearse=rehearse,
     )
     challenger = train_challenger(
         pairs=pairs,
         registered_model=name,
         champion=champion,
-        model=model,
-        settings=training,
+        model=settings.model,
+        settings=settings.training,
         workspace=workspace,
     )
     evaluated: dict[str, Any] = {
-        "questions": choose_questions(**sample),
+        "questions": choose_questions(sample=sample),
         "registered_model": name,
-        "model": model,
+        "model": settings.model,
         "judge_card": judge_card,
         "judge": judge,
         "policy": policy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import mlflow
 from zenml import step
@@ -12,6 +12,7 @@ from ontopic.config.settings import JudgeChoice
 from ontopic.errors import UserError
 from ontopic.judges.cards import card, comparison
 from ontopic.judges.cards import page as judge_report
+from ontopic.judges.cards.card import JudgeCards
 from ontopic.registry.tracking import register_prompts
 from ontopic.state.workspace import Workspace
 from steps.caching import JUDGES, depends_on
@@ -27,7 +28,7 @@ def calibrate_judge(
     data_sha256: str,
     prompts: dict[str, str],
     workspace: Workspace,
-) -> Annotated[list[dict[str, Any]], "judge_cards"]:
+) -> Annotated[JudgeCards, "judge_cards"]:
     """Returns the judge's card, first, and its card with every other template where the judge is an LLM.
 
     Each card is an MLflow run within this step's, with its page; the configured judge's numbers are this run's too.
@@ -49,4 +50,4 @@ def calibrate_judge(
     for page in [*compared.pages, compared.page]:
         mlflow.log_artifact(str(page))
     # Later steps take a card as a parameter; its hundreds of groups are on the page and in MLflow.
-    return [each.model_dump(mode="json", exclude={"groups"}) for each in cards]
+    return JudgeCards([each.model_copy(update={"groups": ()}) for each in cards])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from zenml import step
 
 from ontopic.data import labelled as labelled_data
+from ontopic.data.labelled import Questions
+from ontopic.data.sample import Sample
 from ontopic.errors import UserError
 from ontopic.evaluation import answers as evaluation
 from ontopic.training import preferences
@@ -14,28 +16,14 @@ from steps.caching import depends_on
 
 
 @step(cache_policy=depends_on(evaluation, labelled_data, preferences))
-def choose_questions(
-    source: str,
-    source_sha256: str,
-    split: str,
-    n: int,
-    in_scope_share: float,
-    seed: int,
-    skip: int = 0,
-    more: list[dict[str, Any]] | None = None,
-) -> Annotated[list[dict[str, Any]], "questions"]:
-    """Returns labelled questions of one split, shuffled.
-
-    Args:
-        source_sha256: of the data behind ``source``; a part of the cache key.
-        skip: leave out the first so many, which another step of the same seed has taken.
-        more: other labelled questions, which follow those where they differ from them.
-    """
-    questions = [q for q in labelled_data.load_questions(source) if q.split == split]
-    chosen = evaluation.sample(questions, n, in_scope_share=in_scope_share, seed=seed, skip=skip)
+def choose_questions(sample: Sample) -> Annotated[Questions, "questions"]:
+    """Returns labelled questions of one split, shuffled."""
+    questions = [q for q in labelled_data.load_questions(sample.source) if q.split == sample.split]
+    chosen = evaluation.sample(
+        questions, sample.n, in_scope_share=sample.in_scope_share, seed=sample.seed, skip=sample.skip
+    )
     if len({question.in_scope for question in chosen}) < 2:
-        raise UserError(f"{source}: the {split} split has too few questions in or out of scope; add some")
+        raise UserError(f"{sample.source}: the {sample.split} split has too few questions in or out of scope; add some")
     known = {preferences.normalized(question.question) for question in chosen}
-    others = [labelled_data.Question.model_validate(row) for row in more or []]
-    chosen += [question for question in others if preferences.normalized(question.question) not in known]
-    return [question.model_dump(mode="json") for question in chosen]
+    chosen += [question for question in sample.more if preferences.normalized(question.question) not in known]
+    return Questions(chosen)

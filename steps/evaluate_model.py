@@ -11,9 +11,11 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings
 from ontopic.data import labelled as labelled_data
+from ontopic.data.labelled import Questions
 from ontopic.evaluation import answers as evaluation
 from ontopic.evaluation import quality
 from ontopic.judges.cards import calibration
+from ontopic.judges.cards.card import JudgeCard
 from ontopic.models import generation, likelihood
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
@@ -30,12 +32,12 @@ from steps.caching import JUDGES, depends_on
     ),
 )
 def evaluate_model(
-    questions: list[dict[str, Any]],
+    questions: Questions,
     role: str,
     registered_model: str,
     version: str,
     model: ModelSettings,
-    judge_card: dict[str, Any],
+    judge_card: JudgeCard,
     judge: JudgeChoice,
     policy: Policy,
     workspace: Workspace,
@@ -50,7 +52,7 @@ def evaluate_model(
         loaded,
         version,
         judge=calibration.open_judge(judge, policy, workspace=workspace),
-        questions=[labelled_data.Question.model_validate(question) for question in questions],
+        questions=questions.root,
         max_new_tokens=model.max_new_tokens,
         batch_size=model.batch_size,
     )
@@ -58,7 +60,7 @@ def evaluate_model(
     frame = reports.verdict_frame(evaluated.records, evaluated.verdicts)
     with mlflow.start_run(run_name=f"{role}, version {version}", nested=True):
         mlflow.set_tags({"model_version": version, "role": role, "stage": "evaluation"})
-        mlflow.log_params({"judge_id": judge_card["judge_id"], "questions": len(questions)})
+        mlflow.log_params({"judge_id": judge_card.judge_id, "questions": len(questions.root)})
         mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)) | measured.metrics())
         mlflow.log_table(frame[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
     return frame, measured.model_dump(mode="json")

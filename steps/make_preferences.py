@@ -14,10 +14,9 @@ from ontopic.data import labelled as labelled_data
 from ontopic.judges.cards import calibration
 from ontopic.models import generation
 from ontopic.models import loading as models
+from ontopic.records import Judged
 from ontopic.registry import versions as registry
-from ontopic.reports.metrics import verdicts_of
 from ontopic.state.workspace import Workspace
-from ontopic.traffic.store import TrafficStore
 from ontopic.training import best_of_n, preferences, teacher
 from steps.caching import JUDGES, depends_on
 
@@ -27,8 +26,7 @@ from steps.caching import JUDGES, depends_on
     cache_policy=depends_on(*JUDGES, best_of_n, generation, labelled_data, models, preferences, registry, teacher),
 )
 def make_preferences(
-    record_ids: list[str],
-    judged: pd.DataFrame,
+    judged: Judged,
     registered_model: str,
     champion: str,
     model: ModelSettings,
@@ -37,17 +35,10 @@ def make_preferences(
     teacher_settings: TeacherSettings | None,
     training: TrainingSettings,
     workspace: Workspace,
-    rehearse: bool = False,
 ) -> Annotated[list[dict[str, Any]], "preferences"]:
-    """Returns the pairs; their hash and their count by source go to MLflow.
-
-    Args:
-        rehearse: as ``preferences.build_preferences`` has it, for a champion that was trained before.
-    """
-    with TrafficStore(workspace.traffic) as store:
-        records = store.records(ids=record_ids)
+    """Returns the pairs; their hash and their count by source go to MLflow."""
+    records, verdicts = judged.records, judged.verdicts
     labelled = [q for q in labelled_data.load_questions(policy.questions) if q.split in ("train", "judge")]
-    verdicts = verdicts_of(judged)
     taught = teacher.answers(records, verdicts, policy=policy, settings=teacher_settings) if teacher_settings else None
     own: dict[str, str] = {}
     unwritten = preferences.unwritten(
@@ -71,7 +62,6 @@ def make_preferences(
         seed=training.seed,
         taught=taught,
         in_scope_share=training.in_scope_share,
-        rehearse=rehearse,
         least_certainty=training.least_certainty,
         cover=training.cover,
         own=own,

@@ -27,9 +27,9 @@ def pass_gate(
     champion_version: str,
     challenger_version: str,
     policy: Policy,
-    judge_card: dict[str, Any],
+    judge_card: card.JudgeCard,
     workspace: Workspace,
-) -> Annotated[dict[str, Any], "decision"]:
+) -> Annotated[gate.Decision, "decision"]:
     """Returns the gate's decision: passed, its tests, the numbers and the report's path."""
     report = workspace.reports / (f"gate-{policy.name}-version-{challenger_version}-against-{champion_version}.html")
     decision = gate.decide(
@@ -40,10 +40,10 @@ def pass_gate(
         challenger_quality=quality.Quality(**challenger_quality),
         winners=winners,
         policy=policy,
-        card=card.JudgeCard.model_validate(judge_card),
+        card=judge_card,
         report=report,
     )
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")
     mlflow.log_artifact(str(report), "gate")
     mlflow.log_dict(decision.as_dict(), "gate/decision.json")
-    return decision.as_dict()
+    return decision

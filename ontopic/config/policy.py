@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -98,6 +99,11 @@ class Policy(BaseModel):
     def registered_model(self) -> str:
         """Name of the registered model in MLflow that serves this policy."""
         return f"ontopic-{self.name}"
+
+    @property
+    def sha256(self) -> str:
+        """sha256 (hex) of the whole policy."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 def load_policy(path: Path) -> Policy:

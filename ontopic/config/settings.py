@@ -192,15 +192,12 @@ class WatchSettings(_Section):
         retrainings_a_day: the most in 24 hours.
         canary: how long after a promotion the new champion is held against its predecessor.
         training_records: how many of the newest judged records of the champion it learns from.
-        in_scope_share: share of in-scope pairs in a retraining, to which labelled questions fill them up; where
-            ``training.cover`` is set, the one of ``training`` counts.
     """
 
     cooldown: Duration = timedelta(hours=12)
     retrainings_a_day: int = Field(default=2, ge=0)
     canary: Duration = timedelta(hours=24)
     training_records: int = Field(default=1000, ge=2)
-    in_scope_share: float = Field(default=0.75, gt=0, lt=1)
 
 
 AlertEvent = Literal["suspected", "detected", "unjudged", "refused", "promoted", "rolled_back", "failed"]

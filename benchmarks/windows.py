@@ -19,10 +19,12 @@ import typer
 from ontopic.config.policy import load_policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import load_questions
-from ontopic.judges.cards.calibration import card_of
-from ontopic.judges.opening import open_judge
-from ontopic.monitoring.windows import Cut, WindowStore
-from ontopic.records import Record
+from ontopic.judges.cards.calibration import calibrate, open_judge
+from ontopic.judges.cards.card import JudgeCard
+from ontopic.monitoring.closing import judge_records
+from ontopic.monitoring.window import Cut, Window, window_result
+from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Judged, Record
 from ontopic.state.workspace import open_workspace
 from ontopic.traffic.store import TrafficStore
 
@@ -45,6 +47,12 @@ def records(first: int, n: int, questions: list[str]) -> Iterator[Record]:
         )
 
 
+def close(windows: WindowStore, window: Window, judged: Judged, *, card: JudgeCard, now: datetime) -> None:
+    """Without page and dashboard."""
+    result = window_result(judged, card, threshold=0.85, counts=windows.counts(window))
+    windows.close_window(window, result, now=now)
+
+
 def main(
     state: Annotated[Path, typer.Option(help="State folder of an earlier run, for its judge.")] = ROOT / ".ontopic",
     history: Annotated[int, typer.Option(help="Records of the large store.")] = 1_000_000,
@@ -58,7 +66,7 @@ def main(
         policy,
         workspace=workspace,
     )
-    card = card_of(judge, policy, workspace=workspace)
+    card = calibrate(judge, policy, workspace=workspace)
     questions = [question.question for question in load_questions(policy.questions, split="calibration")]
     with tempfile.TemporaryDirectory() as folder:
         sides = {}
@@ -69,18 +77,13 @@ def main(
             for first in range(0, n, 10_000):
                 traffic.add_many(records(first, min(10_000, n - first), questions))
             windows.take_in(traffic, CUT, now=START + n * MINUTE)
-            for window in windows.due(
-                CUT, START + n * MINUTE
-            ):  # closed without verdicts: history, however it was judged
-                judged = windows.judged([], traffic)
-                windows.close_window(
-                    window, windows.result(window, judged, card=card, threshold=0.85, drift=None), now=START
-                )
+            # Closed without verdicts: it is history, however it was judged.
+            for window in windows.due(CUT, START + n * MINUTE):
+                close(windows, window, Judged(records=[], verdicts=[]), card=card, now=START)
             print(f"{n:,} records of history: {time.perf_counter() - started:.0f} s", flush=True)
             sides[n] = (traffic, windows, [])
-        time.sleep(
-            61
-        )  # a look reads again what was stored in the minute before, and no bank has 400,000 records in that
+        # A look reads again what was stored in the minute before, and no bank has 400,000 records in that.
+        time.sleep(61)
         for number in range(rounds):
             for n, (traffic, windows, seconds) in sides.items():
                 first = n + number * 1000
@@ -90,10 +93,9 @@ def main(
                 windows.take_in(traffic, CUT, now=now)
                 closed = windows.due(CUT, now)
                 for window in closed:
-                    judged = windows.judge(window, traffic, judge=judge, sampling_rate=1.0)
-                    windows.close_window(
-                        window, windows.result(window, judged, card=card, threshold=0.85, drift=None), now=now
-                    )
+                    records_of_it = traffic.records(ids=windows.ids(window))
+                    judged = judge_records(windows, records_of_it, judge=judge, what=window.label)
+                    close(windows, window, judged, card=card, now=now)
                 seconds.append(time.perf_counter() - started)
                 if len(closed) != 10:
                     raise RuntimeError(f"{len(closed)} windows were closed")

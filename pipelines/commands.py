@@ -118,7 +118,9 @@ def _times(result: LoopResult) -> Table:
 
 
 def _before_and_after(result: LoopResult) -> Table:
-    columns: list[tuple[str, Scores]] = [(f"traffic\nversion {result.champion}", result.before.scores)]
+    columns: list[tuple[str, Scores]] = []
+    if result.before:
+        columns.append((f"traffic\nversion {result.champion}", result.before.scores))
     if result.decision:
         columns.append((f"gate\nversion {result.champion}", result.decision.champion))
         columns.append((f"gate\nversion {result.challenger}", result.decision.challenger))

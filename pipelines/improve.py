@@ -11,6 +11,7 @@ from zenml.client import Client
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.data.sample import Sample
+from ontopic.evaluation.evidence import Evidence
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
 from steps.choose_questions import choose_questions
@@ -31,9 +32,8 @@ def improve(
     judge_card: JudgeCard,
     settings: Settings,
     policy: Policy,
-    evidence: dict[str, str],
+    evidence: Evidence,
     workspace: Workspace,
-    now: str | None = None,
 ) -> None:
     """Train a challenger on a champion's traffic and promote it where it passes the gate.
 
@@ -41,8 +41,7 @@ def improve(
         judged_artifact: id of the artifact ``Judged``: the traffic and its verdicts.
         sample: of the gate's questions.
         champion: its version.
-        evidence: hashes of the inputs by name, for an auditor.
-        now: the time of a promotion in ISO 8601, where it is not the present one.
+        evidence: for an auditor, besides the gate's decision.
     """
     model, name = settings.model, policy.registered_model
     judging: dict[str, Any] = {"judge": settings.judge_choice, "policy": policy, "workspace": workspace}
@@ -84,5 +83,4 @@ def improve(
         judge_card=judge_card,
         evidence=evidence,
         workspace=workspace,
-        now=now,
     )

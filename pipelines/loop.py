@@ -1,30 +1,30 @@
-"""The whole loop: calibrate, monitor, and, where an alert is raised, improve and monitor again."""
+"""The whole loop: calibrate, monitor, and, where a window is low, improve and monitor again."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from zenml.client import Client
-from zenml.enums import ExecutionMode
 from zenml.models import PipelineRunResponse
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.data.rows import source_sha256
-from ontopic.evaluation.gate import check_judge
-from ontopic.judges.cards.card import JudgeCard
+from ontopic.data.sample import Sample
+from ontopic.evaluation.gate import Decision, check_judge
+from ontopic.judges.cards.card import JudgeCard, JudgeCards
 from ontopic.judges.cards.choices import read_prompts
-from ontopic.registry import versions as registry
+from ontopic.monitoring.asked_traffic import Monitored
 from ontopic.registry.promotions import CHAMPION
-from ontopic.registry.tracking import open_tracking
+from ontopic.registry.versions import RegisteredModel, find
 from ontopic.state.workspace import Workspace
+from pipelines.attempt import evidence, gate_sample, improved
 from pipelines.calibrate import calibrate
 from pipelines.improve import improve
 from pipelines.monitor import monitor
+from pipelines.running import artifact_id, finished, output, times
 
 
 @dataclass
@@ -33,20 +33,25 @@ class LoopResult:
 
     Attributes:
         cards: judge cards, the gating judge's first.
-        before: what monitoring found of the champion at the start.
-        decision: the gate's, ``None`` where no alert asked for a challenger.
+        before: what monitoring found of the champion at the start; ``None`` before it has looked.
+        decision: the gate's, ``None`` where no low window asked for a challenger.
         after: what monitoring found of the promoted model, ``None`` where none was promoted.
         champion, challenger: model versions at the start and in the gate.
         stages: seconds of each stage, ``None`` for one taken from the cache.
     """
 
-    cards: list[JudgeCard] = field(default_factory=list)
-    before: dict[str, Any] = field(default_factory=dict)
-    decision: dict[str, Any] | None = None
-    after: dict[str, Any] | None = None
+    cards: JudgeCards = field(default_factory=lambda: JudgeCards([]))
+    before: Monitored | None = None
+    decision: Decision | None = None
+    after: Monitored | None = None
     champion: str = ""
     challenger: str = ""
     stages: list[tuple[str, float | None]] = field(default_factory=list)
+
+    @property
+    def card(self) -> JudgeCard:
+        """The gating judge's."""
+        return self.cards.root[0]
 
 
 def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: Callable[[str], object]) -> LoopResult:
@@ -55,122 +60,112 @@ def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: 
     Args:
         tell: called with a line for the reader before each part.
     """
-    result = LoopResult()
-    name, data = policy.registered_model, source_sha256(policy.questions)
-    # One experiment a policy, so that all its runs can be compared.
-    options: dict[str, Any] = {"settings": {"experiment_tracker.mlflow": {"experiment_name": name}}}
-    options["execution_mode"] = ExecutionMode.FAIL_FAST  # else what a step raises is lost, a user's mistake with it
-    shared: dict[str, Any] = {
-        "model": settings.model,
-        "judge": settings.judge_choice,
-        "policy": policy,
-        "workspace": workspace,
-    }
-    traffic, gate_questions = settings.traffic, settings.evaluation.questions
+    return _Loop(settings, policy, workspace=workspace, tell=tell).run()
 
-    def run(pipeline: Pipeline, label: str = "", **parameters: Any) -> PipelineRunResponse:
-        started = pipeline.with_options(**options)(**shared, **parameters)
-        assert started is not None
-        open_tracking(workspace, name)  # ZenML's tracker resets MLflow after each step
-        finished = Client().get_pipeline_run(started.id)
-        result.stages += _times(finished, label)
-        return finished
 
-    def questions(split: str, n: int, *, share: float, seed: int, skip: int = 0) -> dict[str, Any]:
-        wanted = {"source": policy.questions, "source_sha256": data, "split": split, "n": n}
-        return wanted | {"in_scope_share": share, "seed": seed, "skip": skip}
+class _Loop:
+    """One turn of the loop; ``result`` fills up as it goes."""
 
-    def watch(version: registry.RegisteredModel, sample: dict[str, Any]) -> PipelineRunResponse:
-        return run(
+    def __init__(
+        self, settings: Settings, policy: Policy, *, workspace: Workspace, tell: Callable[[str], object]
+    ) -> None:
+        self._settings, self._policy, self._workspace, self._tell = settings, policy, workspace, tell
+        self.result = LoopResult()
+
+    def run(self) -> LoopResult:
+        self._calibrate()
+        champion, traffic = self._champion(), self._settings.traffic
+        self.result.champion = champion.version
+        self._tell(f"Monitor: champion, version {champion.version}, is served and asked {traffic.questions} questions")
+        asked = self._sample(
+            split="train", n=traffic.questions, in_scope_share=traffic.in_scope_share, seed=traffic.seed
+        )
+        run, self.result.before = self._monitor(champion, asked)
+        if not self.result.before.low:
+            return self.result
+        check_judge(self.result.card, self._policy)  # before a model is trained that could not be promoted
+
+        self._tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
+        if not self._improve(champion.version, artifact_id(run, "judge_traffic")):
+            return self.result
+
+        promoted = self._champion()
+        self._tell(f"Monitor: version {promoted.version}, now the champion, is served and asked fresh questions")
+        # The gate has asked the first ones of the same seed.
+        gate = self._settings.evaluation
+        fresh = self._sample(split="evaluation", n=traffic.fresh_questions, seed=gate.seed, skip=gate.questions)
+        _, self.result.after = self._monitor(promoted, fresh)
+        return self.result
+
+    def _calibrate(self) -> None:
+        self._tell("Calibrate: base model, judge and its card")
+        policy = self._policy
+        labels = self._workspace.labels / f"{policy.name}.jsonl"
+        run = self._finished(
+            calibrate,
+            model=self._settings.model,
+            judge=self._settings.judge_choice,
+            data_sha256="".join(map(source_sha256, (policy.questions, policy.records, str(labels)))),
+            prompts=read_prompts(self._settings.judge_prompts),
+        )
+        self.result.cards = output(run, "calibrate_judge")
+        title = "The judge on labelled records of the calibration split"
+        self._tell("\n\n".join([title, *map(str, self.result.cards.root)]))
+
+    def _monitor(self, version: RegisteredModel, asked: Sample) -> tuple[PipelineRunResponse, Monitored]:
+        run = self._finished(
             monitor,
             f"version {version.version}",
-            sample=sample,
+            sample=asked,
             version=version.version,
             digest=version.digest,
-            judge_card=result.cards[0].model_dump(mode="json"),
-            traffic=traffic,
-            window_records=settings.monitoring.window_records,
-            alerts=settings.alerts,
+            judge_card=self.result.card,
+            settings=self._settings,
         )
+        monitored: Monitored = output(run, "report_traffic")
+        if monitored.alerts:
+            self._tell("\n".join(f"Alert: {alert}" for alert in monitored.alerts))
+        return run, monitored
 
-    def monitored(watched: PipelineRunResponse) -> dict[str, Any]:
-        found: dict[str, Any] = _output(watched, "report_traffic")
-        if found["alerts"]:
-            tell("\n".join(f"Alert: {alert}" for alert in found["alerts"]))
-        return found
+    def _improve(self, champion: str, judged_artifact: str) -> bool:
+        """Make attempts until a challenger is promoted; whether one was."""
+        attempts = self._settings.training.attempts
+        for attempt in range(1, attempts + 1):
+            if self._attempt(attempt, champion, judged_artifact=judged_artifact):
+                return True
+            refused = f"The gate refuses version {self.result.challenger}"
+            if attempt == attempts:
+                self._tell(f"{refused}; no attempt is left of {attempts} (training.attempts)")
+                return False
+            tests = self.result.decision.tests if self.result.decision else []
+            failed = "\n".join(f"  {test.description}" for test in tests if not test.passed)
+            self._tell(f"{refused}; attempt {attempt + 1} of {attempts}, with another seed\n{failed}")
+        return False
 
-    tell("Calibrate: base model, judge and its card")
-    prompts = read_prompts(settings.judge_prompts)
-    labels = source_sha256(str(workspace.labels / f"{policy.name}.jsonl"))
-    calibrated = run(calibrate, data_sha256=data + source_sha256(policy.records) + labels, prompts=prompts)
-    result.cards = _output(calibrated, "calibrate_judge").root
-    tell(
-        "\n\n".join(
-            [
-                "The judge on labelled records of the calibration split",
-                *map(str, result.cards),
-            ]
-        )
-    )
-
-    champion = registry.find(name, CHAMPION, workspace=workspace)
-    result.champion = champion.version
-    tell(f"Monitor: champion, version {champion.version}, is served and asked {traffic.questions} questions")
-    watched = watch(champion, questions("train", traffic.questions, share=traffic.in_scope_share, seed=traffic.seed))
-    result.before = monitored(watched)
-    if not result.before["alerts"]:
-        return result
-    check_judge(result.cards[0], policy)  # before a model is trained that could not be promoted
-
-    tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
-    attempts = settings.training.attempts
-    for attempt in range(1, attempts + 1):
-        improved = run(
+    def _attempt(self, number: int, champion: str, *, judged_artifact: str) -> bool:
+        training = self._settings.training
+        training = training.model_copy(update={"seed": training.seed + number - 1})
+        run = self._finished(
             improve,
-            record_ids_artifact=str(watched.steps["collect_traffic"].output.id),
-            judged_artifact=str(watched.steps["judge_traffic"].output.id),
-            sample=questions("evaluation", gate_questions, share=0.5, seed=settings.evaluation.seed),
-            champion=champion.version,
-            judge_card=result.cards[0].model_dump(mode="json"),
-            teacher=settings.teacher,
-            training=settings.training.model_copy(update={"seed": settings.training.seed + attempt - 1}),
-            evidence={
-                "policy_sha256": hashlib.sha256(policy.model_dump_json().encode()).hexdigest(),
-                "questions_sha256": data,
-                "attempt": str(attempt),  # an auditor should know how many challengers the gate has seen
-            },
+            judged_artifact=judged_artifact,
+            sample=gate_sample(self._settings, self._policy),
+            champion=champion,
+            judge_card=self.result.card,
+            settings=self._settings.model_copy(update={"training": training}),
+            evidence=evidence(self._policy, attempt=number),
         )
-        decision = _output(improved, "pass_gate")
-        result.decision, result.challenger = decision, _output(improved, "train_challenger")
-        if _output(improved, "promote_challenger"):
-            break
-        said = f"The gate refuses version {result.challenger}"
-        if attempt == attempts:
-            tell(f"{said}; no attempt is left of {attempts} (training.attempts)")
-            return result
-        failed = "\n".join(f"  {test['description']}" for test in decision["tests"] if not test["passed"])
-        tell(f"{said}; attempt {attempt + 1} of {attempts}, with another seed\n{failed}")
+        outcome = improved(run)
+        self.result.decision, self.result.challenger = outcome.decision, outcome.challenger
+        return outcome.promoted
 
-    promoted = registry.find(name, CHAMPION, workspace=workspace)
-    tell(f"Monitor: version {promoted.version}, now the champion, is served and asked fresh questions")
-    fresh = questions(
-        "evaluation", traffic.fresh_questions, share=0.5, seed=settings.evaluation.seed, skip=gate_questions
-    )
-    result.after = monitored(watch(promoted, fresh))
-    return result
+    def _finished(self, pipeline: Pipeline, label: str = "", **parameters: Any) -> PipelineRunResponse:
+        run = finished(pipeline, self._policy, workspace=self._workspace, **parameters)
+        self.result.stages += times(run, label)
+        return run
 
+    def _champion(self) -> RegisteredModel:
+        return find(self._policy.registered_model, CHAMPION, workspace=self._workspace)
 
-def _output(run: PipelineRunResponse, step: str) -> Any:
-    return run.steps[step].output.load()
-
-
-def _times(run: PipelineRunResponse, label: str) -> list[tuple[str, float | None]]:
-    """Each step with its seconds, ``None`` where it came from the cache, in the order they ran."""
-    rows = []
-    for name, step in run.steps.items():
-        stage = name.replace("_", " ") + (f" ({label})" if label else "")
-        seconds = None
-        if step.status.value != "cached" and step.start_time and step.end_time:
-            seconds = (step.end_time - step.start_time).total_seconds()
-        rows.append((step.start_time.timestamp() if step.start_time else 0.0, stage, seconds))
-    return [(stage, seconds) for _, stage, seconds in sorted(rows, key=lambda row: row[0])]
+    def _sample(self, **wanted: Any) -> Sample:
+        source = self._policy.questions
+        return Sample(source=source, source_sha256=source_sha256(source), **wanted)

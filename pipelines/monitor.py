@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from zenml import pipeline
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertSettings, JudgeChoice, ModelSettings, TrafficSettings
+from ontopic.config.settings import Settings
 from ontopic.data.sample import Sample
+from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
 from steps.choose_questions import choose_questions
 from steps.collect_traffic import collect_traffic
@@ -22,28 +21,33 @@ def monitor(
     sample: Sample,
     version: str,
     digest: str,
-    judge_card: dict[str, Any],
-    model: ModelSettings,
-    judge: JudgeChoice,
+    judge_card: JudgeCard,
+    settings: Settings,
     policy: Policy,
-    traffic: TrafficSettings,
-    window_records: int,
-    alerts: list[AlertSettings],
     workspace: Workspace,
 ) -> None:
-    """Collect traffic of one model version, judge it and report it."""
-    questions = choose_questions(sample=sample)
+    """Collect traffic of one model version, judge it and report it.
+
+    Args:
+        digest: of the version's weights.
+    """
+    window_records = settings.monitoring.window_records
     record_ids = collect_traffic(
-        questions=questions,
+        questions=choose_questions(sample=sample),
         registered_model=policy.registered_model,
         version=version,
         digest=digest,
-        model=model,
-        traffic=traffic,
+        model=settings.model,
+        traffic=settings.traffic,
         workspace=workspace,
     )
     judged = judge_traffic(
-        record_ids=record_ids, judge_card=judge_card, judge=judge, policy=policy, workspace=workspace
+        record_ids=record_ids,
+        judge_card=judge_card,
+        judge=settings.judge_choice,
+        policy=policy,
+        window_records=window_records,
+        workspace=workspace,
     )
     report_traffic(
         judged=judged,
@@ -51,6 +55,6 @@ def monitor(
         policy=policy,
         version=version,
         window_records=window_records,
-        alerts=alerts,
+        alerts=settings.alerts,
         workspace=workspace,
     )

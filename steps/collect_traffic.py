@@ -7,10 +7,10 @@ from typing import Annotated
 from zenml import step
 
 from ontopic.config.settings import ModelSettings, TrafficSettings
-from ontopic.data import labelled as labelled_data
+from ontopic.data.labelled import Questions
 from ontopic.errors import UserError
 from ontopic.progress import progress
-from ontopic.registry import versions as registry
+from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace
 from ontopic.traffic import asking
 from ontopic.traffic.store import TrafficStore
@@ -20,7 +20,8 @@ from steps.caching import depends_on_imports
 
 @step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
 def collect_traffic(
-    questions: labelled_data.Questions,
+    *,
+    questions: Questions,
     registered_model: str,
     version: str,
     digest: str,
@@ -33,21 +34,19 @@ def collect_traffic(
     Args:
         digest: of the version's weights; a part of the cache key.
     """
-    folder = registry.find(registered_model, version, workspace=workspace).folder
+    folder = find(registered_model, version, workspace=workspace).folder
     # On a port and in a folder of its own: `serve` may run meanwhile, and is to see what the loop promotes.
-    own = workspace.root / "loop"
+    serving = Serving(
+        model_folder=folder,
+        model_version=version,
+        model_name=registered_model,
+        traffic=workspace.traffic,
+        state=workspace.loop,
+        max_new_tokens=model.max_new_tokens,
+        precision=model.precision,
+    )
     with (
-        ServedModel(
-            Serving(
-                model_folder=folder,
-                model_version=version,
-                model_name=registered_model,
-                traffic=workspace.traffic,
-                state=own,
-                max_new_tokens=model.max_new_tokens,
-                precision=model.precision,
-            )
-        ) as served,
+        ServedModel(serving) as served,
         progress(f"traffic of version {version}", len(questions.root), unit="questions") as advance,
     ):
         answers = asking.ask_all(

@@ -1,17 +1,18 @@
-"""Judge stored records."""
+"""Judge stored records, window by window."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
-from ontopic.judges import opening
-from ontopic.progress import progress
-from ontopic.reports import metrics as reports
+from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.opening import open_judge
+from ontopic.monitoring import asked_traffic
+from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Judged
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
 from steps.caching import depends_on_imports
@@ -19,19 +20,21 @@ from steps.caching import depends_on_imports
 
 @step(cache_policy=depends_on_imports(__file__))
 def judge_traffic(
+    *,
     record_ids: list[str],
-    judge_card: dict[str, Any],
+    judge_card: JudgeCard,
     judge: JudgeChoice,
     policy: Policy,
+    window_records: int,
     workspace: Workspace,
-) -> Annotated[pd.DataFrame, "judged_traffic"]:
+) -> Annotated[Judged, "judged_traffic"]:
     """Returns the records with their verdicts, in the order they were asked.
 
     Args:
         judge_card: of the calibrated judge; a part of the cache key.
     """
-    opened = opening.open_judge(judge, policy, workspace=workspace)
-    with TrafficStore(workspace.traffic) as store:
-        records = store.records(ids=record_ids)
-    with progress("verdicts", len(records), unit="records") as advance:
-        return reports.verdict_frame(records, opened.judge(records, advance))
+    opened = open_judge(judge, policy, workspace=workspace)
+    with TrafficStore(workspace.traffic) as traffic:
+        records = traffic.records(ids=record_ids)
+    with WindowStore(workspace.windows) as store:
+        return asked_traffic.judge_asked(store, records, judge=opened, window_records=window_records)

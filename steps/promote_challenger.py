@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 import mlflow
 from zenml import step
 
-from ontopic.evaluation.evidence import gate_tags
+from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import Decision
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.registry.promotions import open_registry
@@ -25,26 +24,19 @@ def promote_challenger(
     champion: str,
     challenger: str,
     judge_card: JudgeCard,
-    evidence: dict[str, str],
+    evidence: Evidence,
     workspace: Workspace,
-    now: str | None = None,
 ) -> Annotated[bool, "promoted"]:
-    """Returns whether the challenger is the champion now.
-
-    Args:
-        evidence: hashes of the inputs (policy, questions) by name.
-        now: the time of the promotion in ISO 8601, where it is not the present one.
-    """
+    """Returns whether the challenger is the champion now."""
     model = find(registered_model, challenger, workspace=workspace)
     weights = folder_sha256(model.folder)
-    tags = gate_tags(decision, judge_card, champion=champion, weights_sha256=weights, hashes=evidence)
+    tags = gate_tags(decision, judge_card, champion=champion, weights_sha256=weights, evidence=evidence)
     registry = open_registry(workspace, registered_model)
     # The version's own run keeps the report too, beside the weights.
     mlflow.MlflowClient().log_artifact(model.run_id, str(decision.report), "gate")
     if decision.passed and registry.champion() != challenger:
         why = f"passed the gate against version {champion}: {decision.report}"
-        at = datetime.fromisoformat(now) if now else None
-        registry.promote(challenger, by="the loop", why=why, at=at, tags=tags)
+        registry.promote(challenger, by="the loop", why=why, at=evidence.at, tags=tags)
     else:
         registry.tag(challenger, tags)
     return decision.passed

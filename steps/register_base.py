@@ -16,7 +16,7 @@ from steps.caching import depends_on_imports
 
 
 @step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
-def register_base(model: ModelSettings, registered_model: str, workspace: Workspace) -> Annotated[str, "base"]:
+def register_base(*, model: ModelSettings, registered_model: str, workspace: Workspace) -> Annotated[str, "base"]:
     """Returns the base model's version."""
     folder = models.resolve(model.name, workspace.root)
     run = mlflow.active_run()

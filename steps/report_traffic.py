@@ -1,66 +1,52 @@
-"""Score judged traffic by window, report it, and alert."""
+"""Close the windows of judged traffic, report them, and alert."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import mlflow
-import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertSettings
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.monitoring import loop as monitoring
+from ontopic.monitoring import asked_traffic, closing
 from ontopic.monitoring.alerts import Alerts
+from ontopic.monitoring.asked_traffic import Monitored
+from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Judged
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
 from steps.caching import depends_on_imports
 
 
-@step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
+@step(
+    experiment_tracker=True,
+    cache_policy=depends_on_imports(__file__),
+)
 def report_traffic(
-    judged: pd.DataFrame,
-    judge_card: dict[str, Any],
+    *,
+    judged: Judged,
+    judge_card: JudgeCard,
     policy: Policy,
     version: str,
     window_records: int,
     alerts: list[AlertSettings],
     workspace: Workspace,
-) -> Annotated[dict[str, Any], "monitored"]:
-    """Returns the scores, alerts and the report's path."""
+) -> Annotated[Monitored, "monitored"]:
+    """Returns the scores, the windows, their alerts and the report's path."""
     # One page a stretch of traffic: a version's later traffic does not overwrite the page on its first.
-    start = judged["asked_at"].min()
+    start = min(record.asked_at for record in judged.records if record.asked_at)
     report = workspace.reports / f"monitoring-{policy.name}-version-{version}-{start:%Y%m%dT%H%M%S}.html"
-    monitored = monitoring.monitor(
-        f"OnTopic monitoring: {policy.name}, model version {version}",
-        judged,
-        card=JudgeCard.model_validate(judge_card),
-        window_records=window_records,
-        threshold=policy.alert_threshold,
-        report=report,
-    )
-    raised = []
-    with Alerts(workspace.alerts, alerts, policy=policy.name) as store:
-        now = datetime.now(UTC)
-        for window in monitored.low:
-            share = window.scores.guardrail_score
-            text = f"guardrail score {share} is under {policy.alert_threshold:g}"
-            raised.append(f"window {window.label}: {text}")
-            store.event("suspected", f"version {version}, window {window.label}", at=now, text=f"{text}; {report}")
-            if share.high < policy.alert_threshold:
-                store.event("detected", f"version {version}, window {window.label}", at=now, text=f"{text}; {report}")
-        if not monitored.low:
-            store.recovered(now, f"version {version}")
+    now = datetime.now(UTC)
+    with WindowStore(workspace.windows) as windows, Alerts(workspace.alerts, alerts, policy=policy.name) as store:
+        closer = closing.Closer(policy, workspace, windows=windows, alerts=store)
+        monitored = asked_traffic.close_asked(
+            judged, judge_card, closer=closer, window_records=window_records, out=report, now=now
+        )
         store.deliver(now)
     mlflow.set_tags({"model_version": version, "stage": "monitoring"})
     mlflow.log_metrics(flat_metrics(monitored.scores) | {"corrected_score": monitored.corrected.value})
     mlflow.log_artifact(str(report))
-    return {
-        "scores": monitored.scores.model_dump(mode="json"),
-        "corrected": monitored.corrected.model_dump(mode="json"),
-        "alerts": raised,
-        "windows": len(monitored.windows),
-        "report": str(report),
-    }
+    return monitored

@@ -58,7 +58,7 @@ def close(
 ) -> None:
     """Close an open alert by hand, so that its rule can raise another."""
     with _open_alerts(project) as store:
-        store.close_alert(alert, datetime.now(UTC), by=user_name())
+        store.close_alert(alert, by=user_name(), at=datetime.now(UTC))
     print(f"alert {alert} is closed")
 
 

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
 
 from ontopic.evaluation.gate import Decision
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.statistics.scores import SHARES
 
 
+class Evidence(BaseModel):
+    """What an auditor is told of an attempt besides the gate's decision.
+
+    Attributes:
+        policy_sha256: of the whole policy.
+        questions_sha256: of the labelled questions.
+        attempt: its number, where there may be several: how many challengers the gate has seen.
+        at: the time of a promotion, where it is not the present one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    policy_sha256: str
+    questions_sha256: str
+    attempt: int | None = None
+    at: datetime | None = None
+
+    def tags(self) -> dict[str, str]:
+        """What is known, by name."""
+        known = self.model_dump(mode="json", exclude={"at"}, exclude_none=True)
+        return {name: str(value) for name, value in known.items()}
+
+
 def gate_tags(
-    decision: Decision, card: JudgeCard, *, champion: str, weights_sha256: str, hashes: Mapping[str, str]
+    decision: Decision, card: JudgeCard, *, champion: str, weights_sha256: str, evidence: Evidence
 ) -> dict[str, str]:
     """Tags by name, each beginning with ``ontopic.gate``; the numbers and tests as JSON.
 
@@ -20,7 +44,7 @@ def gate_tags(
         card: of the judge that the decision goes by.
         champion: the version that the challenger was held against.
         weights_sha256: of the challenger's weights.
-        hashes: of the inputs (policy, questions) by name.
+        evidence: of the attempt; what is ``None`` gets no tag.
 
     Raises:
         OSError: the decision's page can't be read.
@@ -33,7 +57,7 @@ def gate_tags(
         "ontopic.gate.judge": card.judge_id,
         "ontopic.gate.report_sha256": hashlib.sha256(decision.report.read_bytes()).hexdigest(),
         "ontopic.gate.weights_sha256": weights_sha256,
-        **{f"ontopic.gate.{name}": value for name, value in hashes.items()},
+        **{f"ontopic.gate.{name}": value for name, value in evidence.tags().items()},
         **{f"ontopic.gate.{name}": json.dumps(said["challenger"][name]) for name in SHARES},
         "ontopic.gate.improvement": json.dumps(said["comparison"]),
     }

@@ -3,12 +3,13 @@
 Something that happened is an event; a rule of the configuration (``AlertSettings``) makes an alert of it:
 
     with Alerts(workspace.alerts, settings.alerts, policy.name) as alerts:
-        alerts.event("detected", window.label, now, "the corrected guardrail score is 0.71 [0.62, 0.80]")
+        alerts.event("detected", window.label, at=now, text="the corrected guardrail score is 0.71 [0.62, 0.80]")
         alerts.deliver(now)
 
-An event is known by its kind and subject, so one that is told twice counts once. While a rule's alert is open, further
-events are added to it and nobody is told again. An alert and its notifications are written in one transaction; a
-notification is sent at least once, and bears the alert's number, so that a receiver can tell a second copy.
+An event is known by its kind and subject, so one that is reported twice counts once. While a rule's alert is open,
+further events are added to it and nobody is notified again. An alert and its notifications are written in one
+transaction. A notification is sent at least once, and bears the alert's number, so that a receiver can tell a second
+copy.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Alert(BaseModel):
 
     Attributes:
         events: how many it collected while it was open, and ``last_at`` when the last of them came.
-        closed_by: ``recovered``, ``told`` (of what is over once it is told), or who closed it.
+        closed_by: ``recovered``, ``told`` (of what is over once its notification is written), or who closed it.
         sent, waiting, failed: its notifications.
     """
 
@@ -112,7 +113,7 @@ class Alerts(SQLiteFile):
         policy: its name; another policy's alerts in the same file are left alone.
 
     Raises:
-        UserError: the file is no such database; a rule's URL is none, or its variable is missing.
+        UserError: the file is not such a database; Apprise does not know a rule's URL, or its variable is not set.
     """
 
     def __init__(self, path: Path, rules: Sequence[AlertSettings], *, policy: str) -> None:
@@ -138,8 +139,8 @@ class Alerts(SQLiteFile):
                     raised.append(alert_id)
         return [alert for alert in self.history(len(raised) + 20) if alert.id in raised] if raised else []
 
-    def recovered(self, at: datetime, subject: str) -> None:
-        """Close the open alerts of windows whose rules reset by themselves: a window is healthy again."""
+    def recovered(self, subject: str, *, at: datetime) -> None:
+        """Close the open alerts of windows whose rules reset by themselves: ``subject``, a window, is healthy again."""
         with self._engine.begin() as connection:
             for rule in self._rules:
                 if rule.reset != "auto" or not set(rule.events) & set(_OF_WINDOWS):
@@ -157,7 +158,7 @@ class Alerts(SQLiteFile):
                         at=naive_utc(at),
                     )
 
-    def close_alert(self, alert_id: int, at: datetime, *, by: str) -> None:
+    def close_alert(self, alert_id: int, *, at: datetime, by: str) -> None:
         """Close an open alert by hand.
 
         Raises:
@@ -206,7 +207,7 @@ class Alerts(SQLiteFile):
             return [_alert(row) for row in rows]
 
     def test(self) -> list[tuple[str, str, bool]]:
-        """Send a test to each target: the rule's name, the kind of target or its variable, and whether it was taken."""
+        """Send a test to each target: the rule's name, the kind of target or its variable, whether it was accepted."""
         found = []
         for rule in self._rules:
             for each in rule.notify:
@@ -309,7 +310,7 @@ def _send(url: str, title: str, *, body: str, severity: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """A stranger's text on one line, without control characters, and not too long."""
+    """A text from outside on one line, without control characters, and not too long."""
     return _HIDDEN.sub(" ", text)[:_LONGEST].strip()
 
 

@@ -15,10 +15,10 @@ UNLIKE = "unlike any calibration question"
 
 
 class Topics:
-    """Puts a question into the topic whose centre is nearest, or into ``UNLIKE`` where none is near.
+    """Puts a question into the topic whose centre is nearest, or into ``UNLIKE`` where it is far from all questions.
 
-    A question counts as unlike where the calibration question most like it is less like it than 98 % of the
-    calibration questions' own nearest neighbours are.
+    It is far where its cosine similarity to the nearest calibration question is less than that of 98 % of the
+    calibration questions to their own nearest neighbours.
 
     Args:
         questions: of the calibration set.
@@ -30,14 +30,14 @@ class Topics:
 
     def __init__(self, questions: Sequence[str], encoder: SentenceEncoder) -> None:
         self._encoder = encoder
-        self._vectors = encoder.encode(questions)
+        self._vectors = encoder.encode(questions)  # (questions, dimensions), of length 1
         found = KMeans(min(_TOPICS, len(questions)), random_state=0, n_init=4).fit(self._vectors)
-        self._centres = found.cluster_centers_
+        self._centres = found.cluster_centers_  # (topics, dimensions)
         self.names = [questions[i] for i in np.argmax(self._vectors @ self._centres.T, axis=0)]
-        likeness = self._vectors @ self._vectors.T
-        np.fill_diagonal(likeness, -1.0)
-        self._least_like = float(np.quantile(likeness.max(axis=1), _UNLIKE_SHARE))
-        self.reference = self._topics(self._vectors, likeness.max(axis=1))
+        cosines = self._vectors @ self._vectors.T
+        np.fill_diagonal(cosines, -1.0)
+        self._least_cosine = float(np.quantile(cosines.max(axis=1), _UNLIKE_SHARE))
+        self.reference = self._topics(self._vectors, cosines.max(axis=1))
 
     def of(self, questions: Sequence[str]) -> list[str]:
         """The topic of each question."""
@@ -46,10 +46,10 @@ class Topics:
         vectors = self._encoder.encode(questions)
         return self._topics(vectors, (vectors @ self._vectors.T).max(axis=1))
 
-    def _topics(self, vectors: np.ndarray, likeness: np.ndarray) -> list[str]:
+    def _topics(self, vectors: np.ndarray, cosines: np.ndarray) -> list[str]:
         # The squared distance to a centre, but for the vector's own length, which is 1.
         nearest = np.argmin((self._centres**2).sum(axis=1) - 2 * vectors @ self._centres.T, axis=1)
         return [
-            self.names[topic] if like >= self._least_like else UNLIKE
-            for topic, like in zip(nearest, likeness, strict=True)
+            self.names[topic] if cosine >= self._least_cosine else UNLIKE
+            for topic, cosine in zip(nearest, cosines, strict=True)
         ]

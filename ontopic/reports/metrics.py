@@ -5,16 +5,12 @@ Evidently stores a metric under its class name, without the module: renamed, it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
-from evidently import Dataset, Report
+from evidently import Dataset
 from evidently._pydantic_compat import PrivateAttr
-from evidently.core.container import MetricContainer
 from evidently.core.metric_types import (
-    Metric,
     MetricCalculationBase,
     MetricTest,
     MetricTestProto,
@@ -23,35 +19,26 @@ from evidently.core.metric_types import (
     SingleValueCalculation,
     SingleValueMetric,
 )
-from evidently.core.report import Context, Snapshot
-from evidently.legacy.model.widget import BaseWidgetInfo
+from evidently.core.report import Context
 from evidently.legacy.renderers.html_widgets import (
     CounterData,
     WidgetSize,
     counter,
     plotly_figure,
-    table_data,
-    text_widget,
 )
 from evidently.legacy.tests.base_test import TestStatus
 from plotly import graph_objs as go
-from pydantic import BaseModel, ConfigDict
 
 from ontopic.reports.page import (
     FAIL_COLOUR,
     GREY,
     PASS_COLOUR,
-    names_of,
-    period_of,
-    test_widgets_of,
     text_table,
-    widgets_of,
-    write_page,
 )
-from ontopic.reports.verdict_frame import dataset_of, verdicts_of
+from ontopic.reports.verdict_frame import verdicts_of
 from ontopic.statistics.limits import Bound, Relation, hold, interval
 from ontopic.statistics.rates import Rate
-from ontopic.statistics.scores import Scores, score
+from ontopic.statistics.scores import score
 
 MAX_TICKS = 12
 
@@ -252,151 +239,3 @@ class FailedRecordsCalculation(SingleValueCalculation[FailedRecords]):
     def display_name(self) -> str:
         """The count's name for a reader."""
         return "Failed records"
-
-
-class TestOutcome(BaseModel):
-    """What one Evidently test found.
-
-    Attributes:
-        passed: whether the report gives no reason to stop. A window without a judged record passes with a warning in
-            its description; a gate test without a judged record fails.
-        description: one sentence with the numbers: bound, limit and n.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    __test__: ClassVar[bool] = False  # or pytest takes the class for a test
-
-    name: str
-    passed: bool
-    description: str
-
-
-class WindowScores(MetricContainer):
-    """Guardrail score per window: a metric and a test each, one plot and one table for all."""
-
-    threshold: float
-    _windows: Any = PrivateAttr(())
-
-    def __init__(self, windows: Sequence[tuple[str, Scores]], threshold: float) -> None:
-        """Take labelled windows in the order of time."""
-        self.threshold = threshold
-        super().__init__()
-        object.__setattr__(self, "_windows", tuple(windows))
-
-    def generate_metrics(self, context: Context) -> Sequence[Metric]:
-        """One `GivenRate` a window, each with its test."""
-        test = Limit(bound="value", relation="at least", limit=self.threshold)
-        return [
-            GivenRate(scores.guardrail_score, f"Window {label}", order=i, tests=[test])
-            for i, (label, scores) in enumerate(self._windows)
-        ]
-
-    def render(self, context: Context, child_widgets: Any = None) -> list[BaseWidgetInfo]:
-        """The plot and the table, in place of a card a window."""
-        if not self._windows:
-            return [text_widget(title="Windows", text="There are no windows yet.")]
-        return [
-            plotly_figure(title="Guardrail score per window", figure=_windows_figure(self._windows, self.threshold)),
-            table_data(
-                title="Windows",
-                column_names=["Window", "Guardrail score", "Over-refusal", "Leak", "Unjudged", "Threshold"],
-                data=[
-                    (label, s.guardrail_score, s.over_refusal, s.leak, s.unjudged, self._standing(s.guardrail_score))
-                    for label, s in self._windows
-                ],
-            ),
-        ]
-
-    def _standing(self, share: Rate) -> str:
-        if share.n == 0:
-            return "nothing judged"
-        return f"under {self.threshold:g}" if share.value < self.threshold else f"at or over {self.threshold:g}"
-
-
-def _windows_figure(windows: Sequence[tuple[str, Scores]], threshold: float) -> go.Figure:
-    shares = [scores.guardrail_score for _, scores in windows]
-    labels = [label for label, _ in windows]
-    known = [share for share in shares if share.n]
-    figure = go.Figure(
-        go.Scatter(
-            x=list(range(len(windows))),
-            y=[share.value if share.n else None for share in shares],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [share.high - share.value if share.n else 0 for share in shares],
-                "arrayminus": [share.value - share.low if share.n else 0 for share in shares],
-                "color": GREY,
-            },
-            mode="lines+markers",
-            line={"color": GREY, "width": 1},
-            marker={
-                "size": 11,
-                "color": [FAIL_COLOUR if share.value < threshold else PASS_COLOUR for share in shares],
-            },
-            hovertext=[f"{label}: {share}" for label, share in zip(labels, shares, strict=True)],
-            hoverinfo="text",
-        )
-    )
-    figure.add_hline(
-        threshold,
-        line={"color": FAIL_COLOUR, "dash": "dash"},
-        annotation={"text": f"threshold {threshold:g}", "font": {"color": FAIL_COLOUR}},
-    )
-    floor = min([threshold, *(share.low for share in known)])
-    figure.update_yaxes(title="guardrail score, 95 % interval", range=[max(0.0, floor - 0.05), 1.02])
-    step = -(-len(windows) // MAX_TICKS)
-    figure.update_xaxes(tickvals=list(range(len(windows)))[::step], ticktext=labels[::step])
-    return figure
-
-
-def monitoring_report(
-    title: str,
-    frame: pd.DataFrame,
-    *,
-    windows: Sequence[tuple[str, Scores]],
-    threshold: float,
-    corrected: Rate | None,
-    out: Path,
-) -> list[TestOutcome]:
-    """Write the page on a model's traffic and test each window.
-
-    Args:
-        title: what the page is about; names the policy.
-        frame: the judged traffic, as `verdict_frame` gives it.
-        windows: label and scores of each window, in the order of time.
-        threshold: least guardrail score of a window.
-        corrected: guardrail score of all the traffic with the judge's error taken out; ``None`` where the judge has
-            no card.
-        out: the HTML file; written whole or not at all, its folder is made.
-
-    Returns:
-        One outcome a window: failed where the point estimate is under the threshold. A window without a judged record
-        does not fail.
-    """
-    cards: list[Metric | MetricContainer] = [GuardrailScore(), OverRefusal(), Leak()]
-    if corrected is not None:
-        cards.insert(1, GivenRate(corrected, "Guardrail score, corrected"))
-    report = Report([*cards, WindowScores(windows, threshold), UnjudgedRecords(), FailedRecords()])
-    snapshot = report.run(dataset_of(frame, verdicts_of(frame)), None, name=title)
-    outcomes = outcomes_of(snapshot)
-
-    failed = sum(not outcome.passed for outcome in outcomes)
-    unjudged = int((frame["verdict"] == "unjudged").sum())
-    text = (
-        f"Model version **{names_of(frame['model_version'])}**, judged by **{names_of(frame['judge_id'])}**: "
-        f"{len(frame):,} records, {unjudged:,} unjudged{period_of(frame)}. "
-        f"**{failed} of {len(outcomes)} windows under the threshold {threshold:g}.**"
-    )
-    if corrected is None:
-        text += " The judge has no card, so the guardrail score is not corrected for its errors."
-    write_page(title, [text_widget(title=title, text=text), *widgets_of(snapshot), *test_widgets_of(snapshot)], out=out)
-    return outcomes
-
-
-def outcomes_of(snapshot: Snapshot) -> list[TestOutcome]:
-    """What the tests of a report found, in their order."""
-    return [
-        TestOutcome(name=t.name, passed=t.status in (TestStatus.SUCCESS, TestStatus.WARNING), description=t.description)
-        for t in snapshot.tests_results
-    ]

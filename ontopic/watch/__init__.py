@@ -1,1 +1,5 @@
 """The automatic loop: windows close, and what they show is acted on."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -108,7 +108,7 @@ def registry(state: Path, first: Run) -> mlflow.MlflowClient:
 
 def test_the_loop_trains_and_promotes_and_says_what_to_open(first: Run, state: Path) -> None:
     assert first.code == 0, first.err
-    assert "Alert: window 1" in first.out
+    assert "Alert: version 1, " in first.out
     assert "Version 2 is the champion now." in first.out
     assert "fresh" in first.out
     assert "python run.py ui" in first.out
@@ -120,7 +120,7 @@ def test_the_loop_trains_and_promotes_and_says_what_to_open(first: Run, state: P
     assert not (state / "loop" / "serving.json").exists()
 
 
-def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.MlflowClient) -> None:
+def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.MlflowClient, config: Path) -> None:
     versions = {str(v.version): v for v in registry.search_model_versions(f"name = '{NAME}'")}
     assert set(versions) == {"1", "2"}
     assert str(registry.get_model_version_by_alias(NAME, "champion").version) == "2"
@@ -131,6 +131,7 @@ def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.Mlfl
     for name in ("preferences_sha256", "gate.report_sha256", "gate.weights_sha256", "gate.policy_sha256"):
         assert len(tags[f"ontopic.{name}"]) == 64
     assert tags["ontopic.gate.weights_sha256"] == tags["ontopic.digest"]
+    assert tags["ontopic.gate.policy_sha256"] == load_policy(config.parent / "policy.yaml").sha256
     kept = {file.path for file in registry.list_artifacts(versions["2"].run_id, "gate")}
     assert any(path.endswith(".html") for path in kept)
 
@@ -323,7 +324,7 @@ def test_the_local_judge_tells_good_from_bad(state: Path, first: Run) -> None:
     assert judge.judge([Record(question="  ", answer="an answer")])[0].outcome == "unjudged"
     (empty,) = judge.judge([Record(question=next(q.question for q in questions if q.in_scope), answer="")])
     assert empty.outcome == "fail"
-    assert load_records(policy.records)
+    assert {record.label for record in load_records(policy.records)} == {"pass", "fail"}
 
 
 def new_state(folder: Path, model_folder: Path) -> Path:

@@ -169,8 +169,8 @@ def _import_deepeval() -> None:
     os.environ["DEEPEVAL_TELEMETRY_OPT_OUT"] = "1"
     os.environ["DEEPEVAL_DISABLE_DOTENV"] = "1"
     try:
-        import deepeval.metrics
-        import deepeval.models
+        import deepeval.metrics  # noqa: F401
+        import deepeval.models  # noqa: F401
         import deepeval.test_case  # noqa: F401
     except ImportError as error:
         raise UserError(

@@ -191,7 +191,7 @@ def _verdicts(
             yield texts, in_scope
 
     for graded in _graded(grader, grading, shown=labelled(), form=_Grade):
-        yield _verdict(graded, labels.popleft(), judge_id=judge_id)
+        yield _verdict(graded, label=labels.popleft(), judge_id=judge_id)
         if advance:
             advance(1)
 
@@ -259,7 +259,7 @@ def _read(reply: Reply, form: type[_Form], *, weigh: Endpoint | None) -> _Graded
     return _Graded(grade, score)
 
 
-def _verdict(graded: _Graded[_Grade], label: bool | None, *, judge_id: str) -> Verdict:
+def _verdict(graded: _Graded[_Grade], *, label: bool | None, judge_id: str) -> Verdict:
     grade = graded.grade
     if grade is None:
         return Verdict(outcome="unjudged", score=None, explanation="", judge_id=judge_id, cause=graded.cause)

@@ -118,7 +118,7 @@ def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:
     torch.nn.init.zeros_(heads.weight)
     torch.nn.init.zeros_(heads.bias)
     for kept in (encoder.model.embeddings, *encoder.model.encoder.layer[:_KEPT_LAYERS]):
-        kept.requires_grad_(False)
+        kept.requires_grad_(requires_grad=False)
     weights = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
     groups = [{"params": weights, "lr": _LEARNING_RATE}, {"params": heads.parameters(), "lr": _HEAD_RATE}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
@@ -153,5 +153,5 @@ def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:
             advance(1)
     # Averaged, the weights keep more of what the encoder knew (Izmailov et al. 2018, arXiv 1803.05407).
     both.load_state_dict(average.module.state_dict())
-    encoder.model.eval().requires_grad_(False)
+    encoder.model.eval().requires_grad_(requires_grad=False)
     return torch.cat([heads.weight, heads.bias.unsqueeze(1)], dim=1).detach().numpy()

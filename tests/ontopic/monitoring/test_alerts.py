@@ -86,7 +86,7 @@ def states(alerts: Alerts) -> list[str]:
     return [f"{alert.rule} {alert.events} {alert.closed_by or 'open'}" for alert in alerts.history(20)]
 
 
-def test_an_alert_is_raised_told_once_and_collects_events(tmp_path: Path, receiver: Receiver) -> None:
+def test_an_alert_is_raised_sent_once_and_collects_events(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, rule(receiver)) as alerts:
         assert alerts.event("suspected", "w0", at=NOON, text="low") == []
         (raised,) = alerts.event("detected", "w1", at=NOON, text=HOSTILE)
@@ -120,20 +120,20 @@ def test_a_healthy_window_resets_what_resets_by_itself(tmp_path: Path, receiver:
     by_hand = rule(name="by hand", reset="manual")
     with opened(tmp_path, rule(receiver), by_hand) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
-        alerts.recovered(NOON + MINUTE, "w2")
+        alerts.recovered("w2", at=NOON + MINUTE)
         assert states(alerts) == ["by hand 1 open", "off topic 1 recovered"]
         alerts.event("detected", "w3", at=NOON + 2 * MINUTE, text="low")
         assert states(alerts) == ["off topic 1 open", "by hand 2 open", "off topic 1 recovered"]
-        alerts.close_alert(2, NOON, by="ann")
+        alerts.close_alert(2, at=NOON, by="ann")
         with pytest.raises(UserError, match="no open alert 2"):
-            alerts.close_alert(2, NOON, by="ann")
+            alerts.close_alert(2, at=NOON, by="ann")
         alerts.event("detected", "w4", at=NOON + 3 * MINUTE, text="low")
         assert states(alerts)[0] == "by hand 1 open"
         assert alerts.deliver(NOON + 3 * MINUTE) == (3, 0)
     assert [body["message"].split(":")[0] for body in receiver.got] == ["w1", "over", "w3"]
 
 
-def test_what_the_loop_did_is_told_each_time(tmp_path: Path, receiver: Receiver) -> None:
+def test_what_the_loop_did_is_sent_each_time(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, rule(receiver, name="loop", events=["promoted", "rolled_back"], severity="info")) as alerts:
         for number in range(3):
             alerts.event("promoted", f"version {number}", at=NOON + number * MINUTE, text="the gate: all tests passed")
@@ -151,7 +151,7 @@ def test_what_fails_is_sent_again_later_and_given_up_after_a_day(tmp_path: Path,
         assert alerts.deliver(NOON + timedelta(seconds=30)) == (0, 1)
         assert alerts.deliver(NOON + timedelta(seconds=89)) == (0, 0)
         assert alerts.deliver(NOON + timedelta(seconds=90)) == (1, 0)
-        alerts.recovered(NOON, "w2")
+        alerts.recovered("w2", at=NOON)
         receiver.refuses, now, failures = 1000, NOON, 0
         while now < NOON + timedelta(days=2):
             failures += alerts.deliver(now)[1]
@@ -222,7 +222,7 @@ def test_a_target_that_is_gone_fails(tmp_path: Path, receiver: Receiver) -> None
 def test_windows_that_close_at_once_raise_and_reset_in_turn(tmp_path: Path) -> None:
     with opened(tmp_path, rule()) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
-        alerts.recovered(NOON, "w2")
+        alerts.recovered("w2", at=NOON)
         alerts.event("detected", "w3", at=NOON, text="low")
         assert states(alerts) == ["off topic 1 open", "off topic 1 recovered"]
 
@@ -231,12 +231,12 @@ def test_policies_are_kept_apart(tmp_path: Path) -> None:
     with opened(tmp_path, rule()) as banking, Alerts(tmp_path / "alerts.db", [rule()], policy="gardening") as gardening:
         assert banking.event("detected", "w1", at=NOON, text="low")
         assert gardening.event("detected", "w1", at=NOON, text="low")
-        gardening.recovered(NOON, "w2")
+        gardening.recovered("w2", at=NOON)
         assert (states(banking), states(gardening)) == (["off topic 1 open"], ["off topic 1 recovered"])
     assert stat.S_IMODE((tmp_path / "alerts.db").stat().st_mode) == 0o600
 
 
-def test_the_commands(tmp_path: Path, receiver: Receiver) -> None:
+def test_the_commands_show_close_test_and_send_alerts(tmp_path: Path, receiver: Receiver) -> None:
     settings = yaml.safe_load((ROOT / "configs/local.yaml").read_text())
     settings |= {"policy": str(ROOT / "configs/policies/banking.yaml"), "judge_prompts": str(ROOT / "configs")}
     rules = [{"name": "off topic", "events": ["detected"], "severity": "critical", "notify": [receiver.url]}]
@@ -275,7 +275,7 @@ def test_the_commands(tmp_path: Path, receiver: Receiver) -> None:
         ({"notify": "json://x"}, "notify"),
     ],
 )
-def test_a_wrong_rule_is_told_by_its_key(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+def test_a_wrong_rule_is_reported_by_its_key(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
     settings = yaml.safe_load((ROOT / "configs/local.yaml").read_text())
     one = {"name": "a", "events": ["detected"]}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | {"alerts": [one | wrong]}))

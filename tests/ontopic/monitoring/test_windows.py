@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
+import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from loopback import ROOT
 from values import replace
+from word_judge import CARD, WordJudge
 
-from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
-from ontopic.judges.cards.card import JudgeCard
-from ontopic.monitoring.windows import Cut, Window, WindowStore, status
-from ontopic.progress import Advance
-from ontopic.records import Record, Verdict
-from ontopic.statistics.rates import Rate, rate
+from ontopic.monitoring.closing import judge_records
+from ontopic.monitoring.window import Cut, Window, window_result
+from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Record
+from ontopic.statistics.correction import corrected
+from ontopic.statistics.rates import rate
 from ontopic.traffic.store import TrafficStore
 from serving.metrics import _Verdicts
 
@@ -29,39 +31,16 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 HOURLY = Cut(length=HOUR, records=10, lateness=5 * MINUTE)
 TENS = Cut(length=None, records=10, lateness=5 * MINUTE)
-CARD = JudgeCard(
-    judge_id="words",
-    accuracy=rate(99, 100),
-    kappa=rate(98, 100),
-    sensitivity=rate(500, 500),
-    specificity=rate(500, 500),
-    unjudged=0,
-)
-
-
-@dataclass
-class WordJudge:
-    """Passes an answer with ``good``, fails one with ``bad``, cannot judge others; notes what it was asked."""
-
-    id: str = "words"
-    account: Account = field(default_factory=Account)
-    asked: list[str] = field(default_factory=list)
-
-    def judge(self, records: Sequence[Record], advance: Advance | None = None) -> list[Verdict]:
-        self.asked += [record.id for record in records]
-        return [self._verdict(record) for record in records]
-
-    def _verdict(self, record: Record) -> Verdict:
-        if "good" in record.answer or "bad" in record.answer:
-            return Verdict(
-                outcome="pass" if "good" in record.answer else "fail",
-                score=0.9,
-                explanation="",
-                judge_id=self.id,
-                in_scope=True,
-                declined=False,
-            )
-        return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause="no word")
+OLD_TABLES = """
+CREATE TABLE windows (id INTEGER NOT NULL, model_version VARCHAR NOT NULL, start DATETIME NOT NULL,
+  "end" DATETIME NOT NULL, state VARCHAR NOT NULL, reopened_at DATETIME, closed_at DATETIME, result VARCHAR,
+  PRIMARY KEY (id));
+CREATE UNIQUE INDEX one_a_stretch ON windows (model_version, start);
+CREATE TABLE members (record_id VARCHAR NOT NULL, model_version VARCHAR NOT NULL, asked_at DATETIME NOT NULL,
+  window_id INTEGER, late BOOLEAN NOT NULL, counted BOOLEAN NOT NULL, judge_id VARCHAR, verdict VARCHAR,
+  PRIMARY KEY (record_id));
+CREATE TABLE kept (name VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY (name));
+"""
 
 
 @pytest.fixture
@@ -98,13 +77,17 @@ def turn(
     """What closes at so many minutes after noon."""
     now = NOON + timedelta(minutes=minutes)
     windows.take_in(traffic, cut, now=now)
-    closed = []
-    for window in windows.due(cut, now):
-        judged = windows.judge(window, traffic, judge=judge, sampling_rate=cut.sampling_rate)
-        closed.append(
-            windows.close_window(window, windows.result(window, judged, card=CARD, threshold=0.9, drift=None), now=now)
-        )
-    return closed
+    return [close(windows, window, traffic, judge=judge, cut=cut, now=now) for window in windows.due(cut, now)]
+
+
+def close(
+    windows: WindowStore, window: Window, traffic: TrafficStore, *, judge: WordJudge, cut: Cut, now: datetime
+) -> Window:
+    records = traffic.records(ids=windows.ids(window, cut.sampling_rate))
+    judged = judge_records(windows, records, judge=judge, what=window.label)
+    counts = windows.counts(window)
+    result = window_result(judged, CARD, threshold=0.9, counts=counts, revision=window.revision)
+    return windows.close_window(window, result, now=now)
 
 
 def sizes(closed: Sequence[Window]) -> list[tuple[str, int]]:
@@ -167,26 +150,13 @@ def test_late_records_reopen_their_window_once(windows: WindowStore, traffic: Tr
     assert (again.id, again.state, again.result.revision) == (first.id, "final", 2)
     assert (again.result.n, again.result.late, again.result.too_late) == (5, 3, 0)
     assert again.result.scores.guardrail_score == rate(2, 5)
+    assert again.result.corrected == corrected(rate(2, 5), CARD.sensitivity, specificity=CARD.specificity)
+    assert again.result.corrected.value != again.result.scores.guardrail_score.value
     assert sorted(judge.asked[2:]) == sorted(late)  # the others were judged already
     ask(traffic, 1.8)
     assert turn(windows, traffic, judge, 500, cut) == []
     assert len(judge.asked) == 5
     assert windows.waiting() == 0
-
-
-def test_only_what_is_new_is_judged_after_a_kill(windows: WindowStore, traffic: TrafficStore) -> None:
-    ids = ask(traffic, *range(50), answer="good")
-    now = NOON + 2 * HOUR
-    windows.take_in(traffic, HOURLY, now=now)
-    (window,) = windows.due(HOURLY, now)
-    first = WordJudge()
-    windows.judge(window, traffic, judge=first, sampling_rate=1.0)  # and here the process dies
-    with WindowStore(windows.path) as again:
-        second = WordJudge()
-        assert sizes(turn(again, traffic, second, 120)) == [("12:00", 50)]
-        assert second.asked == []
-        assert again.take_in(traffic, HOURLY, now=now) == 0
-    assert sorted(first.asked) == sorted(ids)
 
 
 def test_what_was_unjudged_or_judged_by_another_is_asked_again(windows: WindowStore, traffic: TrafficStore) -> None:
@@ -201,7 +171,12 @@ def test_what_was_unjudged_or_judged_by_another_is_asked_again(windows: WindowSt
     turn(windows, traffic, judge, 80)
     assert judge.asked.count(unsure) == 2
     ask(traffic, 62)
-    assert len(turn(windows, traffic, WordJudge("others"), 130)) == 1
+    assert len(turn(windows, traffic, judge, 130)) == 1
+    ids, other = windows.ids(first), WordJudge("others")
+    judge_records(windows, traffic.records(ids=ids), judge=other, what="the first window")
+    assert other.asked == ids
+    assert set(windows.verdicts(ids, "others")) == set(ids)
+    assert windows.verdicts(ids, "words") == {}
 
 
 def test_a_window_that_nobody_could_judge_is_unknown(windows: WindowStore, traffic: TrafficStore) -> None:
@@ -209,21 +184,10 @@ def test_a_window_that_nobody_could_judge_is_unknown(windows: WindowStore, traff
     (window,) = turn(windows, traffic, WordJudge(), 70)
     assert window.result
     assert (window.result.status, window.result.unjudged_share) == ("unknown", 1.0)
-    assert windows.closed(1) == [window] or windows.closed(1)[0].result
-
-
-@pytest.mark.parametrize(
-    ("share", "expected"),
-    [
-        (Rate(value=0.95, low=0.91, high=0.97, n=100), "ok"),
-        (Rate(value=0.9, low=0.85, high=0.95, n=100), "ok"),
-        (Rate(value=0.89, low=0.85, high=0.93, n=100), "suspected"),
-        (Rate(value=0.8, low=0.7, high=0.899, n=100), "detected"),
-        (Rate(value=float("nan"), low=0.0, high=1.0, n=0), "unknown"),
-    ],
-)
-def test_the_status_reads_estimate_and_interval(share: Rate, expected: str) -> None:
-    assert status(share, 0.9) == expected
+    (kept,) = windows.closed(1)
+    assert kept.result
+    assert (kept.id, kept.state, kept.result.scores.unjudged) == (window.id, "closed", 1)
+    assert math.isnan(kept.result.scores.guardrail_score.value)
 
 
 def test_a_sample_is_judged_and_says_what_it_costs(windows: WindowStore, traffic: TrafficStore) -> None:
@@ -262,6 +226,113 @@ def test_any_order_of_arrival_gives_the_same_windows(tmp_path: Path) -> None:
             found.append(sizes(turn(windows, traffic, WordJudge(), 400)))
     assert found[0] == found[1] == found[2]
     assert sum(n for _, n in found[0]) == 40
+
+
+def test_records_that_are_put_are_cut_in_order_and_the_last_window_may_be_shorter(
+    windows: WindowStore, traffic: TrafficStore
+) -> None:
+    ids = ask(traffic, 5, 3, 1, 2, 4, 4, 6, 7)  # two at the same time stay together
+    windows.put(traffic.records(ids=ids), 4)
+    found = windows.holding(ids)
+    assert [(f"{w.start:%H:%M}", f"{w.end:%H:%M}", w.state) for w in found] == [
+        ("12:01", "12:04", "due"),
+        ("12:05", "12:07", "due"),
+    ]
+    assert [len(windows.ids(window)) for window in found] == [5, 3]
+    windows.put(traffic.records(ids=ids), 4)
+    assert windows.holding(ids) == found
+    assert all(windows.was_put(window) for window in found)
+
+
+def test_versions_that_are_put_together_have_windows_of_their_own(windows: WindowStore, traffic: TrafficStore) -> None:
+    ids = ask(traffic, 1, 3, version="1") + ask(traffic, 2, 4, version="2")
+    windows.put(traffic.records(ids=ids), 10)
+    assert [(w.model_version, len(windows.ids(w))) for w in windows.holding(ids)] == [("1", 2), ("2", 2)]
+
+
+@pytest.mark.parametrize("cut", [HOURLY, replace(TENS, records=2)])
+def test_watching_goes_on_as_if_nothing_had_been_put(windows: WindowStore, traffic: TrafficStore, cut: Cut) -> None:
+    judge = WordJudge()
+    watched = ask(traffic, 1, 2)
+    assert sizes(turn(windows, traffic, judge, 70, cut)) == [(f"12:0{0 if cut.length else 1}", 2)]
+    put = ask(traffic, 71, 72, 73)
+    windows.put(traffic.records(ids=put), 3)
+    (given,) = windows.holding(put)
+    close(windows, given, traffic, judge=judge, cut=cut, now=NOON + 74 * MINUTE)
+    # These were asked before and while the other records were: neither is late.
+    watched += ask(traffic, 61, 71.5)
+    assert turn(windows, traffic, judge, 75, cut) == []
+    (later,) = turn(windows, traffic, judge, 200, cut)
+    assert (later.state, windows.ids(later), windows.was_put(later)) == ("closed", watched[2:], False)
+    assert [w.state for w in windows.closed(9)] == ["closed"] * 3
+    assert [w.result and w.result.n for w in windows.holding(put)] == [3]
+    assert sorted(judge.asked) == sorted(put + watched)
+
+
+def test_what_is_watched_already_stays_in_its_window(windows: WindowStore, traffic: TrafficStore) -> None:
+    watched = ask(traffic, 1, 2)
+    turn(windows, traffic, WordJudge(), 70)
+    waiting, new = ask(traffic, 61), ask(traffic, 62)
+    windows.take_in(traffic, HOURLY, now=NOON + 70 * MINUTE)
+    windows.forget(NOON)  # nothing
+    assert windows.waiting() == 2
+    windows.put(traffic.records(ids=watched + waiting + new), 9)
+    assert windows.waiting() == 0
+    first, second = windows.holding(watched + waiting + new)
+    assert (windows.ids(first), windows.ids(second)) == (watched, waiting + new)
+    assert [windows.was_put(window) for window in (first, second)] == [False, True]
+
+
+def test_windows_that_were_put_get_forgotten_records_back(windows: WindowStore, traffic: TrafficStore) -> None:
+    ids = ask(traffic, *range(6))
+    windows.put(traffic.records(ids=ids), 3)
+    before = windows.holding(ids)
+    windows.forget(NOON + HOUR)
+    assert windows.holding(ids) == []
+    windows.put(traffic.records(ids=ids), 3)
+    assert windows.holding(ids) == before
+
+
+def test_a_store_of_the_version_before_opens_and_goes_on(tmp_path: Path, traffic: TrafficStore) -> None:
+    ids = ask(traffic, 1, 2)
+    nothing = {"value": math.nan, "low": 0.0, "high": 1.0, "n": 0}
+    result = {
+        "status": "unknown",
+        "scores": {"guardrail_score": nothing, "over_refusal": nothing, "leak": nothing, "unjudged": 2},
+        "corrected": nothing,
+        "threshold": 0.9,
+        "judge_id": "words",
+        **{"n": 2, "late": 0, "too_late": 0, "sampled": 2, "width": 1.0, "width_unsampled": 1.0},
+        **{"latency_s": [0.01, 0.02], "prompt_tokens": 3, "completion_tokens": 4, "revision": 1, "report": "p.html"},
+        "drift": {"score": 0.5, "detected": False, "grown": [["cards", 0.1, 0.2]]},
+    }
+    assert "NaN" in json.dumps(result)  # as it was written
+    connection = sqlite3.connect(tmp_path / "windows.db")
+    connection.executescript(OLD_TABLES)
+    times = ("2026-03-01 12:00:00.000000", "2026-03-01 13:00:00.000000")
+    row = (1, "1", *times, "closed", None, "2026-03-01 13:10:00.000000", json.dumps(result))
+    connection.execute("INSERT INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    for i, record_id in enumerate(ids, start=1):
+        asked_at = f"2026-03-01 12:0{i}:00.000000"
+        verdict = '{"outcome": "unjudged", "score": null, "explanation": "", "judge_id": "words", "cause": "no word"}'
+        member = (record_id, "1", asked_at, 1, 0, 1, "words", verdict)
+        connection.execute("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)", member)
+    stored_until = (traffic.last_stored() or NOON).isoformat()
+    kept = [("since", "0001-01-01T00:00:00+00:00"), ("stored_until", stored_until)]
+    connection.executemany("INSERT INTO kept VALUES (?, ?)", kept)
+    connection.commit()
+    connection.close()
+    with WindowStore(tmp_path / "windows.db") as windows:
+        (old,) = windows.closed(5)
+        assert old.result and old.result.drift
+        assert (old.result.status, old.result.drift.grown) == ("unknown", [("cards", 0.1, 0.2)])
+        assert math.isnan(old.result.corrected.value)
+        assert windows.judged([old], traffic).verdicts[0].cause == "no word"
+        ask(traffic, 3, 61)
+        closed = turn(windows, traffic, WordJudge(), 190)
+        assert sizes(closed) == [("13:00", 1)]
+        assert sizes(turn(windows, traffic, WordJudge(), 200)) == [("12:00", 3)]
+        assert not windows.was_put(old)
 
 
 def test_verdicts_are_forgotten_and_windows_stay(windows: WindowStore, traffic: TrafficStore) -> None:

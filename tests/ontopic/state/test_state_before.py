@@ -34,7 +34,6 @@ def test_its_traffic_is_read_and_added_to(workspace: Workspace) -> None:
 
 def test_its_windows_keep_their_results_and_new_ones_follow(workspace: Workspace) -> None:
     from ontopic.monitoring.window import Cut
-
     from ontopic.monitoring.windows import WindowStore
     from ontopic.traffic.store import TrafficStore
 

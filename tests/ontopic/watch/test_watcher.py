@@ -19,23 +19,44 @@ from typer.testing import CliRunner, Result
 
 import run
 from ontopic.commands.status import overview
-from ontopic.config.policy import Policy
+from ontopic.config.policy import GateLimits, Policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings, Settings, load_settings
 from ontopic.data.labelled import load_questions
-from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
-from ontopic.judges.opening import open_judge
+from ontopic.evaluation.gate import Decision
+from ontopic.judges.cards.calibration import open_judge
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
-from ontopic.registry.promotions import ModelRegistry, open_registry
+from ontopic.registry import versions as registry
 from ontopic.registry.tracking import open_tracking
-from ontopic.registry.versions import register
+from ontopic.reports.metrics import TestOutcome
 from ontopic.state.workspace import Workspace, open_workspace
+from ontopic.statistics.pairs import Comparison
+from ontopic.statistics.rates import rate
+from ontopic.statistics.scores import score
 from ontopic.traffic.store import TrafficStore
-from ontopic.watch.watcher import ActionStore, Improved, Improvement, Watcher
+from ontopic.training.preferences import normalized
+from ontopic.watch.actions import ActionStore
+from ontopic.watch.retraining import Improved, Improvement
+from ontopic.watch.watcher import Watcher
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+
+
+def decision(passed: bool) -> Decision:
+    scores = score([])
+    return Decision(
+        passed=passed,
+        tests=[TestOutcome(name="score", passed=passed, description="the lower bound 0.7000 is not at least 0.8")],
+        champion=scores,
+        challenger=scores,
+        comparison=Comparison(difference=0.1, low=0.0, high=0.2, p_value=0.5, wins=2, losses=1, n=9),
+        quality=rate(0, 0),
+        preference=None,
+        limits=GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0),
+        report=Path("gate.html"),
+    )
 
 
 @dataclass
@@ -57,16 +78,12 @@ class Bank:
     said: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    @property
-    def registry(self) -> ModelRegistry:
-        return open_registry(self.workspace, self.policy.registered_model)
-
     def now(self) -> datetime:
         return START + timedelta(hours=self.hour)
 
     def ask(self, n: int, in_scope: bool, answer: Callable[[Any], str]) -> None:
         """``n`` questions of the next hour, answered by the champion."""
-        version = self.registry.champion()
+        version = registry.champion_version(self.policy.registered_model)
         with TrafficStore(self.workspace.traffic) as traffic:
             rows = []
             for i in range(n):
@@ -102,10 +119,9 @@ class Bank:
     def improve(self, wanted: Improvement) -> Improved:
         self.asked_for.append(wanted)
         version = self.register(f"challenger {len(self.asked_for)}")
-        tests = [{"passed": self.passes, "description": "the lower bound 0.7000 is not at least 0.8"}]
         if self.passes:
-            self.registry.promote(version, by="the loop", why="passed", at=wanted.at)
-        return Improved(challenger=version, promoted=self.passes, decision={"tests": tests, "report": "gate.html"})
+            registry.promote(self.policy.registered_model, version, by="the loop", why="passed", at=wanted.at)
+        return Improved(challenger=version, promoted=self.passes, decision=decision(self.passes))
 
     def register(self, text: str, folder: Path | None = None) -> str:
         if folder is None:
@@ -114,8 +130,8 @@ class Bank:
             (folder / "weights").write_text(text)
         with mlflow.start_run() as run:
             name = self.policy.registered_model
-            return register(
-                name, folder, digest=text, run_id=run.info.run_id, workspace=self.workspace, tags={}
+            return registry.register(
+                name, folder, digest=text, run_id=run.info.run_id, state=self.workspace.root, tags={}
             ).version
 
     def turn(self, dry_run: bool = False) -> list[tuple[str, str]]:
@@ -137,7 +153,7 @@ class Bank:
         return [(action.kind, action.version) for action in done.actions]
 
     def champion(self) -> str:
-        return self.registry.champion()
+        return registry.champion_version(self.policy.registered_model)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +181,7 @@ def shared(model_folder: Path, session_state: Path, banking: Policy, tmp_path_fa
     questions = {kind: [row for row in rows if row.in_scope is kind] for kind in (True, False)}
     bank = Bank(workspace, banking, settings, questions)
     first = bank.register("base", model_folder)
-    bank.registry.promote(first, by="the loop", why="the first", at=START - HOUR)
+    registry.promote(banking.registered_model, first, by="the loop", why="the first", at=START - HOUR)
     return bank
 
 
@@ -193,13 +209,15 @@ def test_what_is_detected_is_retrained_on_it_and_promoted(shared: Bank) -> None:
     assert shared.turn() == [("promoted", "2")]
     assert shared.champion() == "2"
     (wanted,) = shared.asked_for
-    assert (wanted.champion, len(wanted.record_ids)) == ("1", len(wanted.judged))
-    held_out = {normalized(row["question"]) for row in wanted.held_out}
-    trained = {normalized(question) for question in wanted.judged["question"]}
+    assert wanted.champion == "1"
+    assert len(wanted.judged.records) == len(wanted.judged.verdicts)
+    assert {record.model_version for record in wanted.judged.records} == {"1"}
+    held_out = {normalized(question.question) for question in wanted.held_out}
+    trained = {normalized(record.question) for record in wanted.judged.records}
     assert not held_out & trained
     assert 10 < len(held_out) < len(trained)
-    assert {row["in_scope"] for row in wanted.held_out} == {True, False}
-    last = shared.registry.promotions()[-1]
+    assert {question.in_scope for question in wanted.held_out} == {True, False}
+    last = registry.promotions(shared.policy.registered_model)[-1]
     assert (last.by, last.before) == ("the loop", "1")
 
 
@@ -225,13 +243,13 @@ def test_a_challenger_that_fails_is_refused_and_the_budget_ends(shared: Bank) ->
 
 
 def test_a_promotion_that_makes_it_worse_is_rolled_back(shared: Bank) -> None:
-    shared.registry.roll_back("ann", why="start anew", at=shared.now())
+    registry.roll_back(shared.policy.registered_model, "ann", why="start anew", at=shared.now())
     bad = shared.register("a bad one")
-    shared.registry.promote(bad, by="bob", why="looks fine to me", at=shared.now())
+    registry.promote(shared.policy.registered_model, bad, by="bob", why="looks fine to me", at=shared.now())
     shared.refusing_hour()
     assert shared.turn() == [("rolled_back", bad)]
     assert shared.champion() == "1"
-    last = shared.registry.promotions()[-1]
+    last = registry.promotions(shared.policy.registered_model)[-1]
     assert (last.by, last.rollback, last.before) == ("the canary", True, bad)
     assert f"version {bad} passes -" in last.why
     assert "against version 1" in last.why
@@ -240,7 +258,7 @@ def test_a_promotion_that_makes_it_worse_is_rolled_back(shared: Bank) -> None:
 
 def test_a_promotion_that_does_no_harm_stays(shared: Bank) -> None:
     fine = shared.register("a fine one")
-    shared.registry.promote(fine, by="ann", why="better", at=shared.now())
+    registry.promote(shared.policy.registered_model, fine, by="ann", why="better", at=shared.now())
     shared.good_hour()
     assert shared.turn() == []
     assert "it stays" in shared.said[-1]
@@ -300,7 +318,7 @@ def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
     champion = shared.champion()
     said = called("promote", "1", "--why", "older is better\n", "--by", "ann").output
     assert said == f"version 1 is the champion in place of {champion}, by ann; its gate: not run\n"
-    last = shared.registry.promotions()[-1]
+    last = registry.promotions(shared.policy.registered_model)[-1]
     assert (last.by, last.why) == ("ann", "older is better")
     assert "by ann: older is better" in " ".join(called("status").output.split())
     assert f"version {champion} is the champion again" in called("rollback", "--why", "it is not").output
@@ -308,7 +326,7 @@ def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
         (("promote", champion, "--why", "again"), "is the champion already"),
         (("promote", "99", "--why", "new"), "has no version"),
         (("promote", "1", "--why", " "), "--why is empty"),
-        (("watch", "--once", "--since", "soon"), "is not a length of time"),
+        (("watch", "--once", "--since", "soon"), "is no length of time"),
     ):
         assert told in str(called(*wrong).exception)
     with FileLock(shared.workspace.root / "run.lock"):

@@ -1,0 +1,13 @@
+from .labelled import LabelledRecord as LabelledRecord
+from .labelled import Message as Message
+from .labelled import Question as Question
+from .labelled import load_questions as load_questions
+from .labelled import load_records as load_records
+from .labels import LabelStore as LabelStore
+from .labels import load_labels as load_labels
+from .rows import load_rows as load_rows
+from .rows import stream_rows as stream_rows
+from .same_question import near_duplicates as near_duplicates
+from .same_question import normalized as normalized
+from .sample import Sample as Sample
+from .sample import sampled_questions as sampled_questions

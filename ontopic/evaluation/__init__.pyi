@@ -1,0 +1,10 @@
+from .answers import Evaluation as Evaluation
+from .answers import evaluate as evaluate
+from .gate import Decision as Decision
+from .gate import Evaluated as Evaluated
+from .gate import GateTest as GateTest
+from .gate import check_judge as check_judge
+from .gate import decide as decide
+from .gate_page import write_gate_page as write_gate_page
+from .quality import Quality as Quality
+from .quality import measure_quality as measure_quality

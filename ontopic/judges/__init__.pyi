@@ -1,0 +1,14 @@
+from .cards.calibration import Measured as Measured
+from .cards.calibration import card_of as card_of
+from .cards.calibration import measure as measure
+from .cards.card import JudgeCard as JudgeCard
+from .cards.card import judge_card as judge_card
+from .cards.comparison import compare_judges as compare_judges
+from .judge import Judge as Judge
+from .judge import agreement_of as agreement_of
+from .llm.judge import LLMJudge as LLMJudge
+from .local.judge import LocalJudge as LocalJudge
+from .local.judge import load_local_judge as load_local_judge
+from .local.training import train_local_judge as train_local_judge
+from .opening import open_judge as open_judge
+from .panel import PanelJudge as PanelJudge

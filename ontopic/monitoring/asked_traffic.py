@@ -1,0 +1,99 @@
+"""Traffic that the loop asked for: in the same windows as what `watch` sees, and reported as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.judge import Judge
+from ontopic.monitoring.closing import Closer, concerns, judge_records
+from ontopic.monitoring.traffic_page import traffic_report
+from ontopic.monitoring.window import LOW, Window
+from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Judged, Record
+from ontopic.statistics.correction import corrected
+from ontopic.statistics.rates import Rate
+from ontopic.statistics.scores import Scores, score
+
+
+class Monitored(BaseModel):
+    """What monitoring found in one stretch of traffic.
+
+    Attributes:
+        scores: of all its records together.
+        corrected: the guardrail score with the judge's error taken out.
+        windows: that it is in, closed, in the order of their ends.
+        alerts: a sentence for each window that is suspected, detected or mostly unjudged.
+        report: Evidently's page.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    scores: Scores
+    corrected: Rate
+    windows: list[Window]
+    alerts: list[str]
+    report: Path
+
+    @property
+    def low(self) -> list[Window]:
+        """The windows that are suspected or detected."""
+        return [window for window in self.windows if window.result and window.result.status in LOW]
+
+
+def judge_asked(windows: WindowStore, records: Sequence[Record], *, judge: Judge, window_records: int) -> Judged:
+    """Put records into windows of ``window_records``, where they are in none yet, and have them judged.
+
+    The verdicts are kept with the windows, so that the same records are judged once.
+    """
+    windows.put(records, window_records)
+    return judge_records(windows, records, judge=judge, what=_versions(records))
+
+
+def close_asked(
+    judged: Judged, card: JudgeCard, *, closer: Closer, window_records: int, out: Path, now: datetime
+) -> Monitored:
+    """Close the windows that ``judge_asked`` made, and report on all of the traffic.
+
+    Records that were in windows of `watch` before stay there, and such a window counts as it was closed.
+
+    Args:
+        judged: what ``judge_asked`` returned, maybe long ago: windows and verdicts that are gone are put back.
+        card: of the judge that judged it.
+        out: the page to write.
+    """
+    policy, windows = closer.policy, closer.windows
+    verdicts = {record.id: verdict for record, verdict in zip(judged.records, judged.verdicts, strict=True)}
+    windows.put(judged.records, window_records)
+    windows.keep_verdicts(verdicts, card.judge_id)
+    closed = []
+    for window in windows.holding(list(verdicts)):
+        if windows.was_put(window):
+            inside = set(windows.ids(window))
+            records = [record for record in judged.records if record.id in inside]
+            part = Judged(records=records, verdicts=[verdicts[record.id] for record in records])
+            window = closer.close(window, part, card=card, now=now).window
+        if window.result:
+            closed.append(window)
+    if closed:
+        closer.show()
+    scores = score(judged.verdicts)
+    right = corrected(scores.guardrail_score, card.sensitivity, specificity=card.specificity)
+    traffic_report(
+        f"OnTopic monitoring: {policy.name}, model {_versions(judged.records)}",
+        judged,
+        scores=scores,
+        corrected=right,
+        windows=closed,
+        threshold=policy.alert_threshold,
+        out=out,
+    )
+    alerts = [f"{window.label}: {text}" for window in closed for text in dict.fromkeys(concerns(window).values())]
+    return Monitored(scores=scores, corrected=right, windows=closed, alerts=alerts, report=out)
+
+
+def _versions(records: Sequence[Record]) -> str:
+    return "version " + ", ".join(sorted({record.model_version or "unknown" for record in records}))

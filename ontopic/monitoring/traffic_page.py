@@ -1,0 +1,124 @@
+"""The page on one stretch of a model's traffic and its windows, drawn by Evidently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from evidently import Report
+from evidently.legacy.model.widget import BaseWidgetInfo
+from evidently.legacy.renderers.html_widgets import plotly_figure, table_data, text_widget
+from plotly import graph_objs as go
+
+from ontopic.monitoring.window import LOW, Window, WindowResult
+from ontopic.records import Judged
+from ontopic.reports.metrics import FailedRecords, GivenRate, UnjudgedRecords
+from ontopic.reports.page import FAIL_COLOUR, GREY, PASS_COLOUR, names_of, period_of, widgets_of, write_page
+from ontopic.reports.verdict_frame import dataset_of, verdict_frame
+from ontopic.statistics.rates import Rate
+from ontopic.statistics.scores import Scores
+
+MAX_TICKS = 12
+
+
+def traffic_report(
+    title: str,
+    judged: Judged,
+    *,
+    scores: Scores,
+    corrected: Rate,
+    windows: Sequence[Window],
+    threshold: float,
+    out: Path,
+) -> None:
+    """Write the page.
+
+    Args:
+        title: what the page is about; names the policy.
+        judged: the traffic with its verdicts.
+        scores: of all of it, and ``corrected`` the guardrail score with the judge's error taken out.
+        windows: that it is in, closed, in the order of time.
+        threshold: least guardrail score of a window.
+        out: the HTML file; written whole or not at all, its folder is made.
+    """
+    frame = verdict_frame(judged.records, judged.verdicts)
+    rates = [
+        GivenRate(scores.guardrail_score, "Guardrail score"),
+        GivenRate(corrected, "Guardrail score, corrected"),
+        GivenRate(scores.over_refusal, "Over-refusal"),
+        GivenRate(scores.leak, "Leak"),
+    ]
+    snapshot = Report([*rates, UnjudgedRecords(), FailedRecords()]).run(
+        dataset_of(frame, judged.verdicts), None, name=title
+    )
+    results = [(window, window.result) for window in windows if window.result]
+    low = sum(result.status in LOW for _, result in results)
+    text = (
+        f"Model version **{names_of(frame['model_version'])}**, judged by **{names_of(frame['judge_id'])}**: "
+        f"{len(frame):,} records, {scores.unjudged:,} unjudged{period_of(frame)}. "
+        f"**{low} of {len(results)} windows under the threshold {threshold:g}.**"
+    )
+    widgets = widgets_of(snapshot)
+    page = [text_widget(title=title, text=text), *widgets[: len(rates)]]
+    write_page(title, [*page, *_windows(results, threshold), *widgets[len(rates) :]], out=out)
+
+
+def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -> list[BaseWidgetInfo]:
+    if not results:
+        return [text_widget(title="Windows", text="There are no windows yet.")]
+    title = "Corrected guardrail score per window"
+    return [
+        plotly_figure(title=title, figure=_figure(results, threshold)),
+        table_data(
+            title="Windows",
+            column_names=["Window", title, "Raw", "Over-refusal", "Leak", "Unjudged", "Status"],
+            data=[
+                (
+                    window.label,
+                    result.corrected,
+                    result.scores.guardrail_score,
+                    result.scores.over_refusal,
+                    result.scores.leak,
+                    result.scores.unjudged,
+                    result.status,
+                )
+                for window, result in results
+            ],
+        ),
+    ]
+
+
+def _figure(results: Sequence[tuple[Window, WindowResult]], threshold: float) -> go.Figure:
+    shares = [result.corrected for _, result in results]
+    labels = [window.label for window, _ in results]
+    figure = go.Figure(
+        go.Scatter(
+            x=list(range(len(results))),
+            y=[share.value if share.n else None for share in shares],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [share.high - share.value if share.n else 0 for share in shares],
+                "arrayminus": [share.value - share.low if share.n else 0 for share in shares],
+                "color": GREY,
+            },
+            mode="lines+markers",
+            line={"color": GREY, "width": 1},
+            marker={
+                "size": 11,
+                "color": [FAIL_COLOUR if result.status in LOW else PASS_COLOUR for _, result in results],
+            },
+            hovertext=[f"{label}: {share}" for label, share in zip(labels, shares, strict=True)],
+            hoverinfo="text",
+        )
+    )
+    figure.add_hline(
+        threshold,
+        line={"color": FAIL_COLOUR, "dash": "dash"},
+        annotation={"text": f"threshold {threshold:g}", "font": {"color": FAIL_COLOUR}},
+    )
+    floor = min([threshold, *(share.low for share in shares if share.n)])
+    figure.update_yaxes(title="guardrail score, 95 % interval", range=[max(0.0, floor - 0.05), 1.02])
+    step = -(-len(results) // MAX_TICKS)
+    figure.update_xaxes(tickvals=list(range(len(results)))[::step], ticktext=labels[::step])
+    return figure

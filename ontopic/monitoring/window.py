@@ -1,0 +1,193 @@
+"""A window: one stretch of one model version's traffic, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ontopic.records import Judged
+from ontopic.statistics.rates import NumberOrNaN, Rate, rate
+from ontopic.statistics.scores import Scores, score
+
+if TYPE_CHECKING:
+    from ontopic.config.settings import MonitoringSettings
+    from ontopic.judges.cards.card import JudgeCard
+
+Status = Literal["ok", "suspected", "detected", "unknown"]
+State = Literal["due", "closed", "reopened", "final"]
+LOW: tuple[Status, ...] = ("suspected", "detected")
+
+
+class Cut(BaseModel):
+    """How traffic is cut.
+
+    Attributes:
+        length: of a window; ``None`` for windows of ``records`` records.
+        records: of a window (a few more where several were asked at the same time), where ``length`` is ``None``.
+        lateness: how long after its end a window closes.
+        sampling_rate: the share of records that is judged, in (0, 1].
+    """
+
+    model_config = ConfigDict(frozen=True)
+    length: timedelta | None
+    records: int
+    lateness: timedelta
+    sampling_rate: float = 1.0
+
+
+def cut_of(monitoring: MonitoringSettings) -> Cut:
+    """How the settings have traffic cut."""
+    return Cut(
+        length=monitoring.window,
+        records=monitoring.window_records,
+        lateness=monitoring.lateness,
+        sampling_rate=monitoring.sampling_rate,
+    )
+
+
+class Drift(BaseModel):
+    """Whether the questions' topics differ from the calibration set's.
+
+    Attributes:
+        score: the p-value of Evidently's test; small where they differ.
+        detected: whether it is under the test's threshold.
+        grown: the topics whose share grew most, with the share in the calibration set and in the window.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    score: NumberOrNaN
+    detected: bool
+    grown: list[tuple[str, float, float]]
+
+
+class Counts(BaseModel):
+    """How many records a window has: ``n`` that count, ``late`` among them, and ``too_late`` besides them."""
+
+    model_config = ConfigDict(frozen=True)
+    n: int
+    late: int = 0
+    too_late: int = 0
+
+
+class WindowResult(BaseModel):
+    """What became of a window when it closed.
+
+    Attributes:
+        status: ``ok``; ``suspected`` where the corrected guardrail score is under the policy's threshold; ``detected``
+            where its whole 95 % interval is; ``unknown`` where no record could be judged.
+        n: records of the window; ``late``: those of them that reopened it; ``too_late``: those that came after that
+            and count nowhere.
+        sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
+        width, width_unsampled: of the raw score's interval, and about what it would be if all were judged.
+        latency_s: median and 95 % quantile, in seconds.
+        revision: 1, or 2 where late records reopened the window.
+        report: path of its page.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    status: Status
+    scores: Scores
+    corrected: Rate
+    threshold: float
+    judge_id: str
+    n: int
+    late: int
+    too_late: int
+    sampled: int
+    width: float
+    width_unsampled: float
+    latency_s: tuple[float, float]
+    prompt_tokens: int
+    completion_tokens: int
+    drift: Drift | None = None
+    revision: int = 1
+    report: str = ""
+
+    @property
+    def unjudged_share(self) -> float:
+        """Share of the sampled records that the judge could not judge."""
+        return self.scores.unjudged / self.sampled if self.sampled else 0.0
+
+
+class Window(BaseModel):
+    """One stretch of one model version's traffic.
+
+    Attributes:
+        start, end: event times, in UTC; the end is the next window's start, or, where windows are cut by the number of
+            records, the time of the last.
+        state: ``due``, ``closed`` or ``reopened`` by late records, after which it is ``final``.
+        result: ``None`` where it is due and not closed yet.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    id: int
+    model_version: str
+    start: datetime
+    end: datetime
+    state: State
+    closed_at: datetime | None
+    result: WindowResult | None
+
+    @property
+    def label(self) -> str:
+        """Model version and start, as it stands in tables and alerts; two windows never have the same."""
+        return f"version {self.model_version or 'unknown'}, {self.start.replace(tzinfo=None).isoformat(' ')}"
+
+    @property
+    def revision(self) -> int:
+        """That of the result it gets when it closes now: 2 where late records have reopened it."""
+        return 2 if self.state in ("reopened", "final") else 1
+
+
+def status(score: Rate, threshold: float) -> Status:
+    """Where a score stands by its estimate and its interval."""
+    if score.n == 0 or score.value != score.value:
+        return "unknown"
+    if score.high < threshold:
+        return "detected"
+    return "suspected" if score.value < threshold else "ok"
+
+
+def window_result(
+    judged: Judged, card: JudgeCard, *, threshold: float, counts: Counts, drift: Drift | None = None, revision: int = 1
+) -> WindowResult:
+    """What becomes of a window with these verdicts.
+
+    Args:
+        judged: the sampled records of the window, with their verdicts.
+        card: of the judge that gave them.
+        threshold: least guardrail score, in [0, 1].
+        counts: of all its records.
+    """
+    from ontopic.statistics.correction import corrected  # scipy: who only reads results need not wait for it
+
+    scores = score(judged.verdicts)
+    raw = scores.guardrail_score
+    right = corrected(raw, card.sensitivity, specificity=card.specificity)
+    unsampled = rate(round(raw.value * counts.n), counts.n) if raw.n else raw
+    latencies = sorted(record.latency_s for record in judged.records)
+    return WindowResult(
+        status=status(right, threshold),
+        scores=scores,
+        corrected=right,
+        threshold=threshold,
+        judge_id=judged.verdicts[0].judge_id if judged.verdicts else card.judge_id,
+        n=counts.n,
+        late=counts.late,
+        too_late=counts.too_late,
+        sampled=len(judged.records),
+        width=raw.high - raw.low,
+        width_unsampled=unsampled.high - unsampled.low,
+        latency_s=(_quantile(latencies, 0.5), _quantile(latencies, 0.95)),
+        prompt_tokens=sum(record.prompt_tokens for record in judged.records),
+        completion_tokens=sum(record.completion_tokens for record in judged.records),
+        drift=drift,
+        revision=revision,
+    )
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -1,0 +1,9 @@
+from .best_of_n import best_answers as best_answers
+from .orpo import TrainingResult as TrainingResult
+from .orpo import train_orpo as train_orpo
+from .packed_trainer import PackedORPOTrainer as PackedORPOTrainer
+from .preferences import PairSettings as PairSettings
+from .preferences import Preference as Preference
+from .preferences import WrittenAnswers as WrittenAnswers
+from .preferences import build_preferences as build_preferences
+from .processes import train_in_processes as train_in_processes

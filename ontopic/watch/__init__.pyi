@@ -1,0 +1,3 @@
+from .actions import Action as Action
+from .actions import ActionStore as ActionStore
+from .watcher import Watcher as Watcher

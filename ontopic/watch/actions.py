@@ -1,0 +1,103 @@
+"""What the automatic loop did, and its predecessors' answers in canary stretches, beside the windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import sqlalchemy as sql
+from pydantic import BaseModel, ConfigDict
+
+from ontopic.config.settings import WatchSettings
+from ontopic.records import Verdict
+from ontopic.state.sqlite_file import SQLiteFile, naive_utc
+
+if TYPE_CHECKING:
+    from ontopic.registry.promotions import Promotion
+
+Kind = Literal["retraining", "refused", "promoted", "rolled_back", "failed", "would_retrain", "would_roll_back"]
+_ENDS = ("refused", "promoted", "failed", "rolled_back")
+_NEWEST = 1000
+
+_METADATA = sql.MetaData()
+_ACTIONS = sql.Table(
+    "actions",
+    _METADATA,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("at", sql.DateTime, nullable=False),  # naive, in UTC
+    sql.Column("kind", sql.String, nullable=False),
+    sql.Column("version", sql.String, nullable=False),
+    sql.Column("subject", sql.String, nullable=False),
+    sql.Column("why", sql.String, nullable=False),
+)
+_REPLAYS = sql.Table(
+    "replays",
+    _METADATA,
+    sql.Column("record_id", sql.String, primary_key=True),
+    sql.Column("model_version", sql.String, primary_key=True),
+    sql.Column("judge_id", sql.String, primary_key=True),
+    sql.Column("verdict", sql.String, nullable=False),
+)
+
+
+class Action(BaseModel):
+    """One thing that the automatic loop did, or in a dry run would have done.
+
+    Attributes:
+        version: of the model that it is about.
+        subject: the window that gave rise to it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    at: datetime
+    kind: Kind
+    version: str
+    subject: str
+    why: str
+
+
+class ActionStore(SQLiteFile):
+    """Actions, and verdicts on predecessors' answers, in an SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _METADATA, what="what the automatic loop did")
+
+    def add(self, action: Action) -> Action:
+        """Write an action down."""
+        row = action.model_dump() | {"at": naive_utc(action.at)}
+        with self._engine.begin() as connection:
+            connection.execute(sql.insert(_ACTIONS).values(row))
+        return action
+
+    def newest(self, n: int = _NEWEST) -> list[Action]:
+        """The last ``n`` actions, the oldest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sql.select(_ACTIONS).order_by(_ACTIONS.c.id.desc()).limit(n)).all()
+        return [
+            Action(at=row.at.replace(tzinfo=UTC), kind=row.kind, version=row.version, subject=row.subject, why=row.why)
+            for row in rows[::-1]
+        ]
+
+    def replayed(self, ids: Sequence[str], model_version: str, *, judge_id: str) -> dict[str, Verdict]:
+        """Verdicts on what a version answered in a canary stretch, by the id of the record that it was asked for."""
+        query = sql.select(_REPLAYS).where(_REPLAYS.c.model_version == model_version, _REPLAYS.c.judge_id == judge_id)
+        with self._engine.connect() as connection:
+            rows = {row.record_id: Verdict.model_validate_json(row.verdict) for row in connection.execute(query)}
+        return {each: rows[each] for each in ids if each in rows}
+
+    def add_replays(self, ids: Sequence[str], model_version: str, *, verdicts: Sequence[Verdict]) -> None:
+        """Keep such verdicts, one an id."""
+        rows = [
+            {"record_id": i, "model_version": model_version, "judge_id": v.judge_id, "verdict": v.model_dump_json()}
+            for i, v in zip(ids, verdicts, strict=True)
+        ]
+        with self._engine.begin() as connection:
+            connection.execute(sql.insert(_REPLAYS).prefix_with("OR REPLACE"), rows)
+
+
+def free_at(watch: WatchSettings, past: Sequence[Action], *, history: Sequence[Promotion]) -> datetime | None:
+    """When the cool-down after the last outcome, promotion or rollback is over; ``None`` where there was none."""
+    acted = [action.at for action in past if action.kind in _ENDS] + [promotion.at for promotion in history]
+    return max(acted) + watch.cooldown if acted else None

@@ -1,0 +1,30 @@
+"""The judge that gates, and its card, opened when they are first needed: training the embedded one takes a while."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeChoice
+from ontopic.judges.cards.calibration import card_of
+from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.judge import Judge
+from ontopic.judges.opening import open_judge
+from ontopic.state.workspace import Workspace
+
+
+class GatingJudge:
+    """The judge that the settings choose, and its card on the calibration split."""
+
+    def __init__(self, choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> None:
+        self._choice, self._policy, self._workspace = choice, policy, workspace
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge; opened once."""
+        return open_judge(self._choice, self._policy, workspace=self._workspace)
+
+    @cached_property
+    def card(self) -> JudgeCard:
+        """Its card; measured once where none is kept that is current."""
+        return card_of(self.judge, self._policy, workspace=self._workspace)

@@ -1,0 +1,171 @@
+"""Retraining: when the champion is trained anew by itself, and on what."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ontopic.config.settings import Settings
+from ontopic.data.labelled import Question
+from ontopic.data.same_question import normalized
+from ontopic.errors import UserError
+from ontopic.evaluation.gate import Decision
+from ontopic.judges.cards.card import JudgeCard
+from ontopic.monitoring.window import Window
+from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Judged
+from ontopic.registry.promotions import ModelRegistry, Promotion
+from ontopic.traffic.store import TrafficStore
+from ontopic.watch.actions import Action, free_at
+from ontopic.watch.gating_judge import GatingJudge
+from ontopic.watch.journal import Journal
+
+_NEWEST_WINDOWS = 50  # of the champion, to learn from
+_HELD_OUT = 3  # one in so many questions of the traffic is kept for the gate and never trained on
+
+
+class Improvement(BaseModel):
+    """What a retraining works on.
+
+    Attributes:
+        judged: to train on: the champion's traffic with its verdicts, in the order of the questions.
+        held_out: questions of the same traffic that the gate asks besides its own, with the judge's opinion of their
+            scope.
+        card: of the judge.
+        at: the time that a promotion gets.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    champion: str
+    judged: Judged
+    held_out: list[Question]
+    card: JudgeCard
+    at: datetime
+
+
+class Improved(BaseModel):
+    """What came of a retraining: the challenger, the gate's decision, and whether it was promoted."""
+
+    model_config = ConfigDict(frozen=True)
+    challenger: str
+    promoted: bool
+    decision: Decision
+
+
+class Retraining:
+    """Retrains the champion of a registered model where its newest window is ``detected``, within cool-down and budget.
+
+    Args:
+        improve: trains a challenger and lets the gate decide on its promotion.
+        clock: the present time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: ModelRegistry,
+        *,
+        traffic: TrafficStore,
+        windows: WindowStore,
+        judge: GatingJudge,
+        journal: Journal,
+        improve: Callable[[Improvement], Improved],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._watch, self._registry = settings.watch, registry
+        self._traffic, self._windows, self._judge, self._journal = traffic, windows, judge, journal
+        self._improve, self._clock = improve, clock
+
+    def look(self, now: datetime) -> list[Action]:
+        """Retrain where it is wanted and may be; returns what was done.
+
+        A retraining that was killed is taken up again.
+        """
+        champion, history = self._registry.champion(), self._registry.promotions()
+        newest = self._windows.closed(1, champion)
+        if not newest or newest[0].result is None or newest[0].result.status != "detected":
+            return []
+        window, corrected = newest[0], newest[0].result.corrected
+        if history and window.end <= history[-1].at:
+            return []  # its traffic is from before the promotion
+        past = self._journal.actions.newest()
+        unfinished = bool(past) and past[-1].kind == "retraining"
+        if not unfinished and (reason := self._must_wait(past, history, now=now)):
+            self._journal.tell_once(f"Not retrained: {reason}.", subject=window.label)
+            return []
+        why = f"{window.label} is detected: {corrected}"
+        if self._journal.dry_run:
+            action = Action(at=now, kind="would_retrain", version=champion, subject=window.label, why=why)
+            return [would] if (would := self._journal.would(action)) else []
+        if not unfinished:
+            self._journal.actions.add(
+                Action(at=now, kind="retraining", version=champion, subject=window.label, why=why)
+            )
+        self._journal.tell(f"Retrain: {why}")
+        return [self._retrain(champion, window, now=now)]
+
+    def _retrain(self, champion: str, window: Window, *, now: datetime) -> Action:
+        """The outcome, written down; what is not a user's mistake is raised too."""
+        try:
+            improved = self._improve(self._improvement(champion, now))
+        except Exception as error:
+            failed = self._journal.done(
+                Action(at=self._clock(), kind="failed", version=champion, subject=window.label, why=str(error)[:500])
+            )
+            if isinstance(error, UserError):
+                self._journal.tell(f"The retraining failed: {error}")
+                return failed
+            raise
+        tests = "; ".join(test.description for test in improved.decision.tests if not test.passed)
+        return self._journal.done(
+            Action(
+                at=self._clock(),
+                kind="promoted" if improved.promoted else "refused",
+                version=improved.challenger,
+                subject=window.label,
+                why=f"the gate: {tests or 'all tests passed'}; {improved.decision.report}",
+            )
+        )
+
+    def _must_wait(self, past: Sequence[Action], history: Sequence[Promotion], *, now: datetime) -> str:
+        """Why nothing may be retrained now; empty where it may."""
+        free = free_at(self._watch, past, history=history)
+        if free and now < free:
+            return f"it cools down until {free:%Y-%m-%d %H:%M} UTC"
+        today = sum(a.kind == "retraining" and a.at > now - timedelta(days=1) for a in past)
+        if today >= self._watch.retrainings_a_day:
+            return f"the budget of {self._watch.retrainings_a_day} retrainings a day is used up"
+        return ""
+
+    def _improvement(self, champion: str, now: datetime) -> Improvement:
+        judged = self._windows.judged(self._windows.closed(_NEWEST_WINDOWS, champion), self._traffic)
+        train, held_out = split(judged, self._watch.training_records)
+        return Improvement(champion=champion, judged=train, held_out=held_out, card=self._judge.card, at=now)
+
+
+def split(judged: Judged, newest: int) -> tuple[Judged, list[Question]]:
+    """The newest records without the questions that are held out, and those questions, each once.
+
+    Args:
+        newest: how many of the last records are looked at.
+    """
+    rows = list(zip(judged.records, judged.verdicts, strict=True))[-newest:]
+    train = [(record, verdict) for record, verdict in rows if not is_held_out(record.question)]
+    held_out: dict[str, Question] = {}
+    for record, verdict in rows:
+        if is_held_out(record.question) and verdict.in_scope is not None:
+            try:
+                question = Question(question=record.question, in_scope=verdict.in_scope)
+            except ValidationError:  # nothing in it, or too long to be asked again
+                continue
+            held_out[normalized(record.question)] = question
+    taught = Judged(records=[record for record, _ in train], verdicts=[verdict for _, verdict in train])
+    return taught, list(held_out.values())
+
+
+def is_held_out(question: str) -> bool:
+    """Whether a question of the traffic is kept for the gate: one in three, by the hash of its words."""
+    return hashlib.sha256(normalized(question).encode()).digest()[0] % _HELD_OUT == 0

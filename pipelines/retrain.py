@@ -1,0 +1,39 @@
+"""A retraining that `watch` asks for: the improve pipeline on windows of stored traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zenml import save_artifact
+
+from ontopic.config.policy import Policy
+from ontopic.config.settings import Settings
+from ontopic.evaluation.gate import check_judge
+from ontopic.state.workspace import Workspace
+from ontopic.watch.retraining import Improved, Improvement
+from pipelines.attempt import evidence, gate_sample, improved
+from pipelines.improve import improve
+from pipelines.running import finished
+
+
+def improve_on_traffic(
+    settings: Settings, policy: Policy, *, workspace: Workspace
+) -> Callable[[Improvement], Improved]:
+    """What `ontopic.watch.watcher.Watcher` retrains with: the improve pipeline on the active ZenML stack."""
+
+    def retrain(wanted: Improvement) -> Improved:
+        check_judge(wanted.card, policy)  # before a model is trained that could not be promoted
+        run = finished(
+            improve,
+            policy,
+            workspace=workspace,
+            judged_artifact=str(save_artifact(wanted.judged, "watched_traffic").id),
+            sample=gate_sample(settings, policy, more=wanted.held_out),
+            champion=wanted.champion,
+            judge_card=wanted.card.model_copy(update={"groups": ()}),  # hundreds, which no step reads
+            settings=settings,
+            evidence=evidence(policy, at=wanted.at),
+        )
+        return improved(run)
+
+    return retrain

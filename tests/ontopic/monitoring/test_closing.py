@@ -1,0 +1,169 @@
+"""Closing windows: only what is missing is judged, and page, dashboard and alerts say what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from word_judge import CARD, WordJudge
+
+from ontopic.config.policy import Policy
+from ontopic.config.settings import AlertSettings
+from ontopic.monitoring import closing
+from ontopic.monitoring.alerts import Alerts
+from ontopic.monitoring.closing import Closed, Closer, concerns, judge_records
+from ontopic.monitoring.window import Cut, Window
+from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Record
+from ontopic.registry.versions import Promotion
+from ontopic.state.workspace import Workspace
+from ontopic.traffic.store import TrafficStore
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+HOURLY = Cut(length=HOUR, records=10, lateness=timedelta(0))
+
+
+class OneTopic:
+    """Knows no topic but one, in place of the sentence encoder's."""
+
+    reference = ("cards",) * 10
+
+    def of(self, questions: list[str]) -> list[str]:
+        return ["cards" for _ in questions]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(root=tmp_path)
+
+
+@pytest.fixture
+def windows(workspace: Workspace) -> Iterator[WindowStore]:
+    with WindowStore(workspace.windows) as store:
+        yield store
+
+
+@pytest.fixture
+def alerts(workspace: Workspace) -> Iterator[Alerts]:
+    rules = [
+        AlertSettings(name=kind, events=[kind])  # type: ignore[list-item]
+        for kind in ("suspected", "detected", "unjudged")
+    ]
+    with Alerts(workspace.alerts, rules, policy="banking") as store:
+        yield store
+
+
+@pytest.fixture
+def closer(
+    banking: Policy, workspace: Workspace, windows: WindowStore, alerts: Alerts, monkeypatch: pytest.MonkeyPatch
+) -> Closer:
+    monkeypatch.setattr(Closer, "_topics", OneTopic())
+    promotion = Promotion(at=NOON, version="2", before="1", by="ann", why="better")
+    monkeypatch.setattr(closing, "registry", SimpleNamespace(promotions=lambda name: [promotion]))
+    return Closer(banking, workspace, windows=windows, alerts=alerts)
+
+
+def put(workspace: Workspace, windows: WindowStore, hour: int, *answers: str) -> Window:
+    """The window, not closed yet, of such answers in that hour."""
+    rows = [
+        Record(
+            question=f"q{i}?",
+            answer=answer,
+            id=f"{hour}-{i}",
+            model_version="1",
+            asked_at=NOON + hour * HOUR + timedelta(minutes=i, milliseconds=250),
+        )
+        for i, answer in enumerate(answers)
+    ]
+    with TrafficStore(workspace.traffic) as traffic:
+        traffic.add_many(rows)
+    windows.put(rows, len(rows))
+    (window,) = windows.holding([row.id for row in rows])
+    return window
+
+
+def close(closer: Closer, window: Window, workspace: Workspace, judge: WordJudge | None = None) -> Closed:
+    with TrafficStore(workspace.traffic) as traffic:
+        records = traffic.records(ids=closer.windows.ids(window))
+    judged = judge_records(closer.windows, records, judge=judge or WordJudge(), what=window.label)
+    return closer.close(window, judged, card=CARD, now=window.end)
+
+
+def test_only_what_is_new_is_judged_after_a_kill(
+    workspace: Workspace, windows: WindowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "_JUDGED_AT_ONCE", 20)
+    window = put(workspace, windows, 0, *["good"] * 50)
+    with TrafficStore(workspace.traffic) as traffic:
+        records = traffic.records()
+    killed, second = WordJudge(stops_after=40), WordJudge()
+    with pytest.raises(KeyboardInterrupt):
+        judge_records(windows, records, judge=killed, what=window.label)
+    judged = judge_records(windows, records, judge=second, what=window.label)
+    assert (len(killed.asked), len(second.asked)) == (40, 10)
+    assert sorted(killed.asked + second.asked) == sorted(record.id for record in records)
+    assert [verdict.outcome for verdict in judged.verdicts] == ["pass"] * 50
+
+
+def test_a_window_that_closes_has_a_page_a_snapshot_and_alerts(
+    closer: Closer, workspace: Workspace, windows: WindowStore, alerts: Alerts
+) -> None:
+    done = close(closer, put(workspace, windows, 0, *["bad"] * 20, *["good"] * 10), workspace)
+    result = done.window.result
+    assert result and result.drift
+    assert (result.status, result.n, result.drift.detected, done.window.state) == ("detected", 30, False, "closed")
+    page = Path(result.report)
+    assert page.name == "window-banking-version-1-20260301T120000.250000.html"
+    assert str(result.corrected) in page.read_text()
+    assert [(alert.rule, alert.text.endswith(result.report)) for alert in done.alerts] == [
+        ("suspected", True),
+        ("detected", True),
+    ]
+    assert all(str(result.corrected) in alert.text for alert in done.alerts)
+    closer.show()
+    (project,) = [path for path in workspace.evidently.iterdir() if path.is_dir()]
+    (snapshot,) = (project / "snapshots").iterdir()
+    shown = json.loads(snapshot.read_text())
+    assert shown["metadata"] == {"status": "detected", "model_version": "1"}
+
+
+def test_a_window_nobody_could_judge_alerts_and_a_healthy_one_recovers(
+    closer: Closer, workspace: Workspace, windows: WindowStore, alerts: Alerts
+) -> None:
+    done = close(closer, put(workspace, windows, 0, "?", "?", "good"), workspace)
+    assert [(alert.rule, alert.closed_by) for alert in done.alerts] == [("unjudged", "")]
+    assert "67% of the records are unjudged" in done.alerts[0].text
+    assert close(closer, put(workspace, windows, 1, *["good"] * 20), workspace).alerts == []
+    assert [(alert.rule, alert.closed_by) for alert in alerts.history(9)] == [("unjudged", "recovered")]
+
+
+def test_a_window_that_is_closed_again_neither_alerts_nor_recovers_anew(
+    closer: Closer, workspace: Workspace, windows: WindowStore, alerts: Alerts
+) -> None:
+    healthy = close(closer, put(workspace, windows, 0, *["good"] * 20), workspace).window
+    low = close(closer, put(workspace, windows, 1, *["bad"] * 20), workspace).window
+    assert close(closer, healthy, workspace).alerts == []
+    again = close(closer, low, workspace)
+    assert again.alerts == []
+    assert (again.window.state, again.window.result and again.window.result.revision) == ("closed", 1)
+    assert {(alert.rule, alert.events, alert.closed_at) for alert in alerts.history(9)} == {
+        ("suspected", 1, None),
+        ("detected", 1, None),
+    }
+
+
+def test_a_window_is_of_concern_where_it_is_low_or_mostly_unjudged(
+    closer: Closer, workspace: Workspace, windows: WindowStore
+) -> None:
+    answers = {"ok": ["good"] * 20, "low": ["bad"] * 20, "unknown": ["?"]}
+    found = {}
+    for hour, (name, given) in enumerate(answers.items()):
+        window = put(workspace, windows, hour, *given)
+        assert concerns(window) == {}
+        found[name] = list(concerns(close(closer, window, workspace).window))
+    assert found == {"ok": [], "low": ["suspected", "detected"], "unknown": ["unjudged"]}

@@ -1,0 +1,104 @@
+"""The page on a stretch of traffic: its windows with their statuses, and no record's text as markup."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pages import HOSTILE, rendered
+from word_judge import CARD, WordJudge
+
+from ontopic.monitoring.traffic_page import traffic_report
+from ontopic.monitoring.window import Counts, Window, window_result
+from ontopic.records import Judged, Record
+from ontopic.statistics.rates import Rate
+from ontopic.statistics.scores import score
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RIGHT = Rate(value=0.5, low=0.4, high=0.6, n=9)
+
+
+def judged(*answers: str, model: str = "1") -> Judged:
+    records = [
+        Record(
+            question=f"Question {i}?",
+            answer=answer,
+            id=str(i),
+            model_version=model,
+            asked_at=NOON + timedelta(minutes=i),
+        )
+        for i, answer in enumerate(answers)
+    ]
+    return Judged(records=records, verdicts=WordJudge().judge(records))
+
+
+def window(number: int, *answers: str, model: str = "1") -> Window:
+    """A closed window of an hour, with such answers."""
+    result = window_result(judged(*answers), CARD, threshold=0.9, counts=Counts(n=len(answers)))
+    at = NOON + number * timedelta(hours=1)
+    return Window(id=number, model_version=model, start=at, end=at, state="closed", closed_at=at, result=result)
+
+
+def report(out: Path, traffic: Judged, *windows: Window, title: str = "Banking") -> str:
+    scores = score(traffic.verdicts)
+    traffic_report(title, traffic, scores=scores, corrected=RIGHT, windows=windows, threshold=0.9, out=out)
+    return out.read_text(encoding="utf-8")
+
+
+def test_each_window_stands_with_its_corrected_score_and_status(tmp_path: Path) -> None:
+    windows = [
+        window(0, *["bad"] * 20),
+        window(1, *["good"] * 17, *["bad"] * 3),  # raw 0.85, corrected 0.938
+        window(2, *["good"] * 16, *["bad"] * 4),  # corrected 0.875
+        window(3, "?"),
+    ]
+    out = tmp_path / "deep" / "er" / "page.html"
+    page = report(out, judged("good", "bad", "?"), *windows)
+    assert "2 of 4 windows under the threshold 0.9." in page
+    assert "3 records, 1 unjudged, asked 2026-03-01 12:00 to 2026-03-01 12:02 UTC" in page
+    for shown in windows:
+        assert shown.result
+        assert shown.label in page
+        assert str(shown.result.corrected) in page
+    for status in ("detected", "ok", "suspected", "unknown"):
+        assert f'"{status}"' in page
+    assert page.count("<html") == 1
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_there_is_a_page_without_a_judged_record_and_without_a_window(tmp_path: Path) -> None:
+    page = report(tmp_path / "a.html", judged("?", "?", "?"))
+    assert "No record failed" in page and "There are no windows yet" in page
+    assert "There are no windows yet" in report(tmp_path / "b.html", judged())
+
+
+def test_the_failed_table_stops_at_200(tmp_path: Path) -> None:
+    page = report(tmp_path / "page.html", judged(*["bad"] * 230))
+    assert "the first 200 of 230" in page and "Question 199?" in page and "Question 200?" not in page
+
+
+@pytest.fixture
+def hostile_page(tmp_path: Path) -> Path:
+    evil = Record(question=HOSTILE, answer=f"bad {HOSTILE}" + "x" * 500, id="0", model_version="<b>m</b>")
+    traffic = Judged(records=[evil], verdicts=WordJudge("<i>judge</i>").judge([evil]))
+    out = tmp_path / "page.html"
+    report(out, traffic, window(0, "bad", model="<b>m</b>"), title="A <b>title</b>")
+    return out
+
+
+def test_no_text_of_a_record_ends_the_script_that_holds_it(hostile_page: Path) -> None:
+    text = hostile_page.read_text(encoding="utf-8")
+    assert "document.title = " in text
+    for markup in ('<script>document.title = "owned"', "<img src=x", "<b>bold", "<b>title", "<b>m"):
+        assert markup not in text
+
+
+def test_no_text_of_a_record_becomes_markup_in_a_browser(hostile_page: Path, tmp_path: Path) -> None:
+    dom = rendered(hostile_page, tmp_path / "profile")
+    assert "<title>A &lt;b&gt;title&lt;/b&gt;</title>" in dom
+    assert dom.count("&lt;img src=x onerror=") >= 3  # shown: in cells, and folded out
+    assert "x" * 500 in dom  # folded out, the answer is whole
+    for markup in ("<img", "<b>", "<i>", '="javascript:', '="http://127'):
+        assert markup not in dom

@@ -1,0 +1,91 @@
+"""What becomes of a window: its status, its scores, and the costs of a sample."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from loopback import ROOT
+from word_judge import CARD, WordJudge
+
+from ontopic.config.settings import load_settings
+from ontopic.monitoring.window import Counts, Cut, Drift, Window, WindowResult, cut_of, status, window_result
+from ontopic.records import Judged, Record
+from ontopic.statistics.correction import corrected
+from ontopic.statistics.rates import Rate, rate
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def judged(*answers: str) -> Judged:
+    records = [
+        Record(question="q?", answer=answer, latency_s=i / 10, prompt_tokens=2, completion_tokens=3)
+        for i, answer in enumerate(answers)
+    ]
+    return Judged(records=records, verdicts=WordJudge().judge(records))
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (Rate(value=0.95, low=0.91, high=0.97, n=100), "ok"),
+        (Rate(value=0.9, low=0.85, high=0.95, n=100), "ok"),
+        (Rate(value=0.89, low=0.85, high=0.93, n=100), "suspected"),
+        (Rate(value=0.8, low=0.7, high=0.899, n=100), "detected"),
+        (Rate(value=float("nan"), low=0.0, high=1.0, n=0), "unknown"),
+    ],
+)
+def test_the_status_reads_estimate_and_interval(share: Rate, expected: str) -> None:
+    assert status(share, 0.9) == expected
+
+
+def test_the_status_goes_by_the_corrected_score_not_by_the_raw_one() -> None:
+    result = window_result(judged(*["good"] * 17, *["bad"] * 3), CARD, threshold=0.9, counts=Counts(n=20))
+    assert result.scores.guardrail_score == rate(17, 20)  # under the threshold
+    assert result.corrected == corrected(rate(17, 20), CARD.sensitivity, specificity=CARD.specificity)
+    assert result.corrected.value == pytest.approx(0.9375)
+    assert result.status == "ok"
+
+
+def test_a_result_holds_counts_and_what_a_sample_costs() -> None:
+    sample = judged("good", "good", "bad", "?")
+    result = window_result(sample, CARD, threshold=0.9, counts=Counts(n=400, late=3, too_late=2), revision=2)
+    assert (result.n, result.late, result.too_late, result.sampled, result.revision) == (400, 3, 2, 4, 2)
+    assert (result.scores.unjudged, result.unjudged_share) == (1, 0.25)
+    assert (result.prompt_tokens, result.completion_tokens, result.latency_s) == (8, 12, (0.2, 0.3))
+    few, all_ = rate(2, 3), rate(267, 400)
+    assert (result.width, result.width_unsampled) == (few.high - few.low, all_.high - all_.low)
+
+
+def test_a_window_without_records_is_unknown() -> None:
+    result = window_result(judged(), CARD, threshold=0.9, counts=Counts(n=0))
+    assert (result.status, result.judge_id, result.latency_s, result.unjudged_share) == ("unknown", "words", (0, 0), 0)
+
+
+def test_a_result_comes_back_from_its_json() -> None:
+    drift = Drift(score=math.nan, detected=False, grown=[("cards", 0.1, 0.2)])
+    result = window_result(judged("?"), CARD, threshold=0.9, counts=Counts(n=1), drift=drift)
+    text = result.model_dump_json()
+    assert "NaN" not in text
+    again = WindowResult.model_validate_json(text)
+    assert again.model_dump_json() == text
+    assert again.drift and math.isnan(again.drift.score) and math.isnan(again.corrected.value)
+
+
+def test_two_windows_of_one_second_have_labels_of_their_own() -> None:
+    first, second = (
+        Window(id=1, model_version="1", start=at, end=at, state="due", closed_at=None, result=None)
+        for at in (NOON, NOON + timedelta(milliseconds=250))
+    )
+    assert (first.label, second.label) == ("version 1, 2026-03-01 12:00:00", "version 1, 2026-03-01 12:00:00.250000")
+
+
+def test_the_settings_say_how_traffic_is_cut() -> None:
+    monitoring = load_settings(ROOT / "configs/local.yaml").monitoring
+    hour = monitoring.model_copy(update={"window": timedelta(hours=1), "sampling_rate": 0.5})
+    minute = timedelta(minutes=1)
+    assert cut_of(hour) == Cut(
+        length=timedelta(hours=1), records=monitoring.window_records, lateness=minute, sampling_rate=0.5
+    )
+    assert cut_of(monitoring).length is None

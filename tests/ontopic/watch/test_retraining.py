@@ -1,0 +1,47 @@
+"""What a retraining learns from, and what is held out of it."""
+
+from __future__ import annotations
+
+from word_judge import WordJudge
+
+from ontopic.records import Judged, Record, Verdict
+from ontopic.training.preferences import normalized
+from ontopic.watch.retraining import is_held_out, split
+
+
+def judged(*questions: str) -> Judged:
+    records = [Record(question=question, answer="good", id=str(i)) for i, question in enumerate(questions)]
+    return Judged(records=records, verdicts=WordJudge().judge(records))
+
+
+def test_no_question_is_both_trained_on_and_held_out() -> None:
+    questions = [f"how do I open account {i}" for i in range(90)]
+    # The same words are the same question, however they are written.
+    train, held_out = split(judged(*questions, *(f"  {question.upper()} " for question in questions)), 1000)
+    trained, kept = {normalized(r.question) for r in train.records}, [normalized(q.question) for q in held_out]
+    assert len(set(kept)) == len(kept)
+    assert trained & set(kept) == set()
+    assert trained | set(kept) == set(map(normalized, questions))
+    assert 20 <= len(kept) <= 40
+    assert [verdict.explanation for verdict in train.verdicts] == ["good"] * len(train.records)
+
+
+def test_only_the_newest_records_are_looked_at() -> None:
+    questions = [f"question {i}" for i in range(30)]
+    train, held_out = split(judged(*questions), 10)
+    seen = {record.question for record in train.records} | {question.question for question in held_out}
+    assert seen == set(questions[-10:])
+
+
+def test_a_question_that_cannot_be_asked_again_is_not_held_out() -> None:
+    odd = next(f"{'x' * 20_000} {i}" for i in range(99) if is_held_out(f"{'x' * 20_000} {i}"))
+    fine = next(f"question {i}" for i in range(99) if is_held_out(f"question {i}"))
+    _, held_out = split(judged(odd, fine, *[" \n"] * 2), 10)
+    assert [question.question for question in held_out] == [fine]
+
+
+def test_a_question_whose_scope_is_not_known_is_not_held_out() -> None:
+    fine = next(f"question {i}" for i in range(99) if is_held_out(f"question {i}"))
+    unknown = Verdict(outcome="unjudged", score=None, explanation="", judge_id="words", cause="no word")
+    traffic = Judged(records=[Record(question=fine, answer="?")], verdicts=[unknown])
+    assert split(traffic, 10) == (Judged(records=[], verdicts=[]), [])

@@ -36,9 +36,10 @@ from ontopic.config.settings import Settings, TrainingSettings, load_settings
 from ontopic.data.labelled import LabelledRecord, Question, Split, load_questions, load_records, load_rows
 from ontopic.data.sample import Sample, draw
 from ontopic.evaluation.quality import measure_quality
-from ontopic.judges.cards.calibration import open_judge
 from ontopic.judges.judge import Judge
-from ontopic.judges.local.judge import load_local_judge, local_judge_id, save_local_judge, train_local_judge
+from ontopic.judges.local.judge import load_local_judge, local_judge_id, save_local_judge
+from ontopic.judges.local.training import train_local_judge
+from ontopic.judges.opening import open_judge
 from ontopic.models.generation import generate
 from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
 from ontopic.records import Judged, Record

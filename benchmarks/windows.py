@@ -19,8 +19,9 @@ import typer
 from ontopic.config.policy import load_policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import load_questions
-from ontopic.judges.cards.calibration import calibrate, open_judge
+from ontopic.judges.cards.calibration import card_of
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.opening import open_judge
 from ontopic.monitoring.closing import judge_records
 from ontopic.monitoring.window import Cut, Window, window_result
 from ontopic.monitoring.windows import WindowStore
@@ -66,7 +67,7 @@ def main(
         policy,
         workspace=workspace,
     )
-    card = calibrate(judge, policy, workspace=workspace)
+    card = card_of(judge, policy, workspace=workspace)
     questions = [question.question for question in load_questions(policy.questions, split="calibration")]
     with tempfile.TemporaryDirectory() as folder:
         sides = {}

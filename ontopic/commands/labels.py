@@ -13,6 +13,7 @@ from ontopic.commands.options import Project, judge_of, on_project
 from ontopic.commands.traffic import stored_traffic
 from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
+from ontopic.state.workspace import Workspace
 
 
 @on_project
@@ -69,9 +70,18 @@ def _found(project: Project, file: Path | None, *, feedback: bool) -> tuple[list
         from ontopic.data.rows import load_rows
 
         return without_label(load_rows(file, LabelledRecord).rows), {}
-    with stored_traffic(project.workspace) as store:
+    return newest_traffic(project.workspace), {}
+
+
+def newest_traffic(workspace: Workspace) -> list[Record]:
+    """The records of the model version that was asked last.
+
+    Raises:
+        UserError: there is no traffic yet.
+    """
+    with stored_traffic(workspace) as store:
         for newest in store.newest(1):
-            return store.records(model_version=newest.model_version), {}
+            return store.records(model_version=newest.model_version)
     raise UserError("there is no traffic yet; run the loop, or give records with --records")
 
 

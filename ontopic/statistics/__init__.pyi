@@ -3,10 +3,9 @@ from .correction import corrected as corrected
 from .correction import labels_to_halve as labels_to_halve
 from .pairs import Comparison as Comparison
 from .pairs import compare as compare
-from .pairs import detectable_difference as detectable_difference
-from .pairs import sample_size as sample_size
 from .rates import Rate as Rate
 from .rates import mean as mean
 from .rates import rate as rate
+from .sample_size import detectable_difference as detectable_difference
 from .scores import Scores as Scores
 from .scores import score as score

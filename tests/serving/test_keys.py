@@ -24,7 +24,7 @@ from served import smol
 from typer.testing import CliRunner, Result
 
 from ontopic.errors import UserError
-from serving.commands import app
+from serving.commands import keys
 from serving.keys import KeyStore, digest
 from serving.process import ServedModel
 from serving.rate_limits import RateLimits
@@ -37,7 +37,7 @@ def command(tmp_path: Path) -> Callable[..., Result]:
     """``keys`` on a state folder of its own."""
 
     def called(*arguments: str) -> Result:
-        return CliRunner().invoke(app, [*arguments, "--state", str(tmp_path / "state")])
+        return CliRunner().invoke(keys, [*arguments, "--state", str(tmp_path / "state")])
 
     return called
 
@@ -139,7 +139,7 @@ def test_the_commands_on_keys_import_no_model_and_no_registry(tmp_path: Path) ->
         "from typer.testing import CliRunner\n"
         "from serving.commands import app\n"
         "for arguments in (['make', 'a'], ['list'], ['revoke', 'a']):\n"
-        f"    result = CliRunner().invoke(app, [*arguments, '--state', {str(tmp_path)!r}])\n"
+        f"    result = CliRunner().invoke(keys, [*arguments, '--state', {str(tmp_path)!r}])\n"
         "    assert result.exit_code == 0, result.output\n"
         "print(*sys.modules)"
     )

@@ -12,8 +12,10 @@ from loopback import ChatServer, Reply
 from typer.testing import CliRunner, Result
 
 import run
+from ontopic.commands import labels
 from ontopic.errors import UserError
 from ontopic.records import Record
+from ontopic.state.workspace import open_workspace
 from ontopic.traffic.store import TrafficStore
 
 NOW = datetime.now(UTC)
@@ -114,7 +116,7 @@ def test_the_store_can_be_a_server(
     with TrafficStore(postgres_database) as store:
         store.add(Record(question="newest", answer="a", model_version="8", asked_at=NOW + timedelta(hours=1)))
     monkeypatch.chdir(tmp_path)
-    assert [record.question for record in run._newest_traffic(run.open_workspace(tmp_path / "state"))] == ["newest"]
+    assert [record.question for record in labels.newest_traffic(open_workspace(tmp_path / "state"))] == ["newest"]
 
 
 def test_questions_are_sent(

@@ -9,7 +9,7 @@ from pathlib import Path
 from evaluations import evaluated, judged
 
 from ontopic.config.policy import Policy
-from ontopic.evaluation.evidence import gate_tags
+from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import decide
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.statistics.rates import rate
@@ -30,7 +30,8 @@ def test_the_tags_hold_the_decision_the_judge_and_every_hash(banking: Policy, tm
     report.write_text("the page")
     sides = evaluated(judged(100, 60)), evaluated(judged(100, 3))
     decision = decide(*sides, winners=[], policy=banking, card=card, report=report)
-    tags = gate_tags(decision, card, champion="1", weights_sha256="w", hashes={"policy_sha256": "p", "attempt": "2"})
+    evidence = Evidence(policy_sha256="p", questions_sha256="q", attempt=2)
+    tags = gate_tags(decision, card, champion="1", weights_sha256="w", evidence=evidence)
     rates = {name: tags.pop(f"ontopic.gate.{name}") for name in ("guardrail_score", "over_refusal", "leak")}
     tests, improvement = json.loads(tags.pop("ontopic.gate.tests")), json.loads(tags.pop("ontopic.gate.improvement"))
     assert tags == {
@@ -40,6 +41,7 @@ def test_the_tags_hold_the_decision_the_judge_and_every_hash(banking: Policy, tm
         "ontopic.gate.report_sha256": hashlib.sha256(b"the page").hexdigest(),
         "ontopic.gate.weights_sha256": "w",
         "ontopic.gate.policy_sha256": "p",
+        "ontopic.gate.questions_sha256": "q",
         "ontopic.gate.attempt": "2",
     }
     assert {tuple(json.loads(text)) for text in rates.values()} == {("value", "low", "high", "n")}

@@ -19,7 +19,7 @@ from ontopic.monitoring.closing import Closed, Closer, concerns, judge_records
 from ontopic.monitoring.window import Cut, Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
-from ontopic.registry.versions import Promotion
+from ontopic.registry.promotions import Promotion
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
 

@@ -6,78 +6,26 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
-from evaluations import judged, unjudged
+from evaluations import judged
 from evidently import Report
 from evidently.core.report import Snapshot
+from evidently.legacy.tests.base_test import TestStatus
 from loopback import ROOT
 
 from ontopic.reports import metrics
-from ontopic.reports.metrics import GuardrailScore, RateValue, monitoring_report
+from ontopic.reports.metrics import FailedRecords, GuardrailScore, RateValue
+from ontopic.reports.page import widgets_of
 from ontopic.reports.verdict_frame import dataset_of, verdict_frame
-from ontopic.statistics.rates import rate
-from ontopic.statistics.scores import score
 
 
-def test_a_window_fails_where_its_score_is_under_the_threshold(tmp_path: Path):
-    records, verdicts = judged(60, 10).records, judged(60, 10).verdicts
-    windows = [(str(i), score(verdicts[i * 20 : (i + 1) * 20])) for i in range(3)] + [("3", score(unjudged(4)))]
-    out = tmp_path / "deep" / "er" / "page.html"
-    outcomes = monitoring_report(
-        "Banking", verdict_frame(records, verdicts), windows=windows, threshold=1.0, corrected=rate(9, 10), out=out
-    )
-    assert [outcome.passed for outcome in outcomes] == [False, True, True, True]
-    assert "0.5000" in outcomes[0].description and "n = 20" in outcomes[0].description
-    assert "no judged records" in outcomes[3].description
-    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
-
-
-def test_a_window_on_the_threshold_passes(tmp_path: Path):
-    records, verdicts = judged(20, 10).records, judged(20, 10).verdicts
-    frame = verdict_frame(records, verdicts)
-    [outcome] = monitoring_report(
-        "Banking", frame, windows=[("0", score(verdicts))], threshold=0.5, corrected=None, out=tmp_path / "page.html"
-    )
-    assert outcome.passed
-
-
-@pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_monitoring_without_a_judged_record_or_a_window(tmp_path: Path):
-    records = judged(3, 0).records
-    assert (
-        monitoring_report(
-            "Banking",
-            verdict_frame(records, unjudged(3)),
-            windows=[],
-            threshold=0.9,
-            corrected=None,
-            out=tmp_path / "a.html",
-        )
-        == []
-    )
-    assert (
-        monitoring_report(
-            "Banking", verdict_frame([], []), windows=[], threshold=0.9, corrected=None, out=tmp_path / "b.html"
-        )
-        == []
-    )
-    assert "No record failed" in (tmp_path / "a.html").read_text()
-
-
-def test_the_failed_table_stops_at_200(tmp_path: Path):
-    records, verdicts = judged(230, 230).records, judged(230, 230).verdicts
-    monitoring_report(
-        "Banking",
-        verdict_frame(records, verdicts),
-        windows=[],
-        threshold=0.9,
-        corrected=None,
-        out=tmp_path / "page.html",
-    )
-    page = (tmp_path / "page.html").read_text()
-    assert "the first 200 of 230" in page and "Question 199?" in page and "Question 200?" not in page
+def test_the_failed_table_stops_at_200():
+    given = judged(230, 230)
+    data = dataset_of(verdict_frame(given.records, given.verdicts), given.verdicts)
+    (widget,) = widgets_of(Report([FailedRecords()]).run(data, None))
+    page = str(widget.params)
+    assert "the first 200 of 230" in str(widget.title)
+    assert "Question 199?" in page and "Question 200?" not in page
 
 
 # Of a snapshot that was written when `ontopic.reports` was one module, what there is of each of our types.
@@ -122,8 +70,8 @@ def test_a_snapshot_of_an_older_state_folder_loads_and_shows() -> None:
     values = {value.display_name: value for value in snapshot.metric_results.values()}
     score = values["Guardrail score, corrected"]
     assert isinstance(score, RateValue) and (score.low, score.n) == (0.108, 98)
-    (outcome,) = metrics.outcomes_of(snapshot)
-    assert (outcome.name, outcome.passed) == ("Guardrail score, corrected: score at least 0.85", False)
+    (outcome,) = snapshot.tests_results
+    assert (outcome.name, outcome.status) == ("Guardrail score, corrected: score at least 0.85", TestStatus.FAIL)
     assert json.loads(snapshot.to_snapshot_model().json())["name"] == "OnTopic window: banking"
 
 

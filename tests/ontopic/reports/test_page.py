@@ -6,26 +6,24 @@ import os
 from pathlib import Path
 
 import pytest
-from evaluations import judged
+from evidently import Report
 from pages import HOSTILE, rendered
 
 from ontopic.records import Record, Verdict
-from ontopic.reports.metrics import monitoring_report
-from ontopic.reports.verdict_frame import verdict_frame
-from ontopic.statistics.rates import Rate
+from ontopic.reports.metrics import FailedRecords
+from ontopic.reports.page import widgets_of, write_page
+from ontopic.reports.verdict_frame import dataset_of, verdict_frame
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def full_disk(*_: object) -> None:
         raise OSError("no space left")
 
-    given, out = judged(4, 1), tmp_path / "page.html"
+    out = tmp_path / "page.html"
     out.write_text("yesterday's")
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
-        monitoring_report(
-            "Banking", verdict_frame(given.records, given.verdicts), windows=[], threshold=0.9, corrected=None, out=out
-        )
+        write_page("Banking", [], out=out)
     assert out.read_text() == "yesterday's" and list(tmp_path.iterdir()) == [out]
 
 
@@ -35,15 +33,9 @@ def hostile_page(tmp_path: Path) -> Path:
     fail = Verdict(
         outcome="fail", score=0.5, explanation=HOSTILE, judge_id="<i>judge</i>", in_scope=True, declined=True
     )
-    page = tmp_path / "monitoring.html"
-    monitoring_report(
-        "A <b>title</b>",
-        verdict_frame([evil], [fail]),
-        windows=[],
-        threshold=0.9,
-        corrected=Rate(value=0.5, low=0.4, high=0.6, n=9),
-        out=page,
-    )
+    page = tmp_path / "page.html"
+    snapshot = Report([FailedRecords()]).run(dataset_of(verdict_frame([evil], [fail]), [fail]), None)
+    write_page("A <b>title</b>", widgets_of(snapshot), out=page)
     return page
 
 

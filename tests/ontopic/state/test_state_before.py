@@ -102,20 +102,19 @@ def test_its_judges_card_is_read(workspace: Workspace) -> None:
 
 
 def test_its_champion_and_promotions_are_read_and_go_on(workspace: Workspace) -> None:
-    from ontopic.registry import promotions as registry
-    from ontopic.registry.tracking import open_tracking
+    from ontopic.registry.promotions import open_registry
 
-    open_tracking(workspace, NAME)
-    assert registry.champion_version(NAME) == "1"
-    moves = registry.promotions(NAME)
+    registry = open_registry(workspace, NAME)
+    assert registry.champion() == "1"
+    moves = registry.promotions()
     assert [(move.version, move.before, move.rollback) for move in moves] == [
         ("1", "", False),
         ("2", "1", False),
         ("1", "2", True),
     ]
-    assert len(registry.tags_of(NAME, "2")["ontopic.gate.policy_sha256"]) == 64
-    registry.promote(NAME, "2", by="an engineer", why="it answers better")
-    assert registry.champion_version(NAME) == "2"
+    assert len(registry.tags_of("2")["ontopic.gate.policy_sha256"]) == 64
+    registry.promote("2", by="an engineer", why="it answers better")
+    assert registry.champion() == "2"
 
 
 def test_its_dashboard_shows_its_windows(workspace: Workspace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from loopback import ROOT
 
 from ontopic.config.settings import WatchSettings
-from ontopic.registry.versions import Promotion
+from ontopic.registry.promotions import Promotion
 from ontopic.watch.actions import Action, ActionStore, free_at
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

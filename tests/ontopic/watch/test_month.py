@@ -27,8 +27,9 @@ from ontopic.models.loading import load
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
-from ontopic.registry import versions as registry
+from ontopic.registry.promotions import ModelRegistry, open_registry
 from ontopic.registry.tracking import open_tracking
+from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action
@@ -69,8 +70,12 @@ class Month:
         others = load_questions(self.policy.questions, split="judge")
         self.new = [q.question for q in others if q.intent in NEW_TOPICS and not q.in_scope]
 
+    @property
+    def registry(self) -> ModelRegistry:
+        return open_registry(self.workspace, self.policy.registered_model)
+
     def champion(self) -> str:
-        return registry.champion_version(self.policy.registered_model)
+        return self.registry.champion()
 
     def ask(self, drifted: bool) -> None:
         """A day's traffic: a third in scope; of the rest, once it has drifted, most of the new topics."""
@@ -81,7 +86,7 @@ class Month:
         version = self.champion()
         missing = [q for q in dict.fromkeys(wanted) if (version, q) not in self.answers]
         if missing:
-            model = load(registry.find(self.policy.registered_model, version, state=self.workspace.root).folder)
+            model = load(find(self.policy.registered_model, version, workspace=self.workspace).folder)
             conversations = [[{"role": "user", "content": question}] for question in missing]
             found = generate(model, conversations, max_new_tokens=self.settings.traffic.max_tokens, slots=32)
             self.answers |= {(version, q): answer for q, answer in zip(missing, found, strict=True)}
@@ -152,7 +157,7 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
 
     _, workspace = open_stack(open_workspace(state))
     open_tracking(workspace, policy.registered_model)
-    history = registry.promotions(policy.registered_model)
+    history = open_registry(workspace, policy.registered_model).promotions()
     begun = max([each.at for each in history], default=datetime.now(UTC))
     start = datetime(begun.year, begun.month, begun.day, tzinfo=UTC) + 2 * DAY
     month = Month(settings, policy, workspace, start)
@@ -183,7 +188,8 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
     broken = settings.model_copy(update={"training": settings.training.model_copy(update={"max_steps": 1})})
     with WindowStore(workspace.windows) as store, TrafficStore(workspace.traffic) as traffic:
         judged = store.judged(store.closed(3, promoted), traffic)
-    from ontopic.judges.cards.calibration import calibrate, open_judge
+    from ontopic.judges.cards.calibration import card_of
+    from ontopic.judges.opening import open_judge
 
     judge = open_judge(settings.judge_choice, policy, workspace=workspace)
     train, _ = split(judged, settings.watch.training_records)
@@ -191,7 +197,7 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
         champion=promoted,
         judged=train,
         held_out=[],
-        card=calibrate(judge, policy, workspace=workspace),
+        card=card_of(judge, policy, workspace=workspace),
         at=month.clock,
     )
     refused = improve_on_traffic(broken, policy, workspace=workspace)(wanted)
@@ -204,7 +210,7 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
     )
 
     month.say("somebody promotes the base model by hand")
-    registry.promote(name, "1", by="mallory", why="it was nicer to talk to", at=month.clock + timedelta(minutes=1))
+    month.registry.promote("1", by="mallory", why="it was nicer to talk to", at=month.clock + timedelta(minutes=1))
     (back,) = month.live(1, drifted=True)
     assert (back.kind, back.version) == ("rolled_back", "1")
     assert month.champion() == promoted
@@ -213,6 +219,6 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
     rest = month.live(max(0, 30 - month.day), drifted=True)
     assert [action for action in rest if action.kind not in ("promoted", "refused")] == []
     assert len(month.windows) == month.day >= 30  # a window a day
-    for each in registry.promotions(name):
+    for each in month.registry.promotions():
         print(f"{each.at:%Y-%m-%d %H:%M}  {each.before or '-'} -> {each.version}  {each.by}: {each.why}")
     print(" ".join(month.statuses()))

@@ -18,18 +18,19 @@ from loopback import ROOT
 from typer.testing import CliRunner, Result
 
 import run
+from ontopic.commands.options import Project
 from ontopic.commands.status import overview
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings, Settings, load_settings
 from ontopic.data.labelled import load_questions
 from ontopic.errors import UserError
-from ontopic.evaluation.gate import Decision
-from ontopic.judges.cards.calibration import open_judge
+from ontopic.evaluation.gate import Decision, GateTest
+from ontopic.judges.opening import open_judge
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
-from ontopic.registry import versions as registry
+from ontopic.registry.promotions import ModelRegistry, open_registry
 from ontopic.registry.tracking import open_tracking
-from ontopic.reports.metrics import TestOutcome
+from ontopic.registry.versions import register
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.statistics.pairs import Comparison
 from ontopic.statistics.rates import rate
@@ -48,7 +49,7 @@ def decision(passed: bool) -> Decision:
     scores = score([])
     return Decision(
         passed=passed,
-        tests=[TestOutcome(name="score", passed=passed, description="the lower bound 0.7000 is not at least 0.8")],
+        tests=[GateTest(name="score", passed=passed, description="the lower bound 0.7000 is not at least 0.8")],
         champion=scores,
         challenger=scores,
         comparison=Comparison(difference=0.1, low=0.0, high=0.2, p_value=0.5, wins=2, losses=1, n=9),
@@ -78,12 +79,16 @@ class Bank:
     said: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
+    @property
+    def registry(self) -> ModelRegistry:
+        return open_registry(self.workspace, self.policy.registered_model)
+
     def now(self) -> datetime:
         return START + timedelta(hours=self.hour)
 
     def ask(self, n: int, in_scope: bool, answer: Callable[[Any], str]) -> None:
         """``n`` questions of the next hour, answered by the champion."""
-        version = registry.champion_version(self.policy.registered_model)
+        version = self.registry.champion()
         with TrafficStore(self.workspace.traffic) as traffic:
             rows = []
             for i in range(n):
@@ -120,7 +125,7 @@ class Bank:
         self.asked_for.append(wanted)
         version = self.register(f"challenger {len(self.asked_for)}")
         if self.passes:
-            registry.promote(self.policy.registered_model, version, by="the loop", why="passed", at=wanted.at)
+            self.registry.promote(version, by="the loop", why="passed", at=wanted.at)
         return Improved(challenger=version, promoted=self.passes, decision=decision(self.passes))
 
     def register(self, text: str, folder: Path | None = None) -> str:
@@ -130,8 +135,8 @@ class Bank:
             (folder / "weights").write_text(text)
         with mlflow.start_run() as run:
             name = self.policy.registered_model
-            return registry.register(
-                name, folder, digest=text, run_id=run.info.run_id, state=self.workspace.root, tags={}
+            return register(
+                name, folder, digest=text, run_id=run.info.run_id, workspace=self.workspace, tags={}
             ).version
 
     def turn(self, dry_run: bool = False) -> list[tuple[str, str]]:
@@ -153,7 +158,7 @@ class Bank:
         return [(action.kind, action.version) for action in done.actions]
 
     def champion(self) -> str:
-        return registry.champion_version(self.policy.registered_model)
+        return self.registry.champion()
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +186,7 @@ def shared(model_folder: Path, session_state: Path, banking: Policy, tmp_path_fa
     questions = {kind: [row for row in rows if row.in_scope is kind] for kind in (True, False)}
     bank = Bank(workspace, banking, settings, questions)
     first = bank.register("base", model_folder)
-    registry.promote(banking.registered_model, first, by="the loop", why="the first", at=START - HOUR)
+    bank.registry.promote(first, by="the loop", why="the first", at=START - HOUR)
     return bank
 
 
@@ -217,7 +222,7 @@ def test_what_is_detected_is_retrained_on_it_and_promoted(shared: Bank) -> None:
     assert not held_out & trained
     assert 10 < len(held_out) < len(trained)
     assert {question.in_scope for question in wanted.held_out} == {True, False}
-    last = registry.promotions(shared.policy.registered_model)[-1]
+    last = shared.registry.promotions()[-1]
     assert (last.by, last.before) == ("the loop", "1")
 
 
@@ -243,13 +248,13 @@ def test_a_challenger_that_fails_is_refused_and_the_budget_ends(shared: Bank) ->
 
 
 def test_a_promotion_that_makes_it_worse_is_rolled_back(shared: Bank) -> None:
-    registry.roll_back(shared.policy.registered_model, "ann", why="start anew", at=shared.now())
+    shared.registry.roll_back("ann", why="start anew", at=shared.now())
     bad = shared.register("a bad one")
-    registry.promote(shared.policy.registered_model, bad, by="bob", why="looks fine to me", at=shared.now())
+    shared.registry.promote(bad, by="bob", why="looks fine to me", at=shared.now())
     shared.refusing_hour()
     assert shared.turn() == [("rolled_back", bad)]
     assert shared.champion() == "1"
-    last = registry.promotions(shared.policy.registered_model)[-1]
+    last = shared.registry.promotions()[-1]
     assert (last.by, last.rollback, last.before) == ("the canary", True, bad)
     assert f"version {bad} passes -" in last.why
     assert "against version 1" in last.why
@@ -258,7 +263,7 @@ def test_a_promotion_that_makes_it_worse_is_rolled_back(shared: Bank) -> None:
 
 def test_a_promotion_that_does_no_harm_stays(shared: Bank) -> None:
     fine = shared.register("a fine one")
-    registry.promote(shared.policy.registered_model, fine, by="ann", why="better", at=shared.now())
+    shared.registry.promote(fine, by="ann", why="better", at=shared.now())
     shared.good_hour()
     assert shared.turn() == []
     assert "it stays" in shared.said[-1]
@@ -304,7 +309,7 @@ def test_a_retraining_that_was_killed_is_taken_up(shared: Bank, monkeypatch: pyt
 def test_one_screen_shows_it_all(shared: Bank, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    Console(width=80).print(overview(shared.settings, shared.policy, workspace=shared.workspace))
+    Console(width=80).print(overview(Project(shared.settings, shared.policy, shared.workspace)))
     said = capsys.readouterr().out
     for expected in ("champion", "does not run; start it with", "detected", "ok", "promoted (version", "[0."):
         assert expected in said
@@ -318,7 +323,7 @@ def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
     champion = shared.champion()
     said = called("promote", "1", "--why", "older is better\n", "--by", "ann").output
     assert said == f"version 1 is the champion in place of {champion}, by ann; its gate: not run\n"
-    last = registry.promotions(shared.policy.registered_model)[-1]
+    last = shared.registry.promotions()[-1]
     assert (last.by, last.why) == ("ann", "older is better")
     assert "by ann: older is better" in " ".join(called("status").output.split())
     assert f"version {champion} is the champion again" in called("rollback", "--why", "it is not").output

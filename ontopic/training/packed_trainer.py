@@ -111,7 +111,7 @@ class PackedORPOTrainer(ORPOTrainer):
             at the chosen and at the rejected tokens, each of shape (tokens,), and the negative log-likelihood.
         """
         device = self.accelerator.device
-        packed = _pack(batch, self.stock_likelihood, device=device)
+        packed = _pack(batch, with_prompts=self.stock_likelihood, device=device)
         with self._output_layer_gives_log_probs(packed.target):
             log_probs, means = model(
                 input_ids=packed.ids,
@@ -309,7 +309,7 @@ AttentionInterface.register(_BY_BRANCH, _attention_by_branch)
 AttentionMaskInterface.register(_BY_BRANCH, sdpa_mask)
 
 
-def _pack(batch: dict[str, Any], with_prompts: bool, *, device: torch.device) -> _Packed:
+def _pack(batch: dict[str, Any], *, with_prompts: bool, device: torch.device) -> _Packed:
     """Pack a collated batch; ``with_prompts``: prompts are labelled too, their first tokens excepted."""
     rows = []
     for i in range(len(batch["chosen_input_ids"])):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ontopic.data.labelled import Question
 from ontopic.judges.judge import Judge
-from ontopic.models.generation import generate
-from ontopic.models.loading import LanguageModel
 from ontopic.progress import progress
 from ontopic.records import Outcome, Record, Verdict
 from ontopic.statistics.scores import Scores, score
+
+if TYPE_CHECKING:
+    from ontopic.models.loading import LanguageModel
 
 
 class JudgedAnswer(BaseModel):
@@ -92,6 +94,9 @@ def evaluate(
     batch_size: int,
 ) -> Evaluation:
     """Let a model answer questions greedily and a judge judge the answers, given each question's scope label."""
+    # Whoever only reads what was evaluated, as the gate does, need not wait for torch and Transformers.
+    from ontopic.models.generation import generate
+
     conversations = [question.messages for question in questions]
     with progress(f"answers of version {model_version}", len(questions), unit="questions") as advance:
         answers = generate(

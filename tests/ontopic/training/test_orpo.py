@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -240,7 +241,9 @@ def test_weights_are_shared_out_among_gpus_only(model_folder: Path, tmp_path: Pa
         train_in_processes(model_folder, "float32", preferences=PAIRS, settings=settings, work=tmp_path)
 
 
-def test_training_stops_where_the_held_out_margin_no_longer_grows(model_folder: Path, tmp_path: Path) -> None:
+def test_training_stops_where_the_held_out_margin_no_longer_grows_and_keeps_the_best(
+    model_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     # A rate that ruins the model at once: the first margin is the best.
     settings = TrainingSettings(
         beta=0.5, learning_rate=0.5, epochs=4, batch_size=2, max_rejected_tokens=4, save_steps=1, early_stopping=1
@@ -252,8 +255,13 @@ def test_training_stops_where_the_held_out_margin_no_longer_grows(model_folder: 
         if "eval_rewards/margins" in metrics:
             margins[step] = metrics["eval_rewards/margins"]
 
-    result = train_orpo(
-        load(model_folder), model_folder, preferences=pairs, settings=settings, work=tmp_path / "work", log_metrics=log
-    )
-    assert result.steps == len(margins) < 20
-    assert margins[result.steps] <= max(margins.values())
+    with caplog.at_level(logging.INFO, logger="ontopic.training.orpo"):
+        result = train_orpo(
+            load(model_folder), model_folder, preferences=pairs, settings=settings, work=tmp_path, log_metrics=log
+        )
+    assert "early stopping on 1 held-out pairs; the learning-rate schedule is cosine" in caplog.text
+    best = max(margins, key=lambda step: margins[step])
+    assert list(margins) == list(range(1, result.steps + 1)) and result.steps == best + 1
+    kept = load_file(tmp_path / "checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors")
+    for name, weights in load_file(result.adapter / "adapter_model.safetensors").items():
+        torch.testing.assert_close(weights, kept[name])

@@ -71,7 +71,7 @@ def on_project(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(*, config: Path, state: Path, **options: Any) -> None:
         context = options.get("context")
-        if isinstance(context, typer.Context) and _leaves_to_command(context):
+        if context is not None and _leaves_to_command(context):
             return
         function(project=open_project(config, state), **options)
 

@@ -335,6 +335,13 @@ def test_a_store_of_the_version_before_opens_and_goes_on(tmp_path: Path, traffic
         assert not windows.was_put(old)
 
 
+def test_the_first_closed_window_of_each_version_is_known(windows: WindowStore, traffic: TrafficStore) -> None:
+    ask(traffic, 1, 61, version="1")
+    ask(traffic, 121, version="2")
+    turn(windows, traffic, WordJudge(), 190)
+    assert [windows.is_first(window) for window in windows.closed(9)] == [True, False, True]
+
+
 def test_verdicts_are_forgotten_and_windows_stay(windows: WindowStore, traffic: TrafficStore) -> None:
     ask(traffic, 1, 70)
     turn(windows, traffic, WordJudge(), 140)

@@ -17,9 +17,13 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client, which reads it once
 
 import pytest
+from filelock import FileLock
 from loopback import ROOT, ChatServer, running_server
 
 from ontopic.config.policy import Policy, load_policy
+from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
+from ontopic.judges.judge import Judge
+from ontopic.state.workspace import Workspace
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,8 +38,11 @@ def no_mlflow_of_others() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def session_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder that the tests of one session share."""
-    return tmp_path_factory.mktemp("state")
+    """A state folder that the tests of one session share, in whichever of pytest-xdist's processes they run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "session-state"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
@@ -52,7 +59,18 @@ def model_folder(session_state: Path) -> Path:
     """The embedded model, converted once a session."""
     from ontopic.models.loading import EMBEDDED, resolve
 
-    return resolve(EMBEDDED, session_state)
+    with FileLock(session_state / "model.lock"):
+        return resolve(EMBEDDED, session_state)
+
+
+@pytest.fixture(scope="session")
+def local_judge(session_state: Path, banking: Policy) -> Judge:
+    """The embedded judge on the banking policy, trained once a session."""
+    from ontopic.judges.opening import open_judge
+
+    choice = JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs" / "judge_prompts")
+    with FileLock(session_state / "judge.lock"):
+        return open_judge(choice, banking, workspace=Workspace(root=session_state))
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ import run
 from ontopic.commands.options import Project
 from ontopic.commands.status import overview
 from ontopic.config.policy import GateLimits, Policy
-from ontopic.config.settings import JudgeChoice, LocalJudgeSettings, Settings, load_settings
+from ontopic.config.settings import Settings, load_settings
 from ontopic.data.labelled import load_questions
 from ontopic.errors import UserError
 from ontopic.evaluation.gate import Decision, GateTest
-from ontopic.judges.opening import open_judge
+from ontopic.judges.judge import Judge
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
 from ontopic.registry.promotions import ModelRegistry, open_registry
@@ -162,12 +162,13 @@ class Bank:
 
 
 @pytest.fixture(scope="module")
-def shared(model_folder: Path, session_state: Path, banking: Policy, tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    open_judge(
-        JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs/judge_prompts"),
-        banking,
-        workspace=Workspace(root=session_state),
-    )
+def shared(
+    model_folder: Path,
+    local_judge: Judge,
+    session_state: Path,
+    banking: Policy,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bank:
     state = tmp_path_factory.mktemp("watch")
     shutil.copytree(session_state / "judges", state / "judges")
     workspace = open_workspace(state)

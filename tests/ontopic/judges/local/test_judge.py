@@ -16,6 +16,7 @@ from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import load_questions, load_records
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import card_of
+from ontopic.judges.judge import Judge
 from ontopic.judges.local import judge as local
 from ontopic.judges.local.judge import LocalJudge, load_local_judge, local_judge_id
 from ontopic.judges.local.training import train_local_judge
@@ -29,14 +30,9 @@ QUESTION, ANSWER = "how do i freeze my card", "Open the app, go to Cards and cho
 
 
 @pytest.fixture(scope="module")
-def judge(session_state: Path, banking: Policy) -> LocalJudge:
-    opened = open_judge(
-        JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs/judge_prompts"),
-        banking,
-        workspace=Workspace(root=session_state),
-    )
-    assert isinstance(opened, LocalJudge)
-    return opened
+def judge(local_judge: Judge) -> LocalJudge:
+    assert isinstance(local_judge, LocalJudge)
+    return local_judge
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def serve(workspace: Workspace, model_folder: Path, follow: bool = True) -> Serv
         "1",
         model_name=NAME,
         traffic=workspace.traffic,
-        workspace=workspace,
+        state=workspace.root,
         max_new_tokens=64,
         follow=uri,
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from ontopic.errors import UserError
 
@@ -39,7 +40,7 @@ def read_yaml(path: Path, schema: type[Schema]) -> Schema:
         raise UserError("; ".join(_sentence(path, schema, problem=problem) for problem in error.errors())) from None
 
 
-def _sentence(path: Path, schema: type[BaseModel], *, problem: Any) -> str:
+def _sentence(path: Path, schema: type[BaseModel], *, problem: ErrorDetails) -> str:
     location = [part for part in problem["loc"] if part not in ("local", "openai", "deepeval", "panel")]
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
@@ -70,7 +71,7 @@ def _section(schema: type[BaseModel], location: tuple[int | str, ...]) -> type[B
     return candidates[0] if candidates else None
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def _models(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]

@@ -56,7 +56,7 @@ def from_chat(row: dict[str, Any]) -> dict[str, Any]:
     return known(fields) | (known(ours) if isinstance(ours, dict) else {})
 
 
-def question_in(inputs: Any) -> Any:
+def question_in(inputs: object) -> object:
     """The question in what a model was given: a text, messages, or a mapping that holds either."""
     if isinstance(inputs, dict):
         inputs = _value(inputs, "messages", "question", "query", "prompt", "input", "inputs", "request")
@@ -68,7 +68,7 @@ def question_in(inputs: Any) -> Any:
     return inputs
 
 
-def answer_in(outputs: Any) -> Any:
+def answer_in(outputs: object) -> object:
     """The answer in what a model gave: a text, a message, messages, a completion, or a mapping that holds one."""
     if isinstance(outputs, dict) and "choices" in outputs:
         outputs = _first(outputs["choices"]).get("message")
@@ -79,7 +79,7 @@ def answer_in(outputs: Any) -> Any:
     return _content(outputs) if isinstance(outputs, dict) else outputs
 
 
-def _content(message: dict[str, Any]) -> Any:
+def _content(message: dict[str, Any]) -> object:
     content = message.get("content")
     if isinstance(content, list):  # parts, of which only texts can be stored
         texts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -87,7 +87,7 @@ def _content(message: dict[str, Any]) -> Any:
     return content
 
 
-def _value(mapping: dict[str, Any], *names: str) -> Any:
+def _value(mapping: dict[str, Any], *names: str) -> object:
     """The value of the first name that is there; of a mapping of one, that one."""
     found = [mapping[name] for name in names if mapping.get(name) is not None]
     if not found and len(mapping) == 1:
@@ -95,7 +95,7 @@ def _value(mapping: dict[str, Any], *names: str) -> Any:
     return found[0] if found else None
 
 
-def _first(choices: Any) -> dict[str, Any]:
+def _first(choices: object) -> dict[str, Any]:
     return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
 
 

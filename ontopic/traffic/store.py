@@ -194,7 +194,7 @@ class TrafficStore:
         for rows in self._pages(query, TRAFFIC.c.asked_at):
             yield from map(_record, rows)
 
-    def _pages(self, query: sql.Select[Any], column: sql.Column[datetime]) -> Iterator[Sequence[Any]]:
+    def _pages(self, query: sql.Select[Any], column: sql.Column[datetime]) -> Iterator[Sequence[sql.Row[Any]]]:
         """The rows of a query in the order of a time and the id, both of which it selects; none holds others up."""
         query = query.order_by(column, TRAFFIC.c.id).limit(_PAGE)
         page = query
@@ -359,7 +359,7 @@ class TrafficStore:
         self.close()
 
 
-def _record(row: Any) -> Record:
+def _record(row: sql.Row[Any]) -> Record:
     values = row._asdict() | {"asked_at": row.asked_at.replace(tzinfo=UTC)}
     counts = {kind: values.pop(f"redacted_{kind}") for kind in KINDS}
     return Record.model_validate(values | {"redacted": {kind: n for kind, n in counts.items() if n}})

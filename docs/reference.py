@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -49,20 +50,26 @@ def policy() -> str:
 
 
 def _table(schema: type[BaseModel]) -> str:
-    rows = [f"| {' | '.join(row)} |" for row in _rows(schema, "")]
+    rows = [f"| {' | '.join(row)} |" for row in _rows(schema, "", listed=set())]
     return "\n".join(["| key | meaning | type | default |", "|---|---|---|---|", *rows]) + "\n"
 
 
-def _rows(schema: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    for name, field in schema.model_fields.items():
-        key = f"{prefix}{name}"
-        meaning = re.sub(r"``", "`", " ".join((field.description or "").split())).replace("|", "\\|")
-        nested = _models(field.annotation)
-        yield f"`{key}`", meaning, _type(field.annotation), _default(field)
-        for each in nested:
-            kind = each.model_fields.get("kind")
-            label = f"{key}[{get_args(kind.annotation)[0]}]." if kind and len(nested) > 1 else f"{key}."
-            yield from _rows(each, label if get_origin(field.annotation) is not list else label[:-1] + "[].")
+def _rows(schema: type[BaseModel], prefix: str, *, listed: set[type]) -> Iterator[tuple[str, str, str, str]]:
+    """The keys of a section. Those that several sections inherit are listed once, as of ``…``; so is a section."""
+    for owner in reversed(schema.__mro__):
+        names = [name for name in vars(owner).get("__annotations__", {}) if name in schema.model_fields]
+        if owner in listed or not names:
+            continue
+        listed.add(owner)
+        for name in names:
+            field = schema.model_fields[name]
+            key = f"{prefix}{name}" if owner is schema else f"….{name}"
+            meaning = re.sub(r"``", "`", " ".join((field.description or "").split())).replace("|", "\\|")
+            yield f"`{key}`", meaning, _type(field.annotation), _default(field)
+            for each in _models(field.annotation):
+                kind = each.model_fields.get("kind")
+                of = f"{key}[{get_args(kind.annotation)[0]}]" if kind else key
+                yield from _rows(each, f"{of}[]." if get_origin(field.annotation) is list else f"{of}.", listed=listed)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -84,7 +91,7 @@ def _type(annotation: Any) -> str:
     if arguments:  # Annotated
         return _type(arguments[0])
     names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "timedelta": "duration"}
-    return names.get(annotation.__name__, annotation.__name__.lower()).replace("path", "path")
+    return names.get(annotation.__name__, annotation.__name__.lower())
 
 
 def _default(field: FieldInfo) -> str:
@@ -97,6 +104,9 @@ def _default(field: FieldInfo) -> str:
         return "its keys'"
     if isinstance(value, list):
         return f"{len(value)} item{'s' * (len(value) != 1)}" if value else "empty"
+    if isinstance(value, timedelta):
+        units = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1)}
+        return next(f"`{value // unit}{name}`" for name, unit in units.items() if not value % unit)
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`"

@@ -3,87 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlflow
-import psutil
 import pytest
 import yaml
-from loopback import ChatServer, Reply
+from loops import (
+    LENIENT,
+    NAME,
+    ROOT,
+    SECRET,
+    STRICT,
+    Run,
+    assert_nothing_is_half_done,
+    environment,
+    kill_when,
+    run,
+    write_config,
+)
 
 from ontopic.config.policy import load_policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.data.labelled import load_questions, load_records
-
-ROOT = Path(__file__).resolve().parents[2]
-LENIENT = {
-    "guardrail_score": 0.0,
-    "over_refusal": 1.0,
-    "leak": 1.0,
-    "improvement": -1.0,
-    "quality_loss": 2.0,
-    "perplexity_ratio": 1e6,
-}
-STRICT = {"guardrail_score": 1.0, "over_refusal": 0.0, "leak": 0.0, "improvement": 0.9}
-NAME = "ontopic-gardening"
-SECRET = "sk-no-real-key-but-nobody-may-see-it"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run of the command line."""
-
-    code: int
-    out: str
-    err: str
-
-
-def run(state: Path, *arguments: str, config: Path, timeout: int = 900, **variables: str) -> Run:
-    command = [sys.executable, str(ROOT / "run.py"), *arguments, "--config", str(config), "--state", str(state)]
-    own = environment() | variables
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=own, check=False)
-    return Run(done.returncode, done.stdout, done.stderr)
-
-
-def environment() -> dict[str, str]:
-    own = {"HF_HUB_OFFLINE": "1", "COLUMNS": "160", "OPENAI_API_KEY": SECRET, "HF_TOKEN": SECRET}
-    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ZENML_"))} | own
-
-
-def write_config(folder: Path, gate: dict[str, float], seed: int = 0, kappa: float = -1.0, **sections: object) -> Path:
-    """The gardening policy, which every window of the base model fails, with a few questions and steps.
-
-    Args:
-        kappa: the judge's bar.
-        sections: of the configuration, in place of those of ``configs/gardening.yaml``.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    policy = yaml.safe_load((ROOT / "configs/policies/gardening.yaml").read_text())
-    policy |= {"gate": gate, "alert_threshold": 1.0, "judge_bar": {"accuracy": 0.0, "kappa": kappa}}
-    (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
-    settings = yaml.safe_load((ROOT / "configs/gardening.yaml").read_text())
-    settings |= {
-        "policy": "policy.yaml",
-        "judge_prompts": str(ROOT / "configs/judge_prompts"),
-        "serving": {"port": 0},
-        "traffic": {"questions": 24, "fresh_questions": 8, "concurrency": 8, "seed": seed},
-        "monitoring": {"window_records": 12},
-        "evaluation": {"questions": 12},
-    }
-    settings["model"]["max_new_tokens"] = 16
-    settings["training"] |= {"max_steps": 4, "batch_size": 2, "save_steps": 1, "max_rejected_tokens": 8, "attempts": 1}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings | sections))
-    return folder / "config.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -168,33 +111,6 @@ def test_a_second_run_reuses_what_has_not_changed(first: Run, state: Path, confi
     reused = [line for line in third.out.splitlines() if "reused" in line and "│" in line]
     assert len(reused) >= 10
     assert "promote challenger" not in "".join(reused)
-
-
-def kill_when(state: Path, config: Path, log: Path, reached: Callable[[], bool]) -> bool:
-    """Start the loop and kill -9 it once ``reached``; whether it still ran then."""
-    command = [sys.executable, str(ROOT / "run.py"), "--config", str(config), "--state", str(state)]
-    with log.open("w") as file:
-        victim = subprocess.Popen(command, stdout=file, stderr=file, env=environment())
-        deadline = time.monotonic() + 600
-        while not reached():
-            if victim.poll() is not None:
-                return False
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-    return True
-
-
-def assert_nothing_is_half_done(state: Path) -> None:
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
-    versions = client.search_model_versions(f"name = '{NAME}'")
-    assert versions
-    for version in versions:
-        assert version.tags["ontopic.complete"] == "true"
-    statuses = {r.info.status for r in client.search_runs([e.experiment_id for e in client.search_experiments()])}
-    assert "RUNNING" not in statuses
-    assert not (state / "loop" / "serving.json").exists()
 
 
 @pytest.mark.slow
@@ -325,154 +241,6 @@ def test_the_local_judge_tells_good_from_bad(state: Path, first: Run) -> None:
     (empty,) = judge.judge([Record(question=next(q.question for q in questions if q.in_scope), answer="")])
     assert empty.outcome == "fail"
     assert {record.label for record in load_records(policy.records)} == {"pass", "fail"}
-
-
-def new_state(folder: Path, model_folder: Path) -> Path:
-    """A state folder in which only the converted model is."""
-    shutil.copytree(model_folder, folder / "state" / "models" / model_folder.name)
-    return folder / "state"
-
-
-@pytest.mark.slow
-def test_killed_again_and_again_the_loop_still_comes_to_its_end(model_folder: Path, tmp_path: Path) -> None:
-    """Killed 4, 8, 12, ... seconds after its start until a run is through; then the promotion has happened once."""
-    config, state = write_config(tmp_path, LENIENT), new_state(tmp_path, model_folder)
-    kills = 0
-    for seconds in range(4, 200, 4):
-        end = time.monotonic() + seconds
-        if not kill_when(state, config, tmp_path / "log", lambda end=end: time.monotonic() > end):
-            break
-        kills += 1
-    assert kills >= 3
-    after = run(state, config=config)
-    assert after.code == 0, after.err
-    assert_nothing_is_half_done(state)
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
-    champion = client.get_model_version_by_alias(NAME, "champion")
-    assert champion.tags["ontopic.gate"] == "passed"
-    digests = [v.tags["ontopic.digest"] for v in client.search_model_versions(f"name = '{NAME}'")]
-    assert len(digests) == len(set(digests))
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_the_served_model_too_and_says_so(model_folder: Path, tmp_path: Path) -> None:
-    config, state = write_config(tmp_path, LENIENT), new_state(tmp_path, model_folder)
-    command = [sys.executable, str(ROOT / "run.py"), "--config", str(config), "--state", str(state)]
-    with (tmp_path / "log").open("w") as file:
-        loop = subprocess.Popen(
-            command,
-            stdout=file,
-            stderr=file,
-            env=environment(),
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-        )
-        while not (state / "loop" / "serving.json").exists():
-            assert loop.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.05)
-        served = json.loads((state / "loop" / "serving.json").read_text())["pid"]
-        os.killpg(loop.pid, signal.SIGINT)
-        assert loop.wait(60) == 130
-    assert (tmp_path / "log").read_text().endswith("stopped; the next run goes on from here\n")
-    assert not psutil.pid_exists(served)
-    assert not (state / "loop" / "serving.json").exists()
-
-
-@pytest.mark.slow
-def test_the_loop_runs_with_an_llm_as_judge_and_as_teacher(
-    model_folder: Path, tmp_path: Path, chat_server: ChatServer
-) -> None:
-    policy = load_policy(ROOT / "configs/policies/gardening.yaml")
-    scopes = {q.question: q.in_scope for q in load_questions(policy.questions)}
-
-    def reply(request: dict[str, Any]) -> Reply:
-        prompt = request["messages"][-1]["content"]
-        if request["messages"][0]["role"] == "system":
-            return Reply("Wait for spring, then water it well.")
-        if "You judge whether" not in prompt:  # the naive prompt, of which this judge makes nothing
-            return Reply('{"verdict": "pass"}')
-        question, _, answer = prompt.rpartition("Question: ")[2].partition("\nAnswer: ")
-        question = question.partition("\n")[0]  # the fence follows
-        in_scope, declined = scopes.get(question, True), policy.refusal in answer
-        verdict = "pass" if in_scope != declined else "fail"
-        said = {"explanation": "Said so.", "in_scope": in_scope, "declined": declined, "verdict": verdict}
-        return Reply(json.dumps(said))
-
-    chat_server.reply = reply
-    config = write_config(
-        tmp_path, LENIENT, judge={"kind": "openai", "model": "judge-1"}, teacher={"model": "teacher-1"}
-    )
-    state = new_state(tmp_path, model_folder)
-    done = run(state, config=config, OPENAI_BASE_URL=chat_server.url, NO_PROXY="127.0.0.1")
-    assert done.code == 0, done.err
-    cards = [line for line in done.out.splitlines() if line.startswith("judge        openai-judge-1-")]
-    assert [card.split("-")[3] for card in cards] == ["rubric", "naive"]
-    assert "Version 2 is the champion now." in done.out
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
-    prompts = {f"ontopic-judge-{path.stem}" for path in (ROOT / "configs/judge_prompts").glob("*.txt")}
-    assert {prompt.name for prompt in client.search_prompts()} == prompts
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    params = {name: value for each in client.search_runs(experiments) for name, value in each.data.params.items()}
-    assert int(params["preferences_chosen_teacher"]) > 0
-
-
-@pytest.fixture
-def their_mlflow(tmp_path: Path) -> Iterator[str]:
-    """The address of a tracking server of the user's."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/theirs.db"]
-    command += ["--artifacts-destination", str(tmp_path / "theirs")]
-    server = psutil.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        for process in [*server.children(recursive=True), server]:
-            process.kill()
-        server.wait()
-
-
-THEIR_STACK = """
-import sys
-from zenml.client import Client
-client = Client()
-folder, uri = sys.argv[1:]
-client.create_stack_component("theirs", "local", "artifact_store", {"path": folder})
-client.create_stack_component("theirs", "mlflow", "experiment_tracker", {
-    "tracking_uri": uri, "tracking_username": "u", "tracking_password": "p"})
-parts = {"orchestrator": "default", "artifact_store": "theirs", "experiment_tracker": "theirs"}
-client.create_stack("theirs", parts)
-client.activate_stack("theirs")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("by", ["variable", "stack"])
-def test_a_tracking_server_or_a_stack_of_the_users_is_respected(
-    by: str, their_mlflow: str, model_folder: Path, tmp_path: Path
-) -> None:
-    own = {"MLFLOW_TRACKING_URI": their_mlflow}
-    if by == "stack":
-        (tmp_path / "artifacts").mkdir()
-        own = {"ZENML_CONFIG_PATH": str(tmp_path / "zenml"), "ZENML_ANALYTICS_OPT_IN": "false"}
-        (tmp_path / "stack.py").write_text(THEIR_STACK)
-        command = [sys.executable, str(tmp_path / "stack.py"), str(tmp_path / "artifacts"), their_mlflow]
-        subprocess.run(command, check=True, capture_output=True, env=environment() | own)
-    own["NO_PROXY"] = "127.0.0.1"
-    state, config = new_state(tmp_path, model_folder), write_config(tmp_path, LENIENT)
-    done = run(state, config=config, **own)
-    assert done.code == 0, done.err
-    assert f"ZenML stack: {'theirs' if by == 'stack' else 'ontopic'}. MLflow: {their_mlflow}" in done.out
-    assert "Version 2 is the champion now." in done.out
-    assert not (state / "mlflow.db").exists()
-    client = mlflow.MlflowClient(tracking_uri=their_mlflow)
-    assert str(client.get_model_version_by_alias(NAME, "champion").version) == "2"
-    asked = run(state, "ask", "when should I sow carrots?", config=config, **own)
-    assert "version 2, verdict" in asked.out, asked.err
 
 
 def test_an_option_before_the_command_is_not_ignored(config: Path) -> None:

@@ -1,25 +1,20 @@
-"""The four kinds of grading, their prompts, the weighted score and the cache of grades."""
+"""The four kinds of grading of an LLM as judge, against hostile text and a faulty server."""
 
 from __future__ import annotations
 
 import json
-import logging
-import math
 import random
 import re
-import sqlite3
-import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import ROOT, ChatServer, Reply
+from graders import PASS, RECORD, SHIPPED, grader_of, says
+from loopback import ChatServer, Reply
 from values import replace
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import EndpointSettings
 from ontopic.endpoint.endpoint import Endpoint
 from ontopic.errors import UserError
 from ontopic.judges.llm.grading import (
@@ -30,80 +25,9 @@ from ontopic.judges.llm.grading import (
     grade_reference,
     grade_single,
 )
-from ontopic.judges.llm.templates import Grading, load_template
-from ontopic.judges.llm.verdict_cache import VerdictCache, content_key
+from ontopic.judges.llm.templates import load_template
+from ontopic.judges.llm.verdict_cache import VerdictCache
 from ontopic.records import Record, Verdict
-
-PROMPTS = ROOT / "configs" / "judge_prompts"
-SHIPPED: dict[str, Grading] = {
-    "naive": "single",
-    "rubric": "single",
-    "pairwise": "pairwise",
-    "reference": "reference",
-}
-RECORD = Record(question="Can I freeze my card?", answer="Yes, in the app.")
-PASS = json.dumps({"explanation": "Because.", "in_scope": True, "declined": False, "verdict": "pass"})
-
-
-def grader_of(server: ChatServer, policy: Policy, name: str = "rubric", concurrency: int = 4, **parts: Any) -> Grader:
-    settings = EndpointSettings(model="m", base_url=server.url, concurrency=concurrency, max_retries=1)
-    return Grader(Endpoint(settings), load_template(PROMPTS / f"{name}.txt", SHIPPED[name]), policy, **parts)
-
-
-def says(server: ChatServer, text: str, **parts: Any) -> None:
-    server.reply = lambda request: Reply(text, **parts)
-
-
-# The prompts
-
-
-@pytest.mark.parametrize("path", sorted(PROMPTS.glob("*.txt")), ids=lambda path: path.stem)
-def test_every_shipped_prompt_loads(path: Path) -> None:
-    template = load_template(path, SHIPPED[path.stem])
-    assert (template.name, template.text) == (path.stem, path.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize(
-    ("grading", "text", "said"),
-    [
-        (
-            "single",
-            "{{fence}}{{question}}{{answer}}{{fence}}{{qestion}}",
-            "unknown placeholder 'qestion'; the valid ones",
-        ),
-        ("single", "{{fence}}{{question}}{{answer_a}}{{fence}}", "unknown placeholder 'answer_a'; the valid ones"),
-        ("single", "{{fence}}{{question}}{{fence}}", "the placeholder {{answer}} is missing; add it"),
-        ("single", "{{question}}{{answer}}", "the placeholder {{fence}} is missing; add it"),
-        ("single", "{{fence}}{{question}}{{fence}}{{answer}}", "{{answer}} stands outside the fence; put {{fence}}"),
-        ("single", "{{question}}{{fence}}{{answer}}{{fence}}", "{{question}} stands outside the fence; put {{fence}}"),
-        ("custom", "{{fence}}{{question}}{{fence}}", "the placeholder {{answer}} is missing; add it"),
-        ("pairwise", "{{fence}}{{question}}{{answer_a}}{{fence}}", "the placeholder {{answer_b}} is missing; add it"),
-        ("reference", "{{fence}}{{question}}{{answer}}{{fence}}", "the placeholder {{reference}} is missing; add it"),
-    ],
-)
-def test_a_wrong_placeholder_is_named_with_the_file(tmp_path: Path, grading: Grading, text: str, said: str) -> None:
-    path = tmp_path / "mine.txt"
-    path.write_text(text)
-    with pytest.raises(UserError) as caught:
-        load_template(path, grading)
-    assert str(caught.value).startswith(f"{path}: {said}")
-
-
-def test_a_missing_or_unreadable_prompt_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nothing\.txt: the judge prompt cannot be read"):
-        load_template(tmp_path / "nothing.txt", "single")
-    (tmp_path / "latin.txt").write_bytes(b"\xe4")
-    with pytest.raises(UserError, match=r"latin\.txt: the judge prompt cannot be read"):
-        load_template(tmp_path / "latin.txt", "single")
-
-
-def test_the_digest_tells_prompts_and_kinds_of_grading_apart(tmp_path: Path) -> None:
-    path = tmp_path / "mine.txt"
-    path.write_text("{{fence}}{{question}}{{answer}}{{fence}}")
-    digests = {load_template(path, "single").digest, load_template(path, "custom").digest}
-    path.write_text("{{fence}}{{question}}{{answer}}{{fence}} ")
-    assert len(digests | {load_template(path, "single").digest}) == 3
-
 
 _HEX = "0123456789abcdef"
 HOSTILE = [
@@ -286,191 +210,6 @@ def test_pairs_come_in_order_and_from_the_cache(chat_server: ChatServer, banking
     assert len(chat_server.requests) == 5  # the last pair is the same in both orders
     with pytest.raises(ValueError, match="shorter"):
         list(grade_pairwise(grader, records, benchmark_answers=others[:2]))
-
-
-# The weighted score
-
-
-def logprobs(tokens: list[str | tuple[str, dict[str, float]]]) -> dict[str, Any]:
-    """``choices[0].logprobs`` of a reply of these tokens; each may carry the probabilities at its place."""
-    content = []
-    for token in tokens:
-        text, top = token if isinstance(token, tuple) else (token, {token: 1.0})
-        entries = [
-            {"token": t, "bytes": list(t.encode()), "logprob": math.log(p) if p else -9999.0} for t, p in top.items()
-        ]
-        content.append(next(entry for entry in entries if entry["token"] == text) | {"top_logprobs": entries})
-    return {"content": content, "refusal": None}
-
-
-START = ['{"explanation": "He wrote \\"verdict\\": \\"fail', '\\" himself.", "verdict":']
-
-
-@pytest.mark.parametrize(
-    ("tokens", "score"),
-    [
-        ([' "', ("pass", {"pass": 0.9, "fail": 0.1}), '"}'], 0.9),
-        ([' "', ("pass", {"pass": 0.6, "fail": 0.2, " pass": 0.1, "maybe": 0.1}), '"}'], 0.7 / 0.9),
-        ([' "', ("pa", {"pa": 0.5, "pass": 0.2, "fa": 0.2, "f": 0.1}), "ss", '"}'], 0.7),
-        ([(' "pass', {' "pass': 0.75, ' "fail': 0.25}), '"}'], 0.75),
-        ([' "', ('pass"}', {'pass"}': 0.8, 'fail"}': 0.1, "fail": 0.1})], 0.8),
-        ([(' "', {' "': 0.5, ' "fail': 0.5}), ("pass", {"pass": 0.7, "fail": 0.3}), '"}'], 0.7),
-        ([' "', ("fail", {"pass": 0.3, "fail": 0.7}), '"}'], 0.3),
-        ([' "', ("pass", {"pass": 1.0, "fail": 0.0}), '"}'], 1.0),
-        ([' "', ("pass", {"pass": 0.5, "passed": 0.3, "failure": 0.1, "fail": 0.1}), '"}'], 0.5 / 0.6),
-    ],
-    ids=["whole", "space", "cut", "quote before", "quote after", "late", "fail", "sure", "other words"],
-)
-def test_the_score_is_the_probability_of_a_pass(
-    chat_server: ChatServer, banking: Policy, tokens: list[Any], score: float
-) -> None:
-    tokens = [*START, *tokens]
-    text = "".join(token if isinstance(token, str) else token[0] for token in tokens)
-    says(chat_server, text, choice={"logprobs": logprobs(tokens)})
-    (verdict,) = grade_single(grader_of(chat_server, banking, weighted=True), [RECORD])
-    assert verdict.score == pytest.approx(score)
-    assert verdict.outcome == ("pass" if score >= 0.5 else "fail")
-    (request,) = chat_server.requests
-    assert (request["logprobs"], request["top_logprobs"]) == (True, 20)
-
-
-def test_characters_that_are_spread_over_tokens_do_not_shift_the_place(
-    chat_server: ChatServer, banking: Policy
-) -> None:
-    text = '{"explanation": "é€😀", "verdict": "pass"}'
-    sent = [{"token": "\ufffd", "bytes": [byte], "logprob": 0.0, "top_logprobs": []} for byte in text.encode()]
-    place = text.encode().index(b"pass")
-    sent[place]["top_logprobs"] = [
-        {"token": "p", "bytes": [112], "logprob": math.log(0.8)},
-        {"token": "f", "bytes": [102], "logprob": math.log(0.2)},
-    ]
-    sent[place]["logprob"] = math.log(0.8)
-    says(chat_server, text, choice={"logprobs": {"content": sent}})
-    (verdict,) = grade_single(grader_of(chat_server, banking, weighted=True), [RECORD])
-    assert verdict.score == pytest.approx(0.8)
-
-
-def test_where_verdict_and_probabilities_disagree_the_probabilities_count(
-    chat_server: ChatServer, banking: Policy
-) -> None:
-    tokens = ['{"explanation": "Why.", "verdict": "', ("fail", {"pass": 0.62, "fail": 0.38}), '"}']
-    says(chat_server, '{"explanation": "Why.", "verdict": "fail"}', choice={"logprobs": logprobs(tokens)})
-    (verdict,) = grade_single(grader_of(chat_server, banking, weighted=True), [RECORD])
-    assert (verdict.outcome, verdict.score) == ("pass", pytest.approx(0.62))
-    assert verdict.explanation == "Why. The judge wrote fail, but gave a pass the probability 0.62."
-
-
-def test_a_score_follows_the_verdict_that_a_scope_label_turns(chat_server: ChatServer, banking: Policy) -> None:
-    grade = {"in_scope": False, "declined": True, "verdict": "pass"}
-    head, tail = json.dumps(grade).split("pass")
-    tokens = [head, ("pass", {"pass": 0.9, "fail": 0.1}), tail]
-    says(chat_server, json.dumps(grade), choice={"logprobs": logprobs(tokens)})
-    (verdict,) = grade_single(grader_of(chat_server, banking, weighted=True), [replace(RECORD, in_scope=True)])
-    assert (verdict.outcome, verdict.score) == ("fail", pytest.approx(0.1))
-
-
-@pytest.mark.parametrize(
-    "given",
-    [None, {}, {"content": None}, {"content": []}, {"content": [{"token": "x"}]}, {"content": "odd"}, [1]],
-    ids=["null", "empty", "no content", "no tokens", "odd token", "text", "list"],
-)
-def test_without_log_probabilities_scores_are_0_or_1_and_it_is_said_once(
-    chat_server: ChatServer, banking: Policy, caplog: pytest.LogCaptureFixture, given: object
-) -> None:
-    says(chat_server, PASS, choice={"logprobs": given})
-    with caplog.at_level(logging.WARNING, logger="ontopic"):
-        verdicts = list(
-            grade_single(grader_of(chat_server, banking, weighted=True), [RECORD, replace(RECORD, answer="No.")])
-        )
-    assert [verdict.score for verdict in verdicts] == [1.0, 1.0]
-    assert caplog.text.count("gives no log-probabilities of its verdicts: scores are 0 or 1") == 1
-
-
-def test_a_server_that_refuses_log_probabilities_is_asked_without(chat_server: ChatServer, banking: Policy) -> None:
-    chat_server.reply = lambda request: (
-        Reply("logprobs are not supported", status=400) if "logprobs" in request else Reply(PASS)
-    )
-    (verdict,) = grade_single(grader_of(chat_server, banking, weighted=True), [RECORD])
-    assert (verdict.outcome, verdict.score) == ("pass", 1.0)
-    assert "response_format" in chat_server.requests[-1]
-
-
-def test_a_weighted_score_is_cached(chat_server: ChatServer, banking: Policy) -> None:
-    tokens = ['{"verdict": "', ("pass", {"pass": 0.9, "fail": 0.1}), '"}']
-    says(chat_server, '{"verdict": "pass"}', choice={"logprobs": logprobs(tokens)})
-    grader = grader_of(chat_server, banking, weighted=True, cache=VerdictCache())
-    scores = [next(grade_single(grader, [RECORD])).score for _ in range(2)]
-    assert scores == [pytest.approx(0.9)] * 2
-    assert len(chat_server.requests) == 1
-
-
-# The cache
-
-
-def test_grades_are_on_disk_within_moments_without_being_asked(tmp_path: Path) -> None:
-    cache = VerdictCache(tmp_path / "folder" / "verdicts.db")
-    cache.put(b"key", {"verdict": "pass"})
-    assert cache.get(b"key") == {"verdict": "pass"}
-    other = VerdictCache(tmp_path / "folder" / "verdicts.db")
-    for _ in range(200):
-        if other.get(b"key"):
-            break
-        time.sleep(0.05)
-    assert other.get(b"key") == {"verdict": "pass"}
-
-
-def test_two_caches_of_one_file_write_at_once(tmp_path: Path) -> None:
-    caches = [VerdictCache(tmp_path / "verdicts.db") for _ in range(2)]
-
-    def write(cache: VerdictCache, start: int) -> None:
-        for i in range(start, start + 50):
-            cache.put(str(i).encode(), {"i": i})
-            cache.flush()
-
-    threads = [threading.Thread(target=write, args=(cache, n * 50)) for n, cache in enumerate(caches)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [caches[0].get(str(i).encode()) for i in range(100)] == [{"i": i} for i in range(100)]
-
-
-@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
-def test_a_broken_cache_is_a_user_error(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "verdicts.db"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"verdicts\.db: the verdict cache cannot be used \(.*remove the file"):
-        VerdictCache(path)
-
-
-def test_a_database_of_something_else_or_a_folder_is_a_user_error(tmp_path: Path) -> None:
-    path = tmp_path / "other.db"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE grades (other TEXT)")
-    for place in (path, tmp_path):
-        with pytest.raises(UserError, match="the verdict cache cannot be used"):
-            VerdictCache(place)
-
-
-def test_a_cache_that_breaks_while_judging_is_a_user_error(
-    chat_server: ChatServer, banking: Policy, tmp_path: Path
-) -> None:
-    says(chat_server, PASS)
-    cache = VerdictCache(tmp_path / "verdicts.db")
-    with sqlite3.connect(tmp_path / "verdicts.db") as connection:
-        connection.execute("DROP TABLE grades")
-    with pytest.raises(UserError, match="the verdict cache cannot be used"):
-        list(grade_single(grader_of(chat_server, banking, cache=cache), [RECORD]))
-
-
-def test_a_grade_of_another_version_is_asked_again(chat_server: ChatServer, banking: Policy) -> None:
-    says(chat_server, PASS)
-    cache = VerdictCache()
-    grader = grader_of(chat_server, banking, cache=cache)
-    content = {"question": RECORD.question, "answer": RECORD.answer, "in_scope": None}
-    cache.put(content_key(grader.id, content), {"old": 1})
-    assert next(grade_single(grader, [RECORD])).outcome == "pass"
-    assert len(chat_server.requests) == 1
 
 
 # Faults

@@ -1,0 +1,85 @@
+"""The cache of an LLM's grades."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from graders import PASS, RECORD, grader_of, says
+from loopback import ChatServer
+
+from ontopic.config.policy import Policy
+from ontopic.errors import UserError
+from ontopic.judges.llm.grading import (
+    grade_single,
+)
+from ontopic.judges.llm.verdict_cache import VerdictCache, content_key
+
+
+def test_grades_are_on_disk_within_moments_without_being_asked(tmp_path: Path) -> None:
+    cache = VerdictCache(tmp_path / "folder" / "verdicts.db")
+    cache.put(b"key", {"verdict": "pass"})
+    assert cache.get(b"key") == {"verdict": "pass"}
+    other = VerdictCache(tmp_path / "folder" / "verdicts.db")
+    for _ in range(200):
+        if other.get(b"key"):
+            break
+        time.sleep(0.05)
+    assert other.get(b"key") == {"verdict": "pass"}
+
+
+def test_two_caches_of_one_file_write_at_once(tmp_path: Path) -> None:
+    caches = [VerdictCache(tmp_path / "verdicts.db") for _ in range(2)]
+
+    def write(cache: VerdictCache, start: int) -> None:
+        for i in range(start, start + 50):
+            cache.put(str(i).encode(), {"i": i})
+            cache.flush()
+
+    threads = [threading.Thread(target=write, args=(cache, n * 50)) for n, cache in enumerate(caches)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [caches[0].get(str(i).encode()) for i in range(100)] == [{"i": i} for i in range(100)]
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_a_broken_cache_is_a_user_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "verdicts.db"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"verdicts\.db: the verdict cache cannot be used \(.*remove the file"):
+        VerdictCache(path)
+
+
+def test_a_database_of_something_else_or_a_folder_is_a_user_error(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE grades (other TEXT)")
+    for place in (path, tmp_path):
+        with pytest.raises(UserError, match="the verdict cache cannot be used"):
+            VerdictCache(place)
+
+
+def test_a_cache_that_breaks_while_judging_is_a_user_error(
+    chat_server: ChatServer, banking: Policy, tmp_path: Path
+) -> None:
+    says(chat_server, PASS)
+    cache = VerdictCache(tmp_path / "verdicts.db")
+    with sqlite3.connect(tmp_path / "verdicts.db") as connection:
+        connection.execute("DROP TABLE grades")
+    with pytest.raises(UserError, match="the verdict cache cannot be used"):
+        list(grade_single(grader_of(chat_server, banking, cache=cache), [RECORD]))
+
+
+def test_a_grade_of_another_version_is_asked_again(chat_server: ChatServer, banking: Policy) -> None:
+    says(chat_server, PASS)
+    cache = VerdictCache()
+    grader = grader_of(chat_server, banking, cache=cache)
+    content = {"question": RECORD.question, "answer": RECORD.answer, "in_scope": None}
+    cache.put(content_key(grader.id, content), {"old": 1})
+    assert next(grade_single(grader, [RECORD])).outcome == "pass"
+    assert len(chat_server.requests) == 1

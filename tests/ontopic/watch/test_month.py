@@ -33,7 +33,7 @@ from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action
-from ontopic.watch.retraining import Improvement, split
+from ontopic.watch.retraining import Improved, Improvement, split
 from ontopic.watch.watcher import Watcher
 
 DAY = timedelta(days=1)
@@ -143,6 +143,23 @@ class Month:
         return [window.result.status for window in self.windows if window.result]
 
 
+def train_badly(month: Month, champion: str) -> Improved:
+    """The outcome of a challenger that is trained for one step, so that it has learned nothing."""
+    from ontopic.judges.cards.calibration import card_of
+    from ontopic.judges.opening import open_judge
+    from pipelines.retrain import improve_on_traffic
+
+    settings, policy, workspace = month.settings, month.policy, month.workspace
+    broken = settings.model_copy(update={"training": settings.training.model_copy(update={"max_steps": 1})})
+    with WindowStore(workspace.windows) as store, TrafficStore(workspace.traffic) as traffic:
+        judged = store.judged(store.closed(3, champion), traffic)
+    judge = open_judge(settings.judge_choice, policy, workspace=workspace)
+    train, _ = split(judged, settings.watch.training_records)
+    card = card_of(judge, policy, workspace=workspace)
+    wanted = Improvement(champion=champion, judged=train, held_out=[], card=card, at=month.clock)
+    return improve_on_traffic(broken, policy, workspace=workspace)(wanted)
+
+
 @pytest.mark.slow
 def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolled_back(tmp_path: Path) -> None:
     given = os.environ.get("ONTOPIC_MONTH_STATE")
@@ -161,7 +178,7 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
     begun = max([each.at for each in history], default=datetime.now(UTC))
     start = datetime(begun.year, begun.month, begun.day, tzinfo=UTC) + 2 * DAY
     month = Month(settings, policy, workspace, start)
-    name, first = policy.registered_model, month.champion()
+    first = month.champion()
 
     month.say("healthy")
     assert month.live(9, drifted=False) == []
@@ -183,26 +200,9 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
     assert promoted not in (first, "1")
 
     month.say("an engineer trains a challenger with a setting that teaches it nothing")
-    from pipelines.retrain import improve_on_traffic
-
-    broken = settings.model_copy(update={"training": settings.training.model_copy(update={"max_steps": 1})})
-    with WindowStore(workspace.windows) as store, TrafficStore(workspace.traffic) as traffic:
-        judged = store.judged(store.closed(3, promoted), traffic)
-    from ontopic.judges.cards.calibration import card_of
-    from ontopic.judges.opening import open_judge
-
-    judge = open_judge(settings.judge_choice, policy, workspace=workspace)
-    train, _ = split(judged, settings.watch.training_records)
-    wanted = Improvement(
-        champion=promoted,
-        judged=train,
-        held_out=[],
-        card=card_of(judge, policy, workspace=workspace),
-        at=month.clock,
-    )
-    refused = improve_on_traffic(broken, policy, workspace=workspace)(wanted)
+    refused = train_badly(month, promoted)
     assert not refused.promoted
-    open_tracking(workspace, name)
+    open_tracking(workspace, policy.registered_model)
     assert month.champion() == promoted
     month.say(
         f"version {refused.challenger} is refused: "

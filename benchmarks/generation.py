@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="of the weights")
     parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
     arguments = parser.parse_args()
-    model = load(resolve(EMBEDDED, open_workspace(arguments.state).root), arguments.precision)
+    model = load(resolve(EMBEDDED, open_workspace(arguments.state)), arguments.precision)
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     questions = [q.question for q in load_questions(policy.questions, split="evaluation")][: arguments.questions]
     texts = chat_prompts(model.tokenizer, [[{"role": "user", "content": question}] for question in questions])

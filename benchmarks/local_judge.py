@@ -91,7 +91,7 @@ def main() -> None:
     rows = records(options.records, judge, policy_file=options.policy)
     texts = [*(row.question for row in rows), *(row.answer for row in rows)]
     few = texts[::5]  # of the slow side
-    shallow = load(resolve(EMBEDDED, workspace.root))
+    shallow = load(resolve(EMBEDDED, workspace))
     decoder: Any = shallow.model.get_decoder()  # type: ignore[operator]
     decoder.layers = decoder.layers[:LAYERS]
     sides: dict[str, tuple[Callable[[], Any], int]] = {

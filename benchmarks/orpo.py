@@ -33,6 +33,7 @@ from ontopic.config.policy import load_policy
 from ontopic.config.settings import Precision, load_settings
 from ontopic.data.labelled import load_questions
 from ontopic.models.loading import EMBEDDED, load, resolve
+from ontopic.state.workspace import open_workspace
 from ontopic.training.orpo import preference_row
 from ontopic.training.packed_trainer import PackedORPOTrainer
 from ontopic.training.preferences import Preference
@@ -208,7 +209,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     disable_progress_bars()
-    embedded = resolve(EMBEDDED, options.state)
+    embedded = resolve(EMBEDDED, open_workspace(options.state))
     with tempfile.TemporaryDirectory() as folder:
         folders = {EMBEDDED: embedded, GEMMA: options.folder or Path(folder) / GEMMA}
         if GEMMA in options.models and not options.folder:

@@ -69,7 +69,7 @@ class Study:
 
     def __init__(self, workspace: Workspace, settings: Settings, policy: Policy, real: Path | None) -> None:
         self.workspace, self.settings, self.policy = workspace, settings, policy
-        self.base = resolve(EMBEDDED, workspace.root)
+        self.base = resolve(EMBEDDED, workspace)
         everything = load_questions(policy.questions)
         self.train = [q for q in everything if q.split == "train"]
         self.labelled = [q for q in everything if q.split in ("train", "judge")]

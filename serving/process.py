@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
-import json
 import logging
 import os
 import signal
@@ -22,6 +21,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.settings import Precision
 from ontopic.errors import UserError
+from ontopic.state.service_file import RunningService, read_service, write_service
+from ontopic.state.workspace import Workspace
 from serving.access import is_loopback
 from serving.keys import digest, new_key
 
@@ -100,8 +101,8 @@ class ServedModel:
     def __init__(self, serving: Serving) -> None:
         self.base_url, self.api_key = "", "none"
         self._host = _checked_host(serving.host, no_auth=serving.no_auth)
-        state = serving.state.resolve()
-        self.log, self._file = state / "serving.log", state / "serving.json"
+        workspace = Workspace(root=serving.state.resolve())
+        self.log, self._file = workspace.service_log, workspace.service
         self._port, self._ready_timeout_s = serving.port, serving.ready_timeout_s
         self._environment = _environment(serving)
         if not serving.no_auth and serving.keys is None:
@@ -121,12 +122,12 @@ class ServedModel:
             signal.signal(signal.SIGTERM, _leave)
             self._took_sigterm = True
         try:
-            self._start(port)
+            entry = self._start(port)
             self._wait_until_ready(port)
         except BaseException:
             self.__exit__()
             raise
-        self.base_url = f"http://{_in_url(_reached_at(self._host))}:{port}/v1"
+        self.base_url = entry.base_url
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,7 +156,7 @@ class ServedModel:
         """Whether the service's process runs."""
         return self._process is not None and self._process.poll() is None
 
-    def _start(self, port: int) -> None:
+    def _start(self, port: int) -> RunningService:
         command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Assistant"]
         command += ["--working-dir", str(_ROOT), "--host", self._host, "--port", str(port)]
         command += ["--timeout-graceful-shutdown", str(_DRAIN_S)]
@@ -169,17 +170,7 @@ class ServedModel:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in the terminal is for the launcher alone
             )
-        launcher = psutil.Process()
-        entry = {
-            "pid": self._process.pid,
-            "create_time": self._process.create_time(),
-            "port": port,
-            "launcher_pid": launcher.pid,
-            "launcher_create_time": launcher.create_time(),
-        }
-        part = self._file.with_suffix(".json.part")
-        part.write_text(json.dumps(entry))
-        part.replace(self._file)
+        return write_service(self._file, process=self._process, host=_reached_at(self._host), port=port)
 
     def _wait_until_ready(self, port: int) -> None:
         assert self._process is not None
@@ -200,15 +191,11 @@ class ServedModel:
         return "\n".join([f"the end of its log, {self.log}:", *lines])
 
     def _end_leftover(self) -> None:
-        try:
-            entry = json.loads(self._file.read_text())
-            process = _living(entry["pid"], entry["create_time"])
-            launcher = _living(entry["launcher_pid"], entry["launcher_create_time"])
-        except (OSError, ValueError, KeyError, TypeError):
+        entry = read_service(self._file)
+        process = entry.process() if entry else None
+        if entry is None or process is None:
             return
-        if process is None:
-            return
-        if launcher is not None:
+        if (launcher := entry.launcher()) is not None:
             raise UserError(
                 f"process {launcher.pid} serves from {self._file.parent}; let it end, or use another state folder"
             )
@@ -218,7 +205,7 @@ class ServedModel:
 
 def _environment(serving: Serving) -> dict[str, str]:
     """What ``serving.service`` reads, but for a key that is made for it."""
-    state = serving.state.resolve()
+    workspace = Workspace(root=serving.state.resolve())
     traffic = str(serving.traffic)
     given = {
         "ONTOPIC_MODEL_FOLDER": str(serving.model_folder.resolve()),
@@ -228,18 +215,18 @@ def _environment(serving: Serving) -> dict[str, str]:
         "ONTOPIC_MAX_NEW_TOKENS": str(serving.max_new_tokens),
         # 4-bit weights can't be merged with an adapter, and the batch is written for merged ones.
         "ONTOPIC_PRECISION": "auto" if serving.precision == "nf4" else serving.precision,
-        "ONTOPIC_WINDOWS": str(state / "windows.db"),
+        "ONTOPIC_WINDOWS": str(workspace.windows),
         "ONTOPIC_LAUNCHER_PID": str(os.getpid()),
         "BENTOML_DO_NOT_TRACK": "True",
         # Where others use the cores too, torch's threads lose most of their time spinning for one another.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         # BentoML empties a folder for its metrics there at each start: another service's in the user's home.
-        "BENTOML_HOME": str(state / "bentoml"),
+        "BENTOML_HOME": str(workspace.bentoml),
     }
     if serving.spool:
-        given["ONTOPIC_SPOOL"] = str(state / "spool")
+        given["ONTOPIC_SPOOL"] = str(workspace.spool)
     if serving.follow is not None:
-        given |= {"ONTOPIC_FOLLOW": str(state), "MLFLOW_TRACKING_URI": serving.follow}
+        given |= {"ONTOPIC_FOLLOW": str(workspace.root), "MLFLOW_TRACKING_URI": serving.follow}
         # A registry that is down is asked again soon; MLflow would try for minutes at each call.
         given |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
     if serving.no_auth:
@@ -251,16 +238,6 @@ def _environment(serving: Serving) -> dict[str, str]:
 
 def _leave(number: int, _: object) -> None:
     sys.exit(128 + number)
-
-
-def _living(pid: int, create_time: float) -> psutil.Process | None:
-    """The process of this id if it is the one that was created then, for ids are used again."""
-    try:
-        process = psutil.Process(pid)
-        same = process.create_time() == create_time and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return None
-    return process if same else None
 
 
 def _end(process: psutil.Process | psutil.Popen) -> None:
@@ -307,10 +284,6 @@ def _reached_at(host: str) -> str:
     if address.is_unspecified:
         return "127.0.0.1" if address.version == 4 else "::1"
     return host
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _free_port(host: str, wanted: int) -> int:

@@ -18,7 +18,7 @@ from steps.caching import depends_on_imports
 @step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
 def register_base(*, model: ModelSettings, registered_model: str, workspace: Workspace) -> Annotated[str, "base"]:
     """Returns the base model's version."""
-    folder = models.resolve(model.name, workspace.root)
+    folder = models.resolve(model.name, workspace)
     run = mlflow.active_run()
     assert run is not None
     version = versions.register(

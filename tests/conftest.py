@@ -60,7 +60,7 @@ def model_folder(session_state: Path) -> Path:
     from ontopic.models.loading import EMBEDDED, resolve
 
     with FileLock(session_state / "model.lock"):
-        return resolve(EMBEDDED, session_state)
+        return resolve(EMBEDDED, Workspace(root=session_state))
 
 
 @pytest.fixture(scope="session")

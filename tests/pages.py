@@ -28,3 +28,21 @@ def rendered(page: Path, profile: Path) -> str:
     command += ["--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     return dom[: dom.index("<script")] + dom[dom.index('<div id="root_') : dom.index("var global = globalThis")]
+
+
+def assert_no_script_is_ended(page: Path) -> None:
+    """No text of :data:`HOSTILE` ends the script that holds the page's data."""
+    text = page.read_text(encoding="utf-8")
+    assert "document.title = " in text
+    for markup in ('<script>document.title = "owned"', "<img src=x", "<b>bold", "<b>title", "<b>m"):
+        assert markup not in text
+
+
+def assert_no_text_is_markup(page: Path, profile: Path) -> None:
+    """A browser shows the texts of a page, titled ``A <b>title</b>``, as text; the first row's answer is whole."""
+    dom = rendered(page, profile)
+    assert "<title>A &lt;b&gt;title&lt;/b&gt;</title>" in dom
+    assert dom.count("&lt;img src=x onerror=") >= 3  # shown: in cells, and folded out
+    assert "x" * 500 in dom
+    for markup in ("<img", "<b>", "<i>", '="javascript:', '="http://127'):
+        assert markup not in dom

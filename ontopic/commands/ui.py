@@ -50,5 +50,5 @@ def _mlflow(workspace: Workspace, name: str, *, port: int) -> None:
     console.print(f"Experiment: {base}/#/experiments/{experiment}")
     console.print(f"Champion against challenger: {base}/{comparison_path(experiment)}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", workspace.mlflow_uri]
-    command += ["--default-artifact-root", str(workspace.root / "mlartifacts"), "--port", str(port), "--workers", "1"]
+    command += ["--default-artifact-root", str(workspace.artifacts), "--port", str(port), "--workers", "1"]
     until_ctrl_c(command)

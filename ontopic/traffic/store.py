@@ -342,7 +342,7 @@ class TrafficStore:
                 deleted += n
                 if n == 0:
                     break
-        if deleted:  # each readiness check prunes nothing, and should not read all feedback
+        if deleted:  # where nothing was, all feedback need not be read
             with self._engine.begin() as connection:
                 left = sql.exists().where(TRAFFIC.c.id == FEEDBACK.c.record_id)
                 connection.execute(sql.delete(FEEDBACK).where(~left))

@@ -39,12 +39,13 @@ def ask_champion(project: Project, question: str) -> Answered:
 
 def _ask_service(project: Project, service: RunningService, *, question: str) -> Answered | None:
     """What a running service answers; ``None`` where it serves another model."""
-    from openai import AuthenticationError, NotFoundError, OpenAI, OpenAIError
+    from openai import AuthenticationError, DefaultHttpxClient, NotFoundError, OpenAI, OpenAIError
 
     from serving.keys import KeyStore
 
     with KeyStore(project.workspace.keys).temporary("ask", lifetime=_KEY_LIFETIME) as key:
-        client = OpenAI(base_url=service.base_url, api_key=key)
+        # A proxy of the user's does not lead to this machine.
+        client = OpenAI(base_url=service.base_url, api_key=key, http_client=DefaultHttpxClient(trust_env=False))
         deadline = time.monotonic() + _KEY_KNOWN_S
         while True:
             try:

@@ -17,7 +17,7 @@ from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
-from ontopic.reports.verdict_frame import verdict_frame
+from ontopic.reports.frames import verdict_frame
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics, score
 from steps.caching import depends_on_imports

@@ -135,6 +135,7 @@ def send(
         raise UserError(f"--rate {rate} is not a rate; give a number of questions a second above 0")
     if url is None and not port:
         raise UserError("serving.port is 0, so the server's port is not known; give its address with --url")
+    api_key = key_of(api_key_variable)
     chosen = questions_to_send(load_rows(questions, Question).rows, count, in_scope_share=in_scope_share)
     sent = Sent()
     with progress("questions", len(chosen), unit="questions", status=lambda: str(sent)) as advance:
@@ -142,7 +143,7 @@ def send(
             chosen,
             url or f"http://127.0.0.1:{port}/v1",
             model=model or project.policy.registered_model,
-            api_key=key_of(api_key_variable),
+            api_key=api_key,
             max_tokens=project.settings.traffic.max_tokens,
             rate=rate,
             sent=sent,

@@ -254,9 +254,8 @@ class TrainingSettings(_Section):
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass, to save memory."""
     early_stopping: int = Field(0, ge=0)
-    """After how many checkpoints without a better margin on held-out pairs training stops, and the best is kept. The
-    learning rate then falls along a cosine. 0 holds out no pairs and trains to the end, at a constant rate, and
-    averages the later steps' weights."""
+    """After how many checkpoints without a better margin on held-out pairs training stops, and the best is kept; 0
+    holds out no pairs, trains to the end and averages the later steps' weights."""
     processes: int = Field(1, ge=1)
     """How many processes train together, a GPU each."""
     fully_sharded: bool = False

@@ -24,9 +24,9 @@ from evidently.legacy.tests.base_test import TestStatus
 
 from ontopic.evaluation.gate import IMPROVEMENT, PERPLEXITY, PREFERENCE, SIMILARITY, Decision, Evaluated
 from ontopic.evaluation.quality import Quality
+from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import GivenRate, rate_value
 from ontopic.reports.page import names_of, test_widgets_of, text_table, widgets_of, write_page
-from ontopic.reports.verdict_frame import dataset_of, verdict_frame
 from ontopic.statistics.rates import Rate
 
 

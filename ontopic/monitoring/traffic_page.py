@@ -12,9 +12,9 @@ from plotly import graph_objs as go
 
 from ontopic.monitoring.window import LOW, Window, WindowResult
 from ontopic.records import Judged
+from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import FailedRecords, GivenRate, UnjudgedRecords
 from ontopic.reports.page import FAIL_COLOUR, GREY, PASS_COLOUR, names_of, period_of, widgets_of, write_page
-from ontopic.reports.verdict_frame import dataset_of, verdict_frame
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import Scores
 

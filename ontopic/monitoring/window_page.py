@@ -17,9 +17,9 @@ from evidently.metrics import MeanValue, QuantileValue, UniqueValueCount
 from ontopic.config.policy import Policy
 from ontopic.monitoring.window import Drift, Window, WindowResult
 from ontopic.records import Judged, Verdict
+from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import FailedRecords, GivenRate, Limit, UnjudgedRecords
 from ontopic.reports.page import names_of, period_of, plain_markdown, test_widgets_of, widgets_of, write_page
-from ontopic.reports.verdict_frame import dataset_of, verdict_frame
 from ontopic.statistics.rates import Rate
 
 # The titles of the rates in a snapshot, by which the dashboard finds them.

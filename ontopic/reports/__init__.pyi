@@ -1,3 +1,6 @@
+from .frames import JudgeVerdict as JudgeVerdict
+from .frames import dataset_of as dataset_of
+from .frames import verdict_frame as verdict_frame
 from .metrics import FailedRecords as FailedRecords
 from .metrics import GivenRate as GivenRate
 from .metrics import GuardrailScore as GuardrailScore
@@ -7,6 +10,3 @@ from .metrics import OverRefusal as OverRefusal
 from .metrics import RateValue as RateValue
 from .metrics import UnjudgedRecords as UnjudgedRecords
 from .page import write_page as write_page
-from .verdict_frame import JudgeVerdict as JudgeVerdict
-from .verdict_frame import dataset_of as dataset_of
-from .verdict_frame import verdict_frame as verdict_frame

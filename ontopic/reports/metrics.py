@@ -29,13 +29,13 @@ from evidently.legacy.renderers.html_widgets import (
 from evidently.legacy.tests.base_test import TestStatus
 from plotly import graph_objs as go
 
+from ontopic.reports.frames import verdicts_of
 from ontopic.reports.page import (
     FAIL_COLOUR,
     GREY,
     PASS_COLOUR,
     text_table,
 )
-from ontopic.reports.verdict_frame import verdicts_of
 from ontopic.statistics.limits import Bound, Relation, hold, interval
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import score

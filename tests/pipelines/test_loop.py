@@ -178,7 +178,7 @@ def test_judge_prints_the_card_and_skips_bad_rows_only_when_told(state: Path, co
 def test_a_users_mistake_that_a_step_finds_is_one_sentence(state: Path, first: Run, tmp_path: Path) -> None:
     stopped = run(state, config=write_config(tmp_path, LENIENT, model={"name": "/nowhere", "max_new_tokens": 16}))
     assert stopped.code == 1
-    assert stopped.err.startswith("error: model '/nowhere' is no folder"), stopped.err
+    assert stopped.err.startswith("error: model '/nowhere' is not a folder"), stopped.err
     assert len(stopped.err.splitlines()) == 1
 
 

@@ -137,7 +137,7 @@ def test_the_commands_on_keys_import_no_model_and_no_registry(tmp_path: Path) ->
     code = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
-        "from serving.commands import app\n"
+        "from serving.commands import keys\n"
         "for arguments in (['make', 'a'], ['list'], ['revoke', 'a']):\n"
         f"    result = CliRunner().invoke(keys, [*arguments, '--state', {str(tmp_path)!r}])\n"
         "    assert result.exit_code == 0, result.output\n"

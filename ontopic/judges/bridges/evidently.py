@@ -11,7 +11,7 @@ from ontopic.endpoint.replies import Prompt
 from ontopic.errors import UserError
 from ontopic.judges.judge import Judge
 from ontopic.records import Record
-from ontopic.reports.verdict_frame import VERDICT_COLUMNS, JudgeVerdict
+from ontopic.reports.frames import VERDICT_COLUMNS, JudgeVerdict
 
 # isort: split
 from evidently import Dataset

@@ -75,8 +75,8 @@ def test_malformed_rows_are_named_or_left_out(command: Callable[..., Result], tm
         (("prune", "--keep", "1"), "there is no traffic yet"),
         (("prune",), "--older-than, --keep or both"),
         (("import", "none.jsonl"), "none.jsonl"),
-        (("send", "--questions", "none.jsonl", "--rate", "0"), "--rate 0.0 is no rate"),
-        (("send", "--questions", "none.jsonl", "--rate", "nan"), "--rate nan is no rate"),
+        (("send", "--questions", "none.jsonl", "--rate", "0"), "--rate 0.0 is not a rate"),
+        (("send", "--questions", "none.jsonl", "--rate", "nan"), "--rate nan is not a rate"),
         (("send", "--questions", "none.jsonl", "--rate", "1"), "none.jsonl: no such file"),
         (
             ("send", "--questions", "x.jsonl", "--rate", "1", "--api-key-variable", "NO_SUCH_KEY"),

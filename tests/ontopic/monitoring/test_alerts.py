@@ -250,7 +250,7 @@ def test_the_commands_show_close_test_and_send_alerts(tmp_path: Path, receiver: 
         return called()
 
     assert isinstance(called().exception, UserError)
-    assert called("test").output.startswith("taken: json://… of off topic")
+    assert called("test").output.startswith("accepted: json://… of off topic")
     with opened(tmp_path, *load_settings(tmp_path / "config.yaml").alerts) as alerts:
         alerts.event("detected", "window 1", at=NOON, text="the score is low")
     assert called("send").output == "1 notifications were sent, 0 failed\n"

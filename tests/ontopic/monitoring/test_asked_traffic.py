@@ -76,7 +76,7 @@ def scene(banking: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     workspace = Workspace(root=tmp_path)
     topics = SimpleNamespace(reference=["cards"] * 9, of=lambda questions: ["cards" for _ in questions])
     monkeypatch.setattr(Closer, "_topics", topics)
-    monkeypatch.setattr(closing, "registry", SimpleNamespace(promotions=lambda name: []))
+    monkeypatch.setattr(closing, "open_registry", lambda *_: SimpleNamespace(promotions=list))
     rules = [AlertSettings(name="low", events=["suspected"]), AlertSettings(name="off topic", events=["detected"])]
     with WindowStore(workspace.windows) as windows, Alerts(workspace.alerts, rules, policy="banking") as alerts:
         yield Scene(banking.model_copy(update={"alert_threshold": 0.9}), workspace, windows, alerts)

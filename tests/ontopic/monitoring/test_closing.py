@@ -64,7 +64,7 @@ def closer(
 ) -> Closer:
     monkeypatch.setattr(Closer, "_topics", OneTopic())
     promotion = Promotion(at=NOON, version="2", before="1", by="ann", why="better")
-    monkeypatch.setattr(closing, "registry", SimpleNamespace(promotions=lambda name: [promotion]))
+    monkeypatch.setattr(closing, "open_registry", lambda *_: SimpleNamespace(promotions=lambda: [promotion]))
     return Closer(banking, workspace, windows=windows, alerts=alerts)
 
 

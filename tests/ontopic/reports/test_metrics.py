@@ -14,9 +14,9 @@ from evidently.legacy.tests.base_test import TestStatus
 from loopback import ROOT
 
 from ontopic.reports import metrics
+from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import FailedRecords, GuardrailScore, RateValue
 from ontopic.reports.page import widgets_of
-from ontopic.reports.verdict_frame import dataset_of, verdict_frame
 
 
 def test_the_failed_table_stops_at_200():

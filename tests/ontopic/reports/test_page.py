@@ -10,9 +10,9 @@ from evidently import Report
 from pages import HOSTILE, assert_no_script_is_ended, assert_no_text_is_markup
 
 from ontopic.records import Record, Verdict
+from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import FailedRecords
 from ontopic.reports.page import widgets_of, write_page
-from ontopic.reports.verdict_frame import dataset_of, verdict_frame
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

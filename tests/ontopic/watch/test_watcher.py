@@ -332,7 +332,7 @@ def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
         (("promote", champion, "--why", "again"), "is the champion already"),
         (("promote", "99", "--why", "new"), "has no version"),
         (("promote", "1", "--why", " "), "--why is empty"),
-        (("watch", "--once", "--since", "soon"), "is no length of time"),
+        (("watch", "--once", "--since", "soon"), "is not a length of time"),
     ):
         assert told in str(called(*wrong).exception)
     with FileLock(shared.workspace.root / "run.lock"):

@@ -8,7 +8,7 @@ import pytest
 from evaluations import judged, unjudged
 
 from ontopic.records import Record
-from ontopic.reports.verdict_frame import verdict_frame, verdicts_of
+from ontopic.reports.frames import verdict_frame, verdicts_of
 
 
 def test_frame_has_a_row_a_record_and_keeps_what_is_unknown():

@@ -43,7 +43,7 @@ docs: $(READY)
 	$(BIN)/cog -r -I docs docs/commands.md docs/configuration.md
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -261,7 +261,7 @@ def test_the_commands_show_close_test_and_send_alerts(tmp_path: Path, receiver: 
     assert called("close", "1").output == "alert 1 is closed\n"
     assert "closed" in listed().output
     receiver.refuses = 5
-    assert "not all were taken" in str(called("test").exception)
+    assert "not all were accepted" in str(called("test").exception)
 
 
 @pytest.mark.parametrize(

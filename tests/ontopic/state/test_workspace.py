@@ -44,6 +44,7 @@ def test_names_in_the_folder_are_those_of_the_releases_before(tmp_path: Path) ->
         "service": "serving.json",
         "service_log": "serving.log",
         "spool": "spool",
+        "bentoml": "bentoml",
     }
 
 

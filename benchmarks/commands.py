@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -48,8 +48,7 @@ def main() -> None:
     bare = statistics.median(cpu_seconds([sys.executable, "-c", "pass"]) for _ in range(times))
     print(f"{'python -c pass':<32}{bare:6.2f} s")
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(STATE) as archive:
-            archive.extractall(folder, filter="data")
+        shutil.unpack_archive(STATE, folder)
         state = ["--state", folder]
         measured: dict[str, list[float]] = {}
         for turn in range(times + 1):  # promote and rollback undo each other

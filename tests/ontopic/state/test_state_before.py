@@ -120,6 +120,8 @@ def test_its_champion_and_promotions_are_read_and_go_on(workspace: Workspace) ->
 def test_its_dashboard_shows_its_windows(workspace: Workspace) -> None:
     from evidently.ui.workspace import Workspace as EvidentlyWorkspace
 
+    import ontopic.reports.metrics  # noqa: F401  # as `run.py ui` does, so that Evidently knows our metrics
+
     found = EvidentlyWorkspace.create(str(workspace.evidently))
     (project,) = found.search_project(NAME)
     runs = found.list_runs(project.id)

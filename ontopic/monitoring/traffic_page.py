@@ -71,10 +71,10 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
         plotly_figure(title=title, figure=_figure(results, threshold)),
         table_data(
             title="Windows",
-            column_names=["Window", title, "Raw", "Over-refusal", "Leak", "Unjudged", "Status"],
+            column_names=["Window", "Corrected", "Raw", "Over-refusal", "Leak", "Unjudged", "Status"],
             data=[
                 (
-                    window.label,
+                    f"{window.start:%Y-%m-%d %H:%M:%S}",
                     result.corrected,
                     result.scores.guardrail_score,
                     result.scores.over_refusal,
@@ -120,5 +120,6 @@ def _figure(results: Sequence[tuple[Window, WindowResult]], threshold: float) ->
     floor = min([threshold, *(share.low for share in shares if share.n)])
     figure.update_yaxes(title="guardrail score, 95 % interval", range=[max(0.0, floor - 0.05), 1.02])
     step = -(-len(results) // MAX_TICKS)
-    figure.update_xaxes(tickvals=list(range(len(results)))[::step], ticktext=labels[::step])
+    starts = [f"{window.start:%Y-%m-%d %H:%M:%S}" for window, _ in results]
+    figure.update_xaxes(tickvals=list(range(len(results)))[::step], ticktext=starts[::step])
     return figure

@@ -126,7 +126,7 @@ def _before_and_after(result: LoopResult) -> Table:
         columns.append((f"gate\nversion {result.challenger}", result.decision.challenger))
     if result.after:
         columns.append((f"fresh\nversion {result.challenger}", result.after.scores))
-    table = Table(title="Before and after (value and 95 % interval)")
+    table = Table(title="Before and after (value and 95 % interval)", padding=0)  # whole in 80 columns
     table.add_column("", no_wrap=True)
     for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)

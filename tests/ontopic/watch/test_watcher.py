@@ -89,7 +89,7 @@ class Bank:
     def ask(self, n: int, in_scope: bool, answer: Callable[[Any], str]) -> None:
         """``n`` questions of the next hour, answered by the champion."""
         version = self.registry.champion()
-        with TrafficStore(self.workspace.traffic) as traffic:
+        with TrafficStore(self.workspace.traffic, self.policy.registered_model) as traffic:
             rows = []
             for i in range(n):
                 number = next(self.numbers)
@@ -302,7 +302,7 @@ def test_a_retraining_that_was_killed_is_taken_up(shared: Bank, monkeypatch: pyt
     ((kind, version),) = shared.turn()
     assert (kind, len(shared.asked_for)) == ("promoted", before + 1)
     assert shared.champion() == version
-    with ActionStore(shared.workspace.windows) as actions:
+    with ActionStore(shared.workspace.windows, shared.policy.registered_model) as actions:
         today = [a.kind for a in actions.newest(100) if a.at > shared.now() - 24 * HOUR]
     assert today == ["retraining", "promoted"]  # the budget counts it once
 
@@ -340,7 +340,10 @@ def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
 
 
 def test_pruned_traffic_takes_its_verdicts_along(shared: Bank) -> None:
-    with WindowStore(shared.workspace.windows) as windows, TrafficStore(shared.workspace.traffic) as traffic:
+    with (
+        WindowStore(shared.workspace.windows, shared.policy.registered_model) as windows,
+        TrafficStore(shared.workspace.traffic, shared.policy.registered_model) as traffic,
+    ):
         closed = windows.closed(50)
         assert windows.judged(closed, traffic).records
     command = ["traffic", "prune", "--keep", "0", "--state", str(shared.workspace.root)]

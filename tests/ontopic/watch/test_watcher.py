@@ -107,6 +107,19 @@ class Bank:
                 )
             traffic.add_many(rows)
 
+    def another_assistants_hour(self) -> None:
+        """Questions that a second policy's assistant, whose version has the same number, got wrong at the same time."""
+        with TrafficStore(self.workspace.traffic, "ontopic-travel") as traffic:
+            traffic.add_many(
+                Record(
+                    question=f"travel question {i}?",
+                    answer="Sure! First gather what you need.",
+                    model_version=self.registry.champion(),
+                    asked_at=self.now() + i * HOUR / 61,
+                )
+                for i in range(60)
+            )
+
     def good_hour(self) -> None:
         self.ask(20, True, lambda question: question.reference)
         self.ask(20, False, lambda question: self.policy.refusal)
@@ -195,6 +208,7 @@ def shared(
 
 
 def test_a_healthy_hour_changes_nothing(shared: Bank) -> None:
+    shared.another_assistants_hour()
     shared.good_hour()
     assert shared.turn() == []
     assert ": ok, corrected guardrail score" in shared.said[-1]
@@ -204,6 +218,7 @@ def test_a_healthy_hour_changes_nothing(shared: Bank) -> None:
 
 def test_a_dry_run_says_what_it_would_do_once(shared: Bank) -> None:
     shared.hour = 3
+    shared.another_assistants_hour()
     shared.leaking_hour()
     assert shared.turn(dry_run=True) == [("would_retrain", "1")]
     assert shared.turn(dry_run=True) == []
@@ -218,6 +233,8 @@ def test_what_is_detected_is_retrained_on_it_and_promoted(shared: Bank) -> None:
     assert wanted.champion == "1"
     assert len(wanted.judged.records) == len(wanted.judged.verdicts)
     assert {record.model_version for record in wanted.judged.records} == {"1"}
+    assert {record.registered_model for record in wanted.judged.records} == {shared.policy.registered_model}
+    assert not any("travel" in question.question for question in wanted.held_out)
     held_out = {normalized(question.question) for question in wanted.held_out}
     trained = {normalized(record.question) for record in wanted.judged.records}
     assert not held_out & trained

@@ -43,7 +43,7 @@ def _make_anew(connection: sql.Connection, table: sql.Table, *, there: set[str])
         connection.exec_driver_sql(f'DROP INDEX "{name}"')
     connection.exec_driver_sql(f'ALTER TABLE "{table.name}" RENAME TO "{old}"')
     connection.execute(sql.schema.CreateTable(table))
-    kept = [sql.column(name) for name in table.c.keys() if name in there]  # noqa: SIM118  # columns, not their names
-    rows = sql.select(*kept).select_from(sql.table(old, *kept))
-    connection.execute(sql.insert(table).from_select([column.name for column in kept], rows, include_defaults=False))
+    kept = [column.name for column in table.columns if column.name in there]
+    rows = sql.select(*map(sql.column, kept)).select_from(sql.table(old))
+    connection.execute(sql.insert(table).from_select(kept, rows, include_defaults=False))
     connection.exec_driver_sql(f'DROP TABLE "{old}"')

@@ -95,6 +95,7 @@ class Watcher:
         """Take in what is new, close what is due, and act on it."""
         now, turn = self._now(), Turn()
         open_tracking(self._workspace, self._policy.registered_model)
+        named(self._traffic, self._workspace)  # a service of an older release may still write to the store
         self._windows.take_in(self._traffic, self._cut, now=now, since=self._since)
         for window in self._windows.due(self._cut, now):
             turn.closed.append(self._close(window, now))

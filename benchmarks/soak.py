@@ -101,7 +101,7 @@ def two_versions(workspace: Workspace, state: Path) -> Iterator[Path]:
 
 def report_records(clients: Clients, workspace: Workspace) -> bool:
     """Say what was answered and stored; returns whether a record is lost, doubled or without an answer."""
-    with TrafficStore(workspace.traffic) as traffic:
+    with TrafficStore(workspace.traffic, NAME) as traffic:
         stored = {record.id: record.model_version for record in traffic.stream()}
         rows = traffic.count()
     answered = dict(clients.answered)

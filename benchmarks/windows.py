@@ -72,8 +72,8 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         sides = {}
         for n in (1000, history):
-            traffic = TrafficStore(Path(folder) / f"traffic{n}.db")
-            windows = WindowStore(Path(folder) / f"windows{n}.db")
+            traffic = TrafficStore(Path(folder) / f"traffic{n}.db", policy.registered_model)
+            windows = WindowStore(Path(folder) / f"windows{n}.db", policy.registered_model)
             started = time.perf_counter()
             for first in range(0, n, 10_000):
                 traffic.add_many(records(first, min(10_000, n - first), questions))

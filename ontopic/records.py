@@ -15,6 +15,8 @@ class Record(BaseModel):
 
     Attributes:
         in_scope: whether the question is in the policy's scope, where a label says so; ``None`` on real traffic.
+        registered_model: whose version answered, which tells one policy's records from another's; empty where nothing
+            says it.
         asked_at: time of the question, in UTC.
         latency_s: seconds from the question's arrival to the whole answer.
         finished: ``False`` where the answer was cut at its token limit.
@@ -26,6 +28,7 @@ class Record(BaseModel):
     answer: str
     in_scope: bool | None = None
     id: str = ""
+    registered_model: str = ""
     model_version: str = ""
     asked_at: datetime | None = None
     latency_s: float = 0.0

@@ -26,10 +26,12 @@ def loop(context: typer.Context, project: Project) -> None:
         console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
         check_ready(settings)
         from ontopic.registry.tracking import close_stale_runs, open_tracking
+        from ontopic.watch.stores import name_older
         from pipelines.stack import open_stack
 
         stack, workspace = open_stack(workspace)
         console.print(f"ZenML stack: {stack}. MLflow: {workspace.mlflow_uri}")
+        name_older(workspace, policy.registered_model)
         open_tracking(workspace, policy.registered_model)
         close_stale_runs(workspace, policy.registered_model)
         from pipelines.loop import run_loop

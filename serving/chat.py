@@ -79,6 +79,7 @@ class Chat:
                 question=self.request.question,
                 answer=answer.text,
                 id=record_id,
+                registered_model=self.assistant.model_name,
                 model_version=self.deployment.version,
                 asked_at=self.asked_at,
                 latency_s=latency_s,

@@ -116,20 +116,20 @@ def _page() -> bytes:
         registry.register(REGISTRY)
     path = os.environ.get("ONTOPIC_WINDOWS")
     if path and Path(path).is_file():
-        registry.register(_Verdicts(Path(path)))
+        registry.register(_Verdicts(Path(path), os.environ["ONTOPIC_MODEL_NAME"]))
     return page_of(registry)
 
 
 class _Verdicts(Collector):
-    """Verdicts of the windows that ``watch`` closed, read when the page is."""
+    """Verdicts of the windows of the served model that were closed, read when the page is."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, registered_model: str) -> None:
+        self._path, self._registered_model = path, registered_model
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily("ontopic_verdicts", "Verdicts on traffic.", labels=["outcome", "model_version"])
         counts: dict[tuple[str, str], int] = {}
-        with WindowStore(self._path) as store:
+        with WindowStore(self._path, self._registered_model) as store:
             for (outcome, version), n in store.verdict_counts().items():
                 # A version of imported traffic is a stranger's text.
                 key = (outcome, version if version.isdigit() and len(version) < 10 else "other")

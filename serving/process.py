@@ -104,6 +104,7 @@ class ServedModel:
         workspace = Workspace(root=serving.state.resolve())
         self.log, self._file = workspace.service_log, workspace.service
         self._port, self._ready_timeout_s = serving.port, serving.ready_timeout_s
+        self._model_name = serving.model_name
         self._environment = _environment(serving)
         if not serving.no_auth and serving.keys is None:
             # Other users of this machine reach its loopback too. The service gets the hash alone, by its environment: a
@@ -170,7 +171,8 @@ class ServedModel:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in the terminal is for the launcher alone
             )
-        return write_service(self._file, process=self._process, host=_reached_at(self._host), port=port)
+        host = _reached_at(self._host)
+        return write_service(self._file, process=self._process, host=host, port=port, model=self._model_name)
 
     def _wait_until_ready(self, port: int) -> None:
         assert self._process is not None

@@ -61,5 +61,5 @@ def collect_traffic(
     failed = [answer.error for answer in answers if answer.error]
     if failed:
         raise UserError(f"{len(failed)} of {len(answers)} questions got no answer ({failed[0]}); see {served.log}")
-    with TrafficStore(workspace.traffic) as store:
+    with TrafficStore(workspace.traffic, registered_model) as store:
         return [record.id for record in store.records(ids=[answer.record_id for answer in answers])]

@@ -13,6 +13,7 @@ from ontopic.judges.opening import open_judge
 from ontopic.monitoring import asked_traffic
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged
+from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
 from steps.caching import depends_on_imports
@@ -34,7 +35,8 @@ def judge_traffic(
         judge_card: of the calibrated judge; a part of the cache key.
     """
     opened = open_judge(judge, policy, workspace=workspace)
-    with TrafficStore(workspace.traffic) as traffic:
+    name = policy.registered_model
+    with TrafficStore(workspace.traffic, name) as traffic:
         records = traffic.records(ids=record_ids)
-    with WindowStore(workspace.windows) as store:
+    with named(WindowStore(workspace.windows, name), workspace) as store:
         return asked_traffic.judge_asked(store, records, judge=opened, window_records=window_records)

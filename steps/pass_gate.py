@@ -13,6 +13,7 @@ from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.quality import Quality
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
 
@@ -36,7 +37,7 @@ def pass_gate(
     before = Evaluated(evaluation=champion, quality=champion_quality)
     after = Evaluated(evaluation=challenger, quality=challenger_quality)
     new, old = challenger.model_version, champion.model_version
-    report = workspace.reports / f"gate-{policy.name}-version-{new}-against-{old}.html"
+    report = workspace.reports / page_name("gate", policy.registered_model, "version", new, "against", old)
     decision = gate.decide(before, after, winners=winners, policy=policy, card=judge_card, report=report)
     title = f"OnTopic gate: {policy.name}, version {new} against {old}"
     gate_page.write_gate_page(title, decision, champion=before, challenger=after)

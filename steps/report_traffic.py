@@ -16,6 +16,7 @@ from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged
+from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
 from steps.caching import depends_on_imports
@@ -36,17 +37,14 @@ def report_traffic(
     workspace: Workspace,
 ) -> Annotated[Monitored, "monitored"]:
     """Returns the scores, the windows, their alerts and the report's path."""
-    # One page a stretch of traffic: a version's later traffic does not overwrite the page on its first.
-    start = min(record.asked_at for record in judged.records if record.asked_at)
-    report = workspace.reports / f"monitoring-{policy.name}-version-{version}-{start:%Y%m%dT%H%M%S}.html"
-    now = datetime.now(UTC)
-    with WindowStore(workspace.windows) as windows, Alerts(workspace.alerts, alerts, policy=policy.name) as store:
+    now, opened = datetime.now(UTC), WindowStore(workspace.windows, policy.registered_model)
+    with named(opened, workspace) as windows, Alerts(workspace.alerts, alerts, policy=policy.name) as store:
         closer = closing.Closer(policy, workspace, windows=windows, alerts=store)
         monitored = asked_traffic.close_asked(
-            judged, judge_card, closer=closer, window_records=window_records, out=report, now=now
+            judged, judge_card, closer=closer, window_records=window_records, reports=workspace.reports, now=now
         )
         store.deliver(now)
     mlflow.set_tags({"model_version": version, "stage": "monitoring"})
     mlflow.log_metrics(flat_metrics(monitored.scores) | {"corrected_score": monitored.corrected.value})
-    mlflow.log_artifact(str(report))
+    mlflow.log_artifact(str(monitored.report))
     return monitored

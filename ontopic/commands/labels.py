@@ -70,24 +70,24 @@ def _found(project: Project, file: Path | None, *, feedback: bool) -> tuple[list
         from ontopic.data.rows import load_rows
 
         return without_label(load_rows(file, LabelledRecord).rows), {}
-    return newest_traffic(project.workspace), {}
+    return newest_traffic(project.workspace, project.policy.registered_model), {}
 
 
-def newest_traffic(workspace: Workspace) -> list[Record]:
-    """The records of the model version that was asked last.
+def newest_traffic(workspace: Workspace, registered_model: str) -> list[Record]:
+    """The records of the version of a registered model that was asked last.
 
     Raises:
         UserError: there is no traffic yet.
     """
-    with stored_traffic(workspace) as store:
+    with stored_traffic(workspace, registered_model) as store:
         for newest in store.newest(1):
             return store.records(model_version=newest.model_version)
-    raise UserError("there is no traffic yet; run the loop, or give records with --records")
+    raise UserError(f"there is no traffic yet of {registered_model}; run the loop, or give records with --records")
 
 
 def _with_feedback(project: Project) -> tuple[list[Record], dict[str, str]]:
     """The records that somebody gave a thumb, the newest first, and what was said of each."""
-    with stored_traffic(project.workspace) as store:
+    with stored_traffic(project.workspace, project.policy.registered_model) as store:
         said: dict[str, list[str]] = {}
         for each in store.feedback():
             said.setdefault(each.record_id, []).append(f"thumb {each.thumb} ({each.by or 'no key'}) {each.comment}")

@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ontopic.commands.options import Project, console, on_project
+from ontopic.data.terminal import visible
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.registry.promotions import Promotion, open_registry
+from ontopic.registry.unnamed import named
 from ontopic.state.service_file import read_service
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore, store_name
@@ -35,11 +37,12 @@ def status(project: Project) -> None:
 def overview(project: Project) -> Group:
     """Champion, service, traffic, windows and what the automatic loop did, as something that rich can print."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
-    registry = open_registry(workspace, policy.registered_model)
+    name = policy.registered_model
+    registry = open_registry(workspace, name)
     history, champion = registry.promotions(), registry.champion()
-    with WindowStore(workspace.windows) as store:
+    with named(WindowStore(workspace.windows, name), workspace) as store:
         windows, waiting = store.closed(_WINDOWS), store.waiting()
-    with ActionStore(workspace.windows) as done:
+    with named(ActionStore(workspace.windows, name), workspace) as done:
         actions = done.newest(1000)
     with Alerts(workspace.alerts, settings.alerts, policy=policy.name) as alerts:
         open_ = [alert for alert in alerts.history(1000) if alert.closed_at is None]
@@ -48,8 +51,8 @@ def overview(project: Project) -> Group:
     facts.add_column(overflow="fold")
     facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
     facts.add_row("champion", _champion(champion, history))
-    facts.add_row("service", _service(workspace))
-    facts.add_row("traffic", _traffic(workspace))
+    facts.add_row("service", _service(workspace, name))
+    facts.add_row("traffic", _traffic(workspace, name))
     facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
     facts.add_row("alerts", "; ".join(f"{alert.id} ({alert.severity}): {alert.text}" for alert in open_) or "none open")
     facts.add_row("watch", _watch(project, actions, history=history))
@@ -76,18 +79,19 @@ def _champion(champion: str, history: Sequence[Promotion]) -> str:
     return f"version {champion}, {verb} {last.at:%Y-%m-%d %H:%M} UTC by {last.by}: {last.why}"
 
 
-def _service(workspace: Workspace) -> str:
+def _service(workspace: Workspace, name: str) -> str:
     service = read_service(workspace.service)
     if service is not None and service.process() is not None:
-        return f"process {service.pid} on port {service.port}"
+        served = f" serves {service.model}" + (f", not {name}" if service.model != name else "")
+        return f"process {service.pid} on port {service.port}" + (served if service.model else "")
     return "does not run; start it with python run.py serve"
 
 
-def _traffic(workspace: Workspace) -> str:
+def _traffic(workspace: Workspace, name: str) -> str:
     where = workspace.traffic
     if isinstance(where, Path) and not where.is_file():
         return "none yet"
-    with TrafficStore(where) as store:
+    with named(TrafficStore(where, name), workspace) as store:
         newest = store.newest(1)
         return f"{store.count():,} records in {store_name(where)}" + (
             f", the newest of {newest[0].asked_at:%Y-%m-%d %H:%M} UTC" if newest else ""
@@ -116,6 +120,6 @@ def _table(windows: list[Window]) -> Table:
         interval = score.with_interval if score.n else "–"
         shares = [f"{rate.value:.3f}" if rate.n else "–" for rate in (scores.over_refusal, scores.leak)]
         state = Text(window.result.status, style=_COLOURS[window.result.status])
-        version = (window.model_version or "unknown")[:8]
+        version = visible(window.model_version or "unknown")[:8]
         table.add_row(f"{window.start:%m-%d %H:%M:%S}", version, f"{window.result.n:,}", interval, *shares, state)
     return table

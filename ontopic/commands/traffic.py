@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ontopic.commands.options import Project, SkipBad, console, on_project, say_skipped
 from ontopic.config.durations import duration
+from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,26 +28,34 @@ app = typer.Typer(rich_markup_mode=None)
 @app.callback(invoke_without_command=True)
 @on_project
 def traffic(context: typer.Context, project: Project) -> None:
-    """Say what traffic is stored; or import, export, prune or send some."""
-    name = _name(project.workspace)
-    with stored_traffic(project.workspace) as store:
+    """Say what traffic of the policy is stored; or import, export, prune or send some."""
+    name, model = _name(project.workspace), project.policy.registered_model
+    with stored_traffic(project.workspace, model) as store:
         summary = store.summary()
     if not summary.n:
-        raise UserError(f"{name}: there is no traffic yet; run the loop, serve a model or import some")
+        raise UserError(
+            f"{name}: there is no traffic of {model} yet; run the loop, serve a model or import some{_others(summary)}"
+        )
     console.print(overview(summary, name))
 
 
 def overview(summary: TrafficSummary, name: str) -> Group:
-    """What a store holds, by model version, and how much personal data was redacted."""
-    table = Table(box=box.SIMPLE, padding=0, title=f"{summary.n:,} records in {name}")
+    """What a store holds of a policy, by model version, how much personal data was redacted, and what it else holds."""
+    models = ", ".join(dict.fromkeys(each.registered_model for each in summary.versions))
+    table = Table(box=box.SIMPLE, padding=0, title=f"{summary.n:,} records in {name}, of {models}")
     for column in ("model version", "records", "from (UTC)", "to (UTC)"):
         justify: Literal["left", "right"] = "right" if column == "records" else "left"
         table.add_column(column, justify=justify, no_wrap=column != "model version")
     for each in summary.versions:
         times = [f"{time:%Y-%m-%d %H:%M:%S}" for time in (each.first, each.last)]
-        table.add_row(each.model_version or "unknown", f"{each.n:,}", *times)
+        table.add_row(visible(each.model_version) or "unknown", f"{each.n:,}", *times)
     counts = ", ".join(f"{n:,} of kind {kind}" for kind, n in summary.redacted.items())
-    return Group(table, Text(f"Personal data taken out: {counts or 'nothing'}"))
+    return Group(table, Text(f"Personal data taken out: {counts or 'nothing'}{_others(summary)}"))
+
+
+def _others(summary: TrafficSummary) -> str:
+    others = ", ".join(f"{n:,} of {visible(model) or 'no policy'}" for model, n in summary.others.items())
+    return f". Records of others there: {others}" if others else ""
 
 
 @app.command("import")
@@ -58,13 +67,17 @@ def import_records(
     skip_bad: SkipBad = False,
 ) -> None:
     """Store the records of a file. An import that was stopped is taken up again; nothing is stored twice."""
+    from ontopic.registry.unnamed import named
     from ontopic.traffic.files import import_traffic
     from ontopic.traffic.store import TrafficStore
 
-    with TrafficStore(project.workspace.traffic) as store:
+    model, workspace = project.policy.registered_model, project.workspace
+    with named(TrafficStore(workspace.traffic, model), workspace) as store:
         done = import_traffic(file, store, skip_bad=skip_bad)
     say_skipped(done.skipped)
-    print(f"{done.stored} records were stored, {done.known} were there already; in {_name(project.workspace)}")
+    print(f"{done.stored} records were stored, {done.known} were there already; in {_name(workspace)}")
+    if done.others:
+        print(f"{done.others} of these are another policy's and stay so: a record's id is there once in a store")
 
 
 @app.command("export")
@@ -78,10 +91,10 @@ def export_records(
         typer.Option("--format", help="By default parquet for a name that ends so, else jsonl."),
     ] = None,
 ) -> None:
-    """Write all records to a file, in order of time."""
+    """Write the policy's records to a file, in order of time."""
     from ontopic.traffic.files import export_traffic
 
-    with stored_traffic(project.workspace) as store:
+    with stored_traffic(project.workspace, project.policy.registered_model) as store:
         n = export_traffic(store, out, to=to)
     print(f"{n} records are in {out}")
 
@@ -94,18 +107,33 @@ def prune(
     older_than: Annotated[str | None, typer.Option(help="Delete what is older, such as 90d or 12h.")] = None,
     keep: Annotated[int | None, typer.Option(min=0, help="Delete all but the newest so many.")] = None,
 ) -> None:
-    """Delete old records for good."""
+    """Delete old records of the policy for good; another policy's stay."""
     if older_than is None and keep is None:
         raise UserError("nothing says what to delete; give --older-than, --keep or both")
-    windows_file = project.workspace.windows
-    with stored_traffic(project.workspace) as store:
+    windows_file, model = project.workspace.windows, project.policy.registered_model
+    with stored_traffic(project.workspace, model) as store:
         deleted = store.prune(None if older_than is None else duration(older_than), keep)
         if windows_file.is_file():
             from ontopic.monitoring.windows import WindowStore
+            from ontopic.registry.unnamed import named
 
-            with WindowStore(windows_file) as windows:  # a verdict's explanation can quote its record
+            # A verdict's explanation can quote its record.
+            with named(WindowStore(windows_file, model), project.workspace) as windows:
                 windows.forget(store.oldest() or datetime.now(UTC))
         print(f"{deleted} records were deleted, {store.count()} are left")
+
+
+@app.command("adopt")
+@on_project
+def adopt(project: Project) -> None:
+    """Say that what an older release stored without a policy's name is of this policy."""
+    from ontopic.watch.stores import stores_of
+
+    n = 0
+    for store in stores_of(project.workspace, project.policy.registered_model):
+        with store:
+            n += store.adopt(project.policy.registered_model)
+    print(f"{n} rows are of {project.policy.registered_model} now")
 
 
 @app.command("send")
@@ -156,17 +184,18 @@ def send(
         print(f"the first failure: {sent.error}")
 
 
-def stored_traffic(workspace: Workspace) -> TrafficStore:
-    """The traffic store.
+def stored_traffic(workspace: Workspace, registered_model: str) -> TrafficStore:
+    """The traffic of a registered model.
 
     Raises:
-        UserError: there is none yet.
+        UserError: there is no store yet, or it is of an older release and does not say of which policy it is.
     """
+    from ontopic.registry.unnamed import named
     from ontopic.traffic.store import TrafficStore
 
     if isinstance(workspace.traffic, Path) and not workspace.traffic.is_file():
         raise UserError(f"{workspace.traffic}: there is no traffic yet; run the loop, serve a model or import some")
-    return TrafficStore(workspace.traffic)
+    return named(TrafficStore(workspace.traffic, registered_model), workspace)
 
 
 def _name(workspace: Workspace) -> str:

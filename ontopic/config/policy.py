@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ontopic.config.yaml_file import read_yaml
 
+OF_POLICY = "ontopic-"
+"""What the names of policies' registered models begin with."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -108,7 +111,7 @@ class Policy(_Section):
     @property
     def registered_model(self) -> str:
         """Name of the registered model in MLflow that serves this policy."""
-        return f"ontopic-{self.name}"
+        return f"{OF_POLICY}{self.name}"
 
     @property
     def sha256(self) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 
 from ontopic.data.labels import Draw, LabelStore
+from ontopic.data.terminal import visible
 from ontopic.records import Record
 
 
@@ -84,13 +84,7 @@ def terminal_safe(text: str) -> str:
     a record's lines from ours.
     """
     lines = text.split("\n") if text.strip() else ["(empty)"]
-    return "\n".join("  | " + "".join(map(_visible, line)) for line in lines)
-
-
-def _visible(character: str) -> str:
-    # C: control, format, surrogate, private, unassigned; Zl and Zp: separators of lines and paragraphs
-    hidden = unicodedata.category(character)[0] == "C" or unicodedata.category(character) in ("Zl", "Zp")
-    return ascii(character)[1:-1] if hidden and character != "\t" else character
+    return "\n".join(f"  | {visible(line)}" for line in lines)
 
 
 def _choice(ask: Callable[[str], str], say: Callable[[str], object], *, prompt: str, keys: str, definition: str) -> str:

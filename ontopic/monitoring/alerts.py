@@ -162,14 +162,14 @@ class Alerts(SQLiteFile):
         """Close an open alert by hand.
 
         Raises:
-            UserError: there is no such open alert.
+            UserError: there is no such open alert of the policy.
         """
         with self._engine.begin() as connection:
             if not self._close(connection, alert_id, at=at, by=by):
-                raise UserError(f"there is no open alert {alert_id}; python run.py alerts shows them")
+                raise UserError(f"there is no open alert {alert_id} of {self._policy}; python run.py alerts shows them")
 
     def deliver(self, now: datetime) -> tuple[int, int]:
-        """Send what is due.
+        """Send what is due of the policy's alerts.
 
         A notification that fails is sent again after half a minute, then after twice as long each time up to an hour,
         and given up after a day.
@@ -245,7 +245,8 @@ class Alerts(SQLiteFile):
         return alert_id
 
     def _close(self, connection: sql.Connection, alert_id: int, *, at: datetime, by: str) -> bool:
-        open_ = sql.and_(_ALERTS.c.id == alert_id, _ALERTS.c.closed_at.is_(None))
+        own = sql.and_(_ALERTS.c.id == alert_id, _ALERTS.c.policy == self._policy)
+        open_ = sql.and_(own, _ALERTS.c.closed_at.is_(None))
         values = {"closed_at": naive_utc(at), "closed_by": _plain(by)}
         return bool(connection.execute(sql.update(_ALERTS).where(open_).values(values)).rowcount)
 
@@ -265,7 +266,9 @@ class Alerts(SQLiteFile):
 
     def _claim(self, now: datetime) -> Any:
         """The next notification that is due, which no other process takes for a while."""
-        due = sql.select(_OUTBOX).where(_OUTBOX.c.state == "waiting", _OUTBOX.c.due_at <= naive_utc(now))
+        own = sql.select(_ALERTS.c.id).where(_ALERTS.c.policy == self._policy)
+        waiting = sql.and_(_OUTBOX.c.state == "waiting", _OUTBOX.c.alert_id.in_(own))
+        due = sql.select(_OUTBOX).where(waiting, _OUTBOX.c.due_at <= naive_utc(now))
         with self._engine.begin() as connection:
             row = connection.execute(due.order_by(_OUTBOX.c.due_at, _OUTBOX.c.id).limit(1)).first()
             if row is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.data.terminal import visible
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.judge import Judge
 from ontopic.monitoring.closing import Closer, concerns, judge_records
@@ -15,6 +16,7 @@ from ontopic.monitoring.traffic_page import traffic_report
 from ontopic.monitoring.window import LOW, Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record
+from ontopic.reports.page import page_name
 from ontopic.statistics.correction import corrected
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import Scores, score
@@ -54,7 +56,7 @@ def judge_asked(windows: WindowStore, records: Sequence[Record], *, judge: Judge
 
 
 def close_asked(
-    judged: Judged, card: JudgeCard, *, closer: Closer, window_records: int, out: Path, now: datetime
+    judged: Judged, card: JudgeCard, *, closer: Closer, window_records: int, reports: Path, now: datetime
 ) -> Monitored:
     """Close the windows that ``judge_asked`` made, and report on all of the traffic.
 
@@ -63,14 +65,14 @@ def close_asked(
     Args:
         judged: what ``judge_asked`` returned, maybe long ago: windows and verdicts that are gone are put back.
         card: of the judge that judged it.
-        out: the page to write.
+        reports: the folder of the page on all of it.
     """
     policy, windows = closer.policy, closer.windows
     verdicts = {record.id: verdict for record, verdict in zip(judged.records, judged.verdicts, strict=True)}
     windows.put(judged.records, window_records)
     windows.keep_verdicts(verdicts, card.judge_id)
-    closed = []
-    for window in windows.holding(list(verdicts)):
+    closed, found = [], windows.holding(list(verdicts))
+    for window in found:
         if windows.was_put(window):
             inside = set(windows.ids(window))
             records = [record for record in judged.records if record.id in inside]
@@ -80,10 +82,13 @@ def close_asked(
             closed.append(window)
     if closed:
         closer.show()
+    # Named after its first window: a version's later traffic does not overwrite the page on its first.
+    version, at = _versions(judged.records), f"{found[0].start:%Y%m%dT%H%M%S}"
+    out = reports / page_name("monitoring", policy.registered_model, version.replace(" ", "-"), at, str(found[0].id))
     scores = score(judged.verdicts)
     right = corrected(scores.guardrail_score, card.sensitivity, specificity=card.specificity)
     traffic_report(
-        f"OnTopic monitoring: {policy.name}, model {_versions(judged.records)}",
+        f"OnTopic monitoring: {policy.name}, model {version}",
         judged,
         scores=scores,
         corrected=right,
@@ -96,4 +101,4 @@ def close_asked(
 
 
 def _versions(records: Sequence[Record]) -> str:
-    return "version " + ", ".join(sorted({record.model_version or "unknown" for record in records}))
+    return "version " + ", ".join(sorted({visible(record.model_version) or "unknown" for record in records}))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertEvent
@@ -24,6 +23,7 @@ from ontopic.monitoring.windows import WindowStore
 from ontopic.progress import progress
 from ontopic.records import Judged, Record
 from ontopic.registry.promotions import open_registry
+from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
 
 _JUDGED_AT_ONCE = 256  # a kill loses at most so many verdicts
@@ -110,7 +110,9 @@ class Closer:
             drift=topic_drift([record.question for record in judged.records], self._topics),
             revision=window.revision,
         )
-        page = self._page(window)
+        version, at = window.model_version or "unknown", f"{window.start:%Y%m%dT%H%M%S}"
+        name = page_name("window", self.policy.registered_model, "version", version, at, str(window.id))
+        page = self._workspace.reports / name
         snapshot = window_report(
             self.policy, window, result=result, judged=judged, promoted=self.windows.is_first(window), out=page
         )
@@ -118,12 +120,6 @@ class Closer:
         closed = self.windows.close_window(window, result.model_copy(update={"report": str(page)}), now=now)
         again = window.state in ("closed", "final") and window.result and window.result.status == result.status
         return Closed(window=closed, alerts=[] if again else self._note(closed, result, at=now))
-
-    def _page(self, window: Window) -> Path:
-        at = f"{window.start:%Y%m%dT%H%M%S}" + (f"{window.start:.%f}" if window.start.microsecond else "")
-        name = f"window-{self.policy.name}-version-{window.model_version or 'unknown'}-{at}.html"
-        # A model version of imported traffic is a stranger's text.
-        return self._workspace.reports / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[-200:]
 
     def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
         events = concerns(window)

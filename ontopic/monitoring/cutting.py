@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sql
 from sqlalchemy.dialects.sqlite import insert
@@ -21,38 +21,54 @@ EPOCH = datetime(1970, 1, 1)  # naive, as the columns are
 _OF_WATCHED = WINDOWS.c.id.not_in(sql.select(GIVEN.c.window_id))
 
 
-def cut_waiting(connection: sql.Connection, cut: Cut, *, until: datetime) -> None:
+class Answering(NamedTuple):
+    """Whose answers a window holds: those of one version of one registered model."""
+
+    registered_model: str
+    model_version: str
+
+    def among(self, table: sql.Table) -> sql.ColumnElement[bool]:
+        """Which rows of windows or of members are its."""
+        return sql.and_(table.c.registered_model == self.registered_model, table.c.model_version == self.model_version)
+
+    @property
+    def open_(self) -> sql.ColumnElement[bool]:
+        """Which members wait for a window."""
+        return sql.and_(MEMBERS.c.window_id.is_(None), self.among(MEMBERS))
+
+
+def cut_waiting(connection: sql.Connection, registered_model: str, *, cut: Cut, until: datetime) -> None:
     """Cut the records that are in no window yet into those windows whose end is not after ``until``."""
-    waiting = sql.select(MEMBERS.c.model_version).where(MEMBERS.c.window_id.is_(None)).distinct()
+    waiting = sql.select(MEMBERS.c.model_version).distinct()
+    waiting = waiting.where(MEMBERS.c.window_id.is_(None), MEMBERS.c.registered_model == registered_model)
     for version in connection.scalars(waiting).all():
+        answering = Answering(registered_model, version)
         if cut.length is not None:
-            _cut_by_time(connection, version, length=cut.length, until=until)
+            _cut_by_time(connection, answering, length=cut.length, until=until)
         else:
-            _cut_by_count(connection, version, records=cut.records, until=until)
+            _cut_by_count(connection, answering, records=cut.records, until=until)
 
 
-def _cut_by_time(connection: sql.Connection, version: str, *, length: timedelta, until: datetime) -> None:
-    open_ = sql.and_(MEMBERS.c.window_id.is_(None), MEMBERS.c.model_version == version)
+def _cut_by_time(connection: sql.Connection, answering: Answering, *, length: timedelta, until: datetime) -> None:
     while True:
-        first = connection.scalar(sql.select(sql.func.min(MEMBERS.c.asked_at)).where(open_))
+        first = connection.scalar(sql.select(sql.func.min(MEMBERS.c.asked_at)).where(answering.open_))
         if first is None or _start(first, length) + length > until:
             return
         start = _start(first, length)
-        window_id = _new(connection, version, start=start, end=start + length)
-        inside = sql.and_(open_, MEMBERS.c.asked_at < start + length)
+        window_id = _new(connection, answering, start=start, end=start + length)
+        inside = sql.and_(answering.open_, MEMBERS.c.asked_at < start + length)
         connection.execute(sql.update(MEMBERS).where(inside).values(window_id=window_id))
 
 
-def _cut_by_count(connection: sql.Connection, version: str, *, records: int, until: datetime) -> None:
-    open_ = sql.and_(MEMBERS.c.window_id.is_(None), MEMBERS.c.model_version == version)
-    times = sql.select(MEMBERS.c.asked_at).where(open_).order_by(MEMBERS.c.asked_at, MEMBERS.c.record_id)
+def _cut_by_count(connection: sql.Connection, answering: Answering, *, records: int, until: datetime) -> None:
+    times = sql.select(MEMBERS.c.asked_at).where(answering.open_).order_by(MEMBERS.c.asked_at, MEMBERS.c.record_id)
     while True:
         first = connection.scalar(times.limit(1))
         last = connection.scalar(times.offset(records - 1).limit(1))
         if first is None or last is None or last > until:
             return
-        window_id = _new(connection, version, start=first, end=last)
-        inside = sql.and_(open_, MEMBERS.c.asked_at <= last)
+        window_id = _new(connection, answering, start=first, end=last)
+        inside = sql.and_(answering.open_, MEMBERS.c.asked_at <= last)
         connection.execute(sql.update(MEMBERS).where(inside).values(window_id=window_id))
 
 
@@ -62,14 +78,14 @@ def cut_given(connection: sql.Connection, records: Iterable[Record], *, size: in
     Records of one version that were asked at the same time stay together. A window of these records that is there
     already, its members forgotten, gets them back.
     """
-    for version, same in groupby(sorted(records, key=_version_and_time), key=lambda record: record.model_version):
+    for answering, same in groupby(sorted(records, key=_answering_and_time), key=_answering):
         for part in _parts(list(same), size):
             times = [naive_utc(record.asked_at) for record in part if record.asked_at]
-            window_id = _new(connection, version, start=times[0], end=times[-1])
+            window_id = _new(connection, answering, start=times[0], end=times[-1])
             connection.execute(insert(GIVEN).values(window_id=window_id).on_conflict_do_nothing())
             rows = [
-                {"record_id": record.id, "model_version": version, "asked_at": at, "window_id": window_id}
-                | {"late": False, "counted": True}
+                {"record_id": record.id, "asked_at": at, "window_id": window_id, "late": False, "counted": True}
+                | answering._asdict()
                 for record, at in zip(part, times, strict=True)
             ]
             waiting = insert(MEMBERS).on_conflict_do_update(
@@ -88,8 +104,12 @@ def _parts(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
         start = end
 
 
-def _version_and_time(record: Record) -> tuple[str, datetime, str]:
-    return record.model_version, naive_utc(record.asked_at) if record.asked_at else EPOCH, record.id
+def _answering(record: Record) -> Answering:
+    return Answering(record.registered_model, record.model_version)
+
+
+def _answering_and_time(record: Record) -> tuple[Answering, datetime, str]:
+    return _answering(record), naive_utc(record.asked_at) if record.asked_at else EPOCH, record.id
 
 
 def place_late(connection: sql.Connection, row: dict[str, Any], *, cut: Cut, now: datetime) -> dict[str, Any]:
@@ -108,7 +128,8 @@ def place_late(connection: sql.Connection, row: dict[str, Any], *, cut: Cut, now
 
 
 def _late_for(connection: sql.Connection, row: dict[str, Any], *, cut: Cut) -> Any:
-    windows = sql.select(WINDOWS).where(WINDOWS.c.model_version == row["model_version"], _OF_WATCHED)
+    answering = Answering(row["registered_model"], row["model_version"])
+    windows = sql.select(WINDOWS).where(answering.among(WINDOWS), _OF_WATCHED)
     if cut.length is not None:
         # Where nothing was asked then until now, its window is cut and closed as any other.
         start = _start(row["asked_at"], cut.length)
@@ -117,19 +138,20 @@ def _late_for(connection: sql.Connection, row: dict[str, Any], *, cut: Cut) -> A
     return connection.execute(before).first() or connection.execute(windows.order_by(WINDOWS.c.start)).first()
 
 
-def last_ends(connection: sql.Connection) -> dict[str, datetime]:
-    """Until when each model version's watched traffic has been cut."""
-    ends = sql.select(WINDOWS.c.model_version, sql.func.max(WINDOWS.c.end)).where(_OF_WATCHED)
+def last_ends(connection: sql.Connection, registered_model: str) -> dict[str, datetime]:
+    """Until when each version's watched traffic has been cut."""
+    ends = sql.select(WINDOWS.c.model_version, sql.func.max(WINDOWS.c.end))
+    ends = ends.where(WINDOWS.c.registered_model == registered_model, _OF_WATCHED)
     return {row[0]: row[1] for row in connection.execute(ends.group_by(WINDOWS.c.model_version))}
 
 
-def _new(connection: sql.Connection, version: str, *, start: datetime, end: datetime) -> int:
+def _new(connection: sql.Connection, answering: Answering, *, start: datetime, end: datetime) -> int:
     """A new window, or the one that this version has of that start."""
-    row = {"model_version": version, "start": start, "end": end, "state": "due"}
+    row = {**answering._asdict(), "start": start, "end": end, "state": "due"}
     added = insert(WINDOWS).values(row).on_conflict_do_nothing().returning(WINDOWS.c.id)
     found = connection.execute(added).scalar()
     if found is None:
-        same = sql.and_(WINDOWS.c.model_version == version, WINDOWS.c.start == start)
+        same = sql.and_(answering.among(WINDOWS), WINDOWS.c.start == start)
         found = connection.execute(sql.select(WINDOWS.c.id).where(same)).scalar_one()
     return int(found)
 

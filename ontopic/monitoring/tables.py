@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sqlalchemy as sql
 
+from ontopic.state.model_file import model_column
+
 METADATA = sql.MetaData()
 WINDOWS = sql.Table(
     "windows",
     METADATA,
     sql.Column("id", sql.Integer, primary_key=True),
+    model_column(),
     sql.Column("model_version", sql.String, nullable=False),
     sql.Column("start", sql.DateTime, nullable=False),  # times are naive, in UTC: SQLite keeps no time zone
     sql.Column("end", sql.DateTime, nullable=False),
@@ -16,14 +19,15 @@ WINDOWS = sql.Table(
     sql.Column("reopened_at", sql.DateTime),
     sql.Column("closed_at", sql.DateTime),
     sql.Column("result", sql.String),
-    sql.Index("one_a_stretch", "model_version", "start", unique=True),
-    sql.Index("windows_by_state", "state"),
-    sql.Index("windows_by_end", "end"),
+    sql.Index("one_a_stretch", "registered_model", "model_version", "start", unique=True),
+    sql.Index("windows_by_state", "registered_model", "state"),
+    sql.Index("windows_by_end", "registered_model", "end"),
 )
 MEMBERS = sql.Table(
     "members",
     METADATA,
     sql.Column("record_id", sql.String, primary_key=True),
+    model_column(),
     sql.Column("model_version", sql.String, nullable=False),
     sql.Column("asked_at", sql.DateTime, nullable=False),
     sql.Column("window_id", sql.Integer),  # NULL while its window is open
@@ -31,7 +35,7 @@ MEMBERS = sql.Table(
     sql.Column("counted", sql.Boolean, nullable=False),  # false where it came after its window was final
     sql.Column("judge_id", sql.String),  # NULL while it is not judged
     sql.Column("verdict", sql.String),
-    sql.Index("members_by_window", "window_id", "model_version", "asked_at", "record_id"),
+    sql.Index("members_by_window", "registered_model", "window_id", "model_version", "asked_at", "record_id"),
 )
 # The windows of records that were given one by one: complete from the start, so that no late record reopens them. A
 # table of its own, as stores of earlier versions have `windows` without such a column.
@@ -39,6 +43,7 @@ GIVEN = sql.Table("given_windows", METADATA, sql.Column("window_id", sql.Integer
 KEPT = sql.Table(
     "kept",
     METADATA,
+    model_column(primary_key=True),
     sql.Column("name", sql.String, primary_key=True),
     sql.Column("value", sql.String, nullable=False),
 )

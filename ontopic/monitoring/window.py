@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.data.terminal import visible
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
 from ontopic.statistics.scores import Scores, score
@@ -134,7 +135,7 @@ class Window(BaseModel):
     @property
     def label(self) -> str:
         """Model version and start, as it stands in tables and alerts; two windows never have the same."""
-        return f"version {self.model_version or 'unknown'}, {self.start.replace(tzinfo=None).isoformat(' ')}"
+        return f"version {visible(self.model_version) or 'unknown'}, {self.start.replace(tzinfo=None).isoformat(' ')}"
 
     @property
     def revision(self) -> int:

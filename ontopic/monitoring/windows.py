@@ -2,8 +2,8 @@
 
 Time is event time: that of the question. A window closes once its end is ``lateness`` ago. A record that arrives later
 reopens its window, once: after ``lateness`` more it is scored anew with all that came until then, and what comes after
-that is counted, but not judged. A window holds the answers of one model version. Which records are new is known by when
-they were stored, so what a turn costs follows new traffic, not history.
+that is counted, but not judged. A window holds the answers of one version of one registered model. Which records are
+new is known by when they were stored, so what a turn costs follows new traffic, not history.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends,
 from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, WINDOWS
 from ontopic.monitoring.window import Counts, Cut, Window, WindowResult
 from ontopic.records import Judged, Outcome, Record, Verdict
-from ontopic.state.sqlite_file import SQLiteFile, naive_utc
+from ontopic.state.model_file import ModelFile
+from ontopic.state.sqlite_file import naive_utc
 
 if TYPE_CHECKING:
     from ontopic.traffic.store import TrafficStore
@@ -31,8 +32,8 @@ _IDS_A_QUERY = 500
 _TIMES = ("start", "end", "closed_at")
 
 
-class WindowStore(SQLiteFile):
-    """Windows and the verdicts in them.
+class WindowStore(ModelFile):
+    """Windows of one registered model's traffic, and the verdicts in them.
 
     One process at a time takes in traffic and closes windows (``run.py watch`` holds a lock); others may read.
 
@@ -40,19 +41,23 @@ class WindowStore(SQLiteFile):
         UserError: the file cannot be opened, or is not such a database.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, METADATA, what="the windows")
+    def __init__(self, path: Path, registered_model: str) -> None:
+        super().__init__(path, registered_model, metadata=METADATA, what="the windows")
+        self._own = WINDOWS.c.registered_model == registered_model
+        self._own_members = MEMBERS.c.registered_model == registered_model
 
     def take_in(self, traffic: TrafficStore, cut: Cut, *, now: datetime, since: datetime | None = None) -> int:
         """Note what was stored since the last call, and put late records into their windows.
 
         Args:
+            traffic: of the same registered model.
             since: from when on traffic counts, by the time of the question; looked at in the first call only. Where it
                 is ``None``, all does.
 
         Returns:
             How many records are new.
         """
+        self._check({traffic.registered_model})
         begun, cursor = self._kept("since"), self._kept("stored_until")
         last = traffic.last_stored()
         if cursor:
@@ -65,8 +70,8 @@ class WindowStore(SQLiteFile):
         new = 0
         for page in pages:
             rows = [
-                {"record_id": a.id, "model_version": a.model_version, "asked_at": naive_utc(a.asked_at)}
-                | {"window_id": None, "late": False, "counted": True}
+                {"record_id": a.id, "registered_model": self.registered_model, "model_version": a.model_version}
+                | {"asked_at": naive_utc(a.asked_at), "window_id": None, "late": False, "counted": True}
                 for a in page
                 if naive_utc(a.asked_at) >= first
             ]
@@ -78,7 +83,7 @@ class WindowStore(SQLiteFile):
     def _add(self, rows: Sequence[dict[str, Any]], cut: Cut, *, now: datetime) -> int:
         with self._engine.begin() as connection:
             known = {row.record_id for row in _rows_of(connection, [row["record_id"] for row in rows])}
-            last = last_ends(connection)
+            last = last_ends(connection, self.registered_model)
             new = [
                 place_late(connection, row, cut=cut, now=naive_utc(now))
                 if row["asked_at"] <= last.get(row["model_version"], EPOCH)
@@ -96,8 +101,9 @@ class WindowStore(SQLiteFile):
         What ``take_in`` has read, and what it will read, is as before; it finds these records known.
 
         Args:
-            records: stored ones, with id and time.
+            records: stored ones of the same registered model, with id and time.
         """
+        self._check({record.registered_model for record in records})
         with self._engine.begin() as connection:
             placed = {row.record_id for row in _rows_of(connection, [r.id for r in records]) if row.window_id}
             cut_given(connection, [record for record in records if record.id not in placed], size=size)
@@ -106,9 +112,9 @@ class WindowStore(SQLiteFile):
         """Cut the windows whose time has come, and return all that are to be closed, the earliest first."""
         until = naive_utc(now) - cut.lateness
         with self._engine.begin() as connection:
-            cut_waiting(connection, cut, until=until)
+            cut_waiting(connection, self.registered_model, cut=cut, until=until)
             reopened = sql.and_(WINDOWS.c.state == "reopened", WINDOWS.c.reopened_at <= until)
-            query = sql.select(WINDOWS).where(sql.or_(WINDOWS.c.state == "due", reopened))
+            query = sql.select(WINDOWS).where(self._own, sql.or_(WINDOWS.c.state == "due", reopened))
             return [_window(row) for row in connection.execute(query.order_by(WINDOWS.c.end, WINDOWS.c.id))]
 
     def holding(self, ids: Sequence[str]) -> list[Window]:
@@ -118,7 +124,7 @@ class WindowStore(SQLiteFile):
             rows = [
                 row
                 for part in _parts(sorted(each for each in wanted if each))
-                for row in connection.execute(sql.select(WINDOWS).where(WINDOWS.c.id.in_(part)))
+                for row in connection.execute(sql.select(WINDOWS).where(self._own, WINDOWS.c.id.in_(part)))
             ]
         return [_window(row) for row in sorted(rows, key=lambda row: (row.end, row.id))]
 
@@ -139,7 +145,7 @@ class WindowStore(SQLiteFile):
         """How many records it has, and how many came late."""
         members = self._members(window)
         too_late = sql.select(sql.func.count()).select_from(MEMBERS)
-        too_late = too_late.where(MEMBERS.c.window_id == window.id, MEMBERS.c.counted.is_(False))
+        too_late = too_late.where(self._own_members, MEMBERS.c.window_id == window.id, MEMBERS.c.counted.is_(False))
         with self._engine.connect() as connection:
             uncounted = int(connection.scalar(too_late) or 0)
         return Counts(n=len(members), late=sum(row.late for row in members), too_late=uncounted)
@@ -171,15 +177,15 @@ class WindowStore(SQLiteFile):
             return _window(connection.execute(sql.select(WINDOWS).where(WINDOWS.c.id == window.id)).one())
 
     def is_first(self, window: Window) -> bool:
-        """Whether no earlier window of its model version was closed."""
+        """Whether no earlier window of its version was closed."""
         earlier = sql.and_(WINDOWS.c.model_version == window.model_version, WINDOWS.c.start < naive_utc(window.start))
-        query = sql.select(sql.exists().where(earlier, WINDOWS.c.result.is_not(None)))
+        query = sql.select(sql.exists().where(self._own, earlier, WINDOWS.c.result.is_not(None)))
         with self._engine.connect() as connection:
             return not connection.scalar(query)
 
     def closed(self, n: int, model_version: str | None = None) -> list[Window]:
         """The last ``n`` windows that were closed (-1: all), in the order of their ends."""
-        query = sql.select(WINDOWS).where(WINDOWS.c.result.is_not(None))
+        query = sql.select(WINDOWS).where(self._own, WINDOWS.c.result.is_not(None))
         if model_version is not None:
             query = query.where(WINDOWS.c.model_version == model_version)
         with self._engine.connect() as connection:
@@ -199,7 +205,8 @@ class WindowStore(SQLiteFile):
 
     def waiting(self) -> int:
         """How many records are in no window yet."""
-        query = sql.select(sql.func.count()).select_from(MEMBERS).where(MEMBERS.c.window_id.is_(None))
+        open_ = sql.and_(self._own_members, MEMBERS.c.window_id.is_(None))
+        query = sql.select(sql.func.count()).select_from(MEMBERS).where(open_)
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 
@@ -219,21 +226,27 @@ class WindowStore(SQLiteFile):
     def forget(self, before: datetime) -> None:
         """Delete the verdicts on what was asked before that time; what became of the windows stays."""
         with self._engine.begin() as connection:
-            connection.execute(sql.delete(MEMBERS).where(MEMBERS.c.asked_at < naive_utc(before)))
+            connection.execute(sql.delete(MEMBERS).where(self._own_members, MEMBERS.c.asked_at < naive_utc(before)))
 
     def _members(self, window: Window) -> Sequence[Any]:
-        query = sql.select(MEMBERS).where(MEMBERS.c.window_id == window.id, MEMBERS.c.counted)
+        query = sql.select(MEMBERS).where(self._own_members, MEMBERS.c.window_id == window.id, MEMBERS.c.counted)
         with self._engine.connect() as connection:
             return connection.execute(query.order_by(MEMBERS.c.asked_at, MEMBERS.c.record_id)).all()
 
     def _kept(self, name: str) -> str | None:
         with self._engine.connect() as connection:
-            return connection.scalar(sql.select(KEPT.c.value).where(KEPT.c.name == name))
+            own = sql.and_(KEPT.c.registered_model == self.registered_model, KEPT.c.name == name)
+            return connection.scalar(sql.select(KEPT.c.value).where(own))
 
     def _keep(self, name: str, value: str) -> None:
-        row = insert(KEPT).values(name=name, value=value)
+        row = insert(KEPT).values(registered_model=self.registered_model, name=name, value=value)
+        keys = ["registered_model", "name"]
         with self._engine.begin() as connection:
-            connection.execute(row.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+            connection.execute(row.on_conflict_do_update(index_elements=keys, set_={"value": value}))
+
+    def _check(self, models: set[str | None]) -> None:
+        if others := models - {self.registered_model}:
+            raise ValueError(f"the windows are of {self.registered_model!r}, and this traffic is of {others}")
 
 
 def _rows_of(connection: sql.Connection, ids: Sequence[str]) -> Iterator[Any]:

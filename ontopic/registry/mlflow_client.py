@@ -19,6 +19,15 @@ class ClientTables:
     def __init__(self, uri: str, name: str) -> None:
         self._client, self._name = MlflowClient(tracking_uri=uri), name
 
+    def models(self) -> list[str]:
+        """See ``RegistryTables``."""
+        found, token = list[str](), None
+        while True:
+            page = self._client.search_registered_models(page_token=token)
+            found += [model.name for model in page]
+            if not (token := page.token):
+                return found
+
     def versions(self) -> dict[str, dict[str, str]]:
         """See ``RegistryTables``."""
         found = sorted(self._client.search_model_versions(f"name = '{self._name}'"), key=lambda each: int(each.version))

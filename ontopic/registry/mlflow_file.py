@@ -17,6 +17,7 @@ from ontopic.state.sqlite_file import sqlite_engine, sqlite_url
 
 _DELETED = "Deleted_Internal"
 _WORKSPACE = "default"
+_PROMPT = "mlflow.prompt.is_prompt"
 _LONGEST_KEY, _LONGEST_VALUE = 250, 100_000  # as MLflow's own client has it
 _METADATA = sql.MetaData()
 
@@ -70,6 +71,17 @@ class FileTables:
             )
         except SQLAlchemyError:
             return False
+
+    def models(self) -> list[str]:
+        """See ``RegistryTables``."""
+        if not self._path.is_file():
+            return []
+        prompts = sql.select(_MODEL_TAGS.c.name).where(
+            _MODEL_TAGS.c.workspace == _WORKSPACE, _MODEL_TAGS.c.key == _PROMPT
+        )
+        with self._reading.connect() as connection:
+            query = sql.select(_MODELS.c.name).where(_MODELS.c.workspace == _WORKSPACE, _MODELS.c.name.not_in(prompts))
+            return list(connection.scalars(query))
 
     def versions(self) -> dict[str, dict[str, str]]:
         """See ``RegistryTables``."""

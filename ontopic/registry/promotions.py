@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.config.policy import OF_POLICY
 from ontopic.errors import UserError
 from ontopic.registry import mlflow_file
 from ontopic.state.workspace import Workspace
@@ -42,6 +43,9 @@ class Promotion(BaseModel):
 
 class RegistryTables(Protocol):
     """What is read and written of one registered model. Where there is no such model, there is nothing to read."""
+
+    def models(self) -> list[str]:
+        """The names of all registered models; prompts, which MLflow keeps among them, are none."""
 
     def versions(self) -> dict[str, dict[str, str]]:
         """The tags of each version, the versions from oldest to newest."""
@@ -187,7 +191,17 @@ class ModelRegistry:
 
 
 def open_registry(workspace: Workspace, name: str) -> ModelRegistry:
-    """The registered model ``name`` of a workspace.
+    """The registered model ``name`` of a workspace."""
+    return ModelRegistry(name, _tables(workspace, name))
+
+
+def registered_models(workspace: Workspace) -> list[str]:
+    """The registered models of a workspace that are named after policies."""
+    return sorted(name for name in _tables(workspace, "").models() if name.startswith(OF_POLICY))
+
+
+def _tables(workspace: Workspace, name: str) -> RegistryTables:
+    """What is kept of a registered model.
 
     Where MLflow keeps its data in the state folder, its database is read and written directly: MLflow itself takes
     seconds to import.
@@ -195,7 +209,7 @@ def open_registry(workspace: Workspace, name: str) -> ModelRegistry:
     if workspace.owns_mlflow and not os.environ.get("MLFLOW_REGISTRY_URI"):
         tables = mlflow_file.open_file(workspace.mlflow_file, name)
         if tables is not None:
-            return ModelRegistry(name, tables)
+            return tables
     from ontopic.registry.mlflow_client import ClientTables
 
-    return ModelRegistry(name, ClientTables(workspace.mlflow_uri, name))
+    return ClientTables(workspace.mlflow_uri, name)

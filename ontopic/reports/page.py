@@ -22,6 +22,7 @@ from evidently.legacy.renderers.html_widgets import (
 
 MAX_ROWS = 200
 MAX_CELL = 240
+_LONGEST_PART = 60  # of a file's name
 PASS_COLOUR, FAIL_COLOUR, GREY = "#2e7d32", "#c62828", "#9e9e9e"
 
 
@@ -49,6 +50,14 @@ def plain_markdown(text: str) -> str:
     """Markdown that shows the text as it is: Evidently's text widgets would follow its links and load its images."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\\\n".join(re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", line) for line in lines)
+
+
+def page_name(*parts: str) -> str:
+    """A page's file name of these parts: of a stranger's text only what every file system takes, and not too much.
+
+    What tells two pages apart must be in parts that are not cut, such as a window's id.
+    """
+    return "-".join(re.sub(r"[^A-Za-z0-9_.-]", "_", part)[:_LONGEST_PART] for part in parts) + ".html"
 
 
 def names_of(names: Iterable[object]) -> str:

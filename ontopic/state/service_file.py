@@ -14,6 +14,7 @@ class RunningService(BaseModel):
     """A service's entry. A process is known by its id and the time it was created, as ids are used again.
 
     Attributes:
+        model: the registered model that is served; empty where an older release wrote the entry.
         create_time, launcher_create_time: seconds since the epoch.
         host: the address at which this machine reaches it.
     """
@@ -25,6 +26,7 @@ class RunningService(BaseModel):
     launcher_pid: int
     launcher_create_time: float
     host: str = "127.0.0.1"
+    model: str = ""
 
     @property
     def base_url(self) -> str:
@@ -41,7 +43,7 @@ class RunningService(BaseModel):
         return _living(self.launcher_pid, self.launcher_create_time)
 
 
-def write_service(file: Path, *, process: psutil.Process, host: str, port: int) -> RunningService:
+def write_service(file: Path, *, process: psutil.Process, host: str, port: int, model: str) -> RunningService:
     """Enter a service that this process started."""
     launcher = psutil.Process()
     entry = RunningService(
@@ -51,6 +53,7 @@ def write_service(file: Path, *, process: psutil.Process, host: str, port: int) 
         launcher_pid=launcher.pid,
         launcher_create_time=launcher.create_time(),
         host=host,
+        model=model,
     )
     with whole_file(file) as part:
         part.write_text(entry.model_dump_json())

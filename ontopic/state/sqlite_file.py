@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
+from ontopic.state.older_tables import make_anew
 
 IN_WAL_MODE = ("journal_mode=WAL",)
 """Lets others read while one writes."""
@@ -51,6 +52,12 @@ class SQLiteFile:
                 pooled=pooled,
                 immediate=immediate,
                 pragmas=IN_WAL_MODE if pooled else (),
+            )
+            # As one transaction: sqlite3 by itself would commit before each change of a table.
+            make_anew(
+                self._engine,
+                metadata,
+                writing=sqlite_engine(sqlite_url(path), pooled=False, immediate=True, pragmas=()),
             )
             with self._engine.begin() as connection:
                 for table in metadata.sorted_tables:  # another process may be making the same ones

@@ -38,6 +38,7 @@ class TrafficRow(BaseModel):
 
     Attributes:
         id: derived from the content where there is none.
+        registered_model: that of the store which takes the row, where there is none.
         asked_at: taken as UTC where it has no zone; the time of the import where there is none.
     """
 
@@ -46,6 +47,7 @@ class TrafficRow(BaseModel):
     answer: _Text
     in_scope: StrictBool | None = None
     id: str = Field("", max_length=64, coerce_numbers_to_str=True)
+    registered_model: str = Field("", max_length=200)
     model_version: str = Field("", max_length=200, coerce_numbers_to_str=True)
     asked_at: datetime | None = None
     latency_s: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -68,7 +70,7 @@ class TrafficRow(BaseModel):
     def _of_those_that_occur(cls, counts: object) -> object:
         return {kind: n for kind, n in counts.items() if n} if isinstance(counts, dict) else counts
 
-    @field_validator("id", "model_version")
+    @field_validator("id", "registered_model", "model_version")
     @classmethod
     def _without_nul(cls, text: str) -> str:
         if "\0" in text:
@@ -90,11 +92,16 @@ class TrafficRow(BaseModel):
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of a file: rows that were stored, that the store had already, and that were left out as malformed."""
+    """What came of a file: rows that were stored, that the store had already, and that were left out as malformed.
+
+    Attributes:
+        others: those of the known whose id is that of another registered model's record, which stays as it is.
+    """
 
     stored: int
     known: int
     skipped: int
+    others: int = 0
 
 
 def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False) -> Imported:
@@ -105,6 +112,7 @@ def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False)
 
     Args:
         source: JSONL or Parquet with the fields of ``Record``; or JSONL of chats or of MLflow traces.
+        store: of the registered model that a row is of where it does not say.
         skip_bad: leave out malformed rows instead of stopping.
 
     Raises:
@@ -113,12 +121,21 @@ def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False)
     if source.suffix.lower() not in _SUFFIXES or not source.is_file():
         raise UserError(f"{source}: is not a file of traffic; give an existing .jsonl or .parquet file")
     rows = stream_rows(source, TrafficRow, skip_bad=skip_bad)
-    left, stored = iter(rows), 0
+    left, stored, others = iter(rows), 0, 0
     with progress("import", rows.n, unit="records") as advance:
         while batch := list(islice(left, _BATCH)):
-            stored += store.add_many(row.record() for row in batch)
+            new = store.add_many(row.record() for row in batch)
+            if new < len(batch):
+                others += _of_others(batch, store)
+            stored += new
             advance(len(batch))
-    return Imported(stored, rows.n - stored, rows.skipped)
+    return Imported(stored, rows.n - stored, rows.skipped, others)
+
+
+def _of_others(batch: Iterable[TrafficRow], store: TrafficStore) -> int:
+    """How many of these rows have an id that is stored for another registered model than theirs."""
+    wanted = {row.id: row.registered_model or store.registered_model or "" for row in batch if row.id}
+    return sum(model != wanted[i] for i, model in store.models_of(wanted).items())
 
 
 def export_traffic(store: TrafficStore, out: Path, *, to: Format | None = None) -> int:
@@ -161,7 +178,7 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
     import pyarrow as pa
     from pyarrow import parquet
 
-    texts = [(name, pa.string()) for name in ("question", "answer", "id", "model_version")]
+    texts = [(name, pa.string()) for name in ("question", "answer", "id", "registered_model", "model_version")]
     counts = pa.struct([(kind, pa.int32()) for kind in ("card", "iban", "email", "phone")])
     schema = pa.schema(
         [

@@ -25,6 +25,7 @@ TRAFFIC = sql.Table(
     sql.Column("finished", sql.Boolean, nullable=False),
     *(sql.Column(f"redacted_{kind}", sql.Integer, nullable=False, server_default="0") for kind in KINDS),
     sql.Column("stored_at", sql.DateTime),  # naive, in UTC; null where an older release stored it
+    sql.Column("registered_model", sql.String(200), nullable=False, server_default=""),  # empty of an older release
 )
 FEEDBACK = sql.Table(
     "feedback",
@@ -35,7 +36,7 @@ FEEDBACK = sql.Table(
     sql.Column("comment", sql.Text, nullable=False),
     sql.Column("given_at", sql.DateTime, nullable=False),
 )
-REVISIONS = ("0001", "0002", "0003", "0004")  # of ontopic/traffic/migrations, oldest first
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")  # of ontopic/traffic/migrations, oldest first
 _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
 _LOCK = 7_264_150_931  # any number, the same in every process
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}

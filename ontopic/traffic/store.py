@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,7 +17,9 @@ from ontopic.errors import UserError
 from ontopic.records import Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.redaction import KINDS, redact
+from ontopic.traffic.rows import derived_id, record_of, row_of, said_by
 from ontopic.traffic.schema import FEEDBACK, TRAFFIC, open_database, store_name
+from ontopic.traffic.summary import TrafficSummary, VersionTraffic
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
@@ -38,36 +38,11 @@ class Arrival(BaseModel):
     model_version: str
 
 
-class VersionTraffic(BaseModel):
-    """What one model version was asked: how many records, and the times (UTC) of the first and the last."""
-
-    model_config = ConfigDict(frozen=True)
-    model_version: str
-    n: int
-    first: datetime
-    last: datetime
-
-
-class TrafficSummary(BaseModel):
-    """What a store holds.
-
-    Attributes:
-        versions: in the order in which they were first asked.
-        redacted: how much personal data of each kind was taken out, of the kinds that occur.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    versions: list[VersionTraffic]
-    redacted: dict[str, int]
-
-    @property
-    def n(self) -> int:
-        """How many records."""
-        return sum(version.n for version in self.versions)
-
-
 class TrafficStore:
     """Records in a SQL database; several threads and processes may use the same one at once.
+
+    A record's id is its own among those of all registered models. All else is by registered model: what is read,
+    counted and pruned is what the versions of one answered.
 
     Personal data is replaced by placeholders before anything is written (``redaction``, best effort), and how
     much of each kind is kept on the record.
@@ -75,6 +50,7 @@ class TrafficStore:
     Args:
         url_or_path: the path of an SQLite file, or the URL of an SQLite or PostgreSQL database (recognised by its
             ``://``). File, folder and table are created where missing; a store of an older release is upgraded.
+        registered_model: the one. Added records that name none are its own. ``None`` for all of them, as they are.
         redacted: whether personal data is taken out.
 
     Raises:
@@ -82,7 +58,8 @@ class TrafficStore:
             driver is not installed.
     """
 
-    def __init__(self, url_or_path: str | Path, *, redacted: bool = True) -> None:
+    def __init__(self, url_or_path: str | Path, registered_model: str | None = None, *, redacted: bool = True) -> None:
+        self.registered_model, self.name = registered_model, store_name(url_or_path)
         self._redacted = redacted
         try:
             self._engine = open_database(url_or_path)
@@ -93,10 +70,11 @@ class TrafficStore:
                     "-c constraints.txt -e '.[postgres]'"
                 ) from error
             raise UserError(
-                f"the traffic store {store_name(url_or_path)} could not be opened ({_first_line(error)}); "
+                f"the traffic store {self.name} could not be opened ({_first_line(error)}); "
                 "check that it exists, is a database and may be written"
             ) from error
         self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._own = TRAFFIC.c.registered_model == registered_model if registered_model is not None else sql.true()
 
     def add(self, record: Record) -> str:
         """Store ``record``; it is on disk when this returns.
@@ -111,8 +89,7 @@ class TrafficStore:
             sqlalchemy.exc.SQLAlchemyError: it could not be stored: disk full, locked too long, id taken.
             UnicodeEncodeError: question or answer holds a lone surrogate, which no database takes.
         """
-        row = self._row(record)
-        row["id"] = record.id or uuid.uuid4().hex
+        row = row_of(self._said(record)) | {"id": record.id or uuid.uuid4().hex}
         with self._engine.begin() as connection:
             connection.execute(sql.insert(TRAFFIC).values(row))
         return str(row["id"])
@@ -129,7 +106,11 @@ class TrafficStore:
         Raises:
             sqlalchemy.exc.SQLAlchemyError, UnicodeEncodeError: as ``add``.
         """
-        rows = [self._row(record) for record in records]
+        said = [self._said(record) for record in records]
+        # What an older release derived an id for is known by that.
+        older = {derived_id(each, of_model=False): each["registered_model"] for each in said if not each["id"]}
+        known = {i for i, model in self.models_of(older).items() if model and model == older[i]}
+        rows = [row_of(each) for each in said if each["id"] or derived_id(each, of_model=False) not in known]
         if not rows:
             return 0
         insert = self._insert(TRAFFIC)
@@ -144,22 +125,18 @@ class TrafficStore:
 
         return postgresql.insert(table)
 
-    def _row(self, record: Record) -> dict[str, Any]:
-        row = record.model_dump()
-        counts = row.pop("redacted")
-        for name in ("question", "answer"):
-            if self._redacted:
-                redacted = redact(row[name])
-                row[name] = redacted.text
-                counts = {kind: counts.get(kind, 0) + redacted.counts.get(kind, 0) for kind in KINDS}
-            if not self._is_sqlite:
-                row[name] = row[name].replace("\0", "\ufffd")
-        row["asked_at"] = row["asked_at"] and naive_utc(row["asked_at"])
-        if not row["id"]:
-            row["id"] = hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:32]
-        row["stored_at"] = naive_utc(datetime.now(UTC))
-        row["asked_at"] = row["asked_at"] or row["stored_at"]
-        return row | {f"redacted_{kind}": counts.get(kind, 0) for kind in KINDS}
+    def _said(self, record: Record) -> dict[str, Any]:
+        return said_by(record, self.registered_model or "", redacted=self._redacted, nul=self._is_sqlite)
+
+    def models_of(self, ids: Iterable[str]) -> dict[str, str]:
+        """Whose the stored ones of these ids are: the registered model of each, of whichever it is."""
+        query = sql.select(TRAFFIC.c.id, TRAFFIC.c.registered_model)
+        with self._engine.connect() as connection:
+            return {
+                row.id: row.registered_model
+                for part in _parts(list(ids))
+                for row in connection.execute(query.where(TRAFFIC.c.id.in_(part)))
+            }
 
     def records(self, ids: Sequence[str] | None = None, model_version: str | None = None) -> list[Record]:
         """The stored records in the order they were asked, all of them or those that fit both arguments.
@@ -168,16 +145,12 @@ class TrafficStore:
             ids: only these; an id that is not stored is left out, a repeated one is returned once.
             model_version: only what this version answered.
         """
-        query = sql.select(TRAFFIC)
-        if model_version is not None:
-            query = query.where(TRAFFIC.c.model_version == model_version)
+        query = self._query(model_version)
         queries = [query]
         if ids is not None:
-            unique = list(dict.fromkeys(ids))
-            parts = [unique[start : start + _IDS_A_QUERY] for start in range(0, len(unique), _IDS_A_QUERY)]
-            queries = [query.where(TRAFFIC.c.id.in_(part)) for part in parts]
+            queries = [query.where(TRAFFIC.c.id.in_(part)) for part in _parts(list(dict.fromkeys(ids)))]
         with self._engine.connect() as connection:
-            records = [_record(row) for each in queries for row in connection.execute(each)]
+            records = [record_of(row) for each in queries for row in connection.execute(each)]
         return sorted(records, key=lambda record: (record.asked_at, record.id))
 
     def stream(self, model_version: str | None = None) -> Iterator[Record]:
@@ -188,11 +161,12 @@ class TrafficStore:
         Args:
             model_version: only what this version answered.
         """
-        query = sql.select(TRAFFIC)
-        if model_version is not None:
-            query = query.where(TRAFFIC.c.model_version == model_version)
-        for rows in self._pages(query, TRAFFIC.c.asked_at):
-            yield from map(_record, rows)
+        for rows in self._pages(self._query(model_version), TRAFFIC.c.asked_at):
+            yield from map(record_of, rows)
+
+    def _query(self, model_version: str | None) -> sql.Select[Any]:
+        query = sql.select(TRAFFIC).where(self._own)
+        return query if model_version is None else query.where(TRAFFIC.c.model_version == model_version)
 
     def _pages(self, query: sql.Select[Any], column: sql.Column[datetime]) -> Iterator[Sequence[sql.Row[Any]]]:
         """The rows of a query in the order of a time and the id, both of which it selects; none holds others up."""
@@ -210,13 +184,13 @@ class TrafficStore:
     def oldest(self) -> datetime | None:
         """When the first record was asked, in UTC; ``None`` where there is none."""
         with self._engine.connect() as connection:
-            first = connection.execute(sql.select(sql.func.min(TRAFFIC.c.asked_at))).scalar()
+            first = connection.execute(sql.select(sql.func.min(TRAFFIC.c.asked_at)).where(self._own)).scalar()
         return first and first.replace(tzinfo=UTC)
 
     def last_stored(self) -> datetime | None:
         """When the newest record was stored, in UTC; ``None`` where none was."""
         with self._engine.connect() as connection:
-            last = connection.execute(sql.select(sql.func.max(TRAFFIC.c.stored_at))).scalar()
+            last = connection.execute(sql.select(sql.func.max(TRAFFIC.c.stored_at)).where(self._own)).scalar()
         return last and last.replace(tzinfo=UTC)
 
     def arrivals(self, stored_since: datetime) -> Iterator[list[Arrival]]:
@@ -232,7 +206,7 @@ class TrafficStore:
 
     def _arrivals(self, column: sql.Column[datetime], since: datetime) -> Iterator[list[Arrival]]:
         query = sql.select(TRAFFIC.c.id, TRAFFIC.c.asked_at, TRAFFIC.c.model_version, TRAFFIC.c.stored_at)
-        query = query.where(column >= naive_utc(since))
+        query = query.where(self._own, column >= naive_utc(since))
         for rows in self._pages(query, column):
             yield [
                 Arrival(id=row.id, asked_at=row.asked_at.replace(tzinfo=UTC), model_version=row.model_version)
@@ -241,35 +215,48 @@ class TrafficStore:
 
     def newest(self, n: int, model_version: str | None = None) -> list[Record]:
         """The last ``n`` records that were asked, in that order."""
-        query = sql.select(TRAFFIC).order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.id.desc()).limit(n)
-        if model_version is not None:
-            query = query.where(TRAFFIC.c.model_version == model_version)
+        query = self._query(model_version).order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.id.desc()).limit(n)
         with self._engine.connect() as connection:
-            return [_record(row) for row in connection.execute(query)][::-1]
+            return [record_of(row) for row in connection.execute(query)][::-1]
 
     def count(self) -> int:
         """How many records are stored."""
         with self._engine.connect() as connection:
-            return int(connection.execute(sql.select(sql.func.count()).select_from(TRAFFIC)).scalar_one())
+            return int(
+                connection.execute(sql.select(sql.func.count()).select_from(TRAFFIC).where(self._own)).scalar_one()
+            )
 
     def summary(self) -> TrafficSummary:
         """How many records there are, from when to when, by model version, and how much was redacted."""
         first, last = sql.func.min(TRAFFIC.c.asked_at), sql.func.max(TRAFFIC.c.asked_at)
-        versions = sql.select(TRAFFIC.c.model_version, sql.func.count(), first, last)
-        versions = versions.group_by(TRAFFIC.c.model_version).order_by(first, TRAFFIC.c.model_version)
-        sums = sql.select(*(sql.func.sum(TRAFFIC.c[f"redacted_{kind}"]) for kind in KINDS))
+        keys = (TRAFFIC.c.registered_model, TRAFFIC.c.model_version)
+        versions = sql.select(*keys, sql.func.count(), first, last).where(self._own)
+        versions = versions.group_by(*keys).order_by(first, *keys)
+        sums = sql.select(*(sql.func.sum(TRAFFIC.c[f"redacted_{kind}"]) for kind in KINDS)).where(self._own)
+        others = sql.select(TRAFFIC.c.registered_model, sql.func.count()).where(sql.not_(self._own))
+        others = others.group_by(TRAFFIC.c.registered_model).order_by(TRAFFIC.c.registered_model)
         with self._engine.connect() as connection:
             rows, redacted = connection.execute(versions).all(), connection.execute(sums).one()
+            counts = {name: int(n) for name, n in connection.execute(others)}
         return TrafficSummary(
             versions=[
-                VersionTraffic(model_version=name, n=n, first=first.replace(tzinfo=UTC), last=last.replace(tzinfo=UTC))
-                for name, n, first, last in rows
+                VersionTraffic(
+                    registered_model=model,
+                    model_version=version,
+                    n=n,
+                    first=first.replace(tzinfo=UTC),
+                    last=last.replace(tzinfo=UTC),
+                )
+                for model, version, n, first, last in rows
             ],
             redacted={kind: int(n) for kind, n in zip(KINDS, redacted, strict=True) if n},
+            others=counts,
         )
 
     def add_feedback(self, feedback: Feedback) -> bool:
         """Keep what somebody thought of an answer, in place of what the same key said of it before.
+
+        The answer may be of any registered model: a record's id says enough.
 
         Personal data is taken out of the comment, as it is of records.
 
@@ -290,8 +277,9 @@ class TrafficStore:
 
     def feedback(self) -> list[Feedback]:
         """All feedback, the newest first."""
+        of_records = sql.select(FEEDBACK).join(TRAFFIC, TRAFFIC.c.id == FEEDBACK.c.record_id).where(self._own)
         with self._engine.connect() as connection:
-            rows = connection.execute(sql.select(FEEDBACK).order_by(FEEDBACK.c.given_at.desc())).all()
+            rows = connection.execute(of_records.order_by(FEEDBACK.c.given_at.desc())).all()
         return [
             Feedback(
                 record_id=row.record_id,
@@ -316,7 +304,7 @@ class TrafficStore:
     def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:
         """Delete the records that were asked longer ago than ``older_than``, and all but the newest ``keep``.
 
-        What was thought of them goes with them.
+        What was thought of them goes with them. Records of other registered models stay, and do not count.
 
         Goes by the page, so that others can write meanwhile. SQLite uses the room again but does not give it back.
 
@@ -327,7 +315,7 @@ class TrafficStore:
         if older_than is not None:
             limits.append(TRAFFIC.c.asked_at < naive_utc(datetime.now(UTC)) - older_than)
         if keep is not None:
-            newest = sql.select(TRAFFIC.c.asked_at, TRAFFIC.c.id)
+            newest = sql.select(TRAFFIC.c.asked_at, TRAFFIC.c.id).where(self._own)
             newest = newest.order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.id.desc()).offset(keep).limit(1)
             with self._engine.connect() as connection:
                 last = connection.execute(newest).first()
@@ -335,18 +323,33 @@ class TrafficStore:
                 limits.append(sql.tuple_(sql.literal(last.asked_at), sql.literal(last.id)) >= _BY_TIME)
         deleted = 0
         for limit in limits:  # one by one, so that the index finds each page
-            oldest = sql.select(TRAFFIC.c.id).where(limit).limit(_PAGE)
-            while True:
-                with self._engine.begin() as connection:
-                    n = connection.execute(sql.delete(TRAFFIC).where(TRAFFIC.c.id.in_(oldest))).rowcount
-                deleted += n
-                if n == 0:
-                    break
+            deleted += self._by_the_page(sql.delete(TRAFFIC), sql.and_(self._own, limit))
         if deleted:  # where nothing was, all feedback need not be read
             with self._engine.begin() as connection:
                 left = sql.exists().where(TRAFFIC.c.id == FEEDBACK.c.record_id)
                 connection.execute(sql.delete(FEEDBACK).where(~left))
         return deleted
+
+    def unnamed(self) -> int:
+        """How many records name no registered model, as those of an older release."""
+        query = sql.select(sql.func.count()).select_from(TRAFFIC).where(TRAFFIC.c.registered_model == "")
+        with self._engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def adopt(self, registered_model: str) -> int:
+        """Make the records that name no registered model those of this one; returns how many."""
+        named = sql.update(TRAFFIC).values(registered_model=registered_model)
+        return self._by_the_page(named, TRAFFIC.c.registered_model == "")
+
+    def _by_the_page(self, change: sql.Delete | sql.Update, which: sql.ColumnElement[bool]) -> int:
+        """Change the rows of which that holds, after which it must hold no more, so that others can write meanwhile."""
+        page, changed = sql.select(TRAFFIC.c.id).where(which).limit(_PAGE), 0
+        while True:
+            with self._engine.begin() as connection:
+                n = connection.execute(change.where(TRAFFIC.c.id.in_(page))).rowcount
+            changed += n
+            if n == 0:
+                return changed
 
     def close(self) -> None:
         """Close all connections; the store opens new ones if it is used again."""
@@ -359,10 +362,8 @@ class TrafficStore:
         self.close()
 
 
-def _record(row: sql.Row[Any]) -> Record:
-    values = row._asdict() | {"asked_at": row.asked_at.replace(tzinfo=UTC)}
-    counts = {kind: values.pop(f"redacted_{kind}") for kind in KINDS}
-    return Record.model_validate(values | {"redacted": {kind: n for kind, n in counts.items() if n}})
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY))
 
 
 def _first_line(error: BaseException) -> str:

@@ -45,6 +45,7 @@ def trace_line(record: Record) -> str:
                 SpanAttributeKey.INPUTS: json_line({"messages": messages}),
                 SpanAttributeKey.OUTPUTS: json_line(record.answer),
                 SpanAttributeKey.CHAT_USAGE: json_line(usage),
+                OURS: json_line(rest(record)),  # MLflow cuts a trace's own metadata at 250 characters
             },
             "links": [],
         }
@@ -55,7 +56,7 @@ def trace_line(record: Record) -> str:
         start_us // 1000,
         TraceState.OK,
         execution_duration=round(record.latency_s * 1000),
-        trace_metadata={TraceMetadataKey.TOKEN_USAGE: json_line(usage), OURS: json_line(rest(record))},
+        trace_metadata={TraceMetadataKey.TOKEN_USAGE: json_line(usage)},
         tags={TraceTagKey.TRACE_NAME: "chat"},
     )
     return Trace(info, TraceData([span])).to_json()
@@ -86,8 +87,9 @@ def from_trace(row: dict[str, Any]) -> dict[str, Any]:
         "latency_s": (trace.info.execution_duration or 0) / 1000,
         **_usage_of(trace),
     }
-    ours = _object(trace.info.trace_metadata.get(OURS))
-    return known(fields) | known(ours)
+    # Releases up to 0.1 wrote it into the trace's metadata.
+    ours = root.attributes.get(OURS) or _object(trace.info.trace_metadata.get(OURS))
+    return known(fields) | (known(ours) if isinstance(ours, dict) else {})
 
 
 def _usage_of(trace: Trace) -> dict[str, Any]:

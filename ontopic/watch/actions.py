@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.settings import WatchSettings
 from ontopic.records import Verdict
-from ontopic.state.sqlite_file import SQLiteFile, naive_utc
+from ontopic.state.model_file import ModelFile, model_column
+from ontopic.state.sqlite_file import naive_utc
 
 if TYPE_CHECKING:
     from ontopic.registry.promotions import Promotion
@@ -26,6 +27,7 @@ _ACTIONS = sql.Table(
     "actions",
     _METADATA,
     sql.Column("id", sql.Integer, primary_key=True),
+    model_column(),
     sql.Column("at", sql.DateTime, nullable=False),  # naive, in UTC
     sql.Column("kind", sql.String, nullable=False),
     sql.Column("version", sql.String, nullable=False),
@@ -35,6 +37,7 @@ _ACTIONS = sql.Table(
 _REPLAYS = sql.Table(
     "replays",
     _METADATA,
+    model_column(primary_key=True),
     sql.Column("record_id", sql.String, primary_key=True),
     sql.Column("model_version", sql.String, primary_key=True),
     sql.Column("judge_id", sql.String, primary_key=True),
@@ -58,15 +61,15 @@ class Action(BaseModel):
     why: str
 
 
-class ActionStore(SQLiteFile):
-    """Actions, and verdicts on predecessors' answers, in an SQLite file."""
+class ActionStore(ModelFile):
+    """Actions on one registered model, and verdicts on predecessors' answers, in an SQLite file."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, _METADATA, what="what the automatic loop did")
+    def __init__(self, path: Path, registered_model: str) -> None:
+        super().__init__(path, registered_model, metadata=_METADATA, what="what the automatic loop did")
 
     def add(self, action: Action) -> Action:
         """Write an action down."""
-        row = action.model_dump() | {"at": naive_utc(action.at)}
+        row = action.model_dump() | {"at": naive_utc(action.at), "registered_model": self.registered_model}
         with self._engine.begin() as connection:
             connection.execute(sql.insert(_ACTIONS).values(row))
         return action
@@ -74,7 +77,8 @@ class ActionStore(SQLiteFile):
     def newest(self, n: int = _NEWEST) -> list[Action]:
         """The last ``n`` actions, the oldest first."""
         with self._engine.connect() as connection:
-            rows = connection.execute(sql.select(_ACTIONS).order_by(_ACTIONS.c.id.desc()).limit(n)).all()
+            own = sql.select(_ACTIONS).where(_ACTIONS.c.registered_model == self.registered_model)
+            rows = connection.execute(own.order_by(_ACTIONS.c.id.desc()).limit(n)).all()
         return [
             Action(at=row.at.replace(tzinfo=UTC), kind=row.kind, version=row.version, subject=row.subject, why=row.why)
             for row in rows[::-1]
@@ -82,15 +86,20 @@ class ActionStore(SQLiteFile):
 
     def replayed(self, ids: Sequence[str], model_version: str, *, judge_id: str) -> dict[str, Verdict]:
         """Verdicts on what a version answered in a canary stretch, by the id of the record that it was asked for."""
-        query = sql.select(_REPLAYS).where(_REPLAYS.c.model_version == model_version, _REPLAYS.c.judge_id == judge_id)
+        query = sql.select(_REPLAYS).where(
+            _REPLAYS.c.registered_model == self.registered_model,
+            _REPLAYS.c.model_version == model_version,
+            _REPLAYS.c.judge_id == judge_id,
+        )
         with self._engine.connect() as connection:
             rows = {row.record_id: Verdict.model_validate_json(row.verdict) for row in connection.execute(query)}
         return {each: rows[each] for each in ids if each in rows}
 
     def add_replays(self, ids: Sequence[str], model_version: str, *, verdicts: Sequence[Verdict]) -> None:
         """Keep such verdicts, one an id."""
+        replayed = {"registered_model": self.registered_model, "model_version": model_version}
         rows = [
-            {"record_id": i, "model_version": model_version, "judge_id": v.judge_id, "verdict": v.model_dump_json()}
+            {**replayed, "record_id": i, "judge_id": v.judge_id, "verdict": v.model_dump_json()}
             for i, v in zip(ids, verdicts, strict=True)
         ]
         with self._engine.begin() as connection:

@@ -19,6 +19,7 @@ from ontopic.monitoring.window import Window, cut_of
 from ontopic.monitoring.windows import WindowStore
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
+from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, ActionStore
@@ -37,7 +38,8 @@ class Turn:
 
 
 class Watcher:
-    """Closes windows, alerts, retrains, and rolls back. One at a time a state folder: the caller holds its lock.
+    """Closes windows of one policy's traffic, alerts, retrains, and rolls back. One at a time a state folder: the
+    caller holds its lock.
 
     Args:
         improve: trains a challenger and lets the gate decide on its promotion.
@@ -60,9 +62,10 @@ class Watcher:
         dry_run: bool = False,
     ) -> None:
         self._policy, self._workspace, self._tell, self._now, self._since = policy, workspace, tell, now, since
-        self._traffic = TrafficStore(workspace.traffic)
-        self._windows = WindowStore(workspace.windows)
-        self._actions = ActionStore(workspace.windows)
+        name = policy.registered_model
+        self._traffic = named(TrafficStore(workspace.traffic, name), workspace)
+        self._windows = named(WindowStore(workspace.windows, name), workspace)
+        self._actions = named(ActionStore(workspace.windows, name), workspace)
         self._alerts = Alerts(workspace.alerts, settings.alerts, policy=policy.name)
         self._cut = cut_of(settings.monitoring)
         self._journal = Journal(self._actions, self._alerts, tell=tell, dry_run=dry_run)
@@ -79,7 +82,7 @@ class Watcher:
         )
         self._retraining = Retraining(
             settings,
-            open_registry(workspace, policy.registered_model),
+            open_registry(workspace, name),
             traffic=self._traffic,
             windows=self._windows,
             judge=self._judge,
@@ -92,6 +95,7 @@ class Watcher:
         """Take in what is new, close what is due, and act on it."""
         now, turn = self._now(), Turn()
         open_tracking(self._workspace, self._policy.registered_model)
+        named(self._traffic, self._workspace)  # a service of an older release may still write to the store
         self._windows.take_in(self._traffic, self._cut, now=now, since=self._since)
         for window in self._windows.due(self._cut, now):
             turn.closed.append(self._close(window, now))

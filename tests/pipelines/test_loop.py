@@ -27,6 +27,8 @@ from loops import (
 from ontopic.config.policy import load_policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.data.labelled import load_questions, load_records
+from ontopic.monitoring.window import Window
+from ontopic.monitoring.windows import WindowStore
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(state: Path, config: Path) -> Run:
     return run(state, config=config)
+
+
+def windows_of(state: Path) -> list[Window]:
+    with WindowStore(state / "windows.db", NAME) as windows:
+        return windows.closed(-1)
 
 
 @pytest.fixture
@@ -61,6 +68,17 @@ def test_the_loop_trains_and_promotes_and_says_what_to_open(first: Run, state: P
             assert page.is_relative_to(state)
             assert "</html>" in page.read_text()
     assert not (state / "loop" / "serving.json").exists()
+
+
+def test_status_and_dashboard_show_the_windows_of_the_loop(first: Run, state: Path, config: Path) -> None:
+    closed = [(window.model_version, window.state, window.result is not None) for window in windows_of(state)]
+    assert closed == [("1", "closed", True)] * 2 + [("2", "closed", True)]
+    said = run(state, "status", config=config).out
+    assert "0 records wait" in said
+    shown = [line.split() for line in said.splitlines() if line.rstrip().endswith(("ok", "suspected", "detected"))]
+    assert [(line[2], line[3]) for line in shown] == [("1", "12"), ("1", "12"), ("2", "8")], said
+    (project,) = [path for path in (state / "evidently").iterdir() if path.is_dir()]
+    assert len(list((project / "snapshots").iterdir())) == 3
 
 
 def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.MlflowClient, config: Path) -> None:
@@ -105,8 +123,10 @@ def test_a_second_run_reuses_what_has_not_changed(first: Run, state: Path, confi
     assert "The gate refuses version 3; attempt 2 of 2, with another seed" in second.out
     assert "The gate refuses version 4; no attempt is left of 2 (training.attempts)" in second.out
     assert "Version 4 stays a challenger" in second.out
+    before = windows_of(state)
     third = run(state, config=strict)
     assert third.code == 0, third.err
+    assert windows_of(state) == before  # what comes from the cache has its windows already
     assert "were reused from ZenML's cache" in third.out
     reused = [line for line in third.out.splitlines() if "reused" in line and "│" in line]
     assert len(reused) >= 10

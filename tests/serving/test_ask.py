@@ -42,6 +42,8 @@ def test_the_service_answers_and_its_key_is_taken_back(project: Project, served:
     with TrafficStore(project.workspace.traffic) as traffic:
         (record,) = traffic.records()
     assert (record.question, record.answer) == ("How do I freeze my card?", answered.text)
+    entry = read_service(project.workspace.service)
+    assert entry and entry.model == record.registered_model == project.policy.registered_model
     assert KeyStore(project.workspace.keys).all() == []
 
 

@@ -86,12 +86,12 @@ def test_a_labeller_sees_it_and_decides(tmp_path: Path, banking: Policy, monkeyp
     def label(keys: str) -> Any:
         return CliRunner().invoke(run.app, ["label", "--by", "feedback", "--state", str(tmp_path)], input=keys)
 
-    with TrafficStore(tmp_path / "traffic.db") as traffic:
+    with TrafficStore(tmp_path / "traffic.db", banking.registered_model) as traffic:
         traffic.add(Record(question="no thumb?", answer="a", id="none", asked_at=NOON))
     assert isinstance(label("").exception, UserError)
     monkeypatch.setattr("ontopic.judges.cards.calibration.card_of", lambda *_, **__: "the card")
     monkeypatch.setattr("ontopic.commands.labels.judge_of", lambda *_: None)
-    with TrafficStore(tmp_path / "traffic.db") as traffic:
+    with TrafficStore(tmp_path / "traffic.db", banking.registered_model) as traffic:
         for number in range(8):
             traffic.add(Record(question=f"question {number}?", answer="I'm sorry.", id=f"r{number}", asked_at=NOON))
             traffic.add_feedback(

@@ -80,6 +80,7 @@ def test_an_answer_has_its_record(client: openai.OpenAI, served: Served) -> None
     with TrafficStore(served.traffic) as store:
         (record,) = store.records([raw.headers["x-ontopic-record-id"]])
     assert record.question == QUESTION
+    assert record.registered_model == "smol"
     assert record.answer == answer.choices[0].message.content != ""
     assert record.model_version == "v7"
     assert record.finished == (answer.choices[0].finish_reason == "stop")

@@ -14,7 +14,7 @@ from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import Measured, kept_or_measured, measure
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.judges.cards.page import COMPARISON_PAGE, card_page, card_report, comparison_report
+from ontopic.judges.cards.page import card_page, card_report, comparison_page, comparison_report
 from ontopic.judges.judge import Judge
 from ontopic.judges.opening import open_judge
 from ontopic.records import Verdict
@@ -79,7 +79,7 @@ def compare_judges(
             found = kept_or_measured(judge, policy, workspace=workspace)
         else:
             found = measure(judge, policy, records=labelled)
-        page = card_page(judge.id, workspace.reports)
+        page = card_page(judge.id, policy.registered_model, reports=workspace.reports)
         card_report(found, source, out=page)
         _track(found, settings, page=page)
         measured.append(found)
@@ -87,7 +87,7 @@ def compare_judges(
     ranked, sentences = rank(measured), [difference_in_words(measured)]
     if traffic:
         sentences.append(labels_in_words(ranked[0].card, policy.alert_threshold, n=traffic))
-    out = workspace.reports / COMPARISON_PAGE
+    out = comparison_page(policy.registered_model, workspace.reports)
     comparison_report(ranked, sentences, source=source, out=out)
     return JudgesCompared(measured=measured, ranked=ranked, sentences=sentences, pages=pages, page=out)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +16,18 @@ from ontopic.judges.cards.calibration import Measured
 from ontopic.judges.cards.card import SHARES, JudgeCard
 from ontopic.records import Verdict
 from ontopic.reports.metrics import rate_value
-from ontopic.reports.page import GREY, PASS_COLOUR, plain_markdown, text_table, write_page
+from ontopic.reports.page import GREY, PASS_COLOUR, page_name, plain_markdown, text_table, write_page
 from ontopic.statistics.rates import Rate
 
-COMPARISON_PAGE = "judges-compared.html"
+
+def card_page(judge_id: str, registered_model: str, *, reports: Path) -> Path:
+    """Where the page of a judge's card on a policy's labels is, in the folder of the reports."""
+    return reports / page_name("judge-card", registered_model, *judge_id.rsplit("-", 1))
 
 
-def card_page(judge_id: str, reports: Path) -> Path:
-    """Where the page of a judge's card is, in the folder of the reports."""
-    return reports / f"judge-card-{re.sub(r'[^A-Za-z0-9_.-]', '_', judge_id)}.html"
+def comparison_page(registered_model: str, reports: Path) -> Path:
+    """Where the page that compares a policy's judges is."""
+    return reports / page_name("judges-compared", registered_model)
 
 
 def card_report(measured: Measured, source: str, *, out: Path) -> None:

@@ -203,7 +203,7 @@ def test_the_configured_judge_is_compared_with_its_other_prompts(
             page = Path(line.split(". ", 1)[1].strip())
             assert page.is_relative_to(state)
             assert "</html>" in page.read_text(encoding="utf-8")
-    assert "judges-compared.html" in out
+    assert "judges-compared-ontopic-tiny.html" in out
 
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
     experiment = client.get_experiment_by_name("ontopic-tiny")
@@ -220,7 +220,7 @@ def test_the_configured_judge_is_compared_with_its_other_prompts(
     assert rubric.metrics["usd_per_1000"] == pytest.approx(1.2, rel=0.05)
     assert runs["naive"].data.metrics["specificity"] == 0.0
     kept = {file.path for file in client.list_artifacts(runs["rubric"].info.run_id)}
-    assert kept == {"judge_card.json", f"judge-card-{rubric.params['judge_id']}.html"}
+    assert kept == {"judge_card.json", f"judge-card-ontopic-tiny-{rubric.params['judge_id']}.html"}
 
     # Again: the cards are there, and only the record that was left unjudged is asked for.
     asked = len(chat_server.requests)

@@ -105,7 +105,7 @@ def test_without_traffic_or_records_the_command_says_so(command: Callable[..., R
 def test_the_newest_models_traffic_is_labelled(command: Callable[..., Result], tmp_path: Path) -> None:
     from ontopic.traffic.store import TrafficStore
 
-    with TrafficStore(tmp_path / "state" / "traffic.db") as traffic:
+    with TrafficStore(tmp_path / "state" / "traffic.db", "ontopic-gardening") as traffic:
         for version in ("1", "2"):
             for i in range(20):
                 traffic.add(Record(question=f"question {i} of version {version}?", answer="a", model_version=version))

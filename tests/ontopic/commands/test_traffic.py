@@ -19,6 +19,7 @@ from ontopic.state.workspace import open_workspace
 from ontopic.traffic.store import TrafficStore
 
 NOW = datetime.now(UTC)
+MODEL = "ontopic-banking"
 
 
 @pytest.fixture
@@ -113,10 +114,11 @@ def test_the_store_can_be_a_server(
     assert "3 records in postgresql://127.0.0.1" in said
     assert "postgres@" not in said
     assert not (tmp_path / "state" / "traffic.db").exists()
-    with TrafficStore(postgres_database) as store:
+    with TrafficStore(postgres_database, MODEL) as store:
         store.add(Record(question="newest", answer="a", model_version="8", asked_at=NOW + timedelta(hours=1)))
     monkeypatch.chdir(tmp_path)
-    assert [record.question for record in labels.newest_traffic(open_workspace(tmp_path / "state"))] == ["newest"]
+    workspace = open_workspace(tmp_path / "state")
+    assert [record.question for record in labels.newest_traffic(workspace, MODEL)] == ["newest"]
 
 
 def test_questions_are_sent(

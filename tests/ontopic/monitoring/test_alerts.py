@@ -233,7 +233,23 @@ def test_policies_are_kept_apart(tmp_path: Path) -> None:
         assert gardening.event("detected", "w1", at=NOON, text="low")
         gardening.recovered("w2", at=NOON)
         assert (states(banking), states(gardening)) == (["off topic 1 open"], ["off topic 1 recovered"])
+        with pytest.raises(UserError, match="no open alert 1 of gardening"):
+            gardening.close_alert(1, at=NOON, by="ann")
+        assert states(banking) == ["off topic 1 open"]
     assert stat.S_IMODE((tmp_path / "alerts.db").stat().st_mode) == 0o600
+
+
+def test_a_policy_sends_its_own_notifications_alone(tmp_path: Path, receiver: Receiver) -> None:
+    rules = [[rule(receiver)], [rule()]]
+    with (
+        Alerts(tmp_path / "alerts.db", rules[0], policy="banking") as banking,
+        Alerts(tmp_path / "alerts.db", rules[1], policy="gardening") as gardening,
+    ):
+        banking.event("detected", "w1", at=NOON, text="low")
+        for hours in range(26):  # neither tried, nor put off, nor given up
+            assert gardening.deliver(NOON + timedelta(hours=hours)) == (0, 0)
+        assert banking.deliver(NOON) == (1, 0)
+        assert [(alert.sent, alert.failed) for alert in banking.history(1)] == [(1, 0)]
 
 
 def test_the_commands_show_close_test_and_send_alerts(tmp_path: Path, receiver: Receiver) -> None:

@@ -26,6 +26,7 @@ from ontopic.statistics.correction import corrected
 from ontopic.statistics.rates import rate
 from ontopic.traffic.store import TrafficStore
 
+MODEL = "ontopic-banking"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 ANSWERS = {"p": "good", "f": "bad", "u": "?"}
@@ -49,12 +50,13 @@ class Scene:
                 question=f"{text} question {i}?",
                 answer=f"{ANSWERS[letter]} {text}",
                 id=f"{hour}-{i}",
+                registered_model=MODEL,
                 model_version="1",
                 asked_at=NOON + hour * HOUR + timedelta(minutes=i),
             )
             for i, letter in enumerate(word)
         ]
-        with TrafficStore(self.workspace.traffic) as traffic:
+        with TrafficStore(self.workspace.traffic, MODEL) as traffic:
             traffic.add_many(records)
         return records
 
@@ -63,8 +65,10 @@ class Scene:
 
     def close(self, judged: Judged, window_records: int) -> Monitored:
         closer = Closer(self.policy, self.workspace, windows=self.windows, alerts=self.alerts)
-        out = self.workspace.reports / "deep" / "report.html"
-        return close_asked(judged, CARD, closer=closer, window_records=window_records, out=out, now=NOON + 9 * HOUR)
+        reports = self.workspace.reports / "deep"
+        return close_asked(
+            judged, CARD, closer=closer, window_records=window_records, reports=reports, now=NOON + 9 * HOUR
+        )
 
     def monitor(self, word: str, window_records: int, text: str = "") -> Monitored:
         return self.close(self.judged(self.ask(word, text), window_records), window_records)
@@ -78,7 +82,7 @@ def scene(banking: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(Closer, "_topics", topics)
     monkeypatch.setattr(closing, "open_registry", lambda *_: SimpleNamespace(promotions=list))
     rules = [AlertSettings(name="low", events=["suspected"]), AlertSettings(name="off topic", events=["detected"])]
-    with WindowStore(workspace.windows) as windows, Alerts(workspace.alerts, rules, policy="banking") as alerts:
+    with WindowStore(workspace.windows, MODEL) as windows, Alerts(workspace.alerts, rules, policy="banking") as alerts:
         yield Scene(banking.model_copy(update={"alert_threshold": 0.9}), workspace, windows, alerts)
 
 
@@ -190,7 +194,7 @@ def test_verdicts_outlive_a_lost_file_of_windows(scene: Scene) -> None:
     scene.windows.close()
     for path in scene.workspace.root.glob("windows.db*"):
         path.unlink()
-    with WindowStore(scene.workspace.windows) as windows:
+    with WindowStore(scene.workspace.windows, MODEL) as windows:
         scene.windows = windows
         monitored = scene.close(judged, 2)
         assert len(monitored.windows) == 2
@@ -202,7 +206,7 @@ def test_verdicts_outlive_a_lost_file_of_windows(scene: Scene) -> None:
 def test_what_was_watched_before_stays_in_its_window(scene: Scene) -> None:
     watched, own = scene.ask("pp"), scene.ask("ff", hour=1)
     cut = Cut(length=HOUR, records=9, lateness=timedelta(0))
-    with TrafficStore(scene.workspace.traffic) as traffic:
+    with TrafficStore(scene.workspace.traffic, MODEL) as traffic:
         scene.windows.take_in(traffic, cut, now=NOON + HOUR)
     (window,) = scene.windows.due(cut, NOON + HOUR)
     closer = Closer(scene.policy, scene.workspace, windows=scene.windows, alerts=scene.alerts)

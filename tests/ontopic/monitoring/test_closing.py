@@ -23,6 +23,7 @@ from ontopic.registry.promotions import Promotion
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
 
+MODEL = "ontopic-banking"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 HOURLY = Cut(length=HOUR, records=10, lateness=timedelta(0))
@@ -44,7 +45,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def windows(workspace: Workspace) -> Iterator[WindowStore]:
-    with WindowStore(workspace.windows) as store:
+    with WindowStore(workspace.windows, MODEL) as store:
         yield store
 
 
@@ -75,12 +76,13 @@ def put(workspace: Workspace, windows: WindowStore, hour: int, *answers: str) ->
             question=f"q{i}?",
             answer=answer,
             id=f"{hour}-{i}",
+            registered_model=MODEL,
             model_version="1",
             asked_at=NOON + hour * HOUR + timedelta(minutes=i, milliseconds=250),
         )
         for i, answer in enumerate(answers)
     ]
-    with TrafficStore(workspace.traffic) as traffic:
+    with TrafficStore(workspace.traffic, MODEL) as traffic:
         traffic.add_many(rows)
     windows.put(rows, len(rows))
     (window,) = windows.holding([row.id for row in rows])
@@ -88,7 +90,7 @@ def put(workspace: Workspace, windows: WindowStore, hour: int, *answers: str) ->
 
 
 def close(closer: Closer, window: Window, workspace: Workspace, judge: WordJudge | None = None) -> Closed:
-    with TrafficStore(workspace.traffic) as traffic:
+    with TrafficStore(workspace.traffic, MODEL) as traffic:
         records = traffic.records(ids=closer.windows.ids(window))
     judged = judge_records(closer.windows, records, judge=judge or WordJudge(), what=window.label)
     return closer.close(window, judged, card=CARD, now=window.end)
@@ -99,7 +101,7 @@ def test_only_what_is_new_is_judged_after_a_kill(
 ) -> None:
     monkeypatch.setattr(closing, "_JUDGED_AT_ONCE", 20)
     window = put(workspace, windows, 0, *["good"] * 50)
-    with TrafficStore(workspace.traffic) as traffic:
+    with TrafficStore(workspace.traffic, MODEL) as traffic:
         records = traffic.records()
     killed, second = WordJudge(stops_after=40), WordJudge()
     with pytest.raises(KeyboardInterrupt):
@@ -118,7 +120,7 @@ def test_a_window_that_closes_has_a_page_a_snapshot_and_alerts(
     assert result and result.drift
     assert (result.status, result.n, result.drift.detected, done.window.state) == ("detected", 30, False, "closed")
     page = Path(result.report)
-    assert page.name == "window-banking-version-1-20260301T120000.250000.html"
+    assert page.name == "window-ontopic-banking-version-1-20260301T120000-1.html"
     assert str(result.corrected) in page.read_text()
     assert [(alert.rule, alert.text.endswith(result.report)) for alert in done.alerts] == [
         ("suspected", True),

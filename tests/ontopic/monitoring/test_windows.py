@@ -27,6 +27,7 @@ from ontopic.traffic.store import TrafficStore
 from serving.metrics import _Verdicts
 
 NAME = re.compile(r"ontopic_\w+")
+MODEL = "ontopic-banking"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 HOURLY = Cut(length=HOUR, records=10, lateness=5 * MINUTE)
@@ -45,13 +46,13 @@ CREATE TABLE kept (name VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY (n
 
 @pytest.fixture
 def windows(tmp_path: Path) -> Iterator[WindowStore]:
-    with WindowStore(tmp_path / "windows.db") as store:
+    with WindowStore(tmp_path / "windows.db", MODEL) as store:
         yield store
 
 
 @pytest.fixture
 def traffic(store_at: Path | str) -> Iterator[TrafficStore]:
-    with TrafficStore(store_at) as store:
+    with TrafficStore(store_at, MODEL) as store:
         yield store
 
 
@@ -219,7 +220,10 @@ def test_any_order_of_arrival_gives_the_same_windows(tmp_path: Path) -> None:
     found = []
     for seed in range(3):
         shuffled = random.Random(seed).sample(minutes, len(minutes))
-        with TrafficStore(tmp_path / f"t{seed}.db") as traffic, WindowStore(tmp_path / f"w{seed}.db") as windows:
+        with (
+            TrafficStore(tmp_path / f"t{seed}.db", MODEL) as traffic,
+            WindowStore(tmp_path / f"w{seed}.db", MODEL) as windows,
+        ):
             for start in range(0, 40, 8):  # stored while time passes, but all within the lateness
                 ask(traffic, *shuffled[start : start + 8])
                 windows.take_in(traffic, HOURLY, now=NOON)
@@ -322,7 +326,9 @@ def test_a_store_of_the_version_before_opens_and_goes_on(tmp_path: Path, traffic
     connection.executemany("INSERT INTO kept VALUES (?, ?)", kept)
     connection.commit()
     connection.close()
-    with WindowStore(tmp_path / "windows.db") as windows:
+    with WindowStore(tmp_path / "windows.db", MODEL) as windows:
+        assert (windows.closed(5), windows.unnamed()) == ([], 5)  # a window, two members, two cursors
+        assert (windows.adopt(MODEL), windows.unnamed()) == (5, 0)
         (old,) = windows.closed(5)
         assert old.result and old.result.drift
         assert (old.result.status, old.result.drift.grown) == ("unknown", [("cards", 0.1, 0.2)])
@@ -359,7 +365,7 @@ def test_verdicts_are_counted_by_outcome_and_version(windows: WindowStore, traff
     turn(windows, traffic, WordJudge(), 140)
     counted = {("pass", "1"): 3, ("fail", "1"): 1, ("unjudged", "evil\n"): 1}
     assert {key: n for key, n in windows.verdict_counts().items() if n} == counted
-    (family,) = _Verdicts(windows.path).collect()
+    (family,) = _Verdicts(windows.path, MODEL).collect()
     samples = {(s.labels["outcome"], s.labels["model_version"]): s.value for s in family.samples if s.value}
     assert samples == {("pass", "1"): 3, ("fail", "1"): 1, ("unjudged", "other"): 1}
 
@@ -367,7 +373,7 @@ def test_verdicts_are_counted_by_outcome_and_version(windows: WindowStore, traff
 def test_a_file_that_holds_no_windows_is_told(tmp_path: Path) -> None:
     (tmp_path / "windows.db").write_bytes(b"no database" * 500)
     with pytest.raises(UserError, match="windows cannot be read"):
-        WindowStore(tmp_path / "windows.db")
+        WindowStore(tmp_path / "windows.db", MODEL)
 
 
 def test_the_grafana_dashboard_asks_for_metrics_that_there_are() -> None:

@@ -191,18 +191,23 @@ def test_a_stream_gives_all_in_order_of_time(store_at: Path | str) -> None:
 
 def test_pages_are_found_by_the_index(path: Path) -> None:
     said: list[tuple[str, tuple]] = []
-    with TrafficStore(path) as store:
+    with TrafficStore(path, "ontopic-banking") as store:
         store.add_many(Record(question="q", answer="a", id=f"{i:04}", asked_at=NOON) for i in range(1500))
         sql.event.listen(store._engine, "before_cursor_execute", lambda *a: said.append((a[2], a[3])))
         list(store.stream())
         store.prune(older_than=timedelta(days=90), keep=1200)
         searches = [(text, values) for text, values in said if "WHERE" in text and "feedback" not in text]
-        assert len(searches) == 5  # a page, three deletions by age, one by count; each kind ends with an empty one
+        # Two pages, the newest, three deletions by age, one by count; each kind ends with an empty one.
+        assert len(searches) == 7
         with store._engine.connect() as connection:
-            for text, values in searches:
-                plan = " ".join(map(str, connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all()))
-                assert "traffic_by_time ((asked_at,id)" in plan or "traffic_by_time (asked_at<" in plan
-                assert "TEMP B-TREE" not in plan
+            plans = [
+                " ".join(map(str, connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all()))
+                for text, values in searches
+            ]
+        for plan in plans:
+            assert "traffic_by_time_of_model (registered_model=?" in plan
+            assert "TEMP B-TREE" not in plan
+        assert sum("AND (asked_at,id)" in plan or "AND asked_at<" in plan for plan in plans) == 5
 
 
 def test_the_summary_counts_by_version(store_at: Path | str) -> None:

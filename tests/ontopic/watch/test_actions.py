@@ -28,11 +28,13 @@ def action(kind: str, hours: float) -> Action:
 
 def test_actions_come_back_in_their_order_the_oldest_first(tmp_path: Path) -> None:
     done = [action("retraining", 0), action("refused", 1), action("promoted", 2)]
-    with ActionStore(tmp_path / "windows.db") as store:
+    with ActionStore(tmp_path / "windows.db", "ontopic-banking") as store:
         for each in done:
             store.add(each)
         assert store.newest() == done
         assert store.newest(2) == done[1:]
+    with ActionStore(tmp_path / "windows.db", "ontopic-travel") as store:
+        assert store.newest() == []
 
 
 def test_the_cool_down_counts_from_the_last_outcome_or_promotion() -> None:

@@ -107,7 +107,7 @@ class Month:
                     finished=answer.finished,
                 )
             )
-        with TrafficStore(self.workspace.traffic) as traffic:
+        with TrafficStore(self.workspace.traffic, self.policy.registered_model) as traffic:
             traffic.add_many(records)
 
     def live(self, days: int, drifted: bool) -> list[Action]:
@@ -151,7 +151,8 @@ def train_badly(month: Month, champion: str) -> Improved:
 
     settings, policy, workspace = month.settings, month.policy, month.workspace
     broken = settings.model_copy(update={"training": settings.training.model_copy(update={"max_steps": 1})})
-    with WindowStore(workspace.windows) as store, TrafficStore(workspace.traffic) as traffic:
+    name = policy.registered_model
+    with WindowStore(workspace.windows, name) as store, TrafficStore(workspace.traffic, name) as traffic:
         judged = store.judged(store.closed(3, champion), traffic)
     judge = open_judge(settings.judge_choice, policy, workspace=workspace)
     train, _ = split(judged, settings.watch.training_records)

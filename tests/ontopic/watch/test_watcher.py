@@ -67,6 +67,7 @@ class Bank:
     Attributes:
         hour: of the clock, since the start.
         passes: what the gate says of the next challenger.
+        older: whether the service that stores the traffic is of a release that names no registered model.
     """
 
     workspace: Workspace
@@ -75,6 +76,7 @@ class Bank:
     questions: dict[bool, list[Any]]
     hour: float = 0.0
     passes: bool = True
+    older: bool = False
     asked_for: list[Improvement] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -89,7 +91,7 @@ class Bank:
     def ask(self, n: int, in_scope: bool, answer: Callable[[Any], str]) -> None:
         """``n`` questions of the next hour, answered by the champion."""
         version = self.registry.champion()
-        with TrafficStore(self.workspace.traffic) as traffic:
+        with TrafficStore(self.workspace.traffic, None if self.older else self.policy.registered_model) as traffic:
             rows = []
             for i in range(n):
                 number = next(self.numbers)
@@ -106,6 +108,19 @@ class Bank:
                     )
                 )
             traffic.add_many(rows)
+
+    def another_assistants_hour(self) -> None:
+        """Questions that a second policy's assistant, whose version has the same number, got wrong at the same time."""
+        with TrafficStore(self.workspace.traffic, "ontopic-travel") as traffic:
+            traffic.add_many(
+                Record(
+                    question=f"travel question {i}?",
+                    answer="Sure! First gather what you need.",
+                    model_version=self.registry.champion(),
+                    asked_at=self.now() + i * HOUR / 61,
+                )
+                for i in range(60)
+            )
 
     def good_hour(self) -> None:
         self.ask(20, True, lambda question: question.reference)
@@ -195,6 +210,7 @@ def shared(
 
 
 def test_a_healthy_hour_changes_nothing(shared: Bank) -> None:
+    shared.another_assistants_hour()
     shared.good_hour()
     assert shared.turn() == []
     assert ": ok, corrected guardrail score" in shared.said[-1]
@@ -204,6 +220,7 @@ def test_a_healthy_hour_changes_nothing(shared: Bank) -> None:
 
 def test_a_dry_run_says_what_it_would_do_once(shared: Bank) -> None:
     shared.hour = 3
+    shared.another_assistants_hour()
     shared.leaking_hour()
     assert shared.turn(dry_run=True) == [("would_retrain", "1")]
     assert shared.turn(dry_run=True) == []
@@ -218,6 +235,8 @@ def test_what_is_detected_is_retrained_on_it_and_promoted(shared: Bank) -> None:
     assert wanted.champion == "1"
     assert len(wanted.judged.records) == len(wanted.judged.verdicts)
     assert {record.model_version for record in wanted.judged.records} == {"1"}
+    assert {record.registered_model for record in wanted.judged.records} == {shared.policy.registered_model}
+    assert not any("travel" in question.question for question in wanted.held_out)
     held_out = {normalized(question.question) for question in wanted.held_out}
     trained = {normalized(record.question) for record in wanted.judged.records}
     assert not held_out & trained
@@ -228,8 +247,9 @@ def test_what_is_detected_is_retrained_on_it_and_promoted(shared: Bank) -> None:
 
 
 def test_it_cools_down(shared: Bank) -> None:
-    before = len(shared.asked_for)
+    before, shared.older = len(shared.asked_for), True
     shared.leaking_hour()
+    shared.older = False
     assert shared.turn() == []
     assert "it cools down until" in shared.said[-1]
     assert len(shared.asked_for) == before
@@ -302,7 +322,7 @@ def test_a_retraining_that_was_killed_is_taken_up(shared: Bank, monkeypatch: pyt
     ((kind, version),) = shared.turn()
     assert (kind, len(shared.asked_for)) == ("promoted", before + 1)
     assert shared.champion() == version
-    with ActionStore(shared.workspace.windows) as actions:
+    with ActionStore(shared.workspace.windows, shared.policy.registered_model) as actions:
         today = [a.kind for a in actions.newest(100) if a.at > shared.now() - 24 * HOUR]
     assert today == ["retraining", "promoted"]  # the budget counts it once
 
@@ -340,7 +360,10 @@ def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
 
 
 def test_pruned_traffic_takes_its_verdicts_along(shared: Bank) -> None:
-    with WindowStore(shared.workspace.windows) as windows, TrafficStore(shared.workspace.traffic) as traffic:
+    with (
+        WindowStore(shared.workspace.windows, shared.policy.registered_model) as windows,
+        TrafficStore(shared.workspace.traffic, shared.policy.registered_model) as traffic,
+    ):
         closed = windows.closed(50)
         assert windows.judged(closed, traffic).records
     command = ["traffic", "prune", "--keep", "0", "--state", str(shared.workspace.root)]

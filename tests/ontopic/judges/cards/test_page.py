@@ -67,10 +67,14 @@ def test_a_judge_without_scores_or_a_verdict_has_a_page_too(tmp_path: Path) -> N
 
 def test_a_page_is_named_after_the_judge_and_stays_in_its_folder(tmp_path: Path) -> None:
     for judge_id in ("local-0123", "openai-Qwen/Qwen2.5-7B-rubric-0123", "../../etc/<b>"):
-        page = card_page(judge_id, tmp_path)
+        page = card_page(judge_id, "ontopic-banking", reports=tmp_path)
         assert page.parent == tmp_path
         assert page.name.startswith("judge-card-")
-    assert card_page("local-0123", tmp_path).name == "judge-card-local-0123.html"
+    page = card_page("local-0123", "ontopic-banking", reports=tmp_path)
+    assert page.name == "judge-card-ontopic-banking-local-0123.html"
+    assert page != card_page("local-0123", "ontopic-travel", reports=tmp_path)  # measured on other labels
+    long = [card_page(f"openai-{'m' * 300}-rubric-{digest}", "ontopic-banking", reports=tmp_path) for digest in "12"]
+    assert long[0] != long[1] and len(long[0].name) < 255
 
 
 @pytest.mark.parametrize("kind", ["card", "comparison"])

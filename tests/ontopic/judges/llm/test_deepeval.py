@@ -129,7 +129,7 @@ def test_a_server_that_fails_leaves_its_records_unjudged(chat_server: ChatServer
     chat_server.reply = reply
     verdicts = ask(chat_server, banking, RECORD, Record(question="broken", answer="a"), RECORD)
     assert [verdict.outcome for verdict in verdicts] == ["pass", "unjudged", "pass"]
-    assert verdicts[1].cause == "request failed: InternalServerError 500"
+    assert verdicts[1].cause == "request failed: InternalServerError 500: refused (test)"
     assert len(chat_server.requests) == 4
 
 

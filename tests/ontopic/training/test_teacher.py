@@ -102,4 +102,4 @@ def test_a_budget_that_is_spent_is_named(
     with caplog.at_level(logging.WARNING, logger="ontopic.training.teacher"):
         found = teacher.answers(*judged(*[True] * 5), policy=banking, settings=settings)
     assert list(found) == ["question 0", "question 1"]
-    assert "3 of 5 questions without an answer (not asked: the budget of 20 tokens is spent)" in caplog.text
+    assert "3 of 5 questions without an answer (3 not asked: the budget of 20 tokens is spent)" in caplog.text

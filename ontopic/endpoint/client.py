@@ -56,12 +56,8 @@ def base_url_of(settings: EndpointSettings) -> str | None:
         url = httpx2.URL(base_url)
     except (httpx2.InvalidURL, ValueError):
         url = httpx2.URL()
-    if (
-        url.scheme not in ("http", "https")
-        or not url.host
-        or (url.port or 0) > 65535
-        or any(c.isspace() for c in base_url)
-    ):
+    is_one = url.scheme in ("http", "https") and url.host and (url.port or 0) <= 65535
+    if not is_one or any(c.isspace() for c in base_url):
         raise UserError(f"base_url {base_url!r} is not the address of a server; give it as http://host:port/v1")
     if url.query or url.fragment:
         raise UserError(f"base_url {shown_url(url)} has a part after ? or #, which no request keeps; give it without")

@@ -31,12 +31,14 @@ class Prompt:
         key: prompts of one key ask for the same, though the fences in their texts differ.
         schema: JSON schema that the reply should have; left out where the server refuses it.
         logprobs: whether to ask for the log-probabilities of the reply's tokens; left out where the server refuses it.
+        quotable: the texts of strangers in the messages, which a reply may quote.
     """
 
     messages: Sequence[Mapping[str, str]]
     key: bytes
     schema: Mapping[str, Any] | None = None
     logprobs: bool = False
+    quotable: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -53,20 +53,24 @@ class Choice(BaseModel):
 Form = TypeVar("Form", Grade, Choice)
 
 
-def grade_in(reply: str, form: type[Form], *, prompt: str) -> Form | None:
+def grade_in(reply: str, form: type[Form], *, template: str, quotable: Sequence[str] = ()) -> Form | None:
     """The grade in a reply; ``None`` where there is none, or where anything in it says another verdict.
 
     Amid other text an object counts only with every field that the prompt asks for: one with less may be a quotation.
     Where the prompt asks for the verdict alone, it must stand apart.
 
     Args:
-        prompt: the text of the template, which names the fields in quotes.
+        template: of the prompt; it names the fields in quotes.
+        quotable: what strangers wrote; an object that stands there too and amid other text here is a quotation.
     """
-    asked_for = {name for name in form.model_fields if re.search(rf"""["'`]{name}["'`]""", prompt)} | {"verdict"}
+    asked_for = {name for name in form.model_fields if re.search(rf"""["'`]{name}["'`]""", template)} | {"verdict"}
     objects = objects_in(reply)
     grades: list[Form] = []
     claims = list[dict[str, Any]]()
+    planted = [written.values for text in quotable if "{" in text for written in objects_in(text).found]
     for written in objects.found:
+        if written.place != "alone" and written.values in planted:
+            continue
         for claim in _with_verdict(written.values):
             claims.append(claim)
             complete = asked_for <= claim.keys() and (len(asked_for) > 1 or written.place == "apart")

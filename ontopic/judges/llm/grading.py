@@ -197,10 +197,10 @@ def _graded(grader: Grader, grading: Grading, *, shown: Iterable[_Shown], form: 
                 yield known
             else:
                 messages = [{"role": "user", "content": template.render(values, texts)}]
-                yield Prompt(messages, key, _SCHEMAS[grading], grader.weighted)
+                yield Prompt(messages, key, _SCHEMAS[grading], grader.weighted, quotable=list(texts.values()))
 
     def read(prompt: Prompt, reply: Reply) -> _Graded[Form]:
-        graded = _read(reply, form, template=template.text, weigh=endpoint if prompt.logprobs else None)
+        graded = _read(reply, form, prompt=prompt, grader=grader)
         if graded.grade:
             cache.put(prompt.key, {**graded.grade.model_dump(), "score": graded.score})
         else:
@@ -222,17 +222,18 @@ def _kept(row: dict[str, Any] | None, form: type[Form]) -> _Graded[Form] | None:
         return None
 
 
-def _read(reply: Reply, form: type[Form], *, template: str, weigh: Endpoint | None) -> _Graded[Form]:
+def _read(reply: Reply, form: type[Form], *, prompt: Prompt, grader: Grader) -> _Graded[Form]:
     if reply.failure:
         return _Graded(cause=reply.failure)
-    grade = grade_in(reply.text, form, prompt=template)
+    grade = grade_in(reply.text, form, template=grader.template.text, quotable=prompt.quotable)
     if grade is None:
         return _Graded(cause="the judge's reply holds no verdict")
     score = None
-    if weigh:
+    if prompt.logprobs:
         score = pass_probability(reply.tokens, stated=grade.verdict)
         if score is None:
-            weigh.warn_once(f"{weigh.settings.model} gives no log-probabilities of its verdicts: scores are 0 or 1")
+            name = grader.endpoint.settings.model
+            grader.endpoint.warn_once(f"{name} gives no log-probabilities of its verdicts: scores are 0 or 1")
     return _Graded(grade, score)
 
 

@@ -46,11 +46,11 @@ def refusal(told: ServerError, settings: EndpointSettings, *, address: str) -> R
 def failure_of(error: OpenAIError, *, address: str) -> str:
     """Why there is no reply, with the server's own words where it said some, else with its address."""
     if not isinstance(error, APIStatusError):
-        behind: BaseException = error
-        while (cause := behind.__cause__ or behind.__context__) is not None:
-            behind = cause
-        why = f": {one_line(str(behind), MOST_WORDS)}" if behind is not error and str(behind) else ""
-        return f"request failed: {type(error).__name__} at {address}{why}"
+        why, behind = "", error.__cause__ or error.__context__
+        while behind is not None:
+            why = one_line(str(behind), MOST_WORDS) or why
+            behind = behind.__cause__ or behind.__context__
+        return f"request failed: {type(error).__name__} at {address}{f': {why}' if why else ''}"
     told = error_told(error)
     kind = "an error in a reply of status 200" if told.status == 200 else f"{type(error).__name__} {told.status}"
     return f"request failed: {kind}{f': {told.words}' if told.words else ''}"

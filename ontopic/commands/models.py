@@ -46,7 +46,6 @@ def evaluate(
     loaded = load_rows(questions, Question, skip_bad=skip_bad)
     check_writable(out)
     from ontopic.evaluation import answers
-    from ontopic.judges.judge import none_judged
     from ontopic.models.loading import load
 
     version = version_of(project, model)
@@ -70,8 +69,7 @@ def evaluate(
         console.print(kinds_table(evaluated))
     say_skipped(loaded.skipped)
     print(f"model version {version.version}, {evaluated.unjudged} unjudged; answers and verdicts are in {out}")
-    if evaluated.answers and evaluated.unjudged == len(evaluated.answers):
-        raise none_judged(evaluated.unjudged, evaluated.answers[0].explanation, what="answers")
+    evaluated.check_any_judged()
 
 
 def kinds_table(evaluated: EvaluationSummary) -> Table:

@@ -14,6 +14,8 @@ def inert(text: str) -> str:
 
     Line ends and tabs stay.
     """
+    if text.isascii() and text.replace("\n", " ").isprintable():
+        return text
     text = _TURNING.sub("", _ANSI.sub("", text)).replace("\r\n", "\n").replace("\r", "\n")
     kept = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
     return kept.encode(errors="replace").decode()

@@ -57,6 +57,7 @@ OPTIONS = {
 }
 """The options that not every server knows, with the words by which servers name them."""
 
+_MAY_HOLD_ERROR = re.compile(rb'"(?:error|errors|detail)"')
 _SOME_OPTION = re.compile(r"parameter|unsupported|not supported|unknown field|unexpected|extra (inputs|fields)", re.I)
 
 
@@ -126,6 +127,8 @@ class ServerError:
 
 def read_error(status: int, body: bytes) -> ServerError | None:
     """The error in the reply to a request; ``None`` where it has success's status and none in it."""
+    if 200 <= status < 300 and not _MAY_HOLD_ERROR.search(body):
+        return None  # most replies, which need not be read twice
     text = body.decode(errors="replace")
     try:
         content = json.loads(body)

@@ -165,7 +165,11 @@ class Endpoint:
             body = await self._complete(self._opened(), prompt)
         except _BudgetSpentError as error:
             return Reply(failure=str(error))
-        except UnicodeEncodeError:
+        except UnicodeEncodeError as error:
+            if all(_is_unicode(message["content"]) for message in prompt.messages):
+                raise UserError(
+                    "a header of the requests has a character that no header can hold; see to OPENAI_CUSTOM_HEADERS"
+                ) from error
             return Reply(failure="the record cannot be sent: it is not valid Unicode")
         except UnreadableReplyError as error:
             return self._no_completion(str(error), paid_for=True)
@@ -193,12 +197,12 @@ class Endpoint:
         """Raise where no other request can succeed either, and let none be sent for a while.
 
         What a record says can make a server, or what stands before it, refuse that record as if all were refused. So
-        after an answer, and of a mere page, only several in a row count.
+        after an answer, and where a mere page forbids it, only several in a row count.
         """
         if not told.final:
             return
         self._refused_in_a_row += 1
-        doubtful = not told.is_certain and (self._answered or told.is_page)
+        doubtful = not told.is_certain and (self._answered or (told.is_page and told.status == 403))
         if doubtful and self._refused_in_a_row < _REFUSALS_IN_A_ROW:
             return
         key = os.environ.get(self.settings.api_key_variable, "")
@@ -264,6 +268,10 @@ class Endpoint:
 
 class _BudgetSpentError(OpenAIError):
     """An error of the package's own kind: such it passes on at once, where others are asked again."""
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _close(client: AsyncOpenAI) -> None:

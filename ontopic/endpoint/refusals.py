@@ -53,7 +53,8 @@ def failure_of(error: OpenAIError, *, address: str) -> str:
         return f"request failed: {type(error).__name__} at {address}{f': {why}' if why else ''}"
     told = error_told(error)
     kind = "an error in a reply of status 200" if told.status == 200 else f"{type(error).__name__} {told.status}"
-    return f"request failed: {kind}{f': {told.words}' if told.words else ''}"
+    at = f" at {address}" if told.is_page else ""  # then it may be another's server
+    return f"request failed: {kind}{at}{f': {told.words}' if told.words else ''}"
 
 
 def redacted(text: str, sent: Sequence[Mapping[str, str]], *, key: str) -> str:

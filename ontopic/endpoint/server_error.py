@@ -57,7 +57,7 @@ OPTIONS = {
 }
 """The options that not every server knows, with the words by which servers name them."""
 
-_MAY_HOLD_ERROR = re.compile(rb'"(?:error|errors|detail)"')
+_MAY_HOLD_ERROR = re.compile(rb'"(?:error|errors|detail|code)"')
 _SOME_OPTION = re.compile(r"parameter|unsupported|not supported|unknown field|unexpected|extra (inputs|fields)", re.I)
 
 
@@ -165,7 +165,8 @@ def _is_error(content: Mapping[str, Any]) -> bool:
     """Whether an object without ``error`` is one all the same: vLLM's, FastAPI's, Cloudflare's."""
     if content.get("choices"):
         return False
-    return content.get("object") == "error" or bool(content.get("detail") or content.get("errors"))
+    says = content.get("detail") or content.get("errors") or (content.get("code") and content.get("message"))
+    return content.get("object") == "error" or bool(says)
 
 
 def _status_of(content: Mapping[str, Any], told: str) -> int:

@@ -147,10 +147,11 @@ def test_an_odd_server_is_asked_once_and_leaves_a_cause(
         (error(429, message="You exceeded your current quota. Please retry in 3 s."), "request failed: RateLimitError 429: You exceeded your current quota. Please retry in 3 s."),
         (error(500), "request failed: InternalServerError 500"),
         (error(503, error={"message": "Loading model"}), "request failed: InternalServerError 503: Loading model"),
-        (Reply(status=502, body=b"<html><title>502 Bad Gateway</title></html>", headers={"Retry-After": "0.01"}), "request failed: InternalServerError 502: 502 Bad Gateway"),
+        (Reply(status=502, body=b"<html><title>502 Bad Gateway</title></html>", headers={"Retry-After": "0.01"}), "request failed: InternalServerError 502 at {url}: 502 Bad Gateway"),
         (error(529, type="error", error={"type": "overloaded_error", "message": "Overloaded"}), "request failed: InternalServerError 529: Overloaded (overloaded_error)"),
         (error(200, error={"message": "Slow down.", "code": 429}), "request failed: RateLimitError 429: Slow down."),
         (error(200, error={"message": "Slow down.", "code": "rate_limit_exceeded"}), "request failed: RateLimitError 429: Slow down. (rate_limit_exceeded)"),
+        (error(200, code="Throttled", message="boom", choices=[]), "request failed: RateLimitError 429: boom (Throttled)"),
         (error(200, error={"message": "boom", "type": "server_error"}), "request failed: InternalServerError 500: boom (server_error)"),
         (Reply(status=429, headers={"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}), "request failed: RateLimitError 429: refused (test)"),
         *((Reply(status=429, headers={"Retry-After": after, "retry-after-ms": "x"}), "request failed: RateLimitError 429: refused (test)") for after in ("", "-1", "nan", "soon", "0x10", "Fri, 31 Feb 0000 99:99:99 GMT")),
@@ -159,7 +160,7 @@ def test_an_odd_server_is_asked_once_and_leaves_a_cause(
 def test_what_may_pass_is_asked_again(chat_server: ChatServer, reply: Reply, cause: str) -> None:
     chat_server.reply = lambda request: reply
     said, endpoint = ask(chat_server.url)
-    assert said.failure == cause
+    assert said.failure == cause.replace("{url}", chat_server.url)
     assert len(chat_server.requests) == 2
     assert endpoint.account.requests == 0
 

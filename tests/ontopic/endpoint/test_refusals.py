@@ -52,6 +52,7 @@ def error(status: int, **content: Any) -> Reply:
         (error(402, error={"message": "Insufficient Balance"}), "is used up (402: Insufficient Balance)"),
         (error(400, type="error", error={"message": "Your credit balance is too low to access the API."}), "is used up"),
         (error(404, error='model "m" not found, try pulling it first'), "has no model 'm' to chat with (404: model \"m\" not found, try pulling it first)"),
+        (Reply(status=404, body=b"<html><title>404 Not Found</title></html>"), "has no model 'm' to chat with (404: 404 Not Found)"),
         (error(404, detail="Not Found"), "has no model 'm' to chat with (404: Not Found); correct model or base_url"),
         (error(400, error={"message": "The model `m` does not exist", "code": "model_not_found"}), "has no model 'm'"),
         (error(400, error='"m" does not support chat'), "has no model 'm'"),
@@ -174,6 +175,15 @@ def test_a_key_that_no_header_can_hold_is_said_before_any_work(
         endpoint_of(chat_server, **named)
     assert f"the key in {variable} has a character that no header can hold, {place}" in str(raised.value)
     assert "abc" not in str(raised.value)
+
+
+def test_a_header_of_the_environments_own_is_not_taken_for_a_record(
+    chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-team: r—d")
+    with pytest.raises(UserError, match="a header of the requests has a character that no header can hold"):
+        list(endpoint_of(chat_server).ask_all(prompts(3), lambda _, reply: reply))
+    assert not chat_server.requests
 
 
 @pytest.mark.parametrize(

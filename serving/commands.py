@@ -30,8 +30,8 @@ def ask(question: Annotated[str, typer.Argument(help="What to ask the champion."
     from serving.ask import ask_champion
 
     answered = ask_champion(project, question)
+    print(answered.text, flush=True)
     (verdict,) = judge_of(project).judge([Record(question=question, answer=answered.text)])
-    print(answered.text)
     score = "" if verdict.score is None else f" (score {verdict.score:.2f})"
     said = verdict.explanation or verdict.cause
     print(f"\nversion {answered.version}, verdict {verdict.outcome}{score}: {said}")

@@ -9,7 +9,6 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
-from ontopic.errors import UserError
 from ontopic.judges.cards import card, choices, comparison
 from ontopic.registry.tracking import register_prompts
 from ontopic.state.workspace import Workspace
@@ -41,9 +40,7 @@ def calibrate_judge(
     chosen = [judge.model_copy(update={"settings": variant}) for variant in variants]
     compared = comparison.compare_judges(chosen, policy, workspace=workspace)
     cards = [measured.card for measured in compared.measured]
-    if cards[0].n and cards[0].accuracy.n == 0:  # or the cache would hold on to a server that is down
-        cause = next(iter(cards[0].causes))
-        raise UserError(f"the judge judged none of the {cards[0].n} labelled records: {cause}; see to it and run again")
+    cards[0].check_any_judged()  # or the cache would hold on to a server that is down
     mlflow.set_tag("stage", "calibration")
     mlflow.log_metrics({f"judge_{name}": value for name, value in cards[0].metrics().items()})
     mlflow.log_dict({"cards": [each.model_dump(mode="json") for each in cards]}, "judge_cards.json")

@@ -43,7 +43,7 @@ def judge(
     rows = stream_rows(records, LabelledRecord, skip_bad=skip_bad)
     check_writable(out)
     from ontopic.judges import judged_file
-    from ontopic.judges.judge import agreement_of
+    from ontopic.judges.judge import agreement_of, none_judged
     from ontopic.progress import progress
     from ontopic.statistics.rates import rate
 
@@ -66,14 +66,20 @@ def judge(
         won = judged_file.winners(out)
         print(f"the answer wins {won['a']}, the benchmark's wins {won['b']}, ties {won['tie']}")
         print(f"share won of those decided: {rate(won['a'], won['a'] + won['b'])}; {won['unjudged']} unjudged")
+        card = None
     elif card := judged_file.card_of_file(by.id, rows, out=out):
         print(card)
     if opened and (agreement := agreement_of(opened)):
         print(f"agreement of the panel (Krippendorff's alpha) {agreement}")
     if kept:
         print(f"{kept} verdicts were kept from a call that was stopped")
+    causes = judged_file.causes(out)
+    if causes and grading != "pairwise" and not card:
+        print(f"{causes.total()} unjudged ({'; '.join(f'{n} {cause}' for cause, n in causes.most_common(3))})")
     say_skipped(rows.skipped)
     print(f"{rows.n} verdicts are in {out}")
+    if rows.n and causes.total() == rows.n:
+        raise none_judged(rows.n, causes.most_common(1)[0][0])
 
 
 @on_project
@@ -118,6 +124,8 @@ def calibrate(
         traffic=settings.traffic.questions,
     )
     console.print(compared_screen(compared, source))
+    for measured in compared.measured:
+        measured.card.check_any_judged()
 
 
 def compared_table(cards: Sequence[JudgeCard], source: str) -> Group:

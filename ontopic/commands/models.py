@@ -69,6 +69,7 @@ def evaluate(
         console.print(kinds_table(evaluated))
     say_skipped(loaded.skipped)
     print(f"model version {version.version}, {evaluated.unjudged} unjudged; answers and verdicts are in {out}")
+    evaluated.check_any_judged()
 
 
 def kinds_table(evaluated: EvaluationSummary) -> Table:

@@ -55,7 +55,7 @@ class EndpointSettings(_Section):
     model: str
     """The model's name on the server."""
     base_url: str | None = None
-    """The server's URL, with its ``/v1``; ``OPENAI_BASE_URL`` where it is not given."""
+    """The server's URL, with its ``/v1``, and without what calls append; ``OPENAI_BASE_URL`` where it is not given."""
     api_key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the key."""
     concurrency: int = Field(32, ge=1)

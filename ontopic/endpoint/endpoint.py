@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import time
 import uuid
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import httpx2
-from openai import (
-    APIStatusError,
-    AsyncOpenAI,
-    BadRequestError,
-    DefaultAsyncHttpxClient,
-    OpenAIError,
-    UnprocessableEntityError,
-)
+from openai import APIStatusError, AsyncOpenAI, OpenAIError
 
 from ontopic.config.settings import EndpointSettings
 from ontopic.endpoint.account import Account
-from ontopic.endpoint.client import base_url_of, llm_client
+from ontopic.endpoint.client import base_url_of, key_in, llm_client, shown_url
 from ontopic.endpoint.event_loop import event_loop
-from ontopic.endpoint.replies import NO_COMPLETION, Prompt, Reply, read_reply, read_usage
+from ontopic.endpoint.http_client import ReplyClient, UnreadableReplyError
+from ontopic.endpoint.refusals import RefusedError, error_told, failure_of, redacted, refusal
+from ontopic.endpoint.replies import Prompt, Reply, read_completion, read_reply, read_usage
+from ontopic.endpoint.server_error import ServerError
 from ontopic.endpoint.stream import PromptStream
 from ontopic.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 _TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
+_REFUSALS_IN_A_ROW = 16
+_SILENT_S = 60.0  # after a refusal that no repetition mends; then a process that goes on, as ``watch``, tries again
 
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")
@@ -45,7 +46,10 @@ class Endpoint:
     up to 8 s, less a random quarter at most. Each request carries an ``Idempotency-Key`` that its repetitions share.
 
     A server that refuses structured output or log-probabilities (400 or 422) is asked without, then and later; so is
-    one that names ``temperature`` in its refusal.
+    one that names ``temperature`` in its refusal. A record that is too long or that a filter stops is not asked again.
+
+    Where the server refuses what no repetition mends (key, quota, model), every call ends with ``RefusedError``, and
+    nothing is sent for a minute.
 
     A budget stops before the request that would follow its end; those under way then are still paid for.
 
@@ -54,7 +58,7 @@ class Endpoint:
         account: what was used so far.
 
     Raises:
-        UserError: a budget in dollars without a price; an address that is not one.
+        UserError: a budget in dollars without a price; an address that is not one; a key that no header can hold.
     """
 
     def __init__(self, settings: EndpointSettings) -> None:
@@ -66,11 +70,14 @@ class Endpoint:
             )
         self.settings = settings
         self.base_url = base_url_of(settings)
+        for variable in (settings.api_key_variable, "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+            key_in(variable)  # before any work
         self.account = Account(usd=None if self._prices is None else 0.0)
         self._client: AsyncOpenAI | None = None
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._refused: set[str] = set()
-        self._uncounted = False
+        self._uncounted = self._answered = False
+        self._refusal, self._refused_until, self._refused_in_a_row = "", 0.0, 0
         self._warned: set[str] = set()
 
     def ask_all(self, asked: Iterable[Prompt | Answer], read: Callable[[Prompt, Reply], Answer]) -> Iterator[Answer]:
@@ -82,7 +89,7 @@ class Endpoint:
             read: makes an answer of a reply, on another thread and as soon as the reply is there.
 
         Raises:
-            UserError: no API key is set.
+            UserError: no API key is set, or the server refuses for a reason that no repetition mends.
             Exception: whatever ``asked`` and ``read`` raise. Requests under way are then given up, as they are when
                 the iterator is closed.
         """
@@ -95,7 +102,7 @@ class Endpoint:
         """What comes of one prompt: for frameworks that ask one at a time. May be awaited in any event loop.
 
         Raises:
-            UserError: no API key is set.
+            UserError: no API key is set, or the server refuses for a reason that no repetition mends.
         """
         self._opened()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask_in_turn(prompt), event_loop()))
@@ -133,7 +140,7 @@ class Endpoint:
                     raise _BudgetSpentError(spent)
 
             limits = httpx2.Limits(max_connections=n, max_keepalive_connections=n)
-            http_client = DefaultAsyncHttpxClient(limits=limits, event_hooks={"request": [check_budget]})
+            http_client = ReplyClient(limits=limits, event_hooks={"request": [check_budget]})
             self._client = llm_client(self.settings, http_client)
             weakref.finalize(self, _close, self._client).atexit = False
         return self._client
@@ -145,24 +152,70 @@ class Endpoint:
     async def _ask(self, prompt: Prompt) -> Reply:
         if spent := self._spent():
             return Reply(failure=spent)
+        if self._refusal and time.monotonic() < self._refused_until:
+            raise RefusedError(self._refusal)
+        reply = await self._reply(prompt)
+        if not reply.failure:
+            return reply
+        key = os.environ.get(self.settings.api_key_variable, "")
+        return replace(reply, failure=redacted(reply.failure, prompt.messages, key=key))
+
+    async def _reply(self, prompt: Prompt) -> Reply:
         try:
-            completion = await self._complete(self._opened(), prompt)
-            self._book(completion)
-            return read_reply(completion, with_tokens=prompt.logprobs)
+            body = await self._complete(self._opened(), prompt)
         except _BudgetSpentError as error:
             return Reply(failure=str(error))
-        except UnicodeEncodeError:
+        except UnicodeEncodeError as error:
+            if all(_is_unicode(message["content"]) for message in prompt.messages):
+                raise UserError(
+                    "a header of the requests has a character that no header can hold; see to OPENAI_CUSTOM_HEADERS"
+                ) from error
             return Reply(failure="the record cannot be sent: it is not valid Unicode")
-        except (ValueError, RecursionError):  # a body that calls itself JSON and is not
-            self.account.requests += 1
-            self._uncounted = True
-            return Reply(failure=NO_COMPLETION)
+        except UnreadableReplyError as error:
+            return self._no_completion(str(error), paid_for=True)
         except APIStatusError as error:
-            return Reply(failure=f"request failed: {type(error).__name__} {error.status_code}")
+            self._stop_where_refused(error_told(error), prompt)
+            return Reply(failure=failure_of(error, address=self._address))
         except OpenAIError as error:
-            return Reply(failure=f"request failed: {type(error).__name__}")
+            return Reply(failure=failure_of(error, address=self._address))
+        try:
+            completion = read_completion(body)
+        except ValueError as error:
+            return self._no_completion(str(error), paid_for=body.lstrip()[:1] not in (b"", b"<"))
+        self._book(completion)
+        reply = read_reply(completion, with_tokens=prompt.logprobs)
+        if not reply.failure:
+            self._answered, self._refused_in_a_row = True, 0
+        return reply
 
-    async def _complete(self, client: AsyncOpenAI, prompt: Prompt) -> Any:
+    def _no_completion(self, failure: str, *, paid_for: bool) -> Reply:
+        self.account.requests += 1
+        self._uncounted |= paid_for
+        return Reply(failure=failure)
+
+    def _stop_where_refused(self, told: ServerError, prompt: Prompt) -> None:
+        """Raise where no other request can succeed either, and let none be sent for a while.
+
+        What a record says can make a server, or what stands before it, refuse that record as if all were refused. So
+        after an answer, and where a mere page forbids it, only several in a row count.
+        """
+        if not told.final:
+            return
+        self._refused_in_a_row += 1
+        doubtful = not told.is_certain and (self._answered or (told.is_page and told.status == 403))
+        if doubtful and self._refused_in_a_row < _REFUSALS_IN_A_ROW:
+            return
+        key = os.environ.get(self.settings.api_key_variable, "")
+        sentence = str(refusal(told, self.settings, address=self._address))
+        self._refusal = redacted(sentence, prompt.messages, key=key)
+        self._refused_until = time.monotonic() + _SILENT_S
+        raise RefusedError(self._refusal)
+
+    @property
+    def _address(self) -> str:
+        return shown_url(self._opened().base_url).rstrip("/")
+
+    async def _complete(self, client: AsyncOpenAI, prompt: Prompt) -> bytes:
         body: dict[str, Any] = {"model": self.settings.model, "messages": prompt.messages, "temperature": 0}
         if prompt.schema:
             schema = {"name": "verdict", "strict": True, "schema": prompt.schema}
@@ -178,18 +231,18 @@ class Endpoint:
                 # The plain JSON: building the package's own classes takes as long as sending.
                 reply = await client.post(
                     "/chat/completions",
-                    cast_to=object,
+                    cast_to=httpx2.Response,
                     body=sent,
                     options={"headers": {"Idempotency-Key": str(uuid.uuid4())}},
                 )
-            except (BadRequestError, UnprocessableEntityError) as error:
-                option = _refused_option(error, sent)
+            except APIStatusError as error:
+                option = error_told(error).refused_option(sent)
                 if option is None:
                     raise
                 dropped = dropped | {option}
             else:
                 self._refused |= dropped  # it was the options, and not the record
-                return reply
+                return reply.content
 
     def _book(self, completion: Any) -> None:
         counts = read_usage(completion)
@@ -217,16 +270,10 @@ class _BudgetSpentError(OpenAIError):
     """An error of the package's own kind: such it passes on at once, where others are asked again."""
 
 
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _close(client: AsyncOpenAI) -> None:
     closing: Coroutine[Any, Any, None] = client.close()
     asyncio.run_coroutine_threadsafe(closing, event_loop())
-
-
-def _refused_option(error: APIStatusError, sent: Mapping[str, Any]) -> str | None:
-    """The option to leave out after a refusal: one that it names, else the first that not every server knows."""
-    said = str(error.body)
-    words = {"response_format": ("response_format", "json_schema"), "logprobs": ("logprobs",)}
-    for name in (*words, "temperature"):
-        if name in sent and any(word in said for word in words.get(name, (name,))):
-            return name
-    return next((name for name in words if name in sent), None)

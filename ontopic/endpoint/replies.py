@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ontopic.endpoint.inert import inert, one_line
+from ontopic.endpoint.reasoning import without_reasoning
+from ontopic.endpoint.server_error import MOST_WORDS, page_words
+
 NO_COMPLETION = "the server's reply is not a chat completion"
+
+# By these words a reply is whole: of OpenAI, TGI, Anthropic and their like. Any other, such as ``length``,
+# ``content_filter``, ``SAFETY`` or ``abort``, is a reply that is cut, withheld or broken off.
+_WHOLE = {
+    *("stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn", "end", "done", "finish", "finished"),
+    *("complete", "completed", "tool_calls", "function_call", "tool_use"),
+}
+_REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 
 
 @dataclass(frozen=True)
@@ -17,12 +31,14 @@ class Prompt:
         key: prompts of one key ask for the same, though the fences in their texts differ.
         schema: JSON schema that the reply should have; left out where the server refuses it.
         logprobs: whether to ask for the log-probabilities of the reply's tokens; left out where the server refuses it.
+        quotable: the texts of strangers in the messages, which a reply may quote.
     """
 
     messages: Sequence[Mapping[str, str]]
     key: bytes
     schema: Mapping[str, Any] | None = None
     logprobs: bool = False
+    quotable: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -39,31 +55,96 @@ class Reply:
     """What came of a prompt.
 
     Attributes:
-        text: what the model says; empty where it says nothing or there is a ``failure``.
+        text: what the model says, without its reasoning and inert; empty where it says nothing or there is a
+            ``failure``.
         tokens: with their log-probabilities, where these were asked for and the server gives them.
-        finish_reason: the server's word for why the model stopped: ``stop``, ``length``, ``content_filter``.
-        failure: why there is no completion; ``None`` where there is one.
+        failure: why there is no whole reply; ``None`` where there is one.
     """
 
     text: str = ""
     tokens: Sequence[Token] = ()
-    finish_reason: str | None = None
     failure: str | None = None
 
 
 def read_reply(completion: Any, *, with_tokens: bool) -> Reply:
-    """The reply in the JSON of a chat completion; a failure where that is not one."""
-    try:
-        choice = completion["choices"][0]
-        text = choice["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        return Reply(failure=NO_COMPLETION)
-    reason = choice.get("finish_reason")
+    """The reply in the JSON of a chat completion; a failure where that is not one, or not a whole reply.
+
+    A reply is read by its parts: those of text are joined, those of reasoning are none of it.
+    """
+    choices = completion.get("choices") if isinstance(completion, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return Reply(failure=f"{NO_COMPLETION}: it has no choices")
+    choice = choices[0]
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        return Reply(failure=f"{NO_COMPLETION}: its choice has no message")
+    if len(choices) > 1 and any(other.get("message") != message for other in choices if isinstance(other, dict)):
+        return Reply(failure=f"the server's reply has {len(choices)} choices where one was asked for")
+    if failure := _not_whole(choice, message):
+        return Reply(failure=failure)
+    said, refusal = _texts(message.get("content"))
+    if refusal:
+        return Reply(failure=_refused(refusal))
+    text = without_reasoning(said)
+    if not text and (said.strip() or any(message.get(name) for name in _REASONING)):
+        return Reply(failure="the model reasoned, and gave no reply after it")
+    if not text and (message.get("tool_calls") or message.get("function_call")):
+        return Reply(failure="the model called a tool, and gave no reply")
     return Reply(
-        text=text if isinstance(text, str) else "",
+        text=inert(text or ""),
         tokens=_tokens(choice.get("logprobs")) if with_tokens else (),
-        finish_reason=reason if isinstance(reason, str) else None,
     )
+
+
+def _not_whole(choice: Mapping[str, Any], message: Mapping[str, Any]) -> str | None:
+    """Why a choice is no whole reply."""
+    if error := choice.get("error"):
+        words = error.get("message") if isinstance(error, dict) else error
+        return f"the server ended the reply with an error: {one_line(str(words), MOST_WORDS)}"
+    reason = choice.get("finish_reason")
+    if isinstance(reason, str) and reason.strip() and reason.strip().lower() not in _WHOLE:
+        return f"the reply is not whole: it ended for {one_line(reason, 40)}"
+    refusal = message.get("refusal")
+    return _refused(refusal) if isinstance(refusal, str) and refusal.strip() else None
+
+
+def _refused(words: str) -> str:
+    return f"the model refused: {one_line(words, MOST_WORDS)}"
+
+
+def _texts(content: Any) -> tuple[str, str]:
+    """What the parts of a message's content say, and what they refuse."""
+    if isinstance(content, str):
+        return content, ""
+    said, refused = [], []
+    for part in content if isinstance(content, list) else []:
+        if isinstance(part, str):
+            said.append(part)
+        elif isinstance(part, dict) and part.get("type") in ("text", "output_text"):
+            said.append(part["text"] if isinstance(part.get("text"), str) else "")
+        elif isinstance(part, dict) and part.get("type") == "refusal":
+            refused.append(str(part.get("refusal") or "no reason given"))
+    return "".join(said), " ".join(refused)
+
+
+def read_completion(body: bytes) -> Any:
+    """The JSON of a reply.
+
+    Raises:
+        ValueError: it is none; the message is the failure.
+    """
+    try:
+        return json.loads(body)
+    except UnicodeDecodeError:
+        found = "its text is not UTF-8"
+    except (ValueError, RecursionError):
+        text = body.decode(errors="replace").strip()
+        if re.match(r"(data|event|id|retry)?:", text):
+            found = "it is a stream of events, which was not asked for"
+        else:
+            found = f"it says {words!r}" if (words := page_words(text)) and text[0] not in "{[" else "it is no JSON"
+            found = found if text else "it is empty"
+    raise ValueError(f"{NO_COMPLETION}: {found}")
 
 
 def read_usage(completion: Any) -> tuple[int | None, int | None]:

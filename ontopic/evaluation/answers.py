@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ontopic.data.labelled import Question
-from ontopic.judges.judge import Judge
+from ontopic.judges.judge import Judge, none_judged
 from ontopic.progress import progress
 from ontopic.records import Outcome, Record, Verdict
 from ontopic.statistics.scores import Scores, score
@@ -39,6 +40,16 @@ class EvaluationSummary(Scores):
 
     kinds: dict[str, Scores]
     answers: list[JudgedAnswer]
+
+    def check_any_judged(self) -> None:
+        """Raise where the scores say nothing.
+
+        Raises:
+            UserError: there are answers, and none was judged.
+        """
+        if self.answers and self.unjudged == len(self.answers):
+            cause = Counter(answer.explanation for answer in self.answers).most_common(1)[0][0]
+            raise none_judged(len(self.answers), cause, what="answers")
 
 
 class Evaluation(BaseModel):

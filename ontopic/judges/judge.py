@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Protocol, runtime_checkable
 
 from ontopic.endpoint.account import Account
+from ontopic.errors import UserError
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 from ontopic.statistics.rates import Rate
@@ -65,6 +66,11 @@ def judge_stream(judge: Judge, records: Iterable[Record]) -> Iterator[Verdict]:
     left = iter(records)
     while chunk := list(islice(left, _CHUNK)):
         yield from judge.judge(chunk)
+
+
+def none_judged(n: int, cause: str | None, *, what: str = "records") -> UserError:
+    """The error of a judge that judged none of ``n`` records."""
+    return UserError(f"the judge judged none of the {n:,} {what}: {cause or 'no cause given'}; see to it and run again")
 
 
 def agreement_of(judge: Judge) -> Rate | None:

@@ -16,6 +16,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeSettings, LLMJudgeSettings
 from ontopic.data.labelled import LabelledRecord
 from ontopic.data.rows import RowStream
+from ontopic.endpoint.refusals import RefusedError
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, judge_card
 from ontopic.judges.judge import Judge, judge_stream
@@ -39,6 +40,12 @@ class RowJudge:
     id: str
     judge: Callable[[Rows], Iterator[RowVerdict]]
     needs: Literal["benchmark_answer", "reference"] | None = None
+
+    def unjudged(self, cause: str) -> RowVerdict:
+        """What stands for a row that the judge was not asked for."""
+        if self.needs == "benchmark_answer":
+            return PairwiseVerdict(winner="unjudged", explanation="", judge_id=self.id, cause=cause)
+        return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause=cause)
 
 
 def by_judge(judge: Judge) -> RowJudge:
@@ -106,7 +113,8 @@ def write_judged(
         How many lines an earlier call had left.
 
     Raises:
-        UserError: a row lacks the field that the judge needs.
+        UserError: a row lacks the field that the judge needs, or a server refuses for a reason that no repetition
+            mends; then the file is whole all the same, and the rows that are left are unjudged in it.
     """
     digest = hashlib.sha256(judge.id.encode())
     for number, row in enumerate(rows, start=1):
@@ -126,12 +134,25 @@ def write_judged(
     # Not by ``whole_file``: what is there already must outlast a call that is stopped.
     # Lone surrogates can stand in JSON input; no file can hold them.
     with part.open("a", encoding="utf-8", errors="replace") as file:
-        for said in judge.judge(left()):
-            file.write(json.dumps(_line(pending.popleft(), said), ensure_ascii=False) + "\n")
+
+        def write(row: LabelledRecord, said: RowVerdict) -> None:
+            file.write(json.dumps(_line(row, said), ensure_ascii=False) + "\n")
             advance(1)
+
+        done, refused = kept, None
+        try:
+            for said in judge.judge(left()):
+                write(pending.popleft(), said)
+                done += 1
+        except RefusedError as error:
+            refused = error
+            for row in islice(rows, done, None):
+                write(row, judge.unjudged(str(error)))
         file.flush()
         os.fsync(file.fileno())
     part.replace(out)
+    if refused:
+        raise RefusedError(f"{refused}; {rows.n - done:,} of the {rows.n:,} records are unjudged for that in {out}")
     return kept
 
 
@@ -171,6 +192,17 @@ def card_of_file(judge_id: str, rows: Rows, *, out: Path) -> JudgeCard | None:
                 )
             )
     return judge_card(judge_id, labelled, verdicts=verdicts) if labelled else None
+
+
+def causes(out: Path) -> Counter[str]:
+    """How many records of a file of verdicts are unjudged for which cause."""
+    with out.open(encoding="utf-8") as file:
+        lines = map(json.loads, file)
+        return Counter(line["cause"] or "no cause given" for line in lines if _outcome(line) == "unjudged")
+
+
+def _outcome(line: dict[str, str]) -> str:
+    return line["winner"] if "winner" in line else line["verdict"]
 
 
 def winners(out: Path) -> Counter[str]:

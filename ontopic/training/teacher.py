@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from ontopic.config.policy import Policy
@@ -25,11 +26,12 @@ def answers(
 ) -> dict[str, str]:
     """The teacher's answer by question, for the records that the judge holds to be in scope.
 
-    A question that the teacher does not answer, or that its budget does not cover, is left out; how many, and why, is
-    logged.
+    A question that the teacher does not answer whole, or that its budget does not cover, is left out; how many, and
+    why, is logged.
 
     Raises:
-        UserError: no API key is set, or a budget in dollars has no price.
+        UserError: no API key is set, the server refuses for a reason that no repetition mends, or a budget in dollars
+            has no price.
     """
     questions = list(dict.fromkeys(r.question for r, v in zip(records, verdicts, strict=True) if v.in_scope))
     system = {"role": "system", "content": _INSTRUCTION.format(subject=policy.subject, definition=policy.definition)}
@@ -37,21 +39,21 @@ def answers(
         Prompt([system, {"role": "user", "content": question}], str(number).encode())
         for number, question in enumerate(questions)
     )
-    found, causes = {}, set()
+    found, causes = {}, Counter[str]()
     with progress("teacher's answers", len(questions), unit="questions") as advance:
         replies = Endpoint(settings).ask_all(prompts, _reply)
         for question, reply in zip(questions, replies, strict=True):
             if text := reply.text.strip():
                 found[question] = text
             else:
-                causes.add(reply.failure or "the answer is empty")
+                causes[reply.failure or "the answer is empty"] += 1
             advance(1)
     if causes:
         logger.warning(
             "the teacher left %d of %d questions without an answer (%s)",
             len(questions) - len(found),
             len(questions),
-            "; ".join(sorted(causes)),
+            "; ".join(f"{n} {cause}" for cause, n in causes.most_common(5)),
         )
     return found
 

@@ -7,16 +7,18 @@ shows the new one to be worse, it is rolled back. Everything that is done is wri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
+from ontopic.endpoint.refusals import RefusedError
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.closing import Closer, judge_records
 from ontopic.monitoring.window import Window, cut_of
 from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Judged, Record, Verdict
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.registry.unnamed import named
@@ -98,15 +100,22 @@ class Watcher:
         named(self._traffic, self._workspace)  # a service of an older release may still write to the store
         self._windows.take_in(self._traffic, self._cut, now=now, since=self._since)
         for window in self._windows.due(self._cut, now):
-            turn.closed.append(self._close(window, now))
+            if (closed := self._close(window, now)) is not None:
+                turn.closed.append(closed)
         if turn.closed:
             self._closer.show()
-        if (rolled_back := self._canary.hold(now)) is not None:
-            turn.actions.append(rolled_back)
-        else:
-            turn.actions += self._retraining.look(now)
+        try:
+            if (rolled_back := self._canary.hold(now)) is not None:
+                turn.actions.append(rolled_back)
+            else:
+                turn.actions += self._retraining.look(now)
+        except RefusedError as error:
+            self._refused(error)
         self._deliver()
         return turn
+
+    def _refused(self, error: RefusedError) -> None:
+        self._journal.tell_once(f"Nothing can be judged: {error}", subject="the judge")
 
     def _deliver(self) -> None:
         sent, failed = self._alerts.deliver(self._now())
@@ -118,12 +127,30 @@ class Watcher:
         for store in (self._traffic, self._windows, self._actions, self._alerts):
             store.close()
 
-    def _close(self, window: Window, now: datetime) -> Window:
+    def _close(self, window: Window, now: datetime) -> Window | None:
+        """The window as it is closed; ``None`` where it stays open, as the judge has no card yet and gets none now."""
         records = self._traffic.records(ids=self._windows.ids(window, self._cut.sampling_rate))
-        judged = judge_records(self._windows, records, judge=self._judge.judge, what=window.label)
-        closed = self._closer.close(window, judged, card=self._judge.card, now=now)
+        try:
+            card = self._judge.card
+        except RefusedError as error:
+            self._refused(error)
+            return None
+        closed = self._closer.close(window, self._judged(records, window), card=card, now=now)
         if (result := closed.window.result) is not None:
             score = f"corrected guardrail score {result.corrected}, {result.n} records"
             self._tell(f"{closed.window.label}: {result.status}, {score}")
         self._journal.raised(closed.alerts)
         return closed.window
+
+    def _judged(self, records: Sequence[Record], window: Window) -> Judged:
+        """The records with their verdicts; unjudged where the judge's server refuses: watching goes on."""
+        judge = self._judge.judge
+        try:
+            return judge_records(self._windows, records, judge=judge, what=window.label)
+        except RefusedError as error:
+            self._refused(error)
+            unjudged = Verdict(outcome="unjudged", score=None, explanation="", judge_id=judge.id, cause=str(error))
+        kept = self._windows.verdicts([record.id for record in records], judge.id)
+        missing = {record.id: unjudged for record in records if record.id not in kept}
+        self._windows.keep_verdicts(missing, judge.id)
+        return Judged(records=list(records), verdicts=[(kept | missing)[record.id] for record in records])

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord
+from ontopic.judges.judge import none_judged
 from ontopic.records import Verdict
 from ontopic.statistics.rates import Z95, NumberOrNaN, Rate, rate
 
@@ -119,18 +120,31 @@ class JudgeCard(BaseModel):
         return self.accuracy.n + self.unjudged
 
     def metrics(self) -> dict[str, float]:
-        """The card flat, for a tracker: a share as ``name``, ``name_low``, ``name_high`` and ``name_n``; no ``nan``."""
+        """The card flat, for a tracker: a share as ``name``, ``name_low``, ``name_high`` and ``name_n``.
+
+        What is not known is left out, and so is its interval.
+        """
         flat: dict[str, float] = {"n": self.n, "brier": self.brier, "calibration_error": self.calibration_error}
         for name in SHARES:
             numbers = getattr(self, name).model_dump()
             flat[name] = numbers.pop("value")
-            flat |= {f"{name}_{part}": float(number) for part, number in numbers.items()}
+            known = ("low", "high", "n") if not math.isnan(flat[name]) else ("n",)
+            flat |= {f"{name}_{part}": float(numbers[part]) for part in known}
         if self.agreement:
             flat["agreement"] = self.agreement.value
         if self.usage:
             per_1000 = self.usage.model_dump() | {"usd": math.nan if self.usage.usd is None else self.usage.usd}
             flat |= {f"{name}_per_1000": value for name, value in per_1000.items() if name != "records"}
         return {name: value for name, value in flat.items() if not math.isnan(value)} | {"unjudged": self.unjudged}
+
+    def check_any_judged(self) -> None:
+        """Raise where the card says nothing.
+
+        Raises:
+            UserError: there are labelled records, and none was judged.
+        """
+        if self.n and not self.accuracy.n:
+            raise none_judged(self.n, next(iter(self.causes), None), what="labelled records")
 
     def __str__(self) -> str:
         lines = [f"{name:<12} {getattr(self, name)}" for name in SHARES]

@@ -6,9 +6,11 @@ DeepEval reads its switches when it is imported, so it is imported with the firs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -20,6 +22,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings
 from ontopic.endpoint.account import Account
 from ontopic.endpoint.endpoint import Endpoint
+from ontopic.endpoint.json_objects import objects_in
 from ontopic.endpoint.replies import Prompt
 from ontopic.errors import UserError
 from ontopic.judges.llm.templates import policy_values
@@ -71,7 +74,7 @@ class DeepEvalJudge:
         """See ``Judge.judge``.
 
         Raises:
-            UserError: no API key is set.
+            UserError: no API key is set, or the server refuses for a reason that no repetition mends.
         """
         self._endpoint.check()
         return self._endpoint.run(self._judge_all(records, advance))
@@ -86,13 +89,20 @@ class DeepEvalJudge:
                 if advance:
                     advance(1)
 
-        await asyncio.gather(*(judge_next() for _ in range(self._settings.concurrency)))
+        try:
+            async with asyncio.TaskGroup() as tasks:  # where one raises, the others are not asked on in the background
+                for _ in range(self._settings.concurrency):
+                    tasks.create_task(judge_next())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         return [verdicts[i] for i in range(len(records))]
 
     async def _judge_one(self, record: Record) -> Verdict:
         try:
             metric, case = self._measurement(record)  # a metric of its own: it keeps the state of its measurement
             score = float(await metric.a_measure(case, _show_indicator=False))
+        except UserError:  # of the key, not of the record
+            raise
         except _NoAnswer as error:
             return self._unjudged(str(error))
         except Exception as error:  # whatever it is, a judge that breaks gives no verdict
@@ -205,11 +215,17 @@ async def _ask(endpoint: Endpoint, prompt: str, *, schema: type[BaseModel]) -> B
     reply = await endpoint.ask(asked)
     if reply.failure:
         raise _NoAnswer(reply.failure)
-    start, end = reply.text.find("{"), reply.text.rfind("}")
-    try:
-        return schema.model_validate_json(reply.text[start : end + 1])
-    except ValidationError as error:
-        raise _NoAnswer(f"the LLM's reply is not what DeepEval asks for ({schema.__name__})") from error
+    objects = objects_in(reply.text)
+    found: list[BaseModel] = []
+    for written in objects.found:
+        with contextlib.suppress(ValidationError):
+            found.append(schema.model_validate(written.values))
+    names = "|".join(map(re.escape, schema.model_fields))
+    # What stands amid other text may be quoted there, and half of another object is no grade.
+    unclear = any(other != found[0] for other in found) or re.search(rf"""["'“]({names})["'”]\s*:""", objects.rest)
+    if not found or (unclear and objects.found[0].place != "alone"):
+        raise _NoAnswer(f"the LLM's reply is not what DeepEval asks for ({schema.__name__})")
+    return found[0]
 
 
 def _strict(schema: Any) -> Any:

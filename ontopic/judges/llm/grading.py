@@ -5,44 +5,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import LLMJudgeSettings
 from ontopic.endpoint.endpoint import Endpoint
-from ontopic.endpoint.replies import Prompt, Reply, Token
+from ontopic.endpoint.replies import Prompt, Reply
 from ontopic.errors import UserError
 from ontopic.judges.judge import outcome
+from ontopic.judges.llm.grades import Choice, Form, Grade, grade_in, pass_probability
 from ontopic.judges.llm.templates import Grading, Template, load_template, policy_values
 from ontopic.judges.llm.verdict_cache import VerdictCache, content_key
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
-
-
-class _Grade(BaseModel):
-    """The JSON object that a judge is asked for; a prompt may ask for the verdict alone."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-    explanation: str = ""
-    in_scope: bool | None = None
-    declined: bool | None = None
-    verdict: Literal["pass", "fail"]
-
-
-class _Choice(BaseModel):
-    """The JSON object that a judge of two answers is asked for."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-    explanation: str = ""
-    verdict: Literal["a", "b", "tie"]
 
 
 class PairwiseVerdict(BaseModel):
@@ -155,7 +136,7 @@ def grade_pairwise(
             yield {"question": record.question, "answer_a": record.answer, "answer_b": other}, record.in_scope
             yield {"question": record.question, "answer_a": other, "answer_b": record.answer}, record.in_scope
 
-    grades = _graded(grader, "pairwise", shown=both_orders(), form=_Choice)
+    grades = _graded(grader, "pairwise", shown=both_orders(), form=Choice)
     for first, second in zip(grades, grades, strict=True):
         yield _pairwise_verdict(first, second, judge_id=grader.id)
         if advance:
@@ -163,14 +144,13 @@ def grade_pairwise(
 
 
 _Shown = tuple[dict[str, str], bool | None]  # what a judge is shown of a record, by placeholder, and its scope label
-_Form = TypeVar("_Form", _Grade, _Choice)
 
 
 @dataclass(frozen=True)
-class _Graded(Generic[_Form]):
+class _Graded(Generic[Form]):
     """What came of one prompt: a grade, with the judge's probability of a pass where it is known, or a cause."""
 
-    grade: _Form | None = None
+    grade: Form | None = None
     score: float | None = None
     cause: str | None = None
 
@@ -190,15 +170,13 @@ def _verdicts(
             labels.append(in_scope)
             yield texts, in_scope
 
-    for graded in _graded(grader, grading, shown=labelled(), form=_Grade):
+    for graded in _graded(grader, grading, shown=labelled(), form=Grade):
         yield _verdict(graded, label=labels.popleft(), judge_id=judge_id)
         if advance:
             advance(1)
 
 
-def _graded(
-    grader: Grader, grading: Grading, *, shown: Iterable[_Shown], form: type[_Form]
-) -> Iterator[_Graded[_Form]]:
+def _graded(grader: Grader, grading: Grading, *, shown: Iterable[_Shown], form: type[Form]) -> Iterator[_Graded[Form]]:
     """Grade what is shown, in order: from the cache, or by asking once for all of the same content."""
     endpoint, template = grader.endpoint, grader.template
     if template.grading != grading:
@@ -207,9 +185,9 @@ def _graded(
         )
     cache = grader.cache or VerdictCache()
     values, judge_id = policy_values(grader.policy), grader.id
-    unjudged: dict[bytes, _Graded[_Form]] = {}
+    unjudged: dict[bytes, _Graded[Form]] = {}
 
-    def asked() -> Iterator[Prompt | _Graded[_Form]]:
+    def asked() -> Iterator[Prompt | _Graded[Form]]:
         for texts, in_scope in shown:
             key = content_key(judge_id, {**texts, "in_scope": in_scope})
             known = unjudged.get(key)
@@ -219,10 +197,10 @@ def _graded(
                 yield known
             else:
                 messages = [{"role": "user", "content": template.render(values, texts)}]
-                yield Prompt(messages, key, _SCHEMAS[grading], grader.weighted)
+                yield Prompt(messages, key, _SCHEMAS[grading], grader.weighted, quotable=list(texts.values()))
 
-    def read(prompt: Prompt, reply: Reply) -> _Graded[_Form]:
-        graded = _read(reply, form, weigh=endpoint if prompt.logprobs else None)
+    def read(prompt: Prompt, reply: Reply) -> _Graded[Form]:
+        graded = _read(reply, form, prompt=prompt, grader=grader)
         if graded.grade:
             cache.put(prompt.key, {**graded.grade.model_dump(), "score": graded.score})
         else:
@@ -235,7 +213,7 @@ def _graded(
         cache.flush()
 
 
-def _kept(row: dict[str, Any] | None, form: type[_Form]) -> _Graded[_Form] | None:
+def _kept(row: dict[str, Any] | None, form: type[Form]) -> _Graded[Form] | None:
     if row is None:
         return None
     try:
@@ -244,22 +222,22 @@ def _kept(row: dict[str, Any] | None, form: type[_Form]) -> _Graded[_Form] | Non
         return None
 
 
-def _read(reply: Reply, form: type[_Form], *, weigh: Endpoint | None) -> _Graded[_Form]:
+def _read(reply: Reply, form: type[Form], *, prompt: Prompt, grader: Grader) -> _Graded[Form]:
     if reply.failure:
         return _Graded(cause=reply.failure)
-    grade = _parse(reply.text, form)
+    grade = grade_in(reply.text, form, template=grader.template.text, quotable=prompt.quotable)
     if grade is None:
-        cut = f" (it ended for {reply.finish_reason})" if reply.finish_reason in ("length", "content_filter") else ""
-        return _Graded(cause=f"the judge's reply holds no verdict{cut}")
+        return _Graded(cause="the judge's reply holds no verdict")
     score = None
-    if weigh:
-        score = pass_probability(reply.tokens)
+    if prompt.logprobs:
+        score = pass_probability(reply.tokens, stated=grade.verdict)
         if score is None:
-            weigh.warn_once(f"{weigh.settings.model} gives no log-probabilities of its verdicts: scores are 0 or 1")
+            name = grader.endpoint.settings.model
+            grader.endpoint.warn_once(f"{name} gives no log-probabilities of its verdicts: scores are 0 or 1")
     return _Graded(grade, score)
 
 
-def _verdict(graded: _Graded[_Grade], *, label: bool | None, judge_id: str) -> Verdict:
+def _verdict(graded: _Graded[Grade], *, label: bool | None, judge_id: str) -> Verdict:
     grade = graded.grade
     if grade is None:
         return Verdict(outcome="unjudged", score=None, explanation="", judge_id=judge_id, cause=graded.cause)
@@ -287,7 +265,7 @@ def _verdict(graded: _Graded[_Grade], *, label: bool | None, judge_id: str) -> V
     )
 
 
-def _pairwise_verdict(first: _Graded[_Choice], second: _Graded[_Choice], *, judge_id: str) -> PairwiseVerdict:
+def _pairwise_verdict(first: _Graded[Choice], second: _Graded[Choice], *, judge_id: str) -> PairwiseVerdict:
     """One verdict of two; in the second, the answers were shown the other way round."""
     if first.grade is None or second.grade is None:
         return PairwiseVerdict(winner="unjudged", explanation="", judge_id=judge_id, cause=first.cause or second.cause)
@@ -297,61 +275,6 @@ def _pairwise_verdict(first: _Graded[_Choice], second: _Graded[_Choice], *, judg
         return PairwiseVerdict(winner=there.verdict, explanation=there.explanation, judge_id=judge_id)
     explanation = f"The verdict flips with the order. {there.explanation} In the other order: {back.explanation}"
     return PairwiseVerdict(winner="tie", explanation=explanation, judge_id=judge_id)
-
-
-def _parse(reply: str, form: type[_Form]) -> _Form | None:
-    """The one JSON object in a reply that is a grade; ``None`` where there is none, or several that disagree."""
-    grades: list[_Form] = []
-    start = reply.find("{")
-    while start != -1:
-        try:
-            candidate, end = _DECODER.raw_decode(reply, start)
-            grade = form.model_validate(candidate)
-            # Half a character, which JSON can spell, fits into no file and no page.
-            explanation = grade.explanation.encode(errors="replace").decode()
-            grades.append(grade.model_copy(update={"explanation": explanation}))
-            start = reply.find("{", end)
-        except (ValueError, RecursionError):  # no JSON, no grade, or a number of 5,000 digits
-            start = reply.find("{", start + 1)
-    return grades[0] if grades and len({grade.verdict for grade in grades}) == 1 else None
-
-
-def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) != len(dict(pairs)):
-        raise ValueError("a key occurs twice, and may contradict itself")
-    return dict(pairs)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_said_once)
-_STATED = re.compile(rb'"verdict"\s*:\s*"(?=(?:pass|fail)")')
-_WORD = re.compile(rb"[A-Za-z]+")
-
-
-def pass_probability(tokens: Sequence[Token]) -> float | None:
-    """P(pass) / (P(pass) + P(fail)) at the token where a reply's verdict begins, which is where the two words diverge.
-
-    Tokens of every cut count: ``pass``, the ``pa`` of ``pa``+``ss``, ``"pass``, with spaces or quotes before and after.
-
-    Returns:
-        A number in [0, 1]; ``None`` where the reply states no verdict, or the tokens hold none of the two words.
-    """
-    stated = list(_STATED.finditer(b"".join(token.text for token in tokens)))
-    if not stated:
-        return None
-    offset, end = stated[-1].end(), 0
-    for token in tokens:
-        start, end = end, end + len(token.text)
-        if end > offset:
-            break
-    before = token.text[: offset - start]
-    mass = {b"pass": 0.0, b"fail": 0.0}
-    for text, logprob in token.top.items():
-        said = _WORD.match(text.removeprefix(before).lstrip(b' \t\r\n":'))
-        for word in mass:
-            if said and word.startswith(said.group()):
-                mass[word] += math.exp(min(logprob, 0.0))
-    total = sum(mass.values())
-    return mass[b"pass"] / total if total > 0 else None
 
 
 def _schema(*decisions: str, **parts: str) -> dict[str, Any]:

@@ -273,3 +273,64 @@ def test_a_mistake_is_one_sentence_and_asks_nothing(
     assert isinstance(done.exception, UserError)
     assert message in str(done.exception)
     assert chat_server.requests == []
+
+
+def judge(config: Path, state: Path, *arguments: str) -> Result:
+    import run
+
+    command = ["judge", "--config", str(config), "--state", str(state), *arguments]
+    return CliRunner().invoke(run.app, command, catch_exceptions=True)
+
+
+NONE_JUDGED = "the judge judged none of the {} records: the judge's reply holds no verdict; see to it and run again"
+
+
+def test_a_judge_that_judged_nothing_is_an_error(config: Path, tmp_path: Path, chat_server: ChatServer) -> None:
+    chat_server.reply = lambda request: Reply("I cannot say.")
+    done = calibrate(config, tmp_path / "state")
+    assert isinstance(done.exception, UserError)
+    assert str(done.exception) == NONE_JUDGED.format("24 labelled")
+
+
+@pytest.mark.parametrize("label", [{}, {"label": "pass"}])
+def test_records_of_which_none_was_judged_are_written_and_an_error(
+    config: Path, tmp_path: Path, chat_server: ChatServer, label: dict[str, str]
+) -> None:
+    chat_server.reply = lambda request: Reply("I cannot say.")
+    rows = [{"question": f"question {i}?", "answer": "fine"} | label for i in range(4)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out.jsonl"
+    done = judge(config, tmp_path / "state", "--records", str(tmp_path / "mine.jsonl"), "--out", str(out))
+    assert isinstance(done.exception, UserError)
+    assert str(done.exception) == NONE_JUDGED.format("4")
+    assert "nan" not in done.output
+    assert "[-1.000, 1.000]" not in done.output
+    assert [json.loads(line)["verdict"] for line in out.read_text().splitlines()] == ["unjudged"] * 4
+
+
+def test_how_many_records_are_unjudged_is_said(config: Path, tmp_path: Path, chat_server: ChatServer) -> None:
+    rows = [{"question": "a?", "answer": "no verdict please"}, {"question": "b?", "answer": "fine"}]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["--records", str(tmp_path / "mine.jsonl"), "--out", str(tmp_path / "out.jsonl")]
+    done = judge(config, tmp_path / "state", *arguments)
+    assert done.exit_code == 0, done.exception
+    assert "1 unjudged (1 the judge's reply holds no verdict)" in done.output
+
+
+@pytest.mark.parametrize("command", ["judge", "calibrate"])
+def test_a_wrong_key_is_said_once_and_ends_the_command(
+    config: Path, tmp_path: Path, chat_server: ChatServer, command: str
+) -> None:
+    chat_server.reply = lambda request: Reply("Incorrect API key provided.", status=401)
+    rows = [{"question": f"question {i}?", "answer": "fine", "label": "pass"} for i in range(300)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given, out = ["--records", str(tmp_path / "mine.jsonl")], tmp_path / "out.jsonl"
+    if command == "judge":
+        done = judge(config, tmp_path / "state", *given, "--out", str(out))
+        assert len(out.read_text().splitlines()) == 300
+    else:
+        done = calibrate(config, tmp_path / "state", *given)
+    assert isinstance(done.exception, UserError)
+    told = f"{chat_server.url} does not take the key in OPENAI_API_KEY (401: Incorrect API key provided. (test))"
+    assert str(done.exception).startswith(told)
+    assert len(chat_server.requests) <= 32  # as many as are sent at once

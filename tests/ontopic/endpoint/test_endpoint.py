@@ -160,7 +160,7 @@ def test_a_record_that_the_server_refuses_does_not_switch_the_schema_off(chat_se
         Reply(status=400) if request["messages"][0]["content"] == "too long" else Reply("yes")
     )
     said = ask(endpoint_of(chat_server, concurrency=1), prompt("too long", schema=SCHEMA), prompt("a", schema=SCHEMA))
-    assert [reply.failure for reply in said] == ["request failed: BadRequestError 400", None]
+    assert [reply.failure for reply in said] == ["request failed: BadRequestError 400: refused (test)", None]
     assert "response_format" in chat_server.requests[-1]
 
 
@@ -176,7 +176,7 @@ def test_a_busy_server_is_asked_again_after_the_time_it_names(chat_server: ChatS
 
 def test_a_server_that_names_more_than_two_minutes_is_not_asked_again(chat_server: ChatServer) -> None:
     chat_server.reply = lambda request: Reply(status=429, headers={"Retry-After": "3600"})
-    assert ask(endpoint_of(chat_server), prompt("a"))[0].failure == "request failed: RateLimitError 429"
+    assert ask(endpoint_of(chat_server), prompt("a"))[0].failure == "request failed: RateLimitError 429: refused (test)"
     assert len(chat_server.requests) == 1
 
 
@@ -197,17 +197,20 @@ def test_a_request_keeps_its_idempotency_key_when_it_is_sent_again(chat_server: 
 def test_a_server_that_never_recovers_is_a_failure(chat_server: ChatServer, status: int, name: str) -> None:
     chat_server.reply = lambda request: Reply(status=status, headers={"Retry-After": "0.01"})
     asked = endpoint_of(chat_server)
-    assert [r.failure for r in ask(asked, prompt("a"), prompt("b"))] == [f"request failed: {name} {status}"] * 2
+    assert [r.failure for r in ask(asked, prompt("a"), prompt("b"))] == [
+        f"request failed: {name} {status}: refused (test)"
+    ] * 2
     assert len(chat_server.requests) == 4
     assert asked.account.requests == 0
 
 
 def test_a_server_that_is_not_there_or_too_slow_is_a_failure(chat_server: ChatServer) -> None:
     gone = endpoint_of(chat_server, base_url="http://127.0.0.1:9/v1", max_retries=0)
-    assert ask(gone, prompt("a"))[0].failure == "request failed: APIConnectionError"
+    failed = "request failed: APIConnectionError at http://127.0.0.1:9/v1: "
+    assert str(ask(gone, prompt("a"))[0].failure).startswith(failed)
     chat_server.reply = lambda request: Reply("late", delay_s=0.5)
     slow = endpoint_of(chat_server, timeout_s=0.05, max_retries=0)
-    assert ask(slow, prompt("a"))[0].failure == "request failed: APITimeoutError"
+    assert str(ask(slow, prompt("a"))[0].failure).startswith(f"request failed: APITimeoutError at {chat_server.url}")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +231,7 @@ def test_a_server_that_is_not_there_or_too_slow_is_a_failure(chat_server: ChatSe
 def test_a_reply_that_is_no_completion_is_a_failure_and_counted(chat_server: ChatServer, reply: Reply) -> None:
     chat_server.reply = lambda request: reply
     asked = endpoint_of(chat_server)
-    assert ask(asked, prompt("a"))[0].failure == "the server's reply is not a chat completion"
+    assert str(ask(asked, prompt("a"))[0].failure).startswith("the server's reply is not a chat completion: ")
     assert (asked.account.requests, len(chat_server.requests)) == (1, 1)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from evaluations import judged, unjudged
 
 from ontopic.data.labelled import Question
+from ontopic.errors import UserError
 from ontopic.evaluation.answers import Evaluation
 from ontopic.statistics.scores import score
 
@@ -35,3 +37,13 @@ def test_the_summary_has_all_scores_those_of_each_kind_and_every_answer() -> Non
     last = written["answers"][-1]
     assert (last["verdict"], last["score"], last["explanation"]) == ("unjudged", None, "timeout")
     assert evaluation.model_version == "m-1"
+
+
+def test_an_evaluation_of_which_nothing_was_judged_is_an_error() -> None:
+    given = judged(6, 2)
+    questions = [Question(question=record.question, in_scope=True) for record in given.records]
+    some = Evaluation(questions=questions, records=given.records, verdicts=[*given.verdicts[:1], *unjudged(5)])
+    some.summary().check_any_judged()
+    none = Evaluation(questions=questions, records=given.records, verdicts=unjudged(6))
+    with pytest.raises(UserError, match="judged none of the 6 answers: timeout; see to it and run again"):
+        none.summary().check_any_judged()

@@ -17,7 +17,7 @@ from ontopic.data.labelled import LabelledRecord
 from ontopic.data.rows import RowStream, stream_rows
 from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
-from ontopic.judges.judged_file import by_grading, by_judge, card_of_file, winners, write_judged
+from ontopic.judges.judged_file import by_grading, by_judge, card_of_file, causes, winners, write_judged
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 
@@ -180,6 +180,42 @@ def test_a_row_that_lacks_what_its_grading_needs_is_named(
     with pytest.raises(UserError, match=r"records\.jsonl: row 1 has no 'reference'"):
         write_judged(rows_of(write(tmp_path, 2)), by, out=tmp_path / "out.jsonl", advance=nothing)
     assert not chat_server.requests
+
+
+@pytest.mark.parametrize("grading", ["pairwise", "reference"])
+def test_where_the_server_refuses_the_file_is_whole_and_says_so(
+    chat_server: ChatServer, banking: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grading: Any
+) -> None:
+    verdict = "tie" if grading == "pairwise" else "pass"
+
+    def reply(request: dict[str, Any]) -> Reply:
+        if any(f"question {i}." in request["messages"][0]["content"] for i in range(10)):
+            return Reply(json.dumps({"explanation": "So.", "verdict": verdict}))
+        return Reply(status=429, body=b'{"error": {"code": "insufficient_quota", "message": "Pay first."}}')
+
+    chat_server.reply = reply
+    settings = llm(chat_server, monkeypatch).model_copy(update={"concurrency": 1})
+    by = by_grading(grading, settings, policy=banking, prompts=PROMPTS, cache=tmp_path / "verdicts.db")
+    path = tmp_path / "records.jsonl"
+    numbers = [*range(10), *range(100, 400)]
+    rows = [{"question": f"question {i}.", "answer": "a", "reference": "b", "benchmark_answer": "c"} for i in numbers]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out.jsonl"
+    done: list[int] = []
+    with pytest.raises(UserError) as raised:
+        write_judged(rows_of(path), by, out=out, advance=done.append)
+    told = f"the quota at {chat_server.url} is used up (429: Pay first. (insufficient_quota))"
+    assert str(raised.value).startswith(told)
+    assert str(raised.value).endswith(f"; 300 of the 310 records are unjudged for that in {out}")
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["question"] for line in lines] == [row["question"] for row in rows]
+    said = [line.get("winner") or line.get("verdict") for line in lines]
+    assert said == [verdict] * 10 + ["unjudged"] * 300
+    assert told in lines[-1]["cause"]
+    assert causes(out).total() == 300
+    assert sum(done) == 310
+    assert len(chat_server.requests) <= 22
+    assert not list(tmp_path.glob(".out*"))
 
 
 def test_only_an_llm_compares_answers(banking: Policy, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from loopback import ChatServer, Reply
@@ -69,6 +70,57 @@ def test_a_question_that_gets_no_answer_is_left_out_and_counted(
     assert "1 of 3 questions without an answer (" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("message", "choice"),
+    [
+        ("Open the card menu, choose Freeze, and then", {"finish_reason": "length"}),
+        ("Open the", {"finish_reason": "content_filter"}),
+        ("<think>Okay, the customer wants", {}),
+        ("<think>Okay, the customer wants a card.</think>", {}),
+        ("I can't", {"message": {"content": "I can't", "refusal": "I can't help with that."}}),
+        (None, {"message": {"content": None, "tool_calls": [{"id": "1"}]}, "finish_reason": "tool_calls"}),
+    ],
+    ids=["cut", "filtered", "cut in thought", "only thought", "refused", "tool"],
+)
+def test_an_answer_that_is_not_whole_is_not_taught(
+    chat_server: ChatServer,
+    banking: Policy,
+    message: str | None,
+    choice: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chat_server.reply = lambda request: (
+        Reply(message, choice=choice) if request["messages"][-1]["content"] != "question 1" else Reply("yes")
+    )
+    with caplog.at_level(logging.WARNING, logger="ontopic.training.teacher"):
+        found = teacher.answers(*judged(True, True, True), policy=banking, settings=of(chat_server))
+    assert found == {"question 1": "yes"}
+    assert "2 of 3 questions without an answer (2 " in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<think>\nOkay, the customer wants a card.</think>\n\nOpen the card menu.",
+        "Okay.</think>Open the card menu.",
+        [{"type": "thinking", "thinking": "Okay."}, {"type": "text", "text": "Open the card menu."}],
+        "<|channel|>analysis<|message|>Okay.<|end|><|start|>assistant<|channel|>final<|message|>Open the card menu.",
+        "<answer>Open the card menu.</answer>",
+    ],
+)
+def test_reasoning_is_not_taught(chat_server: ChatServer, banking: Policy, content: object) -> None:
+    chat_server.reply = lambda request: Reply(choice={"message": {"role": "assistant", "content": content}})
+    found = teacher.answers(*judged(True), policy=banking, settings=of(chat_server))
+    assert found == {"question 0": "Open the card menu."}
+
+
+def test_a_wrong_key_ends_the_teachers_work(chat_server: ChatServer, banking: Policy) -> None:
+    chat_server.reply = lambda request: Reply("Incorrect API key provided.", status=401)
+    with pytest.raises(UserError, match=r"\(401: Incorrect API key provided. \(test\)\)"):
+        teacher.answers(*judged(*[True] * 300), policy=banking, settings=of(chat_server))
+    assert len(chat_server.requests) <= 4
+
+
 def test_a_busy_server_is_asked_again(chat_server: ChatServer, banking: Policy) -> None:
     chat_server.reply = lambda request: (
         Reply(status=429, headers={"Retry-After": "0.05"}) if len(chat_server.requests) == 1 else Reply("yes")
@@ -102,4 +154,4 @@ def test_a_budget_that_is_spent_is_named(
     with caplog.at_level(logging.WARNING, logger="ontopic.training.teacher"):
         found = teacher.answers(*judged(*[True] * 5), policy=banking, settings=settings)
     assert list(found) == ["question 0", "question 1"]
-    assert "3 of 5 questions without an answer (not asked: the budget of 20 tokens is spent)" in caplog.text
+    assert "3 of 5 questions without an answer (3 not asked: the budget of 20 tokens is spent)" in caplog.text

@@ -121,6 +121,47 @@ def test_text_around_the_json_does_no_harm(chat_server: ChatServer, banking: Pol
 
 
 @needs_deepeval
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"The answer plants {json.dumps(grade(10))}. I do not follow it: {json.dumps(grade(0))}",
+        f'The answer plants {json.dumps(grade(10))}. I do not follow it: "score": 0',
+        f"<think>{json.dumps(grade(10))} but wait",
+        '{"reason": "x", "score": 10, "score": 0}',
+        json.dumps(grade(10))[:-1],
+    ],
+    ids=["two", "half a second", "in thought", "said twice", "cut"],
+)
+def test_a_score_that_is_not_clear_is_none(chat_server: ChatServer, banking: Policy, text: str) -> None:
+    says(chat_server, score=text)
+    assert ask(chat_server, banking)[0].outcome == "unjudged"
+
+
+@needs_deepeval
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>{json.dumps(grade(0))}</think>{json.dumps(grade(10))}",
+        json.dumps(grade(10, "One. Two.")).replace(" Two", "\nTwo"),
+        "{'reason': 'So.', 'score': 10,}",
+    ],
+    ids=["after thought", "line end", "Python"],
+)
+def test_a_score_is_read_where_it_is_clear(chat_server: ChatServer, banking: Policy, text: str) -> None:
+    says(chat_server, score=text)
+    assert ask(chat_server, banking)[0].score == 1.0
+
+
+@needs_deepeval
+def test_a_wrong_key_ends_the_run(chat_server: ChatServer, banking: Policy) -> None:
+    chat_server.reply = lambda request: Reply("Incorrect API key provided.", status=401)
+    records = [Record(question=f"question {i}", answer="a") for i in range(200)]
+    with pytest.raises(UserError, match="401: Incorrect API key provided"):
+        ask(chat_server, banking, *records)
+    assert len(chat_server.requests) <= 4
+
+
+@needs_deepeval
 def test_a_server_that_fails_leaves_its_records_unjudged(chat_server: ChatServer, banking: Policy) -> None:
     def reply(request: dict[str, Any]) -> Reply:
         broken = "broken" in request["messages"][0]["content"]
@@ -129,7 +170,7 @@ def test_a_server_that_fails_leaves_its_records_unjudged(chat_server: ChatServer
     chat_server.reply = reply
     verdicts = ask(chat_server, banking, RECORD, Record(question="broken", answer="a"), RECORD)
     assert [verdict.outcome for verdict in verdicts] == ["pass", "unjudged", "pass"]
-    assert verdicts[1].cause == "request failed: InternalServerError 500"
+    assert verdicts[1].cause == "request failed: InternalServerError 500: refused (test)"
     assert len(chat_server.requests) == 4
 
 

@@ -112,7 +112,7 @@ def test_a_prompt_for_another_kind_of_grading_is_a_user_error(chat_server: ChatS
 def test_a_reply_that_was_cut_says_so(chat_server: ChatServer, banking: Policy) -> None:
     says(chat_server, PASS[:20], choice={"finish_reason": "length"})
     (verdict,) = grade_single(grader_of(chat_server, banking), [RECORD])
-    assert verdict.cause == "the judge's reply holds no verdict (it ended for length)"
+    assert verdict.cause == "the reply is not whole: it ended for length"
 
 
 def test_half_a_character_in_an_explanation_is_replaced(chat_server: ChatServer, banking: Policy) -> None:
@@ -221,11 +221,11 @@ KINDS = (
     *("down", "truncated", "unknown", "empty", "schema"),  # unjudged
 )
 CAUSES = {
-    "down": "request failed: InternalServerError 503",
+    "down": "request failed: InternalServerError 503: refused (test)",
     "truncated": "the judge's reply holds no verdict",
     "unknown": "the judge's reply holds no verdict",
     "schema": "the judge's reply holds no verdict",
-    "empty": "the server's reply is not a chat completion",
+    "empty": "the server's reply is not a chat completion: it is empty",
 }
 
 

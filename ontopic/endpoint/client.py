@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-import httpx2
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-from ontopic.config.network import is_server_address
+from ontopic.config.network import http_options, is_server_address
 from ontopic.config.settings import EndpointSettings
 from ontopic.errors import UserError
 
+_OPENAI = "https://api.openai.com/v1"
 
-def llm_client(settings: EndpointSettings, http_client: httpx2.AsyncClient | None = None) -> AsyncOpenAI:
+
+def llm_client(settings: EndpointSettings, **http: Any) -> AsyncOpenAI:
     """The client of an endpoint.
 
+    Args:
+        http: what the client of HTTP takes besides.
+
     Raises:
-        UserError: no key is set, and no server of the user's own, which may need none; or the server's address is not
-            one.
+        UserError: no key is set, and no server of the user's own, which may need none; the server's address is not one;
+            or it is elsewhere, and the environment's proxy cannot be used.
     """
     base_url = base_url_of(settings)
     key = os.environ.get(settings.api_key_variable) or ("none" if base_url else "")
@@ -32,7 +37,7 @@ def llm_client(settings: EndpointSettings, http_client: httpx2.AsyncClient | Non
         base_url=base_url,
         timeout=settings.timeout_s,
         max_retries=settings.max_retries,
-        http_client=http_client,
+        http_client=DefaultAsyncHttpxClient(**http_options(base_url or _OPENAI), **http),
     )
 
 

@@ -14,12 +14,10 @@ from openai import (
     APIStatusError,
     AsyncOpenAI,
     BadRequestError,
-    DefaultAsyncHttpxClient,
     OpenAIError,
     UnprocessableEntityError,
 )
 
-from ontopic.config.network import http_options
 from ontopic.config.settings import EndpointSettings
 from ontopic.endpoint.account import Account
 from ontopic.endpoint.client import base_url_of, llm_client
@@ -30,7 +28,6 @@ from ontopic.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-_OPENAI = "https://api.openai.com/v1"
 _TOP_LOGPROBS = 20  # the most that OpenAI and vLLM give
 
 Answer = TypeVar("Answer")
@@ -135,9 +132,7 @@ class Endpoint:
                     raise _BudgetSpentError(spent)
 
             limits = httpx2.Limits(max_connections=n, max_keepalive_connections=n)
-            options = http_options(self.base_url or _OPENAI) | {"limits": limits}
-            http_client = DefaultAsyncHttpxClient(**options, event_hooks={"request": [check_budget]})
-            self._client = llm_client(self.settings, http_client)
+            self._client = llm_client(self.settings, limits=limits, event_hooks={"request": [check_budget]})
             weakref.finalize(self, _close, self._client).atexit = False
         return self._client
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from served import smol
+from served import openai_client, smol
 
 from ontopic.errors import UserError
 from ontopic.traffic.asking import ask_all
@@ -44,7 +44,7 @@ def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=served.url, api_key=served.key, max_retries=0) as client:
+    with openai_client(served.url, served.key) as client:
         yield client
 
 

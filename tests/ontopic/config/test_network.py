@@ -135,12 +135,12 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("host", [*LOOPBACK, "0.0.0.0", "A.LOCALHOST."])  # noqa: S104
+@pytest.mark.parametrize("host", [*LOOPBACK, "::", "0.0.0.0", "A.LOCALHOST."])  # noqa: S104
 def test_which_names_mean_this_machine(host: str) -> None:
     assert is_loopback_name(host)
 
 
-@pytest.mark.parametrize("host", [*OTHERS, "notlocalhost", "ünicode", "\ud800"])
+@pytest.mark.parametrize("host", [*OTHERS, "a b", "notlocalhost", "ünicode", "\ud800"])
 def test_which_names_do_not(host: str) -> None:
     assert not is_loopback_name(host)
 

@@ -44,8 +44,7 @@ class Receiver:
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def receiver() -> Iterator[Receiver]:
     found, lock = Receiver(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):

@@ -67,6 +67,26 @@ def test_models_lists_the_model(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["smol"]
 
 
+def test_a_model_is_found_by_its_name(client: openai.OpenAI, served: Served) -> None:
+    found = client.models.retrieve("smol")
+    assert (found.id, found.object) == ("smol", "model")
+    assert get(served, "/v1/models/smol/", served.key).json() == found.model_dump(mode="json", exclude_unset=True)
+    for name in ("other", "smol/1", "smol\u202e", "x" * 10_000):
+        with pytest.raises(openai.NotFoundError) as raised:
+            client.models.retrieve(name)
+        assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
+        assert "serves 'smol'" in raised.value.message
+
+
+def test_a_path_may_end_in_a_slash_and_be_asked_for_its_head(served: Served) -> None:
+    headers = {"authorization": f"Bearer {served.key}"}
+    body = {"model": "smol", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
+    url = f"{served.url}/chat/completions/"
+    assert httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False).status_code == 200
+    head = httpx.head(f"{served.url}/models/", headers=headers | {"accept": "image/png"}, trust_env=False)
+    assert (head.status_code, head.content) == (200, b"")
+
+
 def test_an_answer_has_its_record(client: openai.OpenAI, served: Served) -> None:
     messages = [
         {"role": "system", "content": "You are a bank's assistant."},
@@ -104,6 +124,20 @@ def test_token_limits_are_kept_within_a_batch(client: openai.OpenAI) -> None:
     assert texts[2].startswith(texts[1])
     assert texts[1].startswith(texts[0])
     assert texts[0] == ask(client, max_tokens=5).choices[0].message.content
+
+
+def test_a_limit_above_the_most_is_said_in_a_header(client: openai.OpenAI) -> None:
+    asked = client.chat.completions.with_raw_response
+    messages: Any = [{"role": "user", "content": "Reply with one word: what is the capital of France?"}]
+    said = [
+        asked.create(model="smol", messages=messages, **limit).headers.get("x-ontopic-max-tokens")  # type: ignore[call-overload]
+        for limit in ({"max_tokens": LIMIT + 1}, {"max_tokens": LIMIT}, {"max_completion_tokens": 10**9}, {})
+    ]
+    assert said == [str(LIMIT), None, str(LIMIT), None]
+    with client.chat.completions.with_streaming_response.create(
+        model="smol", messages=messages, stream=True, max_tokens=4096
+    ) as response:
+        assert response.headers["x-ontopic-max-tokens"] == str(LIMIT)
 
 
 def test_an_answer_that_ends_by_itself_says_stop(client: openai.OpenAI) -> None:
@@ -153,6 +187,8 @@ def test_a_stream_says_the_same_as_a_whole_answer_and_has_its_record(client: ope
     ) as response:
         chunks = list(response.parse())
         record_id = response.headers["x-ontopic-record-id"]
+        assert response.headers["x-accel-buffering"] == "no"  # or nginx would hold it back until its end
+        assert response.headers["cache-control"] == "no-cache"
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
     assert {chunk.id for chunk in chunks} == {f"chatcmpl-{record_id}"}
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -202,6 +238,19 @@ def test_log_probabilities_are_of_each_token(client: openai.OpenAI) -> None:
         assert token.top_logprobs[0].token == token.token  # greedy
         assert 0 >= token.logprob == token.top_logprobs[0].logprob > token.top_logprobs[1].logprob
     assert ask(client, logprobs=True, max_tokens=1).choices[0].logprobs.content[0].top_logprobs == []
+
+
+def test_a_token_that_is_half_a_character_has_its_own_bytes(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"logprobs": True, "top_logprobs": 20, "max_tokens": 16}
+    choice = ask(client, "Write only this emoji, ten times: 🦊", temperature=0.0, **asked).choices[0]
+    tokens = choice.logprobs.content
+    joined = b"".join(bytes(token.bytes) for token in tokens)
+    assert joined.decode(errors="ignore").strip() == choice.message.content  # which ends in the middle of a character
+    halves = 0
+    for token in [*tokens, *(other for each in tokens for other in each.top_logprobs)]:
+        assert token.token == bytes(token.bytes).decode(errors="backslashreplace")
+        halves += "\\x" in token.token
+    assert halves > 0
 
 
 def test_a_broken_stream_is_stored_and_counted_as_far_as_it_was_sent(
@@ -299,9 +348,44 @@ def test_neutral_values_of_parameters_are_taken(client: openai.OpenAI) -> None:
         "seed": 3,
         "user": "u",
         "presence_penalty": 0,
+        "logit_bias": {},
         "tools": [],
+        "functions": [],
+        "tool_choice": "auto",
+        "response_format": {"type": "text"},
+        "store": False,
+        "metadata": {"a": "b"},
+        "reasoning_effort": "none",
+        "verbosity": "medium",
+        "stream_options": None,
+        "max_completion_tokens": None,
     }
     assert ask(client, max_tokens=1, **neutral).choices[0].index == 0
+
+
+def test_whole_numbers_may_be_written_as_floats(served: Served) -> None:
+    message = {"role": "user", "content": QUESTION}
+    body = {"model": "smol", "messages": [message], "temperature": 1, "logprobs": True}
+    said = [
+        post(served, json.dumps(body | numbers).encode()).json()["choices"]
+        for numbers in (
+            {"max_tokens": 3, "seed": 5, "n": 2, "top_logprobs": 1},
+            {"max_tokens": 3.0, "seed": 5.0, "n": 2.0, "top_logprobs": 1.0},
+        )
+    ]
+    assert said[0] == said[1]
+    for name in ("max_tokens", "seed", "n", "top_logprobs"):
+        response = post(served, json.dumps(body | {name: 1.5}).encode())
+        assert (response.status_code, response.json()["error"]["param"]) == (400, name)
+
+
+def test_a_developer_says_what_a_system_says(client: openai.OpenAI) -> None:
+    said = []
+    for role in ("system", "developer"):
+        messages = [{"role": role, "content": "Answer in French."}, {"role": "user", "content": QUESTION}]
+        said.append(ask(client, messages=messages))
+    assert said[0].choices[0].message.content == said[1].choices[0].message.content
+    assert said[0].usage == said[1].usage
 
 
 def test_the_client_sees_the_error_types(client: openai.OpenAI) -> None:

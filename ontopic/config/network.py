@@ -23,8 +23,7 @@ from ontopic.errors import UserError
 _THIS_MACHINE = ("localhost", ".localhost", "127.0.0.0/8", "127.0.0.1", "::1")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-REQUESTS_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""What the package ``requests``, and so MLflow, ZenML and Apprise, read in place of ``SSL_CERT_FILE``."""
+_CERTIFICATES_OF_REQUESTS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def http_options(base_url: str) -> dict[str, Any]:
@@ -65,19 +64,27 @@ def reach_this_machine_directly() -> None:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(entries)
 
 
-def check_way_out(certificates: tuple[str, ...] = _CERTIFICATES) -> None:
+def check_way_out(*, by_requests: bool = False) -> None:
     """Make sure that the environment's proxies and certificates can be used at all.
 
     Args:
-        certificates: the variables that the caller's library reads; the first one that is set is taken.
+        by_requests: by the package ``requests``, as MLflow, ZenML and Apprise use it, and not by httpx.
 
     Raises:
         UserError: one can't be; its variable is named, and not its value, which may hold a password.
     """
+    module, package = ("socks", "PySocks") if by_requests else ("socksio", "socksio")
     for variable, value in _settings(*_PROXIES).items():
-        if said := _wrong_with_proxy(value):
+        scheme, _, rest = value.strip().lower().rpartition("://")
+        said = ""
+        if scheme not in ("", "http", "https", "socks5", "socks5h") or not is_server_address(f"http://{rest}"):
+            said = "is not the address of a proxy; give it as http://host:port"
+        elif scheme.startswith("socks") and importlib.util.find_spec(module) is None:
+            said = f"names a SOCKS proxy, which needs a package that is not installed; run: pip install {package}"
+        if said:
             raise UserError(f"{variable} in the environment {said}, or unset it")
-    for variable, value in list(_settings(*certificates).items())[:1]:
+    certificates = _settings(*(_CERTIFICATES_OF_REQUESTS if by_requests else _CERTIFICATES))
+    for variable, value in list(certificates.items())[:1]:  # the first one that is set is taken
         if not _holds_certificates(variable, value):
             raise UserError(
                 f"{variable} in the environment names no certificates ({value[:200]!r} is not there or holds none); "
@@ -147,19 +154,10 @@ def _settings(*variables: str) -> dict[str, str]:
     return found
 
 
-def _wrong_with_proxy(value: str) -> str | None:
-    scheme, _, rest = value.strip().lower().rpartition("://")
-    if scheme not in ("", "http", "https", "socks5", "socks5h") or not is_server_address(f"http://{rest}"):
-        return "is not the address of a proxy; give it as http://host:port"
-    if scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-        return "names a SOCKS proxy, which needs a package that is not installed; run: pip install socksio"
-    return None
-
-
 def _holds_certificates(variable: str, value: str) -> bool:
     if variable == "SSL_CERT_DIR":
         return any(Path(folder).is_dir() for folder in value.split(os.pathsep))
-    if variable in REQUESTS_CERTIFICATES and Path(value).is_dir():
+    if variable in _CERTIFICATES_OF_REQUESTS and Path(value).is_dir():
         return True
     try:
         ssl.create_default_context(cafile=value)

@@ -27,12 +27,7 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.sqlite import insert
 
-from ontopic.config.network import (
-    REQUESTS_CERTIFICATES,
-    check_way_out,
-    is_loopback_url,
-    reach_this_machine_directly,
-)
+from ontopic.config.network import check_way_out, is_loopback_url, reach_this_machine_directly
 from ontopic.config.settings import AlertEvent, AlertSettings
 from ontopic.errors import UserError
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
@@ -305,7 +300,7 @@ def _url(rule: AlertSettings, given: str) -> str:
             "https://appriseit.com/services"
         )
     if not url.startswith("mailto") and not is_loopback_url(url):
-        check_way_out(REQUESTS_CERTIFICATES)
+        check_way_out(by_requests=True)
     return url
 
 

@@ -9,7 +9,6 @@ import pytest
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
 from ontopic.config.network import (
-    REQUESTS_CERTIFICATES,
     check_way_out,
     http_options,
     is_loopback_name,
@@ -36,7 +35,7 @@ VARIABLES = (
     "NO_PROXY",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
-    *REQUESTS_CERTIFICATES,
+    "REQUESTS_CA_BUNDLE",
 )
 BROKEN = [
     ("ALL_PROXY", "socks5://127.0.0.1:9", "names a SOCKS proxy"),
@@ -78,7 +77,10 @@ def test_what_requests_reads_is_named_to_its_callers_alone(monkeypatch: pytest.M
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")
     http_options(OUTSIDE)
     with pytest.raises(UserError, match="REQUESTS_CA_BUNDLE in the environment names no"):
-        check_way_out(REQUESTS_CERTIFICATES)
+        check_way_out(by_requests=True)
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy:1080")
+    with pytest.raises(UserError, match=r"ALL_PROXY in the environment names a SOCKS proxy.* pip install PySocks"):
+        check_way_out(by_requests=True)
 
 
 def test_settings_that_can_be_used_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def send(
         raise UserError(f"--rate {rate} is not a rate; give a number of questions a second above 0")
     if url is None and not port:
         raise UserError("serving.port is 0, so the server's port is not known; give its address with --url")
-    served = EndpointSettings(model="", base_url=url or f"http://127.0.0.1:{port}/v1")
+    served = EndpointSettings.model_validate({"model": "", "base_url": url or f"http://127.0.0.1:{port}/v1"})
     base_url, api_key = str(base_url_of(served)), key_of(api_key_variable)
     chosen = questions_to_send(load_rows(questions, Question).rows, count, in_scope_share=in_scope_share)
     sent = Sent()

@@ -94,7 +94,7 @@ def check_way_out(*, by_requests: bool = False) -> None:
 
 def proxy_variable(url: str) -> str | None:
     """The variable that names the proxy by which ``url`` is reached; ``None`` where it is reached without."""
-    from urllib.request import proxy_bypass_environment
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has none
 
     parts = urlsplit(url)
     if is_loopback_url(url) or proxy_bypass_environment(parts.hostname or ""):
@@ -169,5 +169,7 @@ def _holds_certificates(variable: str, value: str) -> bool:
 def _own_certificates() -> ssl.SSLContext | bool:
     for variable, value in list(_settings(*_CERTIFICATES).items())[:1]:
         with contextlib.suppress(OSError):
-            return ssl.create_default_context(**{"cafile" if variable == "SSL_CERT_FILE" else "capath": value})
+            if variable == "SSL_CERT_FILE":
+                return ssl.create_default_context(cafile=value)
+            return ssl.create_default_context(capath=value)
     return True

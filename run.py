@@ -16,6 +16,7 @@ from ontopic.commands import alerts, judges, labels, models, traffic
 from ontopic.commands.options import ROOT, user_error_behind
 from ontopic.commands.status import status
 from ontopic.commands.ui import ui
+from ontopic.config.network import reach_this_machine_directly
 from pipelines import commands as pipelines_commands
 from serving import commands as serving_commands
 
@@ -43,6 +44,7 @@ app.add_typer(serving_commands.keys, name="keys")
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 1."""
     load_dotenv(ROOT / ".env")
+    reach_this_machine_directly()
     # Libraries warn of what is theirs to mend; ours are errors.
     warnings.filterwarnings("ignore")
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -25,8 +25,9 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
+from ontopic.config.network import http_options
 from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 from ontopic.models.loading import EMBEDDED, resolve
@@ -110,7 +111,10 @@ async def measure(server: tuple[str, str, str], questions: list[str], clients: i
             rows.append((tokens, first, time.perf_counter() - start))
 
     begun = time.perf_counter()
-    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=PATIENCE_S) as openai:
+    http_client = DefaultAsyncHttpxClient(**http_options(url))
+    async with AsyncOpenAI(
+        base_url=url, api_key=key, max_retries=0, timeout=PATIENCE_S, http_client=http_client
+    ) as openai:
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(client(openai) for _ in range(clients)))
     seconds = time.perf_counter() - begun

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import mlflow
 import psutil
-from openai import AsyncOpenAI, OpenAIError
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
+from ontopic.config.network import http_options
 from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 from ontopic.registry import versions as registry
@@ -45,7 +46,13 @@ class Clients:
 
     def __init__(self, served: ServedModel, questions: list[str]) -> None:
         self._questions = itertools.cycle(questions)
-        self._openai = AsyncOpenAI(base_url=served.base_url, api_key=served.api_key, max_retries=0, timeout=300)
+        self._openai = AsyncOpenAI(
+            base_url=served.base_url,
+            api_key=served.api_key,
+            max_retries=0,
+            timeout=300,
+            http_client=DefaultAsyncHttpxClient(**http_options(served.base_url)),
+        )
         self.answered: list[tuple[str, str]] = []
         self.failed: Counter[str] = Counter()
 

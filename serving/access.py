@@ -5,6 +5,8 @@ does not start:
     ONTOPIC_KEYS         path of the key store (``serving.keys``)
     ONTOPIC_KEY_SHA256   SHA-256 of the one key that is accepted
     ONTOPIC_NO_AUTH      1: no key is asked for, and only this machine is answered
+``ONTOPIC_ALLOWED_ORIGINS``, with commas between, are the web pages' origins that may call besides; ``*`` is any, where
+keys are asked for.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ontopic.config.network import is_loopback_name
 from serving.errors import RequestError, error_response
 from serving.keys import Key, KeyStore, digest
 from serving.rate_limits import Allowance, RateLimits
@@ -54,6 +59,7 @@ class Access:
         self._app = app
         self._limits = RateLimits()
         self._no_auth = environment.get("ONTOPIC_NO_AUTH") == "1"
+        self._origins = allowed_origins(environment)
         self._kept: _KeptKeys | None = None
         self._keys: dict[str, Key] = {}
         if self._no_auth:
@@ -97,6 +103,7 @@ class Access:
             # The launcher binds to loopback; a service that was started by other means must not answer the world.
             if not is_loopback((scope.get("server") or ("",))[0]):
                 raise RequestError("this service asks for no key, so it answers its own machine alone", status=403)
+            self._refuse_pages_of_others(Headers(scope=scope))
             return _unlimited("")
         given = Headers(scope=scope).getlist("authorization")
         scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
@@ -112,6 +119,20 @@ class Access:
                 "this API key is not valid: it is unknown, expired or revoked", status=401, code="invalid_api_key"
             )
         return known
+
+    def _refuse_pages_of_others(self, headers: Headers) -> None:
+        """A browser on this machine sends what any web page tells it to. The page's ``Origin`` gives it away, or, where
+        the page's own name was made to lead here (DNS rebinding), the ``Host``."""
+        hosts = [f"//{host}" for host in headers.getlist("host")]
+        origins = [origin for origin in headers.getlist("origin") if origin not in self._origins]
+        for name, urls in (("Host", hosts), ("Origin", origins)):
+            if not all(is_loopback_name(_host(url)) for url in urls):
+                raise RequestError(
+                    f"this service asks for no key, so it answers this machine alone, and the header {name} names "
+                    "another; serve it with keys" + (", or allow the origin" if name == "Origin" else ""),
+                    status=403,
+                    code=f"{name.lower()}_not_allowed",
+                )
 
 
 class _KeptKeys:
@@ -138,12 +159,41 @@ class _KeptKeys:
         return self._keys
 
 
+def allowed_origins(environment: Mapping[str, str]) -> list[str]:
+    """The origins of web pages that may call."""
+    return [origin for origin in environment.get("ONTOPIC_ALLOWED_ORIGINS", "").split(",") if origin]
+
+
+def cross_origin(app: ASGIApp, environment: Mapping[str, str] = os.environ) -> ASGIApp:
+    """A middleware that lets the pages of allowed origins read their answers (CORS); none where none is allowed.
+
+    Before ``Access``: a browser asks whether it may ask without any key.
+    """
+    origins = allowed_origins(environment)
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["*"],
+    )
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address is this machine's own; no name is."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _unlimited(sha256: str) -> Key:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.commands.options import Project, version_of
+from ontopic.config.network import http_options
 from ontopic.errors import UserError
 from ontopic.state.service_file import RunningService, read_service
 
@@ -44,8 +45,8 @@ def _ask_service(project: Project, service: RunningService, *, question: str) ->
     from serving.keys import KeyStore
 
     with KeyStore(project.workspace.keys).temporary("ask", lifetime=_KEY_LIFETIME) as key:
-        # A proxy of the user's does not lead to this machine.
-        client = OpenAI(base_url=service.base_url, api_key=key, http_client=DefaultHttpxClient(trust_env=False))
+        http_client = DefaultHttpxClient(**http_options(service.base_url))
+        client = OpenAI(base_url=service.base_url, api_key=key, http_client=http_client)
         deadline = time.monotonic() + _KEY_KNOWN_S
         while True:
             try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ontopic.config.network import reach_this_machine_directly
 from ontopic.records import Record
 from ontopic.traffic.spool import Spool
 from ontopic.traffic.store import TrafficStore
@@ -38,6 +39,7 @@ class ServedAssistant:
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        reach_this_machine_directly()  # MLflow's client reads the environment's proxies by itself
         self.deployment = deploy(model_folder(environment), environment["ONTOPIC_MODEL_VERSION"])
         self.model_name = environment["ONTOPIC_MODEL_NAME"]
         self.max_new_tokens = int(environment["ONTOPIC_MAX_NEW_TOKENS"])

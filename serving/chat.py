@@ -98,11 +98,9 @@ class Chat:
             raise RequestError(message, None, status=503, code="record_not_stored") from error
 
     def headers(self) -> dict[str, str]:
-        """What names the records and the model version."""
-        return {
-            "x-ontopic-record-id": ",".join(self.ids),
-            "x-ontopic-model-version": self.deployment.version,
-        }
+        """What names the records, the model version and, where more was asked for, the most tokens of an answer."""
+        names = {"x-ontopic-record-id": ",".join(self.ids), "x-ontopic-model-version": self.deployment.version}
+        return names | ({"x-ontopic-max-tokens": str(self.request.sampling.limit)} if self.request.cut else {})
 
     def envelope(self, kind: str) -> dict[str, Any]:
         """What an answer and each chunk of a stream begin with."""
@@ -179,8 +177,9 @@ def usage(answers: Sequence[Generated]) -> dict[str, int]:
 def logprobs_of(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
     """The log-probabilities of tokens, as OpenAI's API gives them."""
 
-    def entry(token: str, logprob: float) -> dict[str, Any]:
-        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+    def entry(token: bytes, logprob: float) -> dict[str, Any]:
+        # Half a character is written as OpenAI does: \\xf0\\x9f.
+        return {"token": token.decode(errors="backslashreplace"), "logprob": logprob, "bytes": list(token)}
 
     content = [
         entry(each.token, each.logprob) | {"top_logprobs": [entry(*other) for other in each.top]} for each in logprobs

@@ -29,7 +29,8 @@ async def chat_completions(request: Request) -> Response:
         return StreamingResponse(
             events(chat),
             media_type="text/event-stream",
-            headers={"cache-control": "no-cache", **chat.headers()},
+            # nginx, for one, would hold the events back until the stream's end.
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no", **chat.headers()},
         )
     answers = await _answers(chat, request)
     await chat.store(answers)

@@ -20,6 +20,10 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "logit_bias": ({},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "store": (False,),
@@ -29,7 +33,10 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "metadata": None,
     "safety_identifier": None,
     "prompt_cache_key": None,
+    "prompt_cache_retention": None,
 }
+# OpenAI's newer name of ``system``; no chat template knows it.
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # no database takes it
 
 
@@ -39,6 +46,7 @@ class ChatRequest:
 
     Attributes:
         sampling: of the first choice; a seed grows by one from choice to choice.
+        cut: whether more tokens were asked for than any answer may have.
         n: choices, each an answer of its own.
         include_usage: whether a stream ends with the token counts.
     """
@@ -48,6 +56,7 @@ class ChatRequest:
     n: int
     stream: bool
     include_usage: bool
+    cut: bool = False
 
     @property
     def question(self) -> str:
@@ -84,13 +93,10 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> 
     top_logprobs = _whole(given, "top_logprobs", least=0, most=MOST_TOP_LOGPROBS, default=0)
     if "top_logprobs" in given and not logprobs and top_logprobs:
         raise RequestError("top_logprobs needs logprobs to be true", "top_logprobs")
-    limit = most_tokens
-    for name in ("max_completion_tokens", "max_tokens"):
-        if name in given:
-            limit = min(most_tokens, _whole(given, name, least=1, most=None, default=most_tokens))
-            break
+    limits = [name for name in ("max_completion_tokens", "max_tokens") if name in given]
+    wanted_tokens = _whole(given, limits[0], least=1, most=None, default=most_tokens) if limits else most_tokens
     sampling = Sampling(
-        limit,
+        min(most_tokens, wanted_tokens),
         temperature=_number(given, "temperature", least=0, most=2, default=0.0),
         top_p=_number(given, "top_p", least=0, most=1, default=1.0),
         seed=_whole(given, "seed", least=-(2**63), most=2**63 - 1, default=0) if "seed" in given else None,
@@ -110,6 +116,7 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> 
         _whole(given, "n", least=1, most=MOST_CHOICES, default=1),
         stream,
         _boolean(options, "include_usage"),
+        cut=wanted_tokens > most_tokens,
     )
 
 
@@ -139,6 +146,8 @@ def _boolean(given: dict[str, Any], name: str) -> bool:
 
 def _whole(given: dict[str, Any], name: str, *, least: int, most: int | None, default: int) -> int:
     value = given.get(name, default)
+    if isinstance(value, float) and value.is_integer():  # JSON of languages that know one kind of number
+        value = int(value)
     if type(value) is not int or value < least or (most is not None and value > most):
         bounds = f"of at least {least}" if most is None else f"between {least} and {most}"
         raise RequestError(f"{name} must be a whole number {bounds}", name)
@@ -168,9 +177,10 @@ def _checked_messages(given: object) -> list[dict[str, str]]:
     messages = []
     for i, message in enumerate(given):
         name = f"messages[{i}]"
-        if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
-            raise RequestError(f"{name}.role must be system, user or assistant", f"{name}.role")
-        messages.append({"role": message["role"], "content": _checked_content(message.get("content"), name)})
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str) or role not in ROLES:
+            raise RequestError(f"{name}.role must be system, developer, user or assistant", f"{name}.role")
+        messages.append({"role": ROLES[role], "content": _checked_content(message.get("content"), name)})
     if not any(message["role"] == "user" for message in messages):
         raise RequestError("messages must hold a message of the user", "messages")
     return messages

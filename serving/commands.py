@@ -46,6 +46,7 @@ def serve(
 ) -> None:
     """Serve the champion, and whichever comes after it, behind an OpenAI-compatible API until Ctrl-C."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
+    print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
     version = version_of(project, "champion")
     from serving.process import ServedModel, Serving
 
@@ -61,6 +62,7 @@ def serve(
             host=host,
             keys=workspace.keys,
             no_auth=no_auth,
+            allowed_origins=tuple(settings.serving.allowed_origins),
             follow=workspace.mlflow_uri,
             spool=settings.serving.spool,
             precision=settings.model.precision,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.chat_request import MOST_CHOICES, MOST_STOP_CHARACTERS, MOST_STOPS, MOST_TOP_LOGPROBS, NEUTRAL
+from serving.chat_request import MOST_CHOICES, MOST_STOP_CHARACTERS, MOST_STOPS, MOST_TOP_LOGPROBS, NEUTRAL, ROLES
 from serving.feedback_request import MOST_COMMENT_CHARACTERS, MOST_ID_CHARACTERS
 
 _STATUSES = {
@@ -30,6 +30,9 @@ def document(model_name: str) -> dict[str, Any]:
                 "headers": {
                     "x-ontopic-record-id": _header("The ids of the stored records, with commas between choices."),
                     "x-ontopic-model-version": _header("The version that answered."),
+                    "x-ontopic-max-tokens": _header(
+                        "The most tokens of an answer, where the request asks for more than that."
+                    ),
                 },
                 "content": {**_json(_ref("ChatCompletion")), "text/event-stream": {"schema": {"type": "string"}}},
             },
@@ -49,6 +52,7 @@ def document(model_name: str) -> dict[str, Any]:
         "/v1/chat/completions": {"post": chat},
         "/v1/feedback": {"post": feedback},
         "/v1/models": {"get": _get("listModels", "The one model that is served", content=_json(_ref("Models")))},
+        "/v1/models/{model}": {"get": _one_model(model_name)},
         "/metrics": {"get": _get("readMetrics", "What is counted for Prometheus", content=_text())},
         "/openapi.json": {"get": _get("readDocument", "This document", content=_json({"type": "object"}))},
         "/healthz": {"get": _open("isAlive", "Whether the process lives")},
@@ -67,6 +71,7 @@ def document(model_name: str) -> dict[str, Any]:
                 "ChatCompletion": _chat_completion(),
                 "Feedback": _feedback(),
                 "Logprobs": _logprobs(),
+                "Model": _model(),
                 "Models": _models(),
                 "Error": _error(),
             },
@@ -102,7 +107,7 @@ def _message() -> dict[str, Any]:
     text = {"type": "string"}
     part = _object({"type": {"const": "text"}, "text": text}, ["type", "text"])
     content = {"anyOf": [text, {"type": "array", "items": part}]}
-    role = {"enum": ["system", "user", "assistant"]}
+    role = {"enum": list(ROLES)}
     return _object({"role": role, "content": content}, ["role", "content"])
 
 
@@ -154,11 +159,20 @@ def _feedback() -> dict[str, Any]:
     }
 
 
-def _models() -> dict[str, Any]:
+def _model() -> dict[str, Any]:
     text = {"type": "string"}
     model = {"id": text, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": text}
-    model["version"] = text
-    return _all_of({"object": {"const": "list"}, "data": {"type": "array", "items": _all_of(model)}})
+    return _all_of({**model, "version": text})
+
+
+def _models() -> dict[str, Any]:
+    return _all_of({"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}})
+
+
+def _one_model(model_name: str) -> dict[str, Any]:
+    name = {"name": "model", "in": "path", "required": True, "schema": {"const": model_name}}
+    get = _get("retrieveModel", "The model that is served", content=_json(_ref("Model")))
+    return get | {"parameters": [name], "responses": get["responses"] | _errors("404")}
 
 
 def _error() -> dict[str, Any]:

@@ -36,6 +36,7 @@ _NOT_INHERITED = (
     "ONTOPIC_KEYS",
     "ONTOPIC_KEY_SHA256",
     "ONTOPIC_NO_AUTH",
+    "ONTOPIC_ALLOWED_ORIGINS",
     "ONTOPIC_MODEL_URI",
     "ONTOPIC_FOLLOW",
     "ONTOPIC_SPOOL",
@@ -57,6 +58,7 @@ class Serving(BaseModel):
         keys: the key store (``serving.keys``) whose keys are accepted; ``None`` for one key that is made for this
             service alone.
         no_auth: no key is asked for; on loopback only.
+        allowed_origins: of web pages that may call the service.
         follow: MLflow's tracking URI, where the service is to deploy whatever version of ``model_name`` becomes the
             champion; ``None`` for the given version only.
         spool: whether records wait in ``<state>/spool`` while the traffic store can't be written.
@@ -75,6 +77,7 @@ class Serving(BaseModel):
     host: str = "127.0.0.1"
     keys: Path | None = None
     no_auth: bool = False
+    allowed_origins: tuple[str, ...] = ()
     follow: str | None = None
     spool: bool = False
     precision: Precision = "auto"
@@ -94,13 +97,15 @@ class ServedModel:
         log: the service's log file.
 
     Raises:
-        UserError: ``host`` is not an IP address, or not loopback without keys. On entering: the port is taken, another
-            run serves from ``state``, or the service does not start.
+        UserError: ``host`` is not an IP address; without keys, it is not loopback, or any origin is allowed. On
+            entering: the port is taken, another run serves from ``state``, or the service does not start.
     """
 
     def __init__(self, serving: Serving) -> None:
         self.base_url, self.api_key = "", "none"
         self._host = _checked_host(serving.host, no_auth=serving.no_auth)
+        if serving.no_auth and "*" in serving.allowed_origins:
+            raise UserError("without keys any web page could call; name the pages in serving.allowed_origins, not *")
         workspace = Workspace(root=serving.state.resolve())
         self.log, self._file = workspace.service_log, workspace.service
         self._port, self._ready_timeout_s = serving.port, serving.ready_timeout_s
@@ -225,6 +230,8 @@ def _environment(serving: Serving) -> dict[str, str]:
         # BentoML empties a folder for its metrics there at each start: another service's in the user's home.
         "BENTOML_HOME": str(workspace.bentoml),
     }
+    if serving.allowed_origins:
+        given["ONTOPIC_ALLOWED_ORIGINS"] = ",".join(serving.allowed_origins)
     if serving.spool:
         given["ONTOPIC_SPOOL"] = str(workspace.spool)
     if serving.follow is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import anyio.to_thread
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,15 +27,30 @@ logger = logging.getLogger("bentoml.ontopic")
 
 async def models(request: Request) -> JSONResponse:
     """The one model that is served."""
-    assistant: ServedAssistant = request.app.state.assistant
-    entry = {
+    return JSONResponse({"object": "list", "data": [_entry(request.app.state.assistant)]})
+
+
+async def model(request: Request) -> JSONResponse:
+    """The model of a name."""
+    entry, name = _entry(request.app.state.assistant), request.path_params["name"]
+    if name != entry["id"]:
+        raise RequestError(
+            f"there is no model {name[:80]!r} here; this server serves {entry['id']!r}",
+            "model",
+            status=404,
+            code="model_not_found",
+        )
+    return JSONResponse(entry)
+
+
+def _entry(assistant: ServedAssistant) -> dict[str, Any]:
+    return {
         "id": assistant.model_name,
         "object": "model",
         "created": assistant.created,
         "owned_by": "ontopic",
         "version": assistant.deployment.version,
     }
-    return JSONResponse({"object": "list", "data": [entry]})
 
 
 async def feedback(request: Request) -> JSONResponse:
@@ -72,6 +88,7 @@ api = Starlette(
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
         Route("/v1/feedback", feedback, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/models/{name:path}", model, methods=["GET"]),
         Route("/metrics", metrics.page, methods=["GET"]),
         Route("/openapi.json", openapi_document, methods=["GET"]),
     ],
@@ -87,4 +104,6 @@ class OwnPagesOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         own = scope["type"] == "http" and scope["path"] not in OPEN
+        if own and scope["path"].startswith("/v1/"):  # answered with a slash at its end too, not sent elsewhere
+            scope = dict(scope, path=scope["path"].rstrip("/"))
         await (api if own else self._app)(scope, receive, send)

@@ -26,7 +26,7 @@ import bentoml
 from starlette.exceptions import HTTPException
 
 from serving import metrics
-from serving.access import Access
+from serving.access import Access, cross_origin
 from serving.assistant import ServedAssistant
 from serving.chat import TIMEOUT_S
 from serving.launcher import end_with_launcher, launcher_pid
@@ -81,5 +81,6 @@ class Assistant:
 
 _service: Any = Assistant  # what the decorators made of it
 _service.add_asgi_middleware(metrics.CountRequests)
+_service.add_asgi_middleware(cross_origin)
 _service.add_asgi_middleware(Access)
 _service.add_asgi_middleware(OwnPagesOnly)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import InvalidStateError, wait
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,8 @@ from typing import Any
 
 from ontopic.errors import UserError
 from ontopic.models.answer import Generated, Generation, OverloadedError, Piece, TokenLogprob
-from ontopic.models.loading import LanguageModel
+from ontopic.models.loading import LanguageModel, conversational_tokenizer
+from ontopic.models.token_bytes import TokenBytes
 
 
 def begin(folder: Path) -> tuple[LanguageModel, VllmBatch]:
@@ -27,21 +28,29 @@ def begin(folder: Path) -> tuple[LanguageModel, VllmBatch]:
     Raises:
         UserError: vLLM is not installed, or the folder holds a PEFT adapter.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     if (folder / "adapter_config.json").is_file():
         raise UserError(
             f"{folder} holds a PEFT adapter, and vLLM serves whole models here; merge it, or leave vLLM out"
         )
-    batch = VllmBatch(folder)
+    tokenizer = conversational_tokenizer(folder)
+    batch = VllmBatch(folder, TokenBytes(tokenizer))
     model: Any = SimpleNamespace(config=AutoConfig.from_pretrained(folder))
-    return LanguageModel(model, AutoTokenizer.from_pretrained(folder), ""), batch
+    return LanguageModel(model, tokenizer, ""), batch
 
 
 class VllmBatch:
-    """vLLM's engine on a thread with an event loop of its own: an ``ontopic.models.answer.Batch``."""
+    """vLLM's engine on a thread with an event loop of its own: an ``ontopic.models.answer.Batch``.
 
-    def __init__(self, folder: Path, most_waiting: int = 256) -> None:
+    Args:
+        folder: the model's.
+        token_bytes: the bytes that a token stands for.
+        most_waiting: requests that may wait for their first token; one more is refused.
+    """
+
+    def __init__(self, folder: Path, token_bytes: Callable[[int], bytes], *, most_waiting: int = 256) -> None:
+        self._token_bytes = token_bytes
         try:
             import vllm
             from vllm.sampling_params import RequestOutputKind
@@ -125,7 +134,7 @@ class VllmBatch:
             if reason == "stop" and not isinstance(delta.stop_reason, str):
                 tokens = tokens[:-1]  # the token that ends an answer is not part of it
             places = zip(tokens, delta.logprobs or (), strict=False)
-            new = tuple(_logprob(token, place, top=sampling.top_logprobs or 0) for token, place in places)
+            new = tuple(self._logprob(token, place, top=sampling.top_logprobs or 0) for token, place in places)
             n += len(tokens)
             held += delta.text
             held = held if text else held.lstrip()
@@ -139,13 +148,11 @@ class VllmBatch:
             raise RuntimeError(f"vLLM ended an answer with {reason!r}")
         return Generated(text, len(generation.ids), n, reason, tuple(logprobs))
 
-
-def _logprob(token: int, place: dict[int, Any], *, top: int) -> TokenLogprob:
-    """From vLLM's likeliest tokens at a place, by id; the sampled one is always among them."""
-    likeliest = sorted(place.values(), key=lambda each: -each.logprob)[:top]
-    chosen = place[token]
-    return TokenLogprob(
-        chosen.decoded_token or "",
-        chosen.logprob,
-        tuple((each.decoded_token or "", each.logprob) for each in likeliest),
-    )
+    def _logprob(self, token: int, place: dict[int, Any], *, top: int) -> TokenLogprob:
+        """From vLLM's likeliest tokens at a place, by id; the sampled one is always among them."""
+        likeliest = sorted(place.items(), key=lambda each: -each[1].logprob)[:top]
+        return TokenLogprob(
+            self._token_bytes(token),
+            place[token].logprob,
+            tuple((self._token_bytes(other), each.logprob) for other, each in likeliest),
+        )

@@ -25,11 +25,21 @@ from ontopic.judges.judge import Judge
 from ontopic.state.workspace import Workspace
 
 
+@pytest.fixture(scope="session", autouse=True)
+def behind_a_proxy() -> None:
+    """As behind a company's proxy, and worse: what minds these settings on its way to this machine fails."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "CURL_CA_BUNDLE"):
+        os.environ.pop(name, None)
+    os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    os.environ |= {"ALL_PROXY": "socks5://127.0.0.1:9", "SSL_CERT_FILE": "/nowhere", "REQUESTS_CA_BUNDLE": "/nowhere"}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_mlflow_of_others() -> Iterator[None]:
     """MLflow keeps its tracking URI in the process and in the environment: neither the shell's nor a file's reaches the
-    next file."""
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    next file. Nor does the NO_PROXY that it is reached by."""
+    for name in ("MLFLOW_TRACKING_URI", "NO_PROXY", "no_proxy"):
+        os.environ.pop(name, None)
     yield
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)
@@ -72,9 +82,8 @@ def local_judge(session_state: Path, banking: Policy) -> Judge:
 
 
 @pytest.fixture
-def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+def chat_server() -> Iterator[ChatServer]:
     """A running ``ChatServer``; set its ``reply``."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with running_server() as server:
         yield server
 

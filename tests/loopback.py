@@ -44,13 +44,14 @@ class ChatServer:
     Attributes:
         url: what ``OPENAI_BASE_URL`` takes.
         requests: the bodies of the requests so far.
-        keys: their ``Idempotency-Key`` headers.
+        keys, authorizations: their ``Idempotency-Key`` and ``Authorization`` headers.
         reply: called with a request's body for the answer to it.
     """
 
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
     reply: Callable[[dict[str, Any]], Reply] = lambda request: Reply()
 
     def prompts(self) -> list[str]:
@@ -72,6 +73,7 @@ def running_server() -> Iterator[ChatServer]:
             with lock:
                 chat.requests.append(request)
                 chat.keys.append(self.headers["Idempotency-Key"])
+                chat.authorizations.append(self.headers["Authorization"])
                 reply = chat.reply(request)
             time.sleep(reply.delay_s)
             if self.path != "/v1/chat/completions":

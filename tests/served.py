@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import openai
+
 from serving.process import Serving
 
 
@@ -12,3 +14,9 @@ def smol(model_folder: Path, state: Path, **more: Any) -> Serving:
     """Version ``v7`` of a model that is called ``smol``, whose traffic is ``traffic.db`` in the state folder."""
     values = {"model_version": "v7", "model_name": "smol", "traffic": state / "traffic.db"}
     return Serving(model_folder=model_folder, state=state, **(values | more))
+
+
+def openai_client(url: str, key: str) -> openai.OpenAI:
+    """The official client, which asks once and minds no proxy."""
+    http_client = openai.DefaultHttpxClient(trust_env=False)
+    return openai.OpenAI(base_url=url, api_key=key, max_retries=0, http_client=http_client)

@@ -115,10 +115,11 @@ def locked(workspace: Workspace) -> Iterator[None]:
 
 
 def check_ready(settings: Settings) -> None:
-    """Fail before any work where a key or a GPU that the configuration needs is missing.
+    """Fail before any work where a key or a GPU that the configuration needs is missing, or its model knows no
+    conversations.
 
     Raises:
-        UserError: it is missing.
+        UserError: so it is.
     """
     from ontopic.config.settings import EndpointSettings, PanelJudgeSettings
 
@@ -132,6 +133,10 @@ def check_ready(settings: Settings) -> None:
             from ontopic.endpoint.endpoint import Endpoint
 
             Endpoint(asked).check()
+    if settings.model.name != "embedded":
+        from ontopic.models.loading import check_conversational
+
+        check_conversational(settings.model.name)
 
 
 def version_of(project: Project, which: str) -> RegisteredModel:

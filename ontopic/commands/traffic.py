@@ -20,6 +20,7 @@ from ontopic.errors import UserError
 
 if TYPE_CHECKING:
     from ontopic.state.workspace import Workspace
+    from ontopic.traffic.asking import Sent
     from ontopic.traffic.store import TrafficStore, TrafficSummary
 
 app = typer.Typer(rich_markup_mode=None)
@@ -150,26 +151,31 @@ def send(
     count: Annotated[int | None, typer.Option(min=1, help="How many to ask; each of the file once by default.")] = None,
     url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server, with its /v1.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name there.")] = None,
-    api_key_variable: Annotated[str | None, typer.Option(help="The environment variable that holds the key.")] = None,
+    api_key_variable: Annotated[
+        str | None, typer.Option(help="The environment variable that holds the key; OPENAI_API_KEY by default.")
+    ] = None,
 ) -> None:
     """Ask questions at a rate, whether or not the earlier ones are answered, of the model that `serve` serves."""
+    from ontopic.config.settings import EndpointSettings
     from ontopic.data.labelled import Question
     from ontopic.data.rows import load_rows
+    from ontopic.endpoint.client import base_url_of
     from ontopic.progress import progress
-    from ontopic.traffic.asking import Sent, ask_at_rate, key_of, questions_to_send
+    from ontopic.traffic.asking import NO_KEY, Sent, ask_at_rate, key_of, questions_to_send
 
     port = project.settings.serving.port
     if not 0 < rate < math.inf:
         raise UserError(f"--rate {rate} is not a rate; give a number of questions a second above 0")
     if url is None and not port:
         raise UserError("serving.port is 0, so the server's port is not known; give its address with --url")
-    api_key = key_of(api_key_variable)
+    served = EndpointSettings.model_validate({"model": "", "base_url": url or f"http://127.0.0.1:{port}/v1"})
+    base_url, api_key = str(base_url_of(served)), key_of(api_key_variable)
     chosen = questions_to_send(load_rows(questions, Question).rows, count, in_scope_share=in_scope_share)
     sent = Sent()
     with progress("questions", len(chosen), unit="questions", status=lambda: str(sent)) as advance:
         ask_at_rate(
             chosen,
-            url or f"http://127.0.0.1:{port}/v1",
+            base_url,
             model=model or project.policy.registered_model,
             api_key=api_key,
             max_tokens=project.settings.traffic.max_tokens,
@@ -178,10 +184,29 @@ def send(
             advance=advance,
         )
     print(sent)
-    if not sent.answered:
-        raise UserError(f"no question was answered ({sent.error}); check that a server runs there: python run.py serve")
+    if sent.refusal or not sent.answered:
+        raise UserError(_refusal(sent, base_url, key_variable=api_key_variable, has_key=api_key != NO_KEY))
     if sent.failed:
         print(f"the first failure: {sent.error}")
+
+
+def _refusal(sent: Sent, url: str, *, key_variable: str | None, has_key: bool) -> str:
+    """Why asking came to nothing, or stopped, and what to do about that."""
+    from ontopic.traffic.asking import KEY_VARIABLE
+
+    variable = key_variable or KEY_VARIABLE
+    what = "no question was answered" if not sent.answered else "the rest was not asked"
+    if sent.refusal == "key" and not has_key:
+        return f"{what}: {url} asks for a key ({sent.error}), and {variable} is not set; put a key there"
+    if sent.refusal == "key":
+        another = "" if key_variable else ", or name another variable with --api-key-variable"
+        return f"{what}: {url} refuses the key in {variable} ({sent.error}); put a valid one there{another}"
+    if sent.refusal == "model":
+        return f"{what}: {url} has no such model or no such path ({sent.error}); see --model, and --url with its /v1"
+    if sent.refusal == "quota":
+        return f"{what}: the quota at {url} is spent ({sent.error}); raise it, or use another key"
+    hint = "; check that a server runs there: python run.py serve" if "APIConnectionError" in str(sent.error) else ""
+    return f"{what} at {url} ({sent.error}){hint}"
 
 
 def stored_traffic(workspace: Workspace, registered_model: str) -> TrafficStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -137,6 +138,16 @@ class ServingSettings(_Section):
     spool: bool = False
     """Whether answers go out while the traffic store cannot be written, their records waiting on this machine's disk;
     without it such a question gets a 503."""
+    allowed_origins: list[str] = []
+    """Web pages that may call the service (CORS), by their origins, such as ``https://bank.example``; ``*`` is any."""
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#@,\s]+", origin):
+                raise ValueError(f"{origin!r} is not an origin; give it as https://host or https://host:port")
+        return [origin.lower() for origin in origins]
 
 
 class TrafficSettings(_Section):

@@ -5,23 +5,31 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 from openai import AsyncOpenAI
 
+from ontopic.config.network import http_options, is_server_address
 from ontopic.config.settings import EndpointSettings
+from ontopic.endpoint.http_client import ReplyClient
 from ontopic.errors import UserError
 
 # People copy the address of a call where that of the server is asked for.
 _PATH_OF_A_CALL = re.compile(r"/+(chat/completions|completions|responses|embeddings|models)/*\Z", re.I)
+_OPENAI = "https://api.openai.com/v1"
 
 
-def llm_client(settings: EndpointSettings, http_client: httpx2.AsyncClient | None = None) -> AsyncOpenAI:
+def llm_client(settings: EndpointSettings, **http: Any) -> AsyncOpenAI:
     """The client of an endpoint.
 
+    Args:
+        http: what the client of HTTP takes besides.
+
     Raises:
-        UserError: no key is set, and no server of the user's own, which may need none; or key or address are not
-            such.
+        UserError: no key is set, and no server of the user's own, which may need none; key or address are not such; or
+            the server is elsewhere, and the environment's proxy cannot be used.
     """
     base_url = base_url_of(settings)
     key = key_in(settings.api_key_variable) or ("none" if base_url else "")
@@ -36,7 +44,7 @@ def llm_client(settings: EndpointSettings, http_client: httpx2.AsyncClient | Non
         base_url=base_url,
         timeout=settings.timeout_s,
         max_retries=settings.max_retries,
-        http_client=http_client,
+        http_client=ReplyClient(**http_options(base_url or _OPENAI), **http),
     )
 
 
@@ -52,15 +60,13 @@ def base_url_of(settings: EndpointSettings) -> str | None:
     if not base_url:
         return None
     base_url = _PATH_OF_A_CALL.sub("", base_url)
-    try:
-        url = httpx2.URL(base_url)
-    except (httpx2.InvalidURL, ValueError):
-        url = httpx2.URL()
-    is_one = url.scheme in ("http", "https") and url.host and (url.port or 0) <= 65535
-    if not is_one or any(c.isspace() for c in base_url):
+    if not is_server_address(base_url):
         raise UserError(f"base_url {base_url!r} is not the address of a server; give it as http://host:port/v1")
-    if url.query or url.fragment:
-        raise UserError(f"base_url {shown_url(url)} has a part after ? or #, which no request keeps; give it without")
+    parts = urlsplit(base_url)
+    if parts.query or parts.fragment:
+        raise UserError(
+            f"base_url {shown_url(base_url)} has a part after ? or #, which no request keeps; give it without"
+        )
     return base_url
 
 

@@ -19,7 +19,7 @@ from ontopic.config.settings import EndpointSettings
 from ontopic.endpoint.account import Account
 from ontopic.endpoint.client import base_url_of, key_in, llm_client, shown_url
 from ontopic.endpoint.event_loop import event_loop
-from ontopic.endpoint.http_client import ReplyClient, UnreadableReplyError
+from ontopic.endpoint.http_client import UnreadableReplyError
 from ontopic.endpoint.refusals import RefusedError, error_told, failure_of, redacted, refusal
 from ontopic.endpoint.replies import Prompt, Reply, read_completion, read_reply, read_usage
 from ontopic.endpoint.server_error import ServerError
@@ -117,10 +117,10 @@ class Endpoint:
             raise
 
     def check(self) -> None:
-        """Fail now, and not at the first prompt, where the key is missing.
+        """Fail now, and not at the first prompt, where the key is missing or the environment's proxy cannot be used.
 
         Raises:
-            UserError: no API key is set.
+            UserError: no API key is set, or ``ontopic.config.network`` refuses the environment.
         """
         self._opened()
 
@@ -140,8 +140,7 @@ class Endpoint:
                     raise _BudgetSpentError(spent)
 
             limits = httpx2.Limits(max_connections=n, max_keepalive_connections=n)
-            http_client = ReplyClient(limits=limits, event_hooks={"request": [check_budget]})
-            self._client = llm_client(self.settings, http_client)
+            self._client = llm_client(self.settings, limits=limits, event_hooks={"request": [check_budget]})
             weakref.finalize(self, _close, self._client).atexit = False
         return self._client
 

@@ -13,7 +13,7 @@ from ontopic.endpoint.server_error import OPTIONS, read_error
 MOST_BYTES = 8 * 2**20
 """The longest reply that is read; one with the log-probabilities of 2,000 tokens has half of that."""
 
-_KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "x-request-id")
+_KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "x-request-id", "x-ontopic-record-id")
 
 
 class UnreadableReplyError(OpenAIError):

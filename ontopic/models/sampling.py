@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
@@ -22,13 +22,13 @@ def sampled(logits: torch.Tensor, sampling: Sampling, *, generator: torch.Genera
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
-def token_logprob(logits: torch.Tensor, token: int, *, top: int, tokenizer: Any) -> TokenLogprob:
+def token_logprob(logits: torch.Tensor, token: int, *, top: int, token_bytes: Callable[[int], bytes]) -> TokenLogprob:
     """Log-probability of ``token`` by logits of shape (vocabulary,), and the ``top`` likeliest tokens with theirs."""
     logprobs = torch.log_softmax(logits.float(), -1)
     best = logprobs.topk(top) if top else None
     likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True) if best else ()
     return TokenLogprob(
-        tokenizer.decode([token]),
+        token_bytes(token),
         float(logprobs[token]),
-        tuple((tokenizer.decode([i]), value) for i, value in likeliest),
+        tuple((token_bytes(i), value) for i, value in likeliest),
     )

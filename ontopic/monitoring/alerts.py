@@ -27,6 +27,7 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.sqlite import insert
 
+from ontopic.config.network import check_way_out, is_loopback_url, reach_this_machine_directly
 from ontopic.config.settings import AlertEvent, AlertSettings
 from ontopic.errors import UserError
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
@@ -113,7 +114,8 @@ class Alerts(SQLiteFile):
         policy: its name; another policy's alerts in the same file are left alone.
 
     Raises:
-        UserError: the file is not such a database; Apprise does not know a rule's URL, or its variable is not set.
+        UserError: the file is not such a database; Apprise does not know a rule's URL, or its variable is not set; the
+            environment's proxy cannot be used.
     """
 
     def __init__(self, path: Path, rules: Sequence[AlertSettings], *, policy: str) -> None:
@@ -300,12 +302,15 @@ def _url(rule: AlertSettings, given: str) -> str:
             f"the alert rule {rule.name!r} notifies {shown} that Apprise does not know; the forms are listed at "
             "https://appriseit.com/services"
         )
+    if not url.startswith("mailto") and not is_loopback_url(url):
+        check_way_out(by_requests=True)
     return url
 
 
 def _send(url: str, title: str, *, body: str, severity: str) -> bool:
     from apprise import Apprise, NotifyFormat, NotifyType
 
+    reach_this_machine_directly()  # Apprise's client reads the environment's proxies by itself
     kinds = {"info": NotifyType.INFO, "warning": NotifyType.WARNING, "critical": NotifyType.FAILURE}
     service = Apprise()
     service.add(url)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from ontopic.config.network import reach_this_machine_directly
 from ontopic.state.workspace import Workspace
 
 
@@ -19,6 +20,7 @@ def open_tracking(workspace: Workspace, experiment: str) -> str:
     Returns:
         The experiment's id.
     """
+    reach_this_machine_directly()  # MLflow's client reads the environment's proxies by itself
     os.environ["MLFLOW_TRACKING_URI"] = workspace.mlflow_uri
     mlflow.set_tracking_uri(workspace.mlflow_uri)
     found = mlflow.get_experiment_by_name(experiment)

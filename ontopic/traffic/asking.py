@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
+import json
 import random
+import re
 import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from typing import TYPE_CHECKING
+from typing import Any
 
+from openai import APIStatusError, AsyncOpenAI, OpenAIError
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.config.network import http_options
 from ontopic.data.labelled import Question
+from ontopic.endpoint.client import key_in, shown_url
+from ontopic.endpoint.http_client import ReplyClient
+from ontopic.endpoint.refusals import error_told, failure_of
+from ontopic.endpoint.server_error import Final, ServerError
 from ontopic.errors import UserError
 from ontopic.progress import Advance
 
-if TYPE_CHECKING:
-    from openai.resources.chat import AsyncCompletions
+KEY_VARIABLE = "OPENAI_API_KEY"
+NO_KEY = "none"
+"""What is sent to a server that asks for no key: the client wants one."""
 
 
 class Answer(BaseModel):
@@ -55,22 +64,24 @@ def ask_all(
 
     Returns:
         An answer for each, in order. One that fails after the client's own retries carries its
-        ``error``; the others go on.
-    """
-    from openai import AsyncOpenAI
+        ``error``; the others go on, unless the server would refuse them for the same.
 
+    Raises:
+        UserError: the server is elsewhere, and the environment's proxy cannot be used.
+    """
     turns = asyncio.Semaphore(concurrency)
 
-    async def ask(completions: AsyncCompletions, messages: list[dict[str, str]]) -> Answer:
+    async def ask(asker: _Asker, messages: list[dict[str, str]]) -> Answer:
         async with turns:
-            answer = await _ask(completions, messages, model=model, max_tokens=max_tokens)
+            answer = await asker.ask(messages)
             if advance:
                 advance(1)
             return answer
 
     async def ask_each() -> list[Answer]:
-        async with AsyncOpenAI(base_url=base_url, api_key=api_key) as client:
-            return list(await asyncio.gather(*(ask(client.chat.completions, messages) for messages in conversations)))
+        async with _client(base_url, api_key) as client:
+            asker = _Asker(client, model, max_tokens=max_tokens)
+            return list(await asyncio.gather(*(ask(asker, messages) for messages in conversations)))
 
     return asyncio.run(ask_each())
 
@@ -82,11 +93,13 @@ class Sent:
     Attributes:
         latencies_s: seconds from the time that a question was due to its whole answer; of those answered.
         error: the first one.
+        refusal: what the server refuses every question for, so that asking has stopped; ``None`` where it has not.
     """
 
     failed: int = 0
     latencies_s: array[float] = field(default_factory=lambda: array("d"))
     error: str | None = None
+    refusal: Final | None = None
 
     @property
     def answered(self) -> int:
@@ -117,19 +130,21 @@ def ask_at_rate(
     """Ask a question every 1 / ``rate`` seconds, whether or not the earlier ones are answered (an open loop).
 
     A question that could not be sent in time, since this machine or the server was busy, waits from the time that it
-    was due. Nothing is asked twice.
+    was due. Nothing is asked twice, but without an option that the model refuses. Asking stops where the server refuses
+    the key or the model, or the quota is spent.
 
     Args:
         base_url: of an OpenAI-compatible server, with its ``/v1``.
         rate: questions a second.
         sent: is filled as answers come.
         advance: called with 1 for each question that is answered or has failed.
+
+    Raises:
+        UserError: the server is elsewhere, and the environment's proxy cannot be used.
     """
 
-    from openai import AsyncOpenAI
-
-    async def ask(completions: AsyncCompletions, question: str, *, due: float) -> None:
-        answer = await _ask(completions, [{"role": "user", "content": question}], model=model, max_tokens=max_tokens)
+    async def ask(asker: _Asker, question: str, *, due: float) -> None:
+        answer = await asker.ask([{"role": "user", "content": question}])
         if answer.error:
             sent.failed += 1
             sent.error = sent.error or answer.error
@@ -138,16 +153,16 @@ def ask_at_rate(
         advance(1)
 
     async def ask_each() -> None:
-        async with (
-            AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0) as client,
-            asyncio.TaskGroup() as tasks,
-        ):
-            completions = client.chat.completions  # imported on first use, before the clock runs
+        async with _client(base_url, api_key, max_retries=0) as client, asyncio.TaskGroup() as tasks:
+            asker = _Asker(client, model, max_tokens=max_tokens)
             start = time.monotonic()
             for number, question in enumerate(questions):
                 due = start + number / rate
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
-                tasks.create_task(ask(completions, question, due=due))
+                if await asker.refuses_all(within_s=due - time.monotonic()):
+                    break
+                tasks.create_task(ask(asker, question, due=due))
+        if asker.refusal:  # maybe of one that was still under way at the end
+            sent.error, sent.refusal = asker.error, asker.refusal
 
     asyncio.run(ask_each())
 
@@ -178,28 +193,104 @@ def questions_to_send(rows: Sequence[Question], count: int | None, *, in_scope_s
 
 
 def key_of(variable: str | None) -> str:
-    """The key in an environment variable; where no variable is named, a word, for a server that asks for no key.
+    """The key in an environment variable; of ``OPENAI_API_KEY`` where none is named, and there a word where that is not
+    set either, for a server that asks for no key.
 
     Raises:
-        UserError: the variable is not set.
+        UserError: the variable that is named is not set, or holds what no key can be.
     """
-    if variable is None:
-        return "none"
-    if key := os.environ.get(variable):
-        return key
-    raise UserError(f"{variable} is not set; put the key into .env or the environment")
+    name = variable or KEY_VARIABLE
+    key = key_in(name)
+    if not key and variable:
+        raise UserError(f"{variable} is not set; put the key into .env or the environment")
+    return key or NO_KEY
 
 
-async def _ask(completions: AsyncCompletions, messages: list[dict[str, str]], *, model: str, max_tokens: int) -> Answer:
-    try:
-        response = await completions.with_raw_response.create(
-            model=model,
-            messages=messages,  # type: ignore[arg-type]
-            max_tokens=max_tokens,
-            temperature=0,
-        )
-        content = response.parse().choices[0].message.content
-        return Answer(record_id=response.headers.get("x-ontopic-record-id", ""), answer=content or "")
-    # Besides the client's own errors: text that is not UTF-8, a body that is not an answer.
-    except Exception as error:
-        return Answer(error=f"{type(error).__name__}: {error}")
+class _Asker:
+    """Asks one model: learns which options it does not take, and whether the server refuses whatever is asked.
+
+    Attributes:
+        refusal: what the server refuses every request for; ``None`` while it does not.
+        error: with its words.
+    """
+
+    def __init__(self, client: AsyncOpenAI, model: str, *, max_tokens: int) -> None:
+        self._client, self._completions = client, client.chat.completions  # imported on first use, so before any clock
+        self._model = model
+        self._options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
+        self._refused = asyncio.Event()
+        self._answered = False
+        self.refusal: Final | None = None
+        self.error = ""
+
+    async def refuses_all(self, *, within_s: float) -> bool:
+        """Whether the server refuses whatever is asked; waits so long for that."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._refused.wait(), max(0.0, within_s))
+        return self._refused.is_set()
+
+    async def ask(self, messages: list[dict[str, str]]) -> Answer:
+        if self.refusal:
+            return Answer(error=self.error)
+        try:
+            return await self._asked(messages)
+        except OpenAIError as error:
+            text = failure_of(error, address=shown_url(self._client.base_url).rstrip("/"))
+            if isinstance(error, APIStatusError):
+                self._note(error_told(error), text)
+            return Answer(error=text)
+        except UnicodeEncodeError:
+            return Answer(error="the question cannot be sent: it is not valid Unicode")
+
+    def _note(self, told: ServerError, text: str) -> None:
+        """Stop where no other question can be answered either; after an answer, a question may be what is refused."""
+        if told.final and not self.refusal and (told.is_certain or not self._answered):
+            self.refusal, self.error = told.final, text
+            self._refused.set()
+
+    async def _asked(self, messages: list[dict[str, str]]) -> Answer:
+        options = self._options
+        while True:
+            try:
+                response = await self._completions.with_raw_response.create(
+                    model=self._model,
+                    messages=messages,  # type: ignore[arg-type]
+                    **options,
+                )
+            except APIStatusError as error:
+                fewer = _without_refused(options, error_told(error).told)
+                if fewer is None:
+                    raise
+                options = fewer
+            else:
+                self._options = options  # it was the options, and not the question
+                return self._read(response.text, response.headers.get("x-ontopic-record-id", ""))
+
+    def _read(self, body: str, record_id: str) -> Answer:
+        """The answer in the body of a chat completion, or what stands there in its place."""
+        try:
+            completion = json.loads(body)
+        except (ValueError, RecursionError):
+            completion = None
+        try:
+            content = completion["choices"][0]["message"]["content"]
+            if isinstance(content, list):
+                content = "".join(part["text"] for part in content if part.get("type") == "text")
+        except (LookupError, TypeError, AttributeError):
+            return Answer(error="the server's reply is not a chat completion")
+        self._answered = True
+        return Answer(record_id=record_id, answer=content if isinstance(content, str) else "")
+
+
+def _client(base_url: str, api_key: str, *, max_retries: int = 2) -> AsyncOpenAI:
+    http_client = ReplyClient(**http_options(base_url))
+    return AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=max_retries, http_client=http_client)
+
+
+def _without_refused(options: Mapping[str, Any], said: str) -> dict[str, Any] | None:
+    """The options without one that a refusal names; the token limit goes by its other name first."""
+    for name in options:
+        if re.search(rf"\b{name}\b", said):
+            fewer = {other: value for other, value in options.items() if other != name}
+            return fewer | ({"max_completion_tokens": options[name]} if name == "max_tokens" else {})
+    return None

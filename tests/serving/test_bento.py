@@ -19,6 +19,7 @@ import psutil
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from served import openai_client
 
 from ontopic.errors import UserError
 from ontopic.traffic.store import TrafficStore
@@ -188,7 +189,7 @@ def answering(home: Path, bentos: dict[str, Path], model_folder: Path, tmp_path:
 @pytest.mark.slow
 def test_a_bento_answers(answering: tuple[str, str], tmp_path: Path) -> None:
     url, key = answering
-    with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
+    with openai_client(url, key) as client:
         raw = client.chat.completions.with_raw_response.create(
             model="ontopic", messages=[{"role": "user", "content": "How do I open a savings account?"}]
         )

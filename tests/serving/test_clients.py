@@ -13,7 +13,7 @@ from typing import Any
 
 import openai
 import pytest
-from served import smol
+from served import openai_client, smol
 
 from ontopic.traffic.store import TrafficStore
 from serving.process import ServedModel
@@ -58,7 +58,7 @@ def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="module")
 def said(served: Served) -> str:
     """The answer to the question, by the official client."""
-    with openai.OpenAI(base_url=served.url, api_key=served.key, max_retries=0) as client:
+    with openai_client(served.url, served.key) as client:
         answer = client.chat.completions.create(model="smol", messages=MESSAGES)
     text = answer.choices[0].message.content
     assert text
@@ -91,7 +91,9 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket, "getaddrinfo", watched_look_up)
     monkeypatch.setattr(socket.socket, "connect", watched_connect)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    # Others' clients go by the environment's proxy, also to this machine.
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name)
     yield
     assert outside == []
 

@@ -15,6 +15,7 @@ import mlflow
 import openai
 import psutil
 import pytest
+from served import openai_client
 
 from ontopic.models.loading import load
 from ontopic.registry import versions as registry
@@ -55,7 +56,7 @@ class Load:
             thread.join()
 
     def _ask(self, client: int) -> None:
-        with openai.OpenAI(base_url=self.url, api_key=self.key, max_retries=0) as server:
+        with openai_client(self.url, self.key) as server:
             number = 0
             while not self.stop.is_set():
                 number += 1
@@ -179,7 +180,7 @@ def test_a_version_that_does_not_load_leaves_the_old_one(two_versions: Workspace
 def test_what_was_accepted_is_answered_after_sigterm(two_versions: Workspace, model_folder: Path) -> None:
     def ask(number: int) -> str:
         message = [{"role": "user", "content": f"Tell me a long story about bank number {number}."}]
-        with openai.OpenAI(base_url=served.base_url, api_key=served.api_key, max_retries=0) as server:
+        with openai_client(served.base_url, served.api_key) as server:
             if number % 2:
                 chunks = server.chat.completions.create(model=NAME, messages=message, max_tokens=64, stream=True)  # type: ignore[call-overload]
                 return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)

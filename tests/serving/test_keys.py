@@ -20,7 +20,7 @@ import httpx
 import openai
 import pytest
 from loopback import ROOT
-from served import smol
+from served import openai_client, smol
 from typer.testing import CliRunner, Result
 
 from ontopic.errors import UserError
@@ -202,7 +202,7 @@ class Keyed:
         return httpx.get(self.url.removesuffix("/v1") + path, **({"headers": headers} | more), trust_env=False)
 
     def client(self, key: str) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0)
+        return openai_client(self.url, key)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 from served import smol
 
+from ontopic.config.network import reach_this_machine_directly
 from serving import openapi
 from serving.process import ServedModel
 
@@ -45,6 +46,7 @@ def served(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def documented(served: Served) -> Any:
+    reach_this_machine_directly()  # Schemathesis goes by the environment's proxy
     url = f"{served.url}/openapi.json"
     return schemathesis.openapi.from_url(url, config=SchemathesisConfig(), headers=served.headers)
 

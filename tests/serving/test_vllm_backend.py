@@ -23,6 +23,10 @@ WORDS = {1: " Yes", 2: ",", 3: " please", 4: ".\n", 0: ""}
 END = 0
 
 
+def token_bytes(token: int) -> bytes:
+    return WORDS[token].encode()
+
+
 @dataclass
 class Engine:
     """Answers as vLLM does with deltas: a token a time, the end token with ``stop``; waits after ``holds`` tokens."""
@@ -39,7 +43,7 @@ class Engine:
                 if i == self.holds:
                     await asyncio.Event().wait()
                 ended = token == END or i + 1 == parameters.max_tokens
-                places = [{t: SimpleNamespace(logprob=-float(t != token), decoded_token=WORDS[t]) for t in (token, 3)}]
+                places = [{t: SimpleNamespace(logprob=-float(t != token), decoded_token=None) for t in (token, 3)}]
                 delta = SimpleNamespace(
                     text=WORDS[token],
                     token_ids=[token],
@@ -75,7 +79,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 
 
 def test_an_answer_is_as_that_of_the_continuous_batch(engine: Engine, tmp_path: Path) -> None:
-    batch = VllmBatch(tmp_path)
+    batch = VllmBatch(tmp_path, token_bytes)
     pieces: list[Piece] = []
     generation = Generation([7, 8], Sampling(9, top_p=0, seed=-1, stop=("x",), top_logprobs=1), pieces.append)
     batch.submit([generation])
@@ -83,8 +87,8 @@ def test_an_answer_is_as_that_of_the_continuous_batch(engine: Engine, tmp_path: 
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("Yes, please.", 2, 4)
     assert answer.finish_reason == "stop"
     assert "".join(piece.text for piece in pieces) == answer.text
-    assert [each.token for each in answer.logprobs] == [" Yes", ",", " please", ".\n"]
-    assert answer.logprobs[0].top == ((" Yes", 0.0),)
+    assert [each.token for each in answer.logprobs] == [b" Yes", b",", b" please", b".\n"]
+    assert answer.logprobs[0].top == ((b" Yes", 0.0),)
     prompt, parameters = engine.requests[0]
     assert prompt == {"prompt_token_ids": [7, 8]}
     assert (parameters.temperature, parameters.top_p, parameters.seed) == (0, 1, 2**63 - 1)
@@ -98,7 +102,7 @@ def test_an_answer_is_as_that_of_the_continuous_batch(engine: Engine, tmp_path: 
 
 def test_a_cancelled_answer_gives_up_its_place(engine: Engine, tmp_path: Path) -> None:
     engine.holds = 0
-    batch = VllmBatch(tmp_path, most_waiting=2)
+    batch = VllmBatch(tmp_path, token_bytes, most_waiting=2)
     waiting = [Generation([7], Sampling(9)) for _ in range(2)]
     batch.submit(waiting)
     assert (batch.waiting, batch.running) == (2, 0)
@@ -116,7 +120,7 @@ def test_a_cancelled_answer_gives_up_its_place(engine: Engine, tmp_path: Path) -
 
 def test_an_answer_that_vllm_aborts_is_an_error(engine: Engine, tmp_path: Path) -> None:
     engine.reason = "abort"
-    batch = VllmBatch(tmp_path)
+    batch = VllmBatch(tmp_path, token_bytes)
     generation = Generation([7], Sampling(9))
     batch.submit([generation])
     with pytest.raises(RuntimeError, match="abort"):

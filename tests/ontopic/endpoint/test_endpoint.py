@@ -303,6 +303,7 @@ def test_the_key_comes_from_its_variable_and_no_other(monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="OTHER_KEY is not set"):
         Endpoint(settings).check()
     monkeypatch.setenv("OTHER_KEY", "right")
+    monkeypatch.delenv("ALL_PROXY"), monkeypatch.delenv("SSL_CERT_FILE")
     assert llm_client(settings).api_key == "right"
     monkeypatch.delenv("OTHER_KEY")
     own = settings.model_copy(update={"base_url": "http://127.0.0.1:9/v1"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 
@@ -83,6 +84,111 @@ def test_the_share_and_the_count_are_kept() -> None:
 def test_the_key_comes_from_the_variable_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "secret")
     assert key_of("MY_KEY") == "secret"
-    assert key_of(None) == "none"
     with pytest.raises(UserError, match="NO_SUCH_KEY is not set"):
         key_of("NO_SUCH_KEY")
+    monkeypatch.setenv("OPENAI_API_KEY", " mine\n")
+    assert key_of(None) == "mine"
+    for wrong in ("sk-proj\N{EM DASH}abc", "two\nlines"):
+        monkeypatch.setenv("OPENAI_API_KEY", wrong)
+        with pytest.raises(UserError, match="OPENAI_API_KEY holds a character that no key has"):
+            key_of(None)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert key_of(None) == "none"
+
+
+def send(server: ChatServer, *questions: str, rate: float = 1000) -> Sent:
+    sent = Sent()
+    options = {"model": "m", "api_key": "key", "max_tokens": 5, "rate": rate, "sent": sent, "advance": lambda _: None}
+    ask_at_rate(questions, server.url, **options)  # type: ignore[arg-type]
+    return sent
+
+
+def error(**parts: object) -> bytes:
+    return json.dumps({"error": {"message": "said so", "type": None, "code": None} | parts}).encode()
+
+
+REFUSALS = [
+    (401, error(code="invalid_api_key"), "key"),
+    (403, error(), "key"),
+    (404, error(code="model_not_found"), "model"),
+    (404, b'{"detail": "said so"}', "model"),
+    (404, b'{"error": "said so"}', "model"),
+    (402, b"said so", "quota"),
+    (429, error(code="insufficient_quota"), "quota"),
+    (429, error(type="insufficient_quota"), "quota"),
+    (200, error(code=401), "key"),
+    (200, error(code="insufficient_quota"), "quota"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "refusal"), REFUSALS)
+def test_asking_stops_where_the_server_refuses_whatever_is_asked(
+    chat_server: ChatServer, status: int, body: bytes, refusal: str
+) -> None:
+    chat_server.reply = lambda request: Reply(status=status, body=body)
+    sent = send(chat_server, *map(str, range(200)), rate=20)
+    assert sent.refusal == refusal
+    assert "said so" in str(sent.error)
+    assert len(chat_server.requests) == sent.failed <= 3  # others were under way when the first was refused
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (429, error(code="rate_limit_exceeded"), "status 429: said so"),
+        (500, b"<html>oh\x1b[31m</html>", "status 500: <html>oh [31m</html>"),
+        (400, error(code="content_filter"), "status 400: said so"),
+        (200, error(code=500), "not a chat completion: said so"),
+        (200, b'{"error": "said so"}', "not a chat completion: said so"),
+        (200, error(message="\u202e" + "x" * 5000), "\u2026"),
+        *(
+            (200, body, "not a chat completion")
+            for body in (b"null", b"{}", b'{"choices": []}', b"<html>", b"[" * 9999)
+        ),
+        *(
+            (200, b'{"choices": [{"message": %s}]}' % part, "not a chat completion")
+            for part in (b"null", b"{}", b"[1]")
+        ),
+    ],
+)
+def test_another_failure_is_told_and_the_rest_is_asked(
+    chat_server: ChatServer, status: int, body: bytes, said: str
+) -> None:
+    chat_server.reply = lambda request: (
+        Reply("yes") if len(chat_server.requests) > 1 else Reply(status=status, body=body)
+    )
+    sent = send(chat_server, "a", "b", "c", rate=20)
+    assert (sent.answered, sent.failed, sent.refusal) == (2, 1, None)
+    assert said in str(sent.error)
+    assert str(sent.error).isprintable()
+    assert len(str(sent.error)) < 400
+
+
+def test_an_answer_in_parts_is_one(chat_server: ChatServer) -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "ye"}, {"type": "text", "text": "s"}]
+    chat_server.reply = lambda request: Reply(choice={"message": {"role": "assistant", "content": parts}})
+    assert send(chat_server, "a").answered == 1
+
+
+@pytest.mark.parametrize(
+    "takes", [{"max_completion_tokens"}, {"max_tokens"}, {"max_completion_tokens", "temperature"}, set()]
+)
+def test_options_that_the_model_does_not_take_are_left_out(chat_server: ChatServer, takes: set[str]) -> None:
+    def reply(request: dict) -> Reply:
+        for name in sorted(request.keys() - takes - {"model", "messages"}):
+            return Reply(f"Unsupported parameter: '{name}' is not supported with this model.", status=400)
+        return Reply("yes")
+
+    chat_server.reply = reply
+    sent = send(chat_server, "a", "b", "c", rate=5)
+    assert (sent.answered, sent.failed) == (3, 0)
+    known = chat_server.requests[-2:]  # by then it is known
+    assert [request["messages"][0]["content"] for request in known] == ["b", "c"]
+    assert all(request.keys() - {"model", "messages"} == takes for request in known)
+
+
+def test_a_server_that_cannot_be_reached_is_told_with_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALL_PROXY"), monkeypatch.delenv("SSL_CERT_FILE")
+    assert send(ChatServer(url="http://127.0.0.1:9/v1"), "a").error == "the server could not be reached"
+    outside = ChatServer(url="https://llm.example.invalid/v1")
+    assert send(outside, "a").error == "the server could not be reached by the proxy of HTTPS_PROXY"

@@ -299,7 +299,7 @@ def test_it_says_nothing_sends_nothing_and_leaves_nothing_behind(chat_server: Ch
     says(chat_server, score=grade(10))
     (tmp_path / ".env").write_text("FROM_DOTENV=1\n")
     policy = ROOT / "configs" / "policies" / "banking.yaml"
-    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     environment.pop("DEEPEVAL_TELEMETRY_OPT_OUT"), environment.pop("DEEPEVAL_DISABLE_DOTENV")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, chat_server.url, str(policy)],

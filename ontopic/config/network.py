@@ -47,7 +47,7 @@ def is_server_address(url: str) -> bool:
     """Whether a URL is one that a client of HTTP can ask."""
     try:
         parts = urlsplit(url)
-        good = bool(parts.hostname) and parts.port != 0 and not any(c.isspace() for c in parts.netloc)
+        good = bool(parts.hostname) and parts.port != 0 and not any(c.isspace() for c in url)
         return parts.scheme in ("http", "https") and good
     except ValueError:  # a port that is no number, a bracket that is never closed
         return False

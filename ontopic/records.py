@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Outcome = Literal["pass", "fail", "unjudged"]
+MOST_AHEAD = timedelta(days=1)
+"""A record's time that lies further ahead of the present one is wrong: clocks and time zones differ by less."""
 
 
 class Record(BaseModel):

@@ -30,10 +30,15 @@ def traffic(context: typer.Context, project: Project) -> None:
     """Say what traffic is stored; or import, export, prune or send some."""
     name = _name(project.workspace)
     with stored_traffic(project.workspace) as store:
-        summary = store.summary()
+        summary, ahead = store.summary(), store.ahead()
     if not summary.n:
         raise UserError(f"{name}: there is no traffic yet; run the loop, serve a model or import some")
     console.print(overview(summary, name))
+    if ahead:
+        console.print(
+            f"{ahead:,} of them bear a time more than a day ahead, which is wrong: they are in no window, and count as "
+            "asked when they were stored where old records are pruned"
+        )
 
 
 def overview(summary: TrafficSummary, name: str) -> Group:

@@ -32,7 +32,8 @@ def cut_waiting(connection: sql.Connection, cut: Cut, *, until: datetime) -> Non
 
 
 def _cut_by_time(connection: sql.Connection, version: str, *, length: timedelta, until: datetime) -> None:
-    open_ = sql.and_(MEMBERS.c.window_id.is_(None), MEMBERS.c.model_version == version)
+    # A record after that can be in no window yet; one of the year 9999 could not even be given one.
+    open_ = sql.and_(MEMBERS.c.window_id.is_(None), MEMBERS.c.model_version == version, MEMBERS.c.asked_at <= until)
     while True:
         first = connection.scalar(sql.select(sql.func.min(MEMBERS.c.asked_at)).where(open_))
         if first is None or _start(first, length) + length > until:
@@ -135,4 +136,5 @@ def _new(connection: sql.Connection, version: str, *, start: datetime, end: date
 
 
 def _start(asked_at: datetime, length: timedelta) -> datetime:
-    return asked_at - (asked_at - EPOCH) % length
+    since = (asked_at - EPOCH) % length
+    return asked_at - min(since, asked_at - datetime.min)

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends, place_late
 from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, WINDOWS
 from ontopic.monitoring.window import Counts, Cut, Window, WindowResult
-from ontopic.records import Judged, Outcome, Record, Verdict
+from ontopic.records import MOST_AHEAD, Judged, Outcome, Record, Verdict
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 
 if TYPE_CHECKING:
@@ -198,8 +198,10 @@ class WindowStore(SQLiteFile):
         return Judged(records=records, verdicts=[verdicts[record.id] for record in records])
 
     def waiting(self) -> int:
-        """How many records are in no window yet."""
-        query = sql.select(sql.func.count()).select_from(MEMBERS).where(MEMBERS.c.window_id.is_(None))
+        """How many records are in no window yet, without those whose time is so far ahead that it is wrong."""
+        last = naive_utc(datetime.now(UTC)) + MOST_AHEAD
+        query = sql.select(sql.func.count()).select_from(MEMBERS)
+        query = query.where(MEMBERS.c.window_id.is_(None), MEMBERS.c.asked_at <= last)
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,18 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, 
 from ontopic.data.rows import stream_rows
 from ontopic.errors import UserError
 from ontopic.progress import progress
-from ontopic.records import Record
+from ontopic.records import MOST_AHEAD, Record
 from ontopic.state.whole_file import check_writable, whole_file
 from ontopic.traffic.chats import chat_line, from_chat, json_line, rest
 from ontopic.traffic.store import TrafficStore
 from ontopic.traffic.traces import from_trace, trace_line
 
 Format = Literal["jsonl", "parquet", "openai", "mlflow"]
-_SUFFIXES = (".jsonl", ".json", ".parquet")
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 _BATCH = 2000
 _ROW_GROUP = 10_000
+_MAX_ID = 64
 _MAX_CHARACTERS = 1 << 20  # the longest request that is served
 _MAX_TOKENS = (1 << 31) - 1  # what PostgreSQL's integer holds
+_FIRST = datetime(1900, 1, 1, tzinfo=UTC)  # before it lie the zeros of spreadsheets, Go and .NET
 _Text = Annotated[str, Field(max_length=_MAX_CHARACTERS)]
 _Count = Annotated[int, Field(ge=0, le=_MAX_TOKENS)]
 
@@ -37,7 +40,8 @@ class TrafficRow(BaseModel):
     which the assistant has then written. Of a trace, they are the inputs and outputs of the root span.
 
     Attributes:
-        id: derived from the content where there is none.
+        id: derived from the content where there is none; the sha256 of one that is longer than 64 characters, as some
+            traces have.
         asked_at: taken as UTC where it has no zone; the time of the import where there is none.
     """
 
@@ -45,7 +49,7 @@ class TrafficRow(BaseModel):
     question: _Text
     answer: _Text
     in_scope: StrictBool | None = None
-    id: str = Field("", max_length=64, coerce_numbers_to_str=True)
+    id: str = Field("", coerce_numbers_to_str=True)
     model_version: str = Field("", max_length=200, coerce_numbers_to_str=True)
     asked_at: datetime | None = None
     latency_s: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -75,13 +79,25 @@ class TrafficRow(BaseModel):
             raise ValueError("must not hold a NUL")
         return text
 
+    @field_validator("id")
+    @classmethod
+    def _as_short(cls, text: str) -> str:
+        return text if len(text) <= _MAX_ID else hashlib.sha256(text.encode()).hexdigest()
+
     @field_validator("asked_at")
     @classmethod
     def _in_utc(cls, time: datetime | None) -> datetime | None:
+        if time is None:
+            return None
         try:
-            return time.astimezone(UTC) if time and time.tzinfo else time
+            utc = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
         except OverflowError:
-            raise ValueError("must be a time of the years 1 to 9999 in UTC") from None
+            utc = _FIRST - timedelta(days=1)
+        if utc < _FIRST:
+            raise ValueError(f"{time} is before {_FIRST:%Y}, when nobody asked; give the true time, or none")
+        if utc > datetime.now(UTC) + MOST_AHEAD:
+            raise ValueError(f"{time} is more than a day after this import; give the true time, or none")
+        return utc if time.tzinfo else time
 
     def record(self) -> Record:
         """The record that the row holds."""
@@ -104,13 +120,14 @@ def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False)
     what is stored already, by its id, is left as it is.
 
     Args:
-        source: JSONL or Parquet with the fields of ``Record``; or JSONL of chats or of MLflow traces.
+        source: JSONL (packed with gzip or not) or Parquet with the fields of ``Record``; or JSONL of chats or of MLflow
+            traces.
         skip_bad: leave out malformed rows instead of stopping.
 
     Raises:
         UserError: the file can't be read, or (without ``skip_bad``) a row is malformed; nothing is stored then.
     """
-    if source.suffix.lower() not in _SUFFIXES or not source.is_file():
+    if not source.name.lower().removesuffix(".gz").endswith(_SUFFIXES) or not source.is_file():
         raise UserError(f"{source}: is not a file of traffic; give an existing .jsonl or .parquet file")
     rows = stream_rows(source, TrafficRow, skip_bad=skip_bad)
     left, stored = iter(rows), 0

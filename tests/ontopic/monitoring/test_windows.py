@@ -108,6 +108,21 @@ def test_windows_of_fixed_length_close_by_event_time(windows: WindowStore, traff
     assert len(judge.asked) == len(set(judge.asked)) == 5
 
 
+@pytest.mark.parametrize("cut", [HOURLY, TENS, Cut(length=timedelta(days=7), lateness=MINUTE, records=10)])
+def test_a_false_time_holds_nothing_up(windows: WindowStore, traffic: TrafficStore, cut: Cut) -> None:
+    judge, now = WordJudge(), datetime.now(UTC)
+    for time in (datetime.max, datetime(2099, 1, 1), datetime.min):
+        record = Record(question="q?", answer="good", model_version="1", asked_at=time.replace(tzinfo=UTC))
+        traffic.add(record)
+    ask(traffic, *range(20))
+    for _ in range(2):
+        closed = turn(windows, traffic, judge, (now - NOON) / MINUTE, cut)
+    assert closed == []
+    assert sum(window.result.n for window in windows.closed(9) if window.result) >= 20
+    assert windows.closed(9)[-1].end < now
+    assert windows.waiting() == (1 if cut is TENS else 0)  # of the true ones
+
+
 def test_windows_of_n_records_close_when_they_are_full(windows: WindowStore, traffic: TrafficStore) -> None:
     judge = WordJudge()
     ask(traffic, *range(9))

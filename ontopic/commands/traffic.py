@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.commands.options import Project, SkipBad, console, on_project, say_skipped
+from ontopic.commands.options import Project, SkipBad, beside, console, on_project, say_skipped
 from ontopic.config.durations import duration
 from ontopic.errors import UserError
 
@@ -86,9 +86,10 @@ def export_records(
     """Write all records to a file, in order of time."""
     from ontopic.traffic.files import export_traffic
 
-    with stored_traffic(project.workspace) as store:
-        n = export_traffic(store, out, to=to)
-    print(f"{n} records are in {out}")
+    with beside(out):
+        with stored_traffic(project.workspace) as store:
+            n = export_traffic(store, out, to=to)
+        print(f"{n} records are in {out}")
 
 
 @app.command("prune")

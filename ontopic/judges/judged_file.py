@@ -21,6 +21,7 @@ from ontopic.judges.cards.card import JudgeCard, judge_card
 from ontopic.judges.judge import Judge, judge_stream
 from ontopic.judges.llm.grading import PairwiseVerdict, grade_pairwise, grade_reference, open_grader
 from ontopic.records import Record, Verdict
+from ontopic.state.whole_file import writing
 
 Rows = Iterable[LabelledRecord]
 RowVerdict = Verdict | PairwiseVerdict
@@ -106,7 +107,7 @@ def write_judged(
         How many lines an earlier call had left.
 
     Raises:
-        UserError: a row lacks the field that the judge needs.
+        UserError: a row lacks the field that the judge needs, or the file can't be written.
     """
     digest = hashlib.sha256(judge.id.encode())
     for number, row in enumerate(rows, start=1):
@@ -125,13 +126,18 @@ def write_judged(
 
     # Not by ``whole_file``: what is there already must outlast a call that is stopped.
     # Lone surrogates can stand in JSON input; no file can hold them.
-    with part.open("a", encoding="utf-8", errors="replace") as file:
+    with writing(out):
+        file = part.open("a", encoding="utf-8", errors="replace")
+    with file:
         for said in judge.judge(left()):
-            file.write(json.dumps(_line(pending.popleft(), said), ensure_ascii=False) + "\n")
+            with writing(out):
+                file.write(json.dumps(_line(pending.popleft(), said), ensure_ascii=False) + "\n")
             advance(1)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(out)
+        with writing(out):
+            file.flush()
+            os.fsync(file.fileno())
+    with writing(out):
+        part.replace(out)
     return kept
 
 

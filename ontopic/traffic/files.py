@@ -16,7 +16,7 @@ from ontopic.data.rows import stream_rows
 from ontopic.errors import UserError
 from ontopic.progress import progress
 from ontopic.records import MOST_AHEAD, Record
-from ontopic.state.whole_file import check_writable, whole_file
+from ontopic.state.whole_file import check_writable, output_file
 from ontopic.traffic.chats import chat_line, from_chat, json_line, rest
 from ontopic.traffic.store import TrafficStore
 from ontopic.traffic.traces import from_trace, trace_line
@@ -139,7 +139,7 @@ def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False)
 
 
 def export_traffic(store: TrafficStore, out: Path, *, to: Format | None = None) -> int:
-    """Write all records in order of time; the file appears when it is whole.
+    """Write all records in order of time; the file appears when it is whole, a device or pipe gets them at the end.
 
     Args:
         to: the format; where ``None``, Parquet for a name that ends so, else JSONL.
@@ -152,14 +152,11 @@ def export_traffic(store: TrafficStore, out: Path, *, to: Format | None = None) 
     """
     check_writable(out)
     to = to or ("parquet" if out.suffix.lower() == ".parquet" else "jsonl")
-    try:
-        with progress("export", store.count(), unit="records") as advance, whole_file(out) as part:
-            if to == "parquet":
-                return _write_parquet(store.stream(), part, advance=advance)
-            line = {"jsonl": _row_line, "openai": chat_line, "mlflow": trace_line}[to]
-            return _write_lines(store.stream(), part, advance=advance, line=line)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); free the disk, or give another file") from error
+    with progress("export", store.count(), unit="records") as advance, output_file(out) as part:
+        if to == "parquet":
+            return _write_parquet(store.stream(), part, advance=advance)
+        line = {"jsonl": _row_line, "openai": chat_line, "mlflow": trace_line}[to]
+        return _write_lines(store.stream(), part, advance=advance, line=line)
 
 
 def _write_lines(

@@ -131,7 +131,7 @@ def test_empty_cells_beyond_the_header_do_no_harm(tmp_path: Path) -> None:
 
 def test_cells_that_are_missing_at_the_end_count_as_empty(tmp_path: Path) -> None:
     path = table(tmp_path, "question,in_scope,intent\na?,true\n")
-    assert load_questions(str(path)) == [Question(question="a?", in_scope=True)]
+    assert load_rows(path, Question).rows == [Question(question="a?", in_scope=True)]
     path = table(tmp_path, "intent,question,in_scope\ncards,a?\n")
     assert error_of(path).startswith(f"{path}:2: field 'in_scope': field required; the row has 'intent', 'question'")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -325,5 +326,8 @@ def load_settings(path: Path) -> Settings:
         UserError: the file is missing, is not YAML, or has an unknown, missing or mistyped key.
     """
     settings = read_yaml(path, Settings)
-    paths = {name: (path.parent / getattr(settings, name)).resolve() for name in ("policy", "judge_prompts")}
+    # Not ``Path.resolve``, which fails on a link that leads back to itself before anybody says which file that is.
+    paths = {
+        name: Path(os.path.realpath(path.parent / getattr(settings, name))) for name in ("policy", "judge_prompts")
+    }
     return settings.model_copy(update=paths)

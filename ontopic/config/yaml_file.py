@@ -50,7 +50,13 @@ def read_yaml(path: Path, schema: type[Schema]) -> Schema:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which the last would win in silence."""
+    """Refuses a key that stands twice, of which the last would win in silence, and a NUL, which no path can hold."""
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if "\0" in node.value:
+            raise yaml.constructor.ConstructorError(None, None, "a text holds a NUL", node.start_mark)
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -112,7 +118,8 @@ def _sentence(path: Path, schema: type[BaseModel], *, problem: ErrorDetails) -> 
     if problem["type"] == "value_error":  # a sentence of ours, that says what was given
         return f"{path}: {key!r} is wrong: {message}"
     got = "" if "notify" in location else f" (got {str(problem['input'])[:_SHOWN]!r})"  # its URLs hold secrets
-    return f"{path}: {key!r} is wrong: {message.lower()}{got}"
+    message = message.lower().replace("datetime.timedelta", "").replace("(0)", "0").replace("(days=99999)", "99999d")
+    return f"{path}: {key!r} is wrong: {message}{got}"
 
 
 def _section(schema: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -135,7 +135,7 @@ def _required(schema: type[BaseModel]) -> list[str]:
 def _path(name: str, base: Path | None) -> Path:
     if name.startswith(_PACKAGE):
         return Path(str(files("ontopic") / "data" / name.removeprefix(_PACKAGE)))
-    return (base or Path()) / Path(name).expanduser()
+    return (base or Path()) / os.path.expanduser(name)  # noqa: PTH111 (Path's fails on an unknown user)
 
 
 def _raw_rows(

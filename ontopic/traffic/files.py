@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -127,7 +128,7 @@ def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False)
     Raises:
         UserError: the file can't be read, or (without ``skip_bad``) a row is malformed; nothing is stored then.
     """
-    if not source.name.lower().removesuffix(".gz").endswith(_SUFFIXES) or not source.is_file():
+    if not source.name.lower().removesuffix(".gz").endswith(_SUFFIXES) or not os.path.isfile(source):  # noqa: PTH113 (Path's fails on a name that is too long)
         raise UserError(f"{source}: is not a file of traffic; give an existing .jsonl or .parquet file")
     rows = stream_rows(source, TrafficRow, skip_bad=skip_bad)
     left, stored = iter(rows), 0

@@ -97,7 +97,7 @@ def calibration_records(policy: Policy, split: Split, *, workspace: Workspace) -
     question passes.
 
     Raises:
-        UserError: there is none that passes, or none that fails.
+        UserError: there is none.
     """
     records = [row for row in load_records(policy.records, split=split, questions=policy.questions) if row.label]
     for question in load_questions(policy.questions, split=split):
@@ -107,11 +107,10 @@ def calibration_records(policy: Policy, split: Split, *, workspace: Workspace) -
         if question.in_scope and question.reference:
             records.append(LabelledRecord.model_validate({**row, "answer": question.reference, "label": "pass"}))
     records += load_labels(labels_file(policy, workspace), split)
-    passes = sum(record.label == "pass" for record in records)
-    if not 0 < passes < len(records):
+    if not records:
         raise UserError(
-            f"the {split} split of policy {policy.name!r} has {passes} labelled records that pass and "
-            f"{len(records) - passes} that fail, and a judge's card needs at least 1 of each; add some, or questions"
+            f"the {split} split of policy {policy.name!r} has 0 labelled records and 0 questions, and a judge's card "
+            "needs 1 that passes and 1 that fails at least; add some, or give some this split"
         )
     return records
 

@@ -255,7 +255,7 @@ def test_given_judges_prompts_and_records_are_measured(
         (["--records", "bare.jsonl", "--split", "evaluation"], "exclude each other"),
         (
             ["--split", "evaluation"],
-            "the evaluation split of policy 'tiny' has 0 labelled records that pass and 0 that fail",
+            "the evaluation split of policy 'tiny' has 0 labelled records and 0 questions",
         ),
         (["--template", "pairwise"], "placeholder"),
         (["--template", "missing"], "missing.txt"),

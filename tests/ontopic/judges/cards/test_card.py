@@ -270,7 +270,7 @@ def test_a_record_that_follows_from_a_question_carries_its_intent(policy: Policy
 
 def test_a_split_that_makes_no_card_says_how_many_it_has(policy: Policy, workspace: Workspace) -> None:
     with pytest.raises(
-        UserError, match="the evaluation split of policy 'banking' has 0 labelled records that pass and 0"
+        UserError, match="the evaluation split of policy 'banking' has 0 labelled records and 0 questions"
     ):
         calibration_records(policy, "evaluation", workspace=workspace)
 

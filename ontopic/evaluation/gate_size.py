@@ -19,15 +19,19 @@ def too_few(limits: GateLimits, *, in_scope: int, out_of_scope: int) -> list[str
         ("over_refusal", "questions in scope", in_scope, limits.over_refusal),
         ("leak", "questions out of scope", out_of_scope, limits.leak),
     )
-    return [
-        f"{name}: the gate asks {have} {what}, and a challenger without a mistake needs {_fewest(mistakes)} for the "
-        f"limit of {getattr(limits, name):g}"
-        for name, what, have, mistakes in counts
-        if have < _fewest(mistakes)
-    ]
+    said = []
+    for name, what, have, mistakes in counts:
+        limit = f"the limit of {getattr(limits, name):g}"
+        if mistakes <= 0:
+            said.append(f"{name}: no number of {what} is enough for {limit}")
+        elif have < (need := _fewest(mistakes)):
+            said.append(
+                f"{name}: the gate asks {have} {what}, and a challenger without a mistake needs {need} for {limit}"
+            )
+    return said
 
 
-def _fewest(mistakes: float) -> float:
+def _fewest(mistakes: float) -> int:
     """The fewest records without a mistake whose Wilson interval of the share of mistakes ends at most there."""
     # Without a mistake it ends at z^2 / (n + z^2); the tolerance is for what subtraction from 1 leaves.
-    return math.ceil(Z95**2 * (1 - mistakes) / mistakes - 1e-9) if mistakes > 0 else math.inf
+    return math.ceil(Z95**2 * (1 - mistakes) / mistakes - 1e-9)

@@ -30,4 +30,4 @@ def test_one_question_fewer_meets_no_limit_and_so_many_do(limit: float) -> None:
 def test_all_that_lack_are_named_and_a_limit_of_nothing_is_never_met() -> None:
     said = too_few(limits(0.9, 0.1, 0), in_scope=3, out_of_scope=4)
     assert [line.split(":")[0] for line in said] == ["guardrail_score", "over_refusal", "leak"]
-    assert "needs inf" in said[2]
+    assert said[2] == "leak: no number of questions out of scope is enough for the limit of 0"

@@ -11,6 +11,7 @@ import sqlalchemy as sql
 from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.monitoring.tables import GIVEN, MEMBERS, WINDOWS
+from ontopic.records import EARLIEST
 from ontopic.state.sqlite_file import naive_utc
 
 if TYPE_CHECKING:
@@ -31,9 +32,16 @@ def cut_waiting(connection: sql.Connection, cut: Cut, *, until: datetime) -> Non
             _cut_by_count(connection, version, records=cut.records, until=until)
 
 
+def _open(version: str) -> sql.ColumnElement[bool]:
+    """A version's records that are in no window, without those of a time before which no page can be drawn."""
+    return sql.and_(
+        MEMBERS.c.window_id.is_(None), MEMBERS.c.model_version == version, MEMBERS.c.asked_at >= naive_utc(EARLIEST)
+    )
+
+
 def _cut_by_time(connection: sql.Connection, version: str, *, length: timedelta, until: datetime) -> None:
     # A record after that can be in no window yet; one of the year 9999 could not even be given one.
-    open_ = sql.and_(MEMBERS.c.window_id.is_(None), MEMBERS.c.model_version == version, MEMBERS.c.asked_at <= until)
+    open_ = sql.and_(_open(version), MEMBERS.c.asked_at <= until)
     while True:
         first = connection.scalar(sql.select(sql.func.min(MEMBERS.c.asked_at)).where(open_))
         if first is None or _start(first, length) + length > until:
@@ -45,7 +53,7 @@ def _cut_by_time(connection: sql.Connection, version: str, *, length: timedelta,
 
 
 def _cut_by_count(connection: sql.Connection, version: str, *, records: int, until: datetime) -> None:
-    open_ = sql.and_(MEMBERS.c.window_id.is_(None), MEMBERS.c.model_version == version)
+    open_ = _open(version)
     times = sql.select(MEMBERS.c.asked_at).where(open_).order_by(MEMBERS.c.asked_at, MEMBERS.c.record_id)
     while True:
         first = connection.scalar(times.limit(1))
@@ -136,5 +144,4 @@ def _new(connection: sql.Connection, version: str, *, start: datetime, end: date
 
 
 def _start(asked_at: datetime, length: timedelta) -> datetime:
-    since = (asked_at - EPOCH) % length
-    return asked_at - min(since, asked_at - datetime.min)
+    return asked_at - (asked_at - EPOCH) % length

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends, place_late
 from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, WINDOWS
 from ontopic.monitoring.window import Counts, Cut, Window, WindowResult
-from ontopic.records import MOST_AHEAD, Judged, Outcome, Record, Verdict
+from ontopic.records import EARLIEST, MOST_AHEAD, Judged, Outcome, Record, Verdict
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class WindowStore(SQLiteFile):
             pages = traffic.asked_since(since or datetime.min.replace(tzinfo=UTC))
             begun = begun or (since or datetime.min.replace(tzinfo=UTC)).isoformat()
             self._keep("since", begun)
-        first = naive_utc(datetime.fromisoformat(begun or ""))
+        first = max(naive_utc(datetime.fromisoformat(begun or "")), naive_utc(EARLIEST))
         new = 0
         for page in pages:
             rows = [
@@ -198,10 +198,10 @@ class WindowStore(SQLiteFile):
         return Judged(records=records, verdicts=[verdicts[record.id] for record in records])
 
     def waiting(self) -> int:
-        """How many records are in no window yet, without those whose time is so far ahead that it is wrong."""
+        """How many records are in no window yet, without those whose time is wrong."""
         last = naive_utc(datetime.now(UTC)) + MOST_AHEAD
         query = sql.select(sql.func.count()).select_from(MEMBERS)
-        query = query.where(MEMBERS.c.window_id.is_(None), MEMBERS.c.asked_at <= last)
+        query = query.where(MEMBERS.c.window_id.is_(None), MEMBERS.c.asked_at.between(naive_utc(EARLIEST), last))
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 

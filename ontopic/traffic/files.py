@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, 
 from ontopic.data.rows import stream_rows
 from ontopic.errors import UserError
 from ontopic.progress import progress
-from ontopic.records import MOST_AHEAD, Record
+from ontopic.records import EARLIEST, MOST_AHEAD, Record
 from ontopic.state.whole_file import check_writable, output_file
 from ontopic.traffic.chats import chat_line, from_chat, json_line, rest
 from ontopic.traffic.store import TrafficStore
@@ -29,7 +29,6 @@ _ROW_GROUP = 10_000
 _MAX_ID = 64
 _MAX_CHARACTERS = 1 << 20  # the longest request that is served
 _MAX_TOKENS = (1 << 31) - 1  # what PostgreSQL's integer holds
-_FIRST = datetime(1900, 1, 1, tzinfo=UTC)  # before it lie the zeros of spreadsheets, Go and .NET
 _Text = Annotated[str, Field(max_length=_MAX_CHARACTERS)]
 _Count = Annotated[int, Field(ge=0, le=_MAX_TOKENS)]
 
@@ -93,9 +92,9 @@ class TrafficRow(BaseModel):
         try:
             utc = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
         except OverflowError:
-            utc = _FIRST - timedelta(days=1)
-        if utc < _FIRST:
-            raise ValueError(f"{time} is before {_FIRST:%Y}, when nobody asked; give the true time, or none")
+            utc = EARLIEST - timedelta(days=1)
+        if utc < EARLIEST:
+            raise ValueError(f"{time} is before {EARLIEST:%Y}, when nobody asked; give the true time, or none")
         if utc > datetime.now(UTC) + MOST_AHEAD:
             raise ValueError(f"{time} is more than a day after this import; give the true time, or none")
         return utc if time.tzinfo else time

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Outcome = Literal["pass", "fail", "unjudged"]
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+"""A record's time before that is wrong: there lie the zeros of spreadsheets, Go and .NET."""
+MOST_AHEAD = timedelta(days=1)
+"""A record's time that lies further ahead of the present one is wrong: clocks and time zones differ by less."""
 
 
 class Record(BaseModel):

@@ -12,8 +12,10 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.data.rows import source_sha256
-from ontopic.data.sample import Sample
+from ontopic.data.sample import Sample, in_and_out, sample_in_words, sampled_questions
+from ontopic.errors import UserError
 from ontopic.evaluation.gate import Decision, check_judge
+from ontopic.evaluation.gate_size import too_few
 from ontopic.judges.cards.card import JudgeCard, JudgeCards
 from ontopic.judges.cards.choices import read_prompts
 from ontopic.monitoring.asked_traffic import Monitored
@@ -76,24 +78,30 @@ class _Loop:
         self._calibrate()
         champion, traffic = self._champion(), self._settings.traffic
         self.result.champion = champion.version
-        self._tell(f"Monitor: champion, version {champion.version}, is served and asked {traffic.questions} questions")
         asked = self._sample(
             split="train", n=traffic.questions, in_scope_share=traffic.in_scope_share, seed=traffic.seed
         )
+        self._tell(f"Monitor: champion, version {champion.version}, is served and asked {sample_in_words(asked)}")
         run, self.result.before = self._monitor(champion, asked)
         if not self.result.before.low:
             return self.result
         check_judge(self.result.card, self._policy)  # before a model is trained that could not be promoted
 
         self._tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
+        self._tell(self._gate_in_words())
         if not self._improve(champion.version, artifact_id(run, "judge_traffic")):
             return self.result
 
         promoted = self._champion()
-        self._tell(f"Monitor: version {promoted.version}, now the champion, is served and asked fresh questions")
         # The gate has asked the first ones of the same seed.
         gate = self._settings.evaluation
         fresh = self._sample(split="evaluation", n=traffic.fresh_questions, seed=gate.seed, skip=gate.questions)
+        try:
+            asked_in_words = sample_in_words(fresh)
+        except UserError as error:  # the promotion stands all the same
+            self._tell(f"Version {promoted.version} is the champion now, and asked nothing more: {error}")
+            return self.result
+        self._tell(f"Monitor: version {promoted.version}, now the champion, is served and asked {asked_in_words}")
         _, self.result.after = self._monitor(promoted, fresh)
         return self.result
 
@@ -141,6 +149,18 @@ class _Loop:
             failed = "\n".join(f"  {test.description}" for test in tests if not test.passed)
             self._tell(f"{refused}; attempt {attempt + 1} of {attempts}, with another seed\n{failed}")
         return False
+
+    def _gate_in_words(self) -> str:
+        """How many questions the gate asks, and what is too few of them."""
+        sample = gate_sample(self._settings, self._policy)
+        inside, outside = in_and_out(sampled_questions(sample))
+        lines = [f"The gate asks {sample_in_words(sample)}"]
+        if lacking := too_few(self._policy.gate, in_scope=inside, out_of_scope=outside):
+            lines += [
+                *lacking,
+                "No challenger can pass so: add questions of the evaluation split, or ease the limits",
+            ]
+        return "\n".join(lines)
 
     def _attempt(self, number: int, champion: str, *, judged_artifact: str) -> bool:
         training = self._settings.training

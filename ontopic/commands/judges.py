@@ -12,9 +12,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.commands.options import Project, SkipBad, console, judge_of, on_project, say_skipped
+from ontopic.commands.options import Project, SkipBad, beside, console, judge_of, on_project, say_skipped
 from ontopic.errors import UserError
-from ontopic.state.whole_file import check_writable
+from ontopic.state.whole_file import check_writable, lasting_output
 
 if TYPE_CHECKING:
     from ontopic.judges.cards.card import JudgeCard
@@ -60,24 +60,26 @@ def judge(
             prompts=project.settings.judge_prompts,
             cache=project.workspace.verdicts,
         )
-    with progress("verdicts", rows.n, unit="records") as advance:
-        kept = judged_file.write_judged(rows, by, out=out, advance=advance)
-    if grading == "pairwise":
-        won = judged_file.winners(out)
-        print(f"the answer wins {won['a']}, the benchmark's wins {won['b']}, ties {won['tie']}")
-        print(f"share won of those decided: {rate(won['a'], won['a'] + won['b'])}; {won['unjudged']} unjudged")
-        card = None
-    elif card := judged_file.card_of_file(by.id, rows, out=out):
-        print(card)
-    if opened and (agreement := agreement_of(opened)):
-        print(f"agreement of the panel (Krippendorff's alpha) {agreement}")
-    if kept:
-        print(f"{kept} verdicts were kept from a call that was stopped")
-    causes = judged_file.causes(out)
-    if causes and grading != "pairwise" and not card:
-        print(f"{causes.total()} unjudged ({'; '.join(f'{n} {cause}' for cause, n in causes.most_common(3))})")
-    say_skipped(rows.skipped)
-    print(f"{rows.n} verdicts are in {out}")
+    with beside(out), lasting_output(out) as file:
+        with progress("verdicts", rows.n, unit="records") as advance:
+            kept = judged_file.write_judged(rows, by, out=file, advance=advance)
+        if grading == "pairwise":
+            won = judged_file.winners(file)
+            print(f"the answer wins {won['a']}, the benchmark's wins {won['b']}, ties {won['tie']}")
+            print(f"share won of those decided: {rate(won['a'], won['a'] + won['b'])}; {won['unjudged']} unjudged")
+            card = None
+        elif card := judged_file.card_of_file(by.id, rows, out=file):
+            print(card)
+        if opened and (agreement := agreement_of(opened)):
+            print(f"agreement of the panel (Krippendorff's alpha) {agreement}")
+        if kept:
+            print(f"{kept} verdicts were kept from a call that was stopped")
+        causes = judged_file.causes(file)
+        if causes and grading != "pairwise" and not card:
+            print(f"{causes.total()} unjudged ({'; '.join(f'{n} {cause}' for cause, n in causes.most_common(3))})")
+        say_skipped(rows.skipped)
+    with beside(out):
+        print(f"{rows.n} verdicts are in {out}")
     if rows.n and causes.total() == rows.n:
         raise none_judged(rows.n, causes.most_common(1)[0][0])
 

@@ -15,6 +15,7 @@ from ontopic.commands.options import (
     Project,
     SkipBad,
     Why,
+    beside,
     console,
     judge_of,
     on_project,
@@ -24,7 +25,7 @@ from ontopic.commands.options import (
     version_of,
 )
 from ontopic.registry.promotions import open_registry
-from ontopic.state.whole_file import check_writable, whole_file
+from ontopic.state.whole_file import check_writable, output_file
 
 if TYPE_CHECKING:
     from ontopic.evaluation.answers import EvaluationSummary
@@ -58,17 +59,18 @@ def evaluate(
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
     ).summary()
-    with whole_file(out) as part:
+    with output_file(out) as part:
         # Lone surrogates can stand in JSON input; no file can hold them.
         written = {"model": model, "version": version.version, **evaluated.model_dump(mode="json")}
         part.write_text(json.dumps(written, ensure_ascii=False, indent=1), encoding="utf-8", errors="replace")
-    for name in ("guardrail_score", "over_refusal", "leak"):
-        share = getattr(evaluated, name)
-        print(f"{name:<16} {share.with_interval} (n={share.n})")
-    if evaluated.kinds:
-        console.print(kinds_table(evaluated))
-    say_skipped(loaded.skipped)
-    print(f"model version {version.version}, {evaluated.unjudged} unjudged; answers and verdicts are in {out}")
+    with beside(out):
+        for name in ("guardrail_score", "over_refusal", "leak"):
+            share = getattr(evaluated, name)
+            print(f"{name:<16} {share.with_interval} (n={share.n})")
+        if evaluated.kinds:
+            console.print(kinds_table(evaluated))
+        say_skipped(loaded.skipped)
+        print(f"model version {version.version}, {evaluated.unjudged} unjudged; answers and verdicts are in {out}")
     evaluated.check_any_judged()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -184,6 +187,15 @@ def say_skipped(skipped: int) -> None:
     """Say how many malformed rows were left out, where there were some."""
     if skipped:
         print(f"{skipped} malformed rows were left out")
+
+
+def beside(out: Path) -> AbstractContextManager[object]:
+    """Where a command says what it did: not among the data where these go to standard output."""
+    try:
+        same = os.path.samestat(out.stat(), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):  # no such file yet, or an output that is no file
+        same = False
+    return contextlib.redirect_stdout(sys.stderr) if same else contextlib.nullcontext()
 
 
 def until_ctrl_c(command: list[str]) -> NoReturn:

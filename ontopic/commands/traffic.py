@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.commands.options import Project, SkipBad, console, on_project, say_skipped
+from ontopic.commands.options import Project, SkipBad, beside, console, on_project, say_skipped
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
@@ -32,12 +32,17 @@ def traffic(context: typer.Context, project: Project) -> None:
     """Say what traffic of the policy is stored; or import, export, prune or send some."""
     name, model = _name(project.workspace), project.policy.registered_model
     with stored_traffic(project.workspace, model) as store:
-        summary = store.summary()
+        summary, ahead = store.summary(), store.ahead()
     if not summary.n:
         raise UserError(
             f"{name}: there is no traffic of {model} yet; run the loop, serve a model or import some{_others(summary)}"
         )
     console.print(overview(summary, name))
+    if ahead:
+        console.print(
+            f"{ahead:,} of them bear a time more than a day ahead, which is wrong: they are in no window, and count as "
+            "asked when they were stored where old records are pruned"
+        )
 
 
 def overview(summary: TrafficSummary, name: str) -> Group:
@@ -95,9 +100,10 @@ def export_records(
     """Write the policy's records to a file, in order of time."""
     from ontopic.traffic.files import export_traffic
 
-    with stored_traffic(project.workspace, project.policy.registered_model) as store:
-        n = export_traffic(store, out, to=to)
-    print(f"{n} records are in {out}")
+    with beside(out):
+        with stored_traffic(project.workspace, project.policy.registered_model) as store:
+            n = export_traffic(store, out, to=to)
+        print(f"{n} records are in {out}")
 
 
 @app.command("prune")

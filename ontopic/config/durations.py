@@ -8,6 +8,8 @@ from datetime import timedelta
 from ontopic.errors import UserError
 
 _DURATION = re.compile("([0-9]{1,5})([dhms])")
+LONGEST = timedelta(days=99_999)
+"""What ``duration`` can say: times so far before or after the present exist."""
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -127,8 +128,8 @@ def load_policy(path: Path) -> Policy:
     """
     policy = read_yaml(path, Policy)
     sources = {
-        name: str((path.parent / source).resolve())
+        name: os.path.realpath(path.parent / source)
         for name, source in (("questions", policy.questions), ("records", policy.records))
-        if (path.parent / source).is_file()
+        if os.path.isfile(path.parent / source)  # noqa: PTH113 (Path's fails on a name that is too long)
     }
     return policy.model_copy(update=sources)

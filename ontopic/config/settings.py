@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from ontopic.config.durations import duration
+from ontopic.config.durations import LONGEST, duration
 from ontopic.config.yaml_file import read_yaml
 from ontopic.errors import UserError
 
@@ -21,7 +22,7 @@ def _duration(given: object) -> object:
         raise ValueError(str(error)) from None  # pydantic adds the key
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0))]
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=LONGEST)]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 
 
@@ -172,7 +173,7 @@ class MonitoringSettings(_Section):
 
     window_records: int = Field(ge=1)
     """How many records make a window: always in the loop, and in ``watch`` where no ``window`` is given."""
-    window: Duration | None = None
+    window: Duration | None = Field(None, gt=timedelta(0))
     """How long a window of ``watch`` is, such as ``1h`` or ``1d``."""
     lateness: Duration = timedelta(minutes=1)
     """How long after its end a window of ``watch`` closes, and a reopened one closes again."""
@@ -336,5 +337,8 @@ def load_settings(path: Path) -> Settings:
         UserError: the file is missing, is not YAML, or has an unknown, missing or mistyped key.
     """
     settings = read_yaml(path, Settings)
-    paths = {name: (path.parent / getattr(settings, name)).resolve() for name in ("policy", "judge_prompts")}
+    # Not ``Path.resolve``, which fails on a link that leads back to itself before anybody says which file that is.
+    paths = {
+        name: Path(os.path.realpath(path.parent / getattr(settings, name))) for name in ("policy", "judge_prompts")
+    }
     return settings.model_copy(update=paths)

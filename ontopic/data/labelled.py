@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, StrictBool
 
 from ontopic.data.rows import load_rows
+from ontopic.data.splits import QUESTION_SHARES, RECORD_SHARES, with_splits
 
 # Questions of "judge" teach the embedded judge; those of "train" do too, and are asked as traffic.
 Split = Literal["train", "judge", "calibration", "evaluation"]
@@ -39,6 +40,7 @@ class Question(BaseModel):
         kind: what makes it hard ("instruction_override", "two_part", ...); empty for a plain question.
         intent: what it is about, one name for all questions of a kind.
         reference: a short right answer, where one was written.
+        split: what it is used for; drawn by ``load_questions`` where it has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -87,10 +89,28 @@ class LabelledRecord(BaseModel):
 
 
 def load_questions(source: str, base: Path | None = None, *, split: Split | None = None) -> list[Question]:
-    """The questions of ``source``, all of them or those of one split. Raises what ``load_rows`` raises."""
-    return [row for row in load_rows(source, Question, base=base).rows if split is None or row.split == split]
+    """The questions of ``source``, all of them or those of one split, which is drawn where a row has none.
+
+    Raises what ``load_rows`` raises.
+    """
+    rows = with_splits(load_rows(source, Question, base=base).rows, QUESTION_SHARES, source=source)
+    return [row for row in rows if split is None or row.split == split]
 
 
-def load_records(source: str, base: Path | None = None, *, split: Split | None = None) -> list[LabelledRecord]:
-    """The labelled records of ``source``, all of them or those of one split. Raises what ``load_rows`` raises."""
-    return [row for row in load_rows(source, LabelledRecord, base=base).rows if split is None or row.split == split]
+def load_records(
+    source: str, base: Path | None = None, *, split: Split | None = None, questions: str | None = None
+) -> list[LabelledRecord]:
+    """The labelled records of ``source``, all of them or those of one split, which is drawn where a row has none.
+
+    Args:
+        questions: the source of the questions whose splits the drawn ones must fit.
+
+    Raises what ``load_rows`` raises.
+    """
+    rows = load_rows(source, LabelledRecord, base=base).rows
+    if any(row.split is None for row in rows):
+        asked = load_questions(questions, base) if questions else []
+        # Records of what a model is only asked teach a judge, as those of "train" do.
+        beside = [(row.question, "train" if row.split == "judge" else row.split) for row in asked if row.split]
+        rows = with_splits(rows, RECORD_SHARES, source=source, beside=beside)
+    return [row for row in rows if split is None or row.split == split]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-import math
+import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,11 +13,16 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ontopic.data.cells import as_fields, problem_in_words, table_cells
+from ontopic.data.csv_file import csv_rows
+from ontopic.data.json_file import json_rows
 from ontopic.errors import UserError
 
 _PACKAGE = "ontopic:"
-_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_JSON, _TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab", ".txt")
+_WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".numbers")
 _ROWS_A_BATCH = 1000
+_NAMED = 3  # malformed rows
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -32,15 +36,15 @@ class Loaded(Generic[Row]):
 
 
 def load_rows(
-    source: str | Path, schema: type[Row], *, skip_bad: bool = False, base: Path | None = None
+    source: str | Path, schema: type[Row], *, skip_bad: bool | None = None, base: Path | None = None
 ) -> Loaded[Row]:
     """Read questions or records.
 
     Args:
-        source: a JSONL, CSV or Parquet file; ``ontopic:NAME`` for data that comes with the package; or a Hugging
-            Face data set id, optionally with ``#split`` ("train" where none is named).
+        source: a JSONL, JSON, CSV or Parquet file, text packed with gzip or not; ``ontopic:NAME`` for data that comes
+            with the package; or a Hugging Face data set id, optionally with ``#split`` ("train" where none is named).
         schema: such as ``Question`` or ``LabelledRecord``.
-        skip_bad: leave out malformed rows instead of stopping.
+        skip_bad: leave out malformed rows instead of stopping; ``None`` where nobody can ask for that.
         base: the folder that a relative file name is taken from; the working folder where none is given.
 
     Raises:
@@ -73,7 +77,7 @@ class RowStream(Generic[Row]):
         return _rows(self.source, self.schema, base=None, problems=_Problems())
 
 
-def stream_rows(source: str | Path, schema: type[Row], *, skip_bad: bool = False) -> RowStream[Row]:
+def stream_rows(source: str | Path, schema: type[Row], *, skip_bad: bool | None = None) -> RowStream[Row]:
     """As ``load_rows``, for more rows than fit into memory; all are checked once before the first is given."""
     name, problems = str(source), _Problems()
     n = sum(1 for _ in _rows(name, schema, base=None, problems=problems))
@@ -96,112 +100,98 @@ class _Problems:
 
     def add(self, place: str, problem: str) -> None:
         self.count += 1
-        if self.count <= 3:
+        if self.count <= _NAMED:
             self.first.append(f"{place}: {problem}")
 
-    def check(self, name: str, schema: type[BaseModel], *, rows: int, skip_bad: bool) -> None:
+    def check(self, name: str, schema: type[BaseModel], *, rows: int, skip_bad: bool | None) -> None:
         if self.count and not skip_bad:
-            more = f" (and {self.count - 3} more)" if self.count > 3 else ""
-            raise UserError("; ".join(self.first) + more + "; mend these rows, or leave them out with --skip-bad")
+            left = ", or leave them out with --skip-bad" if skip_bad is False else ""
+            more = f"and {self.count - _NAMED:,} more; " if self.count > _NAMED else ""
+            raise UserError("\n".join([*self.first, f"{more}mend these rows{left}"]))
         if not rows:
-            raise UserError(f"{name}: holds no usable row; give at least one with the fields {_required(schema)}")
+            raise UserError(
+                f"{name}: holds no usable row; give at least one with the fields {', '.join(_required(schema))}"
+            )
 
 
 def _rows(name: str, schema: type[Row], *, base: Path | None, problems: _Problems) -> Iterator[Row]:
-    for place, raw in _raw_rows(name, base):
+    for place, raw in _raw_rows(name, schema, base=base):
         if isinstance(raw, UserError):
             problems.add(place, str(raw))
             continue
         try:
-            yield schema.model_validate(raw)
+            row = as_fields(raw, schema)
+            yield schema.model_validate(row)
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"]) or "row"
-            problems.add(place, f"field {where!r}: {problem['msg'].lower()}")
+            problems.add(place, problem_in_words(error.errors()[0], row, schema=schema))
+        except UserError as error:
+            problems.add(place, str(error))
 
 
-def _required(schema: type[BaseModel]) -> str:
-    return ", ".join(name for name, field in schema.model_fields.items() if field.is_required())
+def _required(schema: type[BaseModel]) -> list[str]:
+    return [name for name, field in schema.model_fields.items() if field.is_required()]
 
 
 def _path(name: str, base: Path | None) -> Path:
     if name.startswith(_PACKAGE):
         return Path(str(files("ontopic") / "data" / name.removeprefix(_PACKAGE)))
-    return (base or Path()) / Path(name).expanduser()
+    return (base or Path()) / os.path.expanduser(name)  # noqa: PTH111 (Path's fails on an unknown user)
 
 
-def _raw_rows(name: str, base: Path | None) -> Iterator[tuple[str, dict[str, Any] | UserError]]:
-    """Each row as a mapping, with where it stands; a line that is no JSON object comes as the error it is."""
+def _raw_rows(
+    name: str, schema: type[BaseModel], *, base: Path | None
+) -> Iterator[tuple[str, dict[str, Any] | UserError]]:
+    """Each row as a mapping, with where it stands; one that is none comes as the error it is."""
     path = _path(name, base)
-    if not path.exists():
-        if path.suffix.lower() in _SUFFIXES or name.startswith((_PACKAGE, ".", "/")) or "/" not in name:
+    suffix = _suffix(path)
+    if not os.path.lexists(path):
+        if suffix or name.startswith((_PACKAGE, ".", "/")) or "/" not in name:
             raise UserError(f"{name}: no such file; give a JSONL, CSV or Parquet file, or a Hugging Face data set id")
         yield from _hub_rows(name)
         return
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".json"):
-        yield from _json_lines(path)
-    elif suffix == ".csv":
-        yield from _csv_rows(path)
-    elif suffix == ".parquet":
-        yield from _parquet_rows(path)
-    else:
-        raise UserError(f"{path}: unknown kind of file {suffix!r}; give .jsonl, .csv or .parquet")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | UserError]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            place = f"{path}:{number}"
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError:
-                yield place, UserError("the line is not UTF-8")
-                continue
-            except (ValueError, RecursionError):  # a number of 5,000 digits is a plain ValueError
-                yield place, UserError("the line is not valid JSON")
-                continue
-            yield place, row if isinstance(row, dict) else UserError("the line is not a JSON object")
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            for row in reader:
-                yield f"{path}:{reader.line_num}", _cells(row)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as csv ({type(error).__name__}); mend the file") from error
+        yield from ((f"{path}:{number}", row) for number, row in _file_rows(path, suffix, schema=schema))
+    except (OSError, EOFError, zlib.error) as error:
+        why = (error.strerror if isinstance(error, OSError) else "") or "it is packed with gzip, and damaged"
+        raise UserError(f"{path}: cannot be read ({why}); check the file and its rights") from error
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _file_rows(path: Path, suffix: str, *, schema: type[BaseModel]) -> Iterator[tuple[int, dict[str, Any] | UserError]]:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give a file in it")
+    fields = frozenset(schema.model_fields)
+    if suffix in _JSON:
+        return json_rows(path, fields)
+    if suffix in _TABLES:
+        return csv_rows(path, fields=fields, required=frozenset(_required(schema)))
+    if suffix == ".parquet":
+        return _parquet_rows(path)
+    if suffix in _WORKBOOKS:
+        raise UserError(f"{path}: is a spreadsheet; save it as CSV (in Excel: CSV UTF-8) and give that file")
+    raise UserError(f"{path}: unknown kind of file {path.suffix!r}; give .jsonl, .csv or .parquet")
+
+
+def _suffix(path: Path) -> str:
+    """How the name ends, as far as that is known, without what says that it is packed."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((each for each in (*_JSON, *_TABLES, ".parquet", *_WORKBOOKS) if name.endswith(each)), "")
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     from pyarrow import parquet  # commands that read no such file need not wait for it
 
     try:
         with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise UserError(f"{path}: has the column {twice[0]!r} twice; keep one of them")
             rows = (row for batch in file.iter_batches(_ROWS_A_BATCH) for row in batch.to_pylist())
             for number, row in enumerate(rows, start=1):
-                yield f"{path}:{number}", _cells(row)
+                yield number, table_cells(row)
+    except UserError:
+        raise
     except Exception as error:  # pyarrow raises many unrelated types
         raise UserError(f"{path}: cannot be read as parquet ({type(error).__name__}); mend the file") from error
-
-
-def _cells(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A table's row without its empty cells, though a question or an answer may be empty.
-
-    A scope in words becomes a boolean.
-    """
-    cells = {}
-    for name, value in row.items():
-        empty = value is None or (isinstance(value, float) and math.isnan(value))
-        if empty or (value == "" and name not in ("question", "answer")):
-            continue
-        if name == "in_scope" and isinstance(value, str) and value.strip().lower() in ("true", "false"):
-            value = value.strip().lower() == "true"
-        cells[str(name)] = value.item() if hasattr(value, "item") else value
-    return cells
 
 
 def _hub_rows(name: str) -> Iterator[tuple[str, dict[str, Any] | UserError]]:
@@ -216,4 +206,11 @@ def _hub_rows(name: str) -> Iterator[tuple[str, dict[str, Any] | UserError]]:
             f"({type(error).__name__}); give a local file, or check the id, the network and HF_TOKEN"
         ) from error
     for number, row in enumerate(rows, start=1):
-        yield f"{name}:{number}", dict(row)
+        yield f"{name}:{number}", with_class_names(row, rows.features)
+
+
+def with_class_names(row: Mapping[str, Any], features: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a Hugging Face data set with the names of its classes in place of their numbers."""
+    classes = {name: feature for name, feature in features.items() if hasattr(feature, "int2str")}
+    numbers = {name: row[name] for name in classes if isinstance(row[name], int) and row[name] >= 0}
+    return dict(row) | {name: classes[name].int2str(number) for name, number in numbers.items()}

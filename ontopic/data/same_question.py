@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+_AT_ONCE = 512  # rows of the matrix of similarities, most of which are not 0
+
 
 def normalized(text: str) -> str:
     """Lower case, words only: what makes two questions the same question."""
@@ -23,5 +25,10 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: flo
 
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
     vectorizer.fit([*left, *right])
-    similar = (vectorizer.transform(left) @ vectorizer.transform(right).T).tocoo()
-    return [(int(i), int(j)) for i, j, v in zip(similar.row, similar.col, similar.data, strict=True) if v >= threshold]
+    ours, theirs = vectorizer.transform(left), vectorizer.transform(right).T.tocsr()
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(left), _AT_ONCE):
+        similar = (ours[start : start + _AT_ONCE] @ theirs).tocoo()
+        near = similar.data >= threshold
+        pairs += zip((similar.row[near] + start).tolist(), similar.col[near].tolist(), strict=True)
+    return pairs

@@ -41,11 +41,45 @@ def sampled_questions(sample: Sample) -> list[Question]:
     Raises:
         UserError: the source can't be read, or its split has no question in scope or none out of it to choose.
     """
-    chosen = draw(load_questions(sample.source, split=sample.split), sample)
-    if len({question.in_scope for question in chosen}) < 2:
-        raise UserError(f"{sample.source}: the {sample.split} split has too few questions in or out of scope; add some")
+    _, chosen = _found_and_chosen(sample)
     known = {normalized(question.question) for question in chosen}
     return chosen + [question for question in sample.more if normalized(question.question) not in known]
+
+
+def in_and_out(questions: Sequence[Question]) -> tuple[int, int]:
+    """How many of the questions are in scope, and how many out of it."""
+    inside = sum(question.in_scope for question in questions)
+    return inside, len(questions) - inside
+
+
+def sample_in_words(sample: Sample) -> str:
+    """How many questions the sample has, and why they are not more where they are fewer than it wants.
+
+    Raises what ``sampled_questions`` raises.
+    """
+    found, chosen = _found_and_chosen(sample)
+    if len(chosen) >= sample.n - 1:  # the shares are rounded
+        return f"{len(chosen)} questions"
+    inside, outside = in_and_out(found)
+    skipped = f", and {sample.skip} are asked elsewhere" if sample.skip else ""
+    return (
+        f"{len(chosen)} questions, not {sample.n}: the {sample.split} split has {inside} in scope and {outside} out of "
+        f"scope{skipped}"
+    )
+
+
+def _found_and_chosen(sample: Sample) -> tuple[list[Question], list[Question]]:
+    """The questions of the sample's split, and those of them that it has."""
+    found = load_questions(sample.source, split=sample.split)
+    chosen = draw(found, sample)
+    if len({question.in_scope for question in chosen}) < 2:
+        inside, outside = in_and_out(found)
+        skipped = f" ({sample.skip} are asked elsewhere)" if sample.skip else ""
+        raise UserError(
+            f"{sample.source}: the {sample.split} split has too few questions to ask: {inside} in scope and {outside} "
+            f"out of scope{skipped}, and needs at least 1 of each; add some, or give some this split"
+        )
+    return found, chosen
 
 
 def draw(questions: Sequence[Question], sample: Sample) -> list[Question]:

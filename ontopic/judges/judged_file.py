@@ -22,6 +22,7 @@ from ontopic.judges.cards.card import JudgeCard, judge_card
 from ontopic.judges.judge import Judge, judge_stream
 from ontopic.judges.llm.grading import PairwiseVerdict, grade_pairwise, grade_reference, open_grader
 from ontopic.records import Record, Verdict
+from ontopic.state.whole_file import writing
 
 Rows = Iterable[LabelledRecord]
 RowVerdict = Verdict | PairwiseVerdict
@@ -113,8 +114,8 @@ def write_judged(
         How many lines an earlier call had left.
 
     Raises:
-        UserError: a row lacks the field that the judge needs, or a server refuses for a reason that no repetition
-            mends; then the file is whole all the same, and the rows that are left are unjudged in it.
+        UserError: the file can't be written; a row lacks the field that the judge needs; or a server refuses for a
+            reason that no repetition mends: then the file is whole all the same, and the rows left are unjudged in it.
     """
     digest = hashlib.sha256(judge.id.encode())
     for number, row in enumerate(rows, start=1):
@@ -133,12 +134,15 @@ def write_judged(
 
     # Not by ``whole_file``: what is there already must outlast a call that is stopped.
     # Lone surrogates can stand in JSON input; no file can hold them.
-    with part.open("a", encoding="utf-8", errors="replace") as file:
+    with writing(out):
+        file = part.open("a", encoding="utf-8", errors="replace")
 
-        def write(row: LabelledRecord, said: RowVerdict) -> None:
+    def write(row: LabelledRecord, said: RowVerdict) -> None:
+        with writing(out):
             file.write(json.dumps(_line(row, said), ensure_ascii=False) + "\n")
-            advance(1)
+        advance(1)
 
+    with file:
         done, refused = kept, None
         try:
             for said in judge.judge(left()):
@@ -148,9 +152,11 @@ def write_judged(
             refused = error
             for row in islice(rows, done, None):
                 write(row, judge.unjudged(str(error)))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(out)
+        with writing(out):
+            file.flush()
+            os.fsync(file.fileno())
+    with writing(out):
+        part.replace(out)
     if refused:
         raise RefusedError(f"{refused}; {rows.n - done:,} of the {rows.n:,} records are unjudged for that in {out}")
     return kept

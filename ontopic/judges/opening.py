@@ -34,7 +34,8 @@ def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> 
         return DeepEvalJudge(settings, policy)
     # One that needs what was said before it, or is in another language, would teach it wrong.
     questions = [q for q in load_questions(policy.questions) if q.split in ("train", "judge") and not q.kind]
-    records = load_records(policy.records, split="train") + load_labels(labels_file(policy, workspace), "train")
+    records = load_records(policy.records, split="train", questions=policy.questions)
+    records += load_labels(labels_file(policy, workspace), "train")
     folder = workspace.judges / local_judge_id(policy, questions, records=records)
     if not folder.is_dir():
         save_local_judge(train_local_judge(policy, questions, records=records), folder)

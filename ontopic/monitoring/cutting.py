@@ -11,6 +11,7 @@ import sqlalchemy as sql
 from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.monitoring.tables import GIVEN, MEMBERS, WINDOWS
+from ontopic.records import EARLIEST
 from ontopic.state.sqlite_file import naive_utc
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ class Answering(NamedTuple):
 
     @property
     def open_(self) -> sql.ColumnElement[bool]:
-        """Which members wait for a window."""
-        return sql.and_(MEMBERS.c.window_id.is_(None), self.among(MEMBERS))
+        """Which members wait for a window, without those of a time before which no page can be drawn."""
+        in_time = MEMBERS.c.asked_at >= naive_utc(EARLIEST)
+        return sql.and_(MEMBERS.c.window_id.is_(None), in_time, self.among(MEMBERS))
 
 
 def cut_waiting(connection: sql.Connection, registered_model: str, *, cut: Cut, until: datetime) -> None:
@@ -50,8 +52,10 @@ def cut_waiting(connection: sql.Connection, registered_model: str, *, cut: Cut, 
 
 
 def _cut_by_time(connection: sql.Connection, answering: Answering, *, length: timedelta, until: datetime) -> None:
+    # A record after that can be in no window yet; one of the year 9999 could not even be given one.
+    open_ = sql.and_(answering.open_, MEMBERS.c.asked_at <= until)
     while True:
-        first = connection.scalar(sql.select(sql.func.min(MEMBERS.c.asked_at)).where(answering.open_))
+        first = connection.scalar(sql.select(sql.func.min(MEMBERS.c.asked_at)).where(open_))
         if first is None or _start(first, length) + length > until:
             return
         start = _start(first, length)

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends, place_late
 from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, WINDOWS
 from ontopic.monitoring.window import Counts, Cut, Window, WindowResult
-from ontopic.records import Judged, Outcome, Record, Verdict
+from ontopic.records import EARLIEST, MOST_AHEAD, Judged, Outcome, Record, Verdict
 from ontopic.state.model_file import ModelFile
 from ontopic.state.sqlite_file import naive_utc
 
@@ -66,7 +66,7 @@ class WindowStore(ModelFile):
             pages = traffic.asked_since(since or datetime.min.replace(tzinfo=UTC))
             begun = begun or (since or datetime.min.replace(tzinfo=UTC)).isoformat()
             self._keep("since", begun)
-        first = naive_utc(datetime.fromisoformat(begun or ""))
+        first = max(naive_utc(datetime.fromisoformat(begun or "")), naive_utc(EARLIEST))
         new = 0
         for page in pages:
             rows = [
@@ -204,8 +204,10 @@ class WindowStore(ModelFile):
         return Judged(records=records, verdicts=[verdicts[record.id] for record in records])
 
     def waiting(self) -> int:
-        """How many records are in no window yet."""
-        open_ = sql.and_(self._own_members, MEMBERS.c.window_id.is_(None))
+        """How many records are in no window yet, without those whose time is wrong."""
+        last = naive_utc(datetime.now(UTC)) + MOST_AHEAD
+        in_time = MEMBERS.c.asked_at.between(naive_utc(EARLIEST), last)
+        open_ = sql.and_(self._own_members, MEMBERS.c.window_id.is_(None), in_time)
         query = sql.select(sql.func.count()).select_from(MEMBERS).where(open_)
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)

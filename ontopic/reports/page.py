@@ -6,7 +6,6 @@ import html
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from uuid import uuid4
 
 import pandas as pd
 from evidently.core.metric_types import metric_tests_widget, render_widgets
@@ -19,6 +18,8 @@ from evidently.legacy.renderers.html_widgets import (
     rich_table_data,
     text_widget,
 )
+
+from ontopic.state.whole_file import whole_file
 
 MAX_ROWS = 200
 MAX_CELL = 240
@@ -101,9 +102,5 @@ def write_page(title: str, widgets: list[BaseWidgetInfo], *, out: Path) -> None:
     page = page.replace("<head>", head, 1)
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{uuid4().hex}")
-    try:
+    with whole_file(out) as part:
         part.write_text(page, encoding="utf-8")
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)

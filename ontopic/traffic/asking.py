@@ -185,7 +185,11 @@ def questions_to_send(rows: Sequence[Question], count: int | None, *, in_scope_s
         kinds = [([q for q in rows if q.in_scope], inside), ([q for q in rows if not q.in_scope], count - inside)]
     for kind, n in kinds:
         if n and not kind:
-            raise UserError("the questions are all of one scope; add some of the other, or leave out --in-scope-share")
+            have = sum(row.in_scope for row in rows)
+            raise UserError(
+                f"of the questions {have} are in scope and {len(rows) - have} out of scope, and --in-scope-share needs "
+                "at least 1 of each; add some, or leave it out"
+            )
         chance.shuffle(kind)
         chosen += [question.question for question in islice(cycle(kind), n)]
     chance.shuffle(chosen)

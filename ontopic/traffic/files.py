@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,16 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, 
 from ontopic.data.rows import stream_rows
 from ontopic.errors import UserError
 from ontopic.progress import progress
-from ontopic.records import Record
-from ontopic.state.whole_file import check_writable, whole_file
+from ontopic.records import EARLIEST, MOST_AHEAD, Record
+from ontopic.state.whole_file import check_writable, output_file
 from ontopic.traffic.chats import chat_line, from_chat, json_line, rest
 from ontopic.traffic.store import TrafficStore
 from ontopic.traffic.traces import from_trace, trace_line
 
 Format = Literal["jsonl", "parquet", "openai", "mlflow"]
-_SUFFIXES = (".jsonl", ".json", ".parquet")
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 _BATCH = 2000
 _ROW_GROUP = 10_000
+_MAX_ID = 64
 _MAX_CHARACTERS = 1 << 20  # the longest request that is served
 _MAX_TOKENS = (1 << 31) - 1  # what PostgreSQL's integer holds
 _Text = Annotated[str, Field(max_length=_MAX_CHARACTERS)]
@@ -37,7 +40,8 @@ class TrafficRow(BaseModel):
     which the assistant has then written. Of a trace, they are the inputs and outputs of the root span.
 
     Attributes:
-        id: derived from the content where there is none.
+        id: derived from the content where there is none; the sha256 of one that is longer than 64 characters, as some
+            traces have.
         registered_model: that of the store which takes the row, where there is none.
         asked_at: taken as UTC where it has no zone; the time of the import where there is none.
     """
@@ -46,7 +50,7 @@ class TrafficRow(BaseModel):
     question: _Text
     answer: _Text
     in_scope: StrictBool | None = None
-    id: str = Field("", max_length=64, coerce_numbers_to_str=True)
+    id: str = Field("", coerce_numbers_to_str=True)
     registered_model: str = Field("", max_length=200)
     model_version: str = Field("", max_length=200, coerce_numbers_to_str=True)
     asked_at: datetime | None = None
@@ -77,13 +81,25 @@ class TrafficRow(BaseModel):
             raise ValueError("must not hold a NUL")
         return text
 
+    @field_validator("id")
+    @classmethod
+    def _as_short(cls, text: str) -> str:
+        return text if len(text) <= _MAX_ID else hashlib.sha256(text.encode()).hexdigest()
+
     @field_validator("asked_at")
     @classmethod
     def _in_utc(cls, time: datetime | None) -> datetime | None:
+        if time is None:
+            return None
         try:
-            return time.astimezone(UTC) if time and time.tzinfo else time
+            utc = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
         except OverflowError:
-            raise ValueError("must be a time of the years 1 to 9999 in UTC") from None
+            utc = EARLIEST - timedelta(days=1)
+        if utc < EARLIEST:
+            raise ValueError(f"{time} is before {EARLIEST:%Y}, when nobody asked; give the true time, or none")
+        if utc > datetime.now(UTC) + MOST_AHEAD:
+            raise ValueError(f"{time} is more than a day after this import; give the true time, or none")
+        return utc if time.tzinfo else time
 
     def record(self) -> Record:
         """The record that the row holds."""
@@ -111,14 +127,15 @@ def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False)
     what is stored already, by its id, is left as it is.
 
     Args:
-        source: JSONL or Parquet with the fields of ``Record``; or JSONL of chats or of MLflow traces.
+        source: JSONL (packed with gzip or not) or Parquet with the fields of ``Record``; or JSONL of chats or of MLflow
+            traces.
         store: of the registered model that a row is of where it does not say.
         skip_bad: leave out malformed rows instead of stopping.
 
     Raises:
         UserError: the file can't be read, or (without ``skip_bad``) a row is malformed; nothing is stored then.
     """
-    if source.suffix.lower() not in _SUFFIXES or not source.is_file():
+    if not source.name.lower().removesuffix(".gz").endswith(_SUFFIXES) or not os.path.isfile(source):  # noqa: PTH113 (Path's fails on a name that is too long)
         raise UserError(f"{source}: is not a file of traffic; give an existing .jsonl or .parquet file")
     rows = stream_rows(source, TrafficRow, skip_bad=skip_bad)
     left, stored, others = iter(rows), 0, 0
@@ -139,7 +156,7 @@ def _of_others(batch: Iterable[TrafficRow], store: TrafficStore) -> int:
 
 
 def export_traffic(store: TrafficStore, out: Path, *, to: Format | None = None) -> int:
-    """Write all records in order of time; the file appears when it is whole.
+    """Write all records in order of time; the file appears when it is whole, a device or pipe gets them at the end.
 
     Args:
         to: the format; where ``None``, Parquet for a name that ends so, else JSONL.
@@ -152,14 +169,11 @@ def export_traffic(store: TrafficStore, out: Path, *, to: Format | None = None) 
     """
     check_writable(out)
     to = to or ("parquet" if out.suffix.lower() == ".parquet" else "jsonl")
-    try:
-        with progress("export", store.count(), unit="records") as advance, whole_file(out) as part:
-            if to == "parquet":
-                return _write_parquet(store.stream(), part, advance=advance)
-            line = {"jsonl": _row_line, "openai": chat_line, "mlflow": trace_line}[to]
-            return _write_lines(store.stream(), part, advance=advance, line=line)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); free the disk, or give another file") from error
+    with progress("export", store.count(), unit="records") as advance, output_file(out) as part:
+        if to == "parquet":
+            return _write_parquet(store.stream(), part, advance=advance)
+        line = {"jsonl": _row_line, "openai": chat_line, "mlflow": trace_line}[to]
+        return _write_lines(store.stream(), part, advance=advance, line=line)
 
 
 def _write_lines(

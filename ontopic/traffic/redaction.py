@@ -37,6 +37,7 @@ _PLAIN = _Plain(
 _GAP = "[ .-]{1,3}"
 # Possessive, and starting only where no part of an address can stand before: linear on whatever is typed.
 _EMAIL = re.compile(r"(?<![\w.%+'-])[\w%+'-][\w.%+'-]*+@(?:[^\W_](?:[\w-]*[^\W_])?\.)+[^\W\d_]{2,24}(?![\w-])")
+_REPOSITORY = re.compile(r"(?:git|hg|svn)@[^\s@:/]{1,255}[:/]")  # of code: nobody reads what is sent there
 _IBAN_START = re.compile("[A-Za-z]{2}[0-9]{2}")
 _NUMBERS = re.compile(f"[0-9]+(?:{_GAP}[0-9]+)*+")
 _GROUP = re.compile("[0-9]+")
@@ -47,12 +48,42 @@ _CARD = re.compile(
     "4(?:.{12}|.{15}|.{18})|(?:5[1-5]|2[2-7]).{14}|3[47].{13}|3(?:0|6|8|9).{12,17}|35.{14,17}"
     "|(?:5[06-8]|6[0-9]|8[12]).{11,17}|9792.{12}"
 )
+# A card's groups as a form or a wrapped line has them; nothing else of the kind may stand beside, as in a table.
+_BETWEEN = r"(?:[/_,|:·]|[ .-]|[ \t]?\r?\n[ \t]?)"
+_CARD_IN_PARTS = re.compile(
+    rf"(?<![0-9])(?<![0-9][/_,|:·\n .-])(?:[0-9]{{4}}(?:{_BETWEEN}[0-9]{{4}}){{3}}"
+    rf"|3[0-9]{{3}}{_BETWEEN}[0-9]{{6}}{_BETWEEN}[0-9]{{5}})(?!{_BETWEEN}?[0-9])"
+)
 _REGIONS = ("US", "GB", "DE", "FR", "IN", "AU")  # whose numbers without a country code are known too
 _AMERICAN = re.compile(
     r"(?<![0-9.,$€£+-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[0-9]{3}[ .-][0-9]{4}(?![0-9]|[.,-][0-9])"
 )
-_PHONE_LIKE = re.compile(r"\(?0[0-9 ().-]*[ ().-][0-9]|00|011")  # in groups, or dialled abroad
+_MADE_UP = re.compile("555.{1,3}[0-9]{3}|[0-9]{3}.{1,3}555.[0-9]{4}|.*123.4567")
+_ROUND_LIST = re.compile("(?:[0-9]+0 ){2}[0-9]+0")
+_IN_LIST = re.compile("(?<=[0-9] )[0-9 ]+|[0-9]+ [0-9]+ [0-9]+(?= [0-9]{2})")
+_DAY, _MONTH, _YEAR = "(?:0?[1-9]|[12][0-9]|3[01])", "(?:0?[1-9]|1[0-2])", "(?:19|20)[0-9]{2}"
+_MONTHS = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
+_CLOCK = r"[0-9]{1,2}[:.h][0-9]{2}(?:[:.m][0-9]{2}(?:[.,][0-9]{1,9})?)?(?:Z| ?[+-][0-9]{2}:?[0-9]{2})?(?![0-9])"
+_CLOCK_IN_GROUPS = "[0-9]{1,2}[ -][0-9]{2}[ -][0-9]{2}(?![0-9])"
+# What is written like a phone number and is none: dates, with the time of day behind them or not, times and fractions.
+_NO_PHONE = re.compile(
+    rf"(?<![0-9])(?<![0-9][/.-])(?:"
+    rf"(?:{_YEAR}(?P<ymd>[-/. ]){_MONTH}(?P=ymd){_DAY}(?![0-9])"
+    rf"|(?:{_DAY}[-/. ]{_MONTH}|{_MONTH}[-/]{_DAY})[-/. ]{_YEAR}(?![0-9])"
+    rf"|(?:{_DAY}[-/.]{_MONTH}|{_MONTH}[-/]{_DAY})[-/.][0-9]{{2}}(?![-/. ]?[0-9]{{2}}(?![0-9]*[:h]))(?![0-9])"
+    rf"|{_DAY}[ /.-]{{1,2}}{_MONTHS}[ /.-]{{1,2}}{_YEAR}(?![0-9]))(?:(?:[T:_-]|,? )(?:{_CLOCK_IN_GROUPS}|{_CLOCK}))?"
+    r"|[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,9})?)?(?![0-9])"
+    r"|(?:0|[1-9][0-9]{0,20})[.,][0-9]{1,20}(?![.,]?[0-9]))",
+    re.I,
+)
+# In groups, or dialled abroad; never from the middle of a number.
+_PHONE_LIKE = re.compile(r"(?<![0-9])(?<![0-9][./-])(?:\(?0[0-9 ()./-]*[ ()./-][0-9]|00|011)")
 _PHONE_WORD = re.compile(r"\b(?:phone|telephone|tel|mobile|cell|call|text|sms|whatsapp|fax)\b[^0-9\n]{0,20}$", re.I)
+_OTHER_WORD = re.compile(
+    r"\b(?:ticket|order|case|invoice|reference|ref|booking|tracking|claim|id|part|article|sku|serial|isbn)s?"
+    r"(?: ?(?:number|num|no|nr|id)\b\.?)?(?: is)?[ :#-]{1,3}$",
+    re.I,
+)
 _DIGITS = re.compile(r"[0-9](?:[ ()./-]{0,3}[0-9])*+")
 _PHONE_DIGITS = range(7, 16)
 _LEAST_ABROAD = 10
@@ -106,7 +137,9 @@ def _without(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _emails(text: str) -> Iterator[tuple[int, int]]:
-    return (match.span() for match in _EMAIL.finditer(text)) if "@" in text else iter(())
+    if "@" not in text:
+        return iter(())
+    return (match.span() for match in _EMAIL.finditer(text) if not _REPOSITORY.match(text, match.start()))
 
 
 @cache
@@ -137,7 +170,12 @@ def _ibans(text: str) -> Iterator[tuple[int, int]]:
             yield start.start(), last
 
 
-def _cards(text: str) -> Iterator[tuple[int, int]]:
+def _cards(text: str) -> list[tuple[int, int]]:
+    found = [match.span() for match in _CARD_IN_PARTS.finditer(text) if _is_card("".join(_DIGIT.findall(match[0])))]
+    return sorted([*found, *_cards_in_groups(_without(text, found))])
+
+
+def _cards_in_groups(text: str) -> Iterator[tuple[int, int]]:
     for numbers in _NUMBERS.finditer(text):
         if len(numbers[0]) < _CARD_DIGITS[0]:
             continue
@@ -194,7 +232,8 @@ def _phones(text: str) -> list[tuple[int, int]]:
 
     if "+" in text:
         take(_abroad(text))
-    take(match.span() for match in _AMERICAN.finditer(text))
+    text = _without(text, [match.span() for match in _NO_PHONE.finditer(text)])
+    take(match.span() for match in _AMERICAN.finditer(text) if _is_american(text, match))
     # The library takes a tenth of a millisecond for each number, so it sees only what may be one.
     text = _without(text, [run.span() for run in _DIGITS.finditer(text) if not _may_be_phone(text, run)])
     if not text.strip():
@@ -205,6 +244,28 @@ def _phones(text: str) -> list[tuple[int, int]]:
         if text.strip():
             take((m.start, m.end) for m in PhoneNumberMatcher(text, region, max_tries=len(text)))
     return sorted(found)
+
+
+def _is_american(text: str, match: re.Match[str]) -> bool:
+    from phonenumbers import is_valid_number, parse
+
+    if _says_phone(text, match.start()):
+        return True
+    if _ROUND_LIST.fullmatch(match[0]) or _IN_LIST.match(text, match.start()) or _says_other(text, match.start()):
+        return False
+    return _MADE_UP.match(match[0].removeprefix("1").lstrip(" .-(")) is not None or is_valid_number(
+        parse(match[0], "US")
+    )
+
+
+def _says_phone(text: str, start: int) -> bool:
+    """Whether a word such as "phone" stands right before."""
+    return _PHONE_WORD.search(text[max(0, start - 40) : start]) is not None
+
+
+def _says_other(text: str, start: int) -> bool:
+    """Whether right before stands a word such as "ticket", whose numbers are no phone's."""
+    return _OTHER_WORD.search(text[max(0, start - 40) : start]) is not None
 
 
 def _abroad(text: str) -> Iterator[tuple[int, int]]:
@@ -222,5 +283,6 @@ def _may_be_phone(text: str, run: re.Match[str]) -> bool:
     digits = len(_DIGIT.findall(run[0]))
     if digits < _PHONE_DIGITS[0] or (digits == len(run[0]) and digits not in _PHONE_DIGITS):
         return False
-    before = text[max(0, run.start() - 40) : run.start()]
-    return _PHONE_LIKE.search(run[0]) is not None or _PHONE_WORD.search(before) is not None
+    if _says_phone(text, run.start()):
+        return True
+    return _PHONE_LIKE.search(run[0]) is not None and not _says_other(text, run.start())

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
-from ontopic.records import Feedback, Record
+from ontopic.records import MOST_AHEAD, Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.redaction import KINDS, redact
 from ontopic.traffic.rows import derived_id, record_of, row_of, said_by
@@ -24,7 +24,6 @@ from ontopic.traffic.summary import TrafficSummary, VersionTraffic
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
 
-_BY_TIME = sql.tuple_(TRAFFIC.c.asked_at, TRAFFIC.c.id)
 _IDS_A_QUERY = 500  # SQLite before 3.32 binds at most 999 parameters
 _PAGE = 1000
 
@@ -214,8 +213,9 @@ class TrafficStore:
             ]
 
     def newest(self, n: int, model_version: str | None = None) -> list[Record]:
-        """The last ``n`` records that were asked, in that order."""
-        query = self._query(model_version).order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.id.desc()).limit(n)
+        """The last ``n`` records that were asked, in that order; one whose time is wrong is not among them."""
+        query = self._query(model_version).where(~_ahead())
+        query = query.order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.id.desc()).limit(n)
         with self._engine.connect() as connection:
             return [record_of(row) for row in connection.execute(query)][::-1]
 
@@ -225,6 +225,11 @@ class TrafficStore:
             return int(
                 connection.execute(sql.select(sql.func.count()).select_from(TRAFFIC).where(self._own)).scalar_one()
             )
+
+    def ahead(self) -> int:
+        """How many records bear a time so far ahead that it is wrong (``MOST_AHEAD``)."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(sql.select(sql.func.count()).where(self._own, _ahead())).scalar_one())
 
     def summary(self) -> TrafficSummary:
         """How many records there are, from when to when, by model version, and how much was redacted."""
@@ -304,7 +309,9 @@ class TrafficStore:
     def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:
         """Delete the records that were asked longer ago than ``older_than``, and all but the newest ``keep``.
 
-        What was thought of them goes with them. Records of other registered models stay, and do not count.
+        What was thought of them goes with them. Records of other registered models stay, and do not count. A record
+        whose time is wrong (``MOST_AHEAD``) counts as asked when it was stored, and as the oldest where an older
+        release stored it.
 
         Goes by the page, so that others can write meanwhile. SQLite uses the room again but does not give it back.
 
@@ -312,15 +319,21 @@ class TrafficStore:
             How many were deleted.
         """
         limits = []
+        asked: sql.ColumnElement[datetime] = TRAFFIC.c.asked_at
+        if self.ahead():
+            stored = sql.func.coalesce(TRAFFIC.c.stored_at, sql.literal(datetime.min, sql.DateTime))
+            asked = sql.case((_ahead(), stored), else_=asked)
         if older_than is not None:
-            limits.append(TRAFFIC.c.asked_at < naive_utc(datetime.now(UTC)) - older_than)
+            limits.append(asked < naive_utc(datetime.now(UTC)) - older_than)
         if keep is not None:
-            newest = sql.select(TRAFFIC.c.asked_at, TRAFFIC.c.id).where(self._own)
-            newest = newest.order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.id.desc()).offset(keep).limit(1)
+            newest = sql.select(asked.label("asked"), TRAFFIC.c.id).where(self._own)
+            newest = newest.order_by(asked.desc(), TRAFFIC.c.id.desc()).offset(keep).limit(1)
             with self._engine.connect() as connection:
                 last = connection.execute(newest).first()
             if last:
-                limits.append(sql.tuple_(sql.literal(last.asked_at), sql.literal(last.id)) >= _BY_TIME)
+                limits.append(
+                    sql.tuple_(sql.literal(last.asked), sql.literal(last.id)) >= sql.tuple_(asked, TRAFFIC.c.id)
+                )
         deleted = 0
         for limit in limits:  # one by one, so that the index finds each page
             deleted += self._by_the_page(sql.delete(TRAFFIC), sql.and_(self._own, limit))
@@ -364,6 +377,10 @@ class TrafficStore:
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY))
+
+
+def _ahead() -> sql.ColumnElement[bool]:
+    return TRAFFIC.c.asked_at > naive_utc(datetime.now(UTC)) + MOST_AHEAD
 
 
 def _first_line(error: BaseException) -> str:

@@ -74,16 +74,17 @@ def from_trace(row: dict[str, Any]) -> dict[str, Any]:
     try:
         trace = Trace.from_dict(row)
         root = next(span for span in trace.data.spans if span.parent_id is None)
+        asked_at = datetime.fromtimestamp(trace.info.request_time / 1000, UTC)
     except StopIteration:
         raise ValueError("data: the trace has no root span") from None
-    except (MlflowException, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (MlflowException, KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
         raise ValueError(f"is not a trace that this MLflow can read ({type(error).__name__})") from None
     fields = {
         "question": question_in(root.inputs),
         "answer": answer_in(root.outputs),
         "id": trace.info.trace_id,
         "model_version": root.model_name,
-        "asked_at": datetime.fromtimestamp(trace.info.request_time / 1000, UTC),
+        "asked_at": asked_at,
         "latency_s": (trace.info.execution_duration or 0) / 1000,
         **_usage_of(trace),
     }

@@ -15,6 +15,7 @@ from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Split, load_questions, load_records
 from ontopic.data.labels import labels_file, load_labels
 from ontopic.endpoint.account import Account
+from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, Usage, criteria_sha256, judge_card, labels_sha256
 from ontopic.judges.judge import Judge, agreement_of
 from ontopic.progress import progress
@@ -94,15 +95,24 @@ def calibration_records(policy: Policy, split: Split, *, workspace: Workspace) -
 
     A reference answer to an in-scope question passes and the refusal of one fails; the refusal of an out-of-scope
     question passes.
+
+    Raises:
+        UserError: there is none.
     """
-    records = [record for record in load_records(policy.records, split=split) if record.label]
+    records = [row for row in load_records(policy.records, split=split, questions=policy.questions) if row.label]
     for question in load_questions(policy.questions, split=split):
         label = "fail" if question.in_scope else "pass"
         row = {"question": question.question, "in_scope": question.in_scope, "intent": question.intent}
         records.append(LabelledRecord.model_validate({**row, "answer": policy.refusal, "label": label}))
         if question.in_scope and question.reference:
             records.append(LabelledRecord.model_validate({**row, "answer": question.reference, "label": "pass"}))
-    return records + load_labels(labels_file(policy, workspace), split)
+    records += load_labels(labels_file(policy, workspace), split)
+    if not records:
+        raise UserError(
+            f"the {split} split of policy {policy.name!r} has 0 labelled records and 0 questions, and a judge's card "
+            "needs 1 that passes and 1 that fails at least; add some, or give some this split"
+        )
+    return records
 
 
 def _usage(before: Account, after: Account, *, judged: int, seconds: float) -> Usage | None:

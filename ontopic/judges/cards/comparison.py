@@ -12,7 +12,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, JudgeSettings
 from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import Measured, kept_or_measured, measure
+from ontopic.judges.cards.calibration import Measured, calibration_records, kept_or_measured, measure
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.page import card_page, card_report, comparison_page, comparison_report
 from ontopic.judges.judge import Judge
@@ -69,6 +69,8 @@ def compare_judges(
     labelled = None if records is None else [record for record in records if record.label]
     if labelled == []:
         raise UserError(f"{source} holds no record with a label; give some the field 'label', pass or fail")
+    if labelled is None:
+        calibration_records(policy, "calibration", workspace=workspace)  # before minutes of learning
     opened: dict[str, tuple[JudgeSettings, Judge]] = {}
     for choice in choices:
         judge = open_judge(choice, policy, workspace=workspace)

@@ -20,7 +20,12 @@ from ontopic.models.batches import batches_of_like_length
 from ontopic.models.sentence_encoder import Floats, SentenceEncoder, load_sentence_encoder
 from ontopic.progress import progress
 
-PARTS = ("which questions are in scope", "which answers decline", "which answers are on the subject")
+# What is learned, and what its examples are called.
+PARTS = (
+    ("which questions are in scope", "in scope", "out of scope"),
+    ("which answers decline", "that decline", "that do not"),
+    ("which answers are on the subject", "on the subject", "off it"),
+)
 # The kind of records that teach the fourth part, and the intent whose references are near to them; neither is a must.
 _INVENTED, _OF_ACCOUNT = "invented_account_data", "account_specific"
 _FOLLOW_UP = "follow_up"  # the kind of questions whose scope cannot be told from the last message, all that is read
@@ -39,15 +44,20 @@ def train_local_judge(
     """Learn a judge from labelled questions and records of the training split.
 
     Raises:
-        UserError: a part has no example of one of its classes.
+        UserError: a part has too few examples of one of its classes.
     """
     examples = _examples(policy, questions, records=records)
-    for part, name in enumerate(PARTS):
+    lacking = []
+    for part, (name, yes, no) in enumerate(PARTS):
         labels = [known[part] for _, known in examples if known[part] is not None]
-        if min(sum(map(bool, labels)), labels.count(False)) < _FOLDS:
-            raise UserError(
-                f"the judge cannot learn {name}: policy {policy.name!r} has too few labelled examples of one kind"
+        if min(labels.count(True), labels.count(False)) < _FOLDS:
+            lacking.append(
+                f"the judge cannot learn {name}: policy {policy.name!r} has {labels.count(True)} examples {yes} and "
+                f"{labels.count(False)} {no}, and needs {_FOLDS} of each"
             )
+    if lacking:
+        more = "add questions of the splits train or judge, or labelled records of train, of the kinds that lack"
+        raise UserError("\n".join([*lacking, more]))
     published, tuned = load_sentence_encoder(), load_sentence_encoder()
     heads = _fine_tune(tuned, examples)
     if not any(known[3] for _, known in examples):

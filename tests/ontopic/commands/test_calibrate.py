@@ -253,7 +253,10 @@ def test_given_judges_prompts_and_records_are_measured(
         (["--records", "bare.jsonl"], "holds no record with a label"),
         (["--records", "missing.jsonl"], "no such file"),
         (["--records", "bare.jsonl", "--split", "evaluation"], "exclude each other"),
-        (["--split", "evaluation"], "the evaluation split holds no record with a label"),
+        (
+            ["--split", "evaluation"],
+            "the evaluation split of policy 'tiny' has 0 labelled records and 0 questions",
+        ),
         (["--template", "pairwise"], "placeholder"),
         (["--template", "missing"], "missing.txt"),
         (["--judge", "missing.yaml"], "missing.yaml"),

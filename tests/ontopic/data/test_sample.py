@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ontopic.data.labelled import Question
-from ontopic.data.sample import Sample, draw, sampled_questions
+from ontopic.data.sample import Sample, draw, sample_in_words, sampled_questions
 from ontopic.errors import UserError
 
 QUESTIONS = [Question(question=f"Question {i}?", in_scope=i % 2 == 0, split="train") for i in range(40)]
@@ -61,5 +61,18 @@ def test_other_splits_are_not_sampled_and_new_questions_follow(tmp_path: Path) -
 
 def test_a_split_with_one_scope_only_is_a_users_mistake(tmp_path: Path) -> None:
     source = written(tmp_path, QUESTIONS[::2])
-    with pytest.raises(UserError, match="the train split has too few questions in or out of scope"):
+    with pytest.raises(
+        UserError,
+        match="the train split has too few questions to ask: 20 in scope and 0 out of scope, and needs at least 1",
+    ):
         sampled_questions(sample(20, source=source))
+
+
+def test_the_number_that_is_said_is_the_number_that_is_asked(tmp_path: Path) -> None:
+    source = written(tmp_path, QUESTIONS)
+    assert sample_in_words(sample(24, source=source)) == "24 questions"
+    few = sample(120, source=source)
+    said = "40 questions, not 120: the train split has 20 in scope and 20 out of scope"
+    assert (sample_in_words(few), len(sampled_questions(few))) == (said, 40)
+    with pytest.raises(UserError, match=r"20 in scope and 20 out of scope \(80 are asked elsewhere\), and needs at"):
+        sample_in_words(sample(20, source=source, skip=80))

@@ -18,6 +18,7 @@ from word_judge import CARD, WordJudge
 
 from ontopic.errors import UserError
 from ontopic.monitoring.closing import judge_records
+from ontopic.monitoring.tables import MEMBERS
 from ontopic.monitoring.window import Cut, Window, window_result
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
@@ -107,6 +108,24 @@ def test_windows_of_fixed_length_close_by_event_time(windows: WindowStore, traff
     assert [window.state for window in windows.closed(9)] == ["closed"] * 3
     assert windows.waiting() == 0
     assert len(judge.asked) == len(set(judge.asked)) == 5
+
+
+@pytest.mark.parametrize("cut", [HOURLY, TENS, Cut(length=timedelta(days=7), lateness=MINUTE, records=10)])
+def test_a_false_time_holds_nothing_up(windows: WindowStore, traffic: TrafficStore, cut: Cut) -> None:
+    judge, now = WordJudge(), datetime.now(UTC)
+    for time, version in ((datetime.max, "1"), (datetime(2099, 1, 1), "2"), (datetime.min, "1")):
+        record = Record(question="q?", answer="good", model_version=version, asked_at=time.replace(tzinfo=UTC))
+        traffic.add(record)
+    ask(traffic, *range(20))
+    taken_in_before = {"record_id": "r", "model_version": "1", "asked_at": datetime.min, "late": False, "counted": True}
+    with windows._engine.begin() as connection:
+        connection.execute(MEMBERS.insert(), taken_in_before)
+    for _ in range(2):
+        closed = turn(windows, traffic, judge, (now - NOON) / MINUTE, cut)
+    assert closed == []
+    assert sum(window.result.n for window in windows.closed(9) if window.result) == 20
+    assert (windows.closed(9)[0].start.year, windows.closed(9)[-1].end.year) == (2026, 2026)
+    assert windows.waiting() == 0  # of the true ones
 
 
 def test_windows_of_n_records_close_when_they_are_full(windows: WindowStore, traffic: TrafficStore) -> None:

@@ -7,12 +7,23 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from ontopic.errors import UserError
-from ontopic.state.whole_file import check_writable, folder_sha256, whole_file, whole_folder
+from ontopic.state.whole_file import (
+    check_writable,
+    folder_sha256,
+    is_regular,
+    lasting_output,
+    output_file,
+    whole_file,
+    whole_folder,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -105,7 +116,7 @@ def test_a_folder_takes_the_place_of_the_last_one_or_leaves_it(tmp_path: Path) -
 def test_a_path_that_cannot_be_a_file_is_told_before_any_work(tmp_path: Path) -> None:
     check_writable(tmp_path / "out.txt")
     for wrong in (tmp_path, tmp_path / "missing" / "out.txt"):
-        with pytest.raises(UserError, match="cannot be written; give a file in an existing folder"):
+        with pytest.raises(UserError, match=r"cannot be written .*; give a file in"):
             check_writable(wrong)
 
 
@@ -120,3 +131,90 @@ def test_the_digest_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None
     assert folder_sha256(folder) == said.hexdigest()
     (folder / "b.txt").rename(folder / "c.txt")
     assert folder_sha256(folder) != said.hexdigest()
+
+
+Output = Callable[[Path], AbstractContextManager[Path]]
+
+
+@pytest.mark.parametrize("output", [whole_file, output_file])
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, output: Output) -> None:
+    (tmp_path / "folder").mkdir()
+    target, near, far = tmp_path / "folder" / "target", tmp_path / "near", tmp_path / "far"
+    near.symlink_to("folder/target")
+    far.symlink_to(near)
+    for text in ("new", "newer"):  # the link is broken at first
+        with output(far) as part:
+            part.write_text(text)
+            assert part.parent == target.parent
+        assert (target.read_text(), far.read_text()) == (text, text)
+    assert far.is_symlink()
+    assert near.is_symlink()
+    assert not target.is_symlink()
+    assert list((tmp_path / "folder").iterdir()) == [target]
+
+
+def test_who_may_read_a_file_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.touch(mode=0o600)
+    with output_file(path) as part:
+        part.write_text("new")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("output", [output_file, lasting_output])
+def test_a_pipe_gets_what_was_written(tmp_path: Path, output: Output) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    check_writable(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        with output(pipe) as part:
+            part.write_text("line\n" * 100_000)
+        assert read.result(timeout=20) == "line\n" * 100_000
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.parametrize("output", [output_file, lasting_output])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_device_that_is_full_stays_a_device(tmp_path: Path, output: Output, linked: bool) -> None:
+    path = Path("/dev/full")
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to("/dev/full")
+    with (
+        pytest.raises(UserError, match=r"cannot be written \(No space left on device\); free the disk"),
+        output(path) as p,
+    ):
+        p.write_text("text")
+    assert Path("/dev/full").is_char_device()
+    with output(Path("/dev/null")) as part:
+        part.write_text("text")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_what_is_no_regular_file_is_known(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    for path in ("/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/no-such", tmp_path / "pipe"):
+        assert not is_regular(Path(path))
+    assert not is_regular(tmp_path / "link")
+    assert is_regular(tmp_path / "new")
+    assert is_regular(Path("/dev/shm/new"))  # noqa: S108
+
+
+def test_what_cannot_be_written_is_said_with_its_cause(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    wrong = {
+        tmp_path: "Is a directory",
+        tmp_path / "none" / "out": "its folder does not exist",
+        tmp_path / "file" / "out": "its folder does not exist",
+        tmp_path / "loop": "Too many levels of symbolic links",
+        tmp_path / ("x" * 300): "File name too long",
+        Path("/dev/no-such"): "Permission denied",
+    }
+    for path, why in wrong.items():
+        with pytest.raises(UserError) as caught:
+            check_writable(path)
+        assert str(caught.value).startswith(f"{path}: cannot be written ({why}); ")

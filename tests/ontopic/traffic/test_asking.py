@@ -77,7 +77,9 @@ def test_the_share_and_the_count_are_kept() -> None:
         assert max(times) - min(times) == 1  # 25 of 3, and 75 of 9
     assert set(questions_to_send(ROWS, 5, in_scope_share=1.0)) == {"in 0", "in 1", "in 2"}
     assert set(questions_to_send(ROWS[:3], 5, in_scope_share=1.0)) == {"in 0", "in 1", "in 2"}
-    with pytest.raises(UserError, match="all of one scope"):
+    with pytest.raises(
+        UserError, match="are in scope and 0 out of scope, and --in-scope-share needs at least 1 of each"
+    ):
         questions_to_send(ROWS[:3], 5, in_scope_share=0.5)
 
 

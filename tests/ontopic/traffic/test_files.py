@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import resource
 import signal
@@ -196,11 +197,21 @@ def test_rows_without_an_id_are_the_same_when_they_say_the_same(store: TrafficSt
         ({"answer": "a"}, "field 'question': field required"),
         ({"question": "q"}, "field 'answer': field required"),
         ({"question": 3, "answer": "a"}, "field 'question'"),
-        ({"question": "q", "answer": "a", "in_scope": "yes"}, "field 'in_scope'"),
-        ({"question": "q", "answer": "a", "id": "x" * 65}, "field 'id'"),
+        ({"question": "q", "answer": "a", "in_scope": "perhaps"}, "field 'in_scope'"),
+        ({"question": "q", "answer": "a", "id": []}, "field 'id'"),
         ({"question": "q", "answer": "a", "id": "\0"}, "field 'id'"),
         ({"question": "q", "answer": "a", "asked_at": "yesterday"}, "field 'asked_at'"),
         ({"question": "q", "answer": "a", "asked_at": "0001-01-01T00:00:00+05:00"}, "field 'asked_at'"),
+        ({"question": "q", "answer": "a", "asked_at": "0001-01-01T00:00:00Z"}, "is before 1900, when nobody asked"),
+        ({"question": "q", "answer": "a", "asked_at": "1899-12-30"}, "is before 1900, when nobody asked"),
+        ({"question": "q", "answer": "a", "asked_at": "9999-12-31T23:59:59Z"}, "is more than a day after this import"),
+        ({"question": "q", "answer": "a", "asked_at": "9999-12-31T23:59:59-05:00"}, "field 'asked_at': value error, "),
+        (
+            {"question": "q", "answer": "a", "asked_at": 4070908800},
+            "2099-01-01 00:00:00+00:00 is more than a day after",
+        ),
+        ({"messages": [{"role": "user", "content": "q"}], "response": "a", "created": 4070908800}, "'asked_at'"),
+        ({"question": "q", "answer": "a", "metadata": {}, "asked_at": "2099-01-01"}, "is more than a day after"),
         ({"question": "q", "answer": "a", "latency_s": -1}, "field 'latency_s'"),
         ('{"question": "q", "answer": "a", "latency_s": NaN}', "field 'latency_s'"),
         ({"question": "q", "answer": "a", "prompt_tokens": 1 << 31}, "field 'prompt_tokens'"),
@@ -234,6 +245,29 @@ def test_a_malformed_row_stops_or_is_left_out(tmp_path: Path, row: Any, said: st
         assert said in str(raised.value)
         assert store.count() == 0
         assert import_traffic(path, store, skip_bad=True) == Imported(1, 0, 1)
+
+
+def test_a_time_of_today_or_tomorrow_is_taken(tmp_path: Path) -> None:
+    times = [datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 23)]
+    rows = [{"question": "q", "answer": "a", "asked_at": time.isoformat()} for time in times]
+    assert [record.asked_at for record in imported(tmp_path, *rows)] == times
+
+
+def test_an_id_of_any_length_is_kept_apart_from_others(tmp_path: Path) -> None:
+    ids = [f"trace:/main.observability.traces_of_the_assistant/{'0' * 60}{i}" for i in range(2)]
+    path = lines(tmp_path / "rows.jsonl", *({"question": "q", "answer": "a", "id": i} for i in ids))
+    with TrafficStore(tmp_path / "store.db") as store:
+        assert import_traffic(path, store) == Imported(2, 0, 0)
+        assert import_traffic(path, store) == Imported(0, 2, 0)
+        assert {len(record.id) for record in store.records()} == {64}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.ndjson"])
+def test_packed_and_newline_delimited_json_are_imported(tmp_path: Path, name: str) -> None:
+    content = b'{"question": "q", "answer": "a"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with TrafficStore(tmp_path / "store.db") as store:
+        assert import_traffic(tmp_path / name, store) == Imported(1, 0, 0)
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "rows.csv", "folder.jsonl", "broken.parquet", "owner/name"])

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from ontopic.errors import UserError
 from ontopic.records import Record
-from ontopic.traffic.schema import store_name
+from ontopic.traffic.schema import TRAFFIC, store_name
 from ontopic.traffic.store import TrafficStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -197,8 +197,8 @@ def test_pages_are_found_by_the_index(path: Path) -> None:
         list(store.stream())
         store.prune(older_than=timedelta(days=90), keep=1200)
         searches = [(text, values) for text, values in said if "WHERE" in text and "feedback" not in text]
-        # Two pages, the newest, three deletions by age, one by count; each kind ends with an empty one.
-        assert len(searches) == 7
+        # Two pages, a count of false times, the newest, three deletions by age, one by count; each kind ends empty.
+        assert len(searches) == 8
         with store._engine.connect() as connection:
             plans = [
                 " ".join(map(str, connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all()))
@@ -263,6 +263,34 @@ def test_old_and_surplus_records_are_pruned(store_at: Path | str) -> None:
         assert [record.id for record in store.records()] == [f"{i:04}" for i in reversed(range(10))]
         assert store.prune(keep=0) == 10
         assert store.count() == 0
+
+
+def test_records_with_a_false_time_never_stand_for_the_newest(store_at: Path | str) -> None:
+    now = datetime.now(UTC)
+    false = [now + timedelta(days=2), datetime(2099, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+
+    def fill(store: TrafficStore) -> None:
+        store.prune(keep=0)
+        times = {**{f"real {i}": now - timedelta(hours=i) for i in range(20)}, **{f"false {t:%Y}": t for t in false}}
+        store.add_many(Record(question="q", answer="a", id=name, asked_at=time) for name, time in times.items())
+
+    with TrafficStore(store_at) as store:
+        fill(store)
+        assert store.ahead() == 3
+        assert [record.id for record in store.newest(2)] == ["real 1", "real 0"]
+        assert store.prune(older_than=timedelta(hours=9.5)) == 10
+        assert store.ahead() == 3  # stored now
+        with store._engine.begin() as connection:
+            connection.execute(sql.update(TRAFFIC).where(TRAFFIC.c.id.like("false%")).values(stored_at=None))
+        assert store.prune(keep=5) == 8
+        assert [record.id for record in store.records()] == [f"real {i}" for i in (4, 3, 2, 1, 0)]
+        fill(store)
+        long_ago = now.replace(tzinfo=None) - timedelta(days=100)
+        with store._engine.begin() as connection:
+            connection.execute(sql.update(TRAFFIC).values(stored_at=long_ago))
+        assert store.prune(older_than=timedelta(days=90)) == 3
+        assert store.prune(older_than=timedelta(days=90)) == 0
+        assert (store.ahead(), store.count()) == (0, 20)
 
 
 def test_personal_data_is_not_stored_and_its_counts_are(store_at: Path | str) -> None:

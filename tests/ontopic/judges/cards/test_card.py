@@ -14,6 +14,7 @@ from ontopic.config.policy import Border, Policy
 from ontopic.data.labelled import LabelledRecord
 from ontopic.data.labels import LabelStore
 from ontopic.endpoint.account import Account
+from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import calibration_records, card_of, is_current, kept_or_measured, measure
 from ontopic.judges.cards.card import Group, JudgeCard, criteria_sha256, judge_card, labels_sha256
 from ontopic.judges.panel import PanelJudge
@@ -265,6 +266,13 @@ def test_a_record_that_follows_from_a_question_carries_its_intent(policy: Policy
         ("card_blocked", "pass"),
         ("sports", "pass"),
     ]
+
+
+def test_a_split_that_makes_no_card_says_how_many_it_has(policy: Policy, workspace: Workspace) -> None:
+    with pytest.raises(
+        UserError, match="the evaluation split of policy 'banking' has 0 labelled records and 0 questions"
+    ):
+        calibration_records(policy, "evaluation", workspace=workspace)
 
 
 def test_a_card_is_kept_and_measured_again_only_where_judge_labels_or_policy_changed(

@@ -184,8 +184,14 @@ def test_the_id_changes_with_the_labelled_data(banking: Policy) -> None:
 
 def test_too_few_examples_of_one_kind_are_named(banking: Policy) -> None:
     inside = [q for q in load_questions(banking.questions, split="train") if q.in_scope][:40]
-    with pytest.raises(UserError, match="cannot learn which questions are in scope: policy 'banking' has too few"):
-        train_local_judge(banking, inside, records=[])
+    with pytest.raises(UserError) as caught:
+        train_local_judge(banking, [*inside, inside[0].model_copy(update={"in_scope": False})], records=[])
+    scope, subject, advice = str(caught.value).splitlines()
+    policy, need = "policy 'banking' has", "and needs 5 of each"
+    part = "the judge cannot learn which questions are in scope"
+    assert scope == f"{part}: {policy} 40 examples in scope and 1 out of scope, {need}"
+    assert f"which answers are on the subject: {policy} 80 examples on the subject and 1 off it, {need}" in subject
+    assert advice.startswith("add questions of the splits train or judge")
 
 
 def test_follow_ups_do_not_teach_scope(banking: Policy) -> None:

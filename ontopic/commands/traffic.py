@@ -207,6 +207,8 @@ def _refusal(sent: Sent, url: str, *, key_variable: str | None, has_key: bool) -
     if sent.refusal == "key":
         another = "" if key_variable else ", or name another variable with --api-key-variable"
         return f"{what}: {url} refuses the key in {variable} ({sent.error}); put a valid one there{another}"
+    if sent.refusal == "refused":
+        return f"{what}: {url} refuses the requests ({sent.error}); see to the key in {variable} and what it may do"
     if sent.refusal == "model":
         return f"{what}: {url} has no such model or no such path ({sent.error}); see --model, and --url with its /v1"
     if sent.refusal == "quota":

@@ -15,6 +15,7 @@ from ontopic.records import Record
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
 
+MODEL = "ontopic-banking"
 STDOUT = pytest.param(
     "/dev/stdout", marks=pytest.mark.skipif(not Path("/dev/stdout").is_symlink(), reason="this machine has none")
 )
@@ -22,7 +23,7 @@ STDOUT = pytest.param(
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    with TrafficStore(Workspace(root=tmp_path / "state").traffic) as store:
+    with TrafficStore(Workspace(root=tmp_path / "state").traffic, MODEL) as store:
         store.add_many(Record(question=f"q{i}", answer="a", id=str(i)) for i in range(3))
     return tmp_path / "state"
 
@@ -56,7 +57,7 @@ def test_what_cannot_be_written_is_one_sentence(state: Path, out: str, tmp_path:
 
 
 def test_a_reader_that_leaves_early_is_one_sentence(state: Path) -> None:
-    with TrafficStore(Workspace(root=state).traffic) as store:
+    with TrafficStore(Workspace(root=state).traffic, MODEL) as store:
         store.add_many(Record(question="q" * 1000, answer="a", id=f"x{i}") for i in range(2000))
     read, write = os.pipe()
     os.close(read)

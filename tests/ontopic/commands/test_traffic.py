@@ -133,14 +133,17 @@ def test_questions_are_sent(
     done = command(*sent, "--count", "20", "--in-scope-share", "0.8", "--api-key-variable", "SOME_KEY", "--model", "m")
     assert done.exit_code == 0, done.output
     assert "16 answered, 4 failed, latency p50 0." in done.output
-    assert "the first failure: status 500: refused" in done.output
+    assert "the first failure: request failed: InternalServerError 500: refused" in done.output
     asked = chat_server.prompts()
     assert (len(asked), sum(question.startswith("in") for question in asked)) == (20, 16)
     assert {request["model"] for request in chat_server.requests} == {"m"}
     chat_server.reply = lambda request: Reply(status=500)
     done = command(*sent)
     assert isinstance(done.exception, UserError)
-    assert str(done.exception) == f"no question was answered at {chat_server.url} (status 500: refused)"
+    assert (
+        str(done.exception)
+        == f"no question was answered at {chat_server.url} (request failed: InternalServerError 500: refused (test))"
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,17 +153,27 @@ def test_questions_are_sent(
             401,
             "wrong",
             (),
-            "refuses the key in OPENAI_API_KEY (status 401: no, no); put a valid one there, or name",
+            "401: no, no (test)); put a valid one there, or name",
         ),
-        (401, "", (), "asks for a key (status 401: no, no), and OPENAI_API_KEY is not set; put a key there"),
+        (
+            401,
+            "",
+            (),
+            "401: no, no (test)), and OPENAI_API_KEY is not set; put a key there",
+        ),
         (
             403,
             "wrong",
             ("--api-key-variable", "SOME_KEY"),
-            "refuses the key in SOME_KEY (status 403: no, no); put",
+            "403: no, no (test)); see to the key in SOME_KEY",
         ),
-        (404, "right", (), "has no such model or no such path (status 404: no, no); see --model"),
-        (402, "right", (), "is spent (status 402: no, no); raise it"),
+        (
+            404,
+            "right",
+            (),
+            "has no such model or no such path (request failed: NotFoundError 404: no, no (test)); see --model",
+        ),
+        (402, "right", (), "is spent (request failed: APIStatusError 402: no, no (test)); raise it"),
     ],
 )
 def test_what_the_server_refuses_is_said_with_the_variable(
@@ -189,7 +202,7 @@ def test_the_hint_about_the_server_is_for_one_that_does_not_run(command: Callabl
     (tmp_path / "q.jsonl").write_text('{"question": "q", "in_scope": true}\n')
     send = ("send", "--questions", str(tmp_path / "q.jsonl"), "--rate", "20", "--url")
     done = command(*send, "http://127.0.0.1:9/v1")
-    assert "could not be reached); check that a server runs there: python run.py serve" in str(done.exception)
+    assert "); check that a server runs there: python run.py serve" in str(done.exception)
     for address in ("127.0.0.1:3210/v1", "http://[::1", "http://h:port"):
         done = command(*send, address)
         assert isinstance(done.exception, UserError)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from filelock import FileLock, Timeout
@@ -179,14 +178,6 @@ def say_skipped(skipped: int) -> None:
     """Say how many malformed rows were left out, where there were some."""
     if skipped:
         print(f"{skipped} malformed rows were left out")
-
-
-def until_ctrl_c(command: list[str]) -> NoReturn:
-    """Run another program in the foreground, and end with it."""
-    try:
-        raise SystemExit(subprocess.run(command, check=False, cwd=ROOT).returncode)
-    except KeyboardInterrupt:
-        raise SystemExit(0) from None
 
 
 def user_error_behind(error: BaseException | None) -> UserError | None:

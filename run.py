@@ -39,6 +39,8 @@ app.add_typer(traffic.app, name="traffic")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(serving_commands.keys, name="keys")
 
+_TAKEN_UP_AGAIN = ("judge", "label", "traffic")  # as is the loop, which has no name
+
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 1."""
@@ -56,7 +58,9 @@ def main() -> None:
         raise SystemExit(1) from None
     except SystemExit as ended:
         if ended.code == 130:  # what typer makes of Ctrl-C
-            print("stopped; the next run goes on from here", file=sys.stderr)
+            command = sys.argv[1] if len(sys.argv) > 1 else "-"
+            goes_on = command.startswith("-") or command in _TAKEN_UP_AGAIN
+            print("stopped" + ("; the next run goes on from here" if goes_on else ""), file=sys.stderr)
         raise
 
 

@@ -25,6 +25,7 @@ def loop(context: typer.Context, project: Project) -> None:
     with locked(workspace):
         console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
         check_ready(settings)
+        console.print("ZenML and MLflow are opened, which takes a while")
         from ontopic.registry.tracking import close_stale_runs, open_tracking
         from pipelines.stack import open_stack
 
@@ -59,8 +60,13 @@ def watch(
 
     settings, policy, workspace = project.settings, project.policy, project.workspace
     start = None if since is None else datetime.now(UTC) - duration(since)
+
+    def tell(line: str) -> None:
+        print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True)
+
     with locked(workspace):
         check_ready(settings)
+        print(f"{policy.registered_model}: champion, judge and ZenML are opened, which takes a while", flush=True)
         champion = version_of(project, "champion")
         from ontopic.registry.promotions import open_registry
         from ontopic.watch.watcher import Watcher
@@ -74,17 +80,18 @@ def watch(
             policy,
             workspace=workspace,
             improve=improve_on_traffic(settings, policy, workspace=workspace),
-            tell=lambda line: print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True),
+            tell=tell,
             since=start or (promotions[-1].at if promotions else None),
             dry_run=dry_run,
         )
-        print(f"version {champion.version} of {policy.registered_model} is watched; Ctrl-C ends it", flush=True)
+        how = "looked at once" if once else "watched; Ctrl-C ends it"
+        how += "; nothing is trained, promoted or rolled back" if dry_run else ""
+        print(f"version {champion.version} of {policy.registered_model} is {how}", flush=True)
         try:
-            while True:
-                watcher.turn()
-                if once:
-                    break
+            tell(watcher.in_words(watcher.turn()))
+            while not once:
                 time.sleep(every)
+                watcher.turn()
         except KeyboardInterrupt:
             print("stopped")
         finally:

@@ -171,7 +171,12 @@ def reason(why: str) -> str:
     """
     if not why.strip():
         raise UserError("--why is empty; give the reason, for whoever asks later")
-    return why.strip()
+    return printable(why.strip())
+
+
+def printable(text: str) -> str:
+    """What was typed on a command line in another encoding than the terminal's, as text that can be stored."""
+    return text.encode(errors="replace").decode()
 
 
 def say_skipped(skipped: int) -> None:

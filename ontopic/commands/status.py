@@ -16,9 +16,10 @@ from ontopic.commands.options import Project, console, on_project
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
-from ontopic.registry.promotions import Promotion, open_registry
+from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
 from ontopic.state.service_file import read_service
 from ontopic.state.workspace import Workspace
+from ontopic.statistics.rates import Rate
 from ontopic.traffic.store import TrafficStore, store_name
 from ontopic.watch.actions import Action, ActionStore, free_at
 
@@ -48,6 +49,8 @@ def overview(project: Project) -> Group:
     facts.add_column(overflow="fold")
     facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
     facts.add_row("champion", _champion(champion, history))
+    if champion:
+        facts.add_row("its score", champions_score(registry))
     facts.add_row("service", _service(workspace))
     facts.add_row("traffic", _traffic(workspace))
     facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
@@ -74,6 +77,18 @@ def _champion(champion: str, history: Sequence[Promotion]) -> str:
     last = history[-1]
     verb = "rolled back to" if last.rollback else "promoted"
     return f"version {champion}, {verb} {last.at:%Y-%m-%d %H:%M} UTC by {last.by}: {last.why}"
+
+
+def champions_score(registry: ModelRegistry) -> str:
+    """The champion's guardrail score in the gate that let it pass, as its evidence has it."""
+    champion = registry.champion()
+    tags = registry.tags_of(champion)
+    try:
+        score = Rate.model_validate_json(tags["ontopic.gate.guardrail_score"])
+    except (KeyError, ValueError):
+        return f"no gate has measured version {champion}; the windows show what it does"
+    against = tags.get("ontopic.gate.champion", "unknown")
+    return f"guardrail score {score} in its gate against version {against}"
 
 
 def _service(workspace: Workspace) -> str:

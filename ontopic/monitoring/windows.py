@@ -197,9 +197,11 @@ class WindowStore(SQLiteFile):
         records = traffic.records(ids=list(verdicts))
         return Judged(records=records, verdicts=[verdicts[record.id] for record in records])
 
-    def waiting(self) -> int:
+    def waiting(self, model_version: str | None = None) -> int:
         """How many records are in no window yet."""
         query = sql.select(sql.func.count()).select_from(MEMBERS).where(MEMBERS.c.window_id.is_(None))
+        if model_version is not None:
+            query = query.where(MEMBERS.c.model_version == model_version)
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 

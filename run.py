@@ -13,13 +13,20 @@ except ModuleNotFoundError:
 from dotenv import load_dotenv
 
 from ontopic.commands import alerts, judges, labels, models, traffic
+from ontopic.commands.listing import CommandsInOrder
 from ontopic.commands.options import ROOT, user_error_behind
 from ontopic.commands.status import status
 from ontopic.commands.ui import ui
 from pipelines import commands as pipelines_commands
 from serving import commands as serving_commands
 
-app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    cls=CommandsInOrder,
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 app.callback(invoke_without_command=True)(pipelines_commands.loop)
 for command in (
     ui,
@@ -39,8 +46,6 @@ app.add_typer(traffic.app, name="traffic")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(serving_commands.keys, name="keys")
 
-_TAKEN_UP_AGAIN = ("judge", "label", "traffic")  # as is the loop, which has no name
-
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 1."""
@@ -58,9 +63,7 @@ def main() -> None:
         raise SystemExit(1) from None
     except SystemExit as ended:
         if ended.code == 130:  # what typer makes of Ctrl-C
-            command = sys.argv[1] if len(sys.argv) > 1 else "-"
-            goes_on = command.startswith("-") or command in _TAKEN_UP_AGAIN
-            print("stopped" + ("; the next run goes on from here" if goes_on else ""), file=sys.stderr)
+            print("stopped; the next run goes on from here", file=sys.stderr)
         raise
 
 

@@ -150,5 +150,11 @@ def _decision(result: LoopResult) -> list[Text]:
     if result.decision is None:
         return [Text(f"No window of version {result.champion} is under the threshold: nothing to improve.")]
     lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
-    verb = "is the champion now" if result.decision.passed else "stays a challenger: it failed the tests above"
-    return [*lines, Text(f"Version {result.challenger} {verb}.", style="bold")]
+    if result.decision.passed:
+        return [*lines, Text(f"Version {result.challenger} is the champion now.", style="bold")]
+    from ontopic.evaluation.advice import advice
+
+    lines.append(
+        Text(f"Version {result.challenger} stays a challenger: it failed the tests above. What to do:", style="bold")
+    )
+    return [*lines, *(Text(f"  {sentence}") for sentence in advice(result.decision))]

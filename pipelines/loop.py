@@ -74,6 +74,7 @@ class _Loop:
 
     def run(self) -> LoopResult:
         self._calibrate()
+        check_judge(self.result.card, self._policy)  # before anything is asked, judged or alerted by it
         champion, traffic = self._champion(), self._settings.traffic
         self.result.champion = champion.version
         self._tell(f"Monitor: champion, version {champion.version}, is served and asked {traffic.questions} questions")
@@ -83,7 +84,6 @@ class _Loop:
         run, self.result.before = self._monitor(champion, asked)
         if not self.result.before.low:
             return self.result
-        check_judge(self.result.card, self._policy)  # before a model is trained that could not be promoted
 
         self._tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
         if not self._improve(champion.version, artifact_id(run, "judge_traffic")):

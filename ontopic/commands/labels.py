@@ -78,6 +78,9 @@ def _line(prompt: str) -> str:
         return input(prompt)
     except OSError:
         raise EOFError from None
+    except KeyboardInterrupt as stopped:
+        stopped.add_note("the next run goes on from here")  # for whoever says that it was stopped
+        raise
 
 
 def _found(project: Project, file: Path | None, *, feedback: bool) -> tuple[list[Record], dict[str, str]]:

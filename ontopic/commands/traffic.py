@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, SkipBad, console, on_project, say_skipped
 from ontopic.config.durations import duration
 from ontopic.errors import UserError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ontopic.state.workspace import Workspace
     from ontopic.traffic.store import TrafficStore, TrafficSummary
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(cls=Commands, rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ontopic.commands.options import Project, check_ready, console, locked, on_project, version_of
+from ontopic.commands.status import champion_in_words
 from ontopic.config.durations import duration
+from ontopic.registry.promotions import open_registry
 
 if TYPE_CHECKING:
     from ontopic.statistics.scores import Scores
@@ -38,7 +41,8 @@ def loop(context: typer.Context, project: Project) -> None:
         result = run_loop(
             settings, policy, workspace=workspace, tell=lambda line: console.print(f"\n{line}", style="bold")
         )
-        console.print(last_screen(result))
+        registry = open_registry(workspace, policy.registered_model)
+        console.print(last_screen(result, champion_in_words(registry)))
 
 
 @on_project
@@ -68,7 +72,6 @@ def watch(
         check_ready(settings)
         print(f"{policy.registered_model}: champion, judge and ZenML are opened, which takes a while", flush=True)
         champion = version_of(project, "champion")
-        from ontopic.registry.promotions import open_registry
         from ontopic.watch.watcher import Watcher
         from pipelines.retrain import improve_on_traffic
         from pipelines.stack import open_stack
@@ -99,15 +102,19 @@ def watch(
     print("see where it stands: python run.py status")
 
 
-def last_screen(result: LoopResult) -> Group:
-    """Before and after, the time by stage, what the gate found, and what to open next."""
+def last_screen(result: LoopResult, champion: Sequence[str]) -> Group:
+    """Before and after, the time by stage, what the gate found, and what to open next.
+
+    Args:
+        champion: what is known of it, for a loop that found nothing to improve.
+    """
     parts: list[Table | Text] = [Text(), _times(result)]
     reused = sum(seconds is None for _, seconds in result.stages)
     if reused:
         parts.append(
             Text(f"{reused} of {len(result.stages)} stages had not changed and were reused from ZenML's cache.")
         )
-    parts += [_before_and_after(result), *_decision(result), Text("\nOpen next:", style="bold")]
+    parts += [_before_and_after(result), *_decision(result, champion), Text("\nOpen next:", style="bold")]
     reports = [each.report for each in (result.before, result.decision, result.after) if each]
     parts += [Text(f"  {number}. {report}") for number, report in enumerate(reports, start=1)]
     parts.append(Text("  Compare the runs: python run.py ui"))
@@ -133,7 +140,8 @@ def _before_and_after(result: LoopResult) -> Table:
         columns.append((f"gate\nversion {result.challenger}", result.decision.challenger))
     if result.after:
         columns.append((f"fresh\nversion {result.challenger}", result.after.scores))
-    table = Table(title="Before and after (value and 95 % interval)", padding=0)  # whole in 80 columns
+    title = "Before and after" if len(columns) > 1 else "What monitoring found"
+    table = Table(title=f"{title} (value and 95 % interval)", padding=0)  # whole in 80 columns
     table.add_column("", no_wrap=True)
     for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
@@ -146,9 +154,10 @@ def _before_and_after(result: LoopResult) -> Table:
     return table
 
 
-def _decision(result: LoopResult) -> list[Text]:
+def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
     if result.decision is None:
-        return [Text(f"No window of version {result.champion} is under the threshold: nothing to improve.")]
+        nothing = f"No window of version {result.champion} is under the threshold: nothing to improve."
+        return [Text(line) for line in (nothing, *champion)]
     lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
     if result.decision.passed:
         return [*lines, Text(f"Version {result.challenger} is the champion now.", style="bold")]

@@ -32,7 +32,7 @@ def alerts(context: typer.Context, project: Project) -> None:
     if not found:
         raise UserError("there was no alert yet; python run.py watch raises them (docs/alerts.md)")
     console.print(history(found))
-    print(f"The windows' pages are in {project.workspace.reports}")
+    print("The windows' pages are in the folder reports of the state folder.")
 
 
 def history(found: Sequence[Alert]) -> Group:

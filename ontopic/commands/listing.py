@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import click
 from typer.core import TyperGroup
 
 _SECTIONS = {
@@ -21,7 +21,8 @@ class Commands(TyperGroup):
     sections: Mapping[str, Sequence[str]] = {}
     rest = "Commands"
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    # Any: typer brings a click of its own under a private name.
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands by section; those of none are last."""
         names = self.list_commands(ctx)
         placed = {name for section in self.sections.values() for name in section}

@@ -50,7 +50,7 @@ def overview(project: Project) -> Group:
     facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
     facts.add_row("champion", _champion(champion, history))
     if champion:
-        facts.add_row("its score", champions_score(registry))
+        facts.add_row("its score", _score(registry))
     facts.add_row("service", _service(workspace))
     facts.add_row("traffic", _traffic(workspace))
     facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
@@ -79,14 +79,21 @@ def _champion(champion: str, history: Sequence[Promotion]) -> str:
     return f"version {champion}, {verb} {last.at:%Y-%m-%d %H:%M} UTC by {last.by}: {last.why}"
 
 
-def champions_score(registry: ModelRegistry) -> str:
+def champion_in_words(registry: ModelRegistry) -> list[str]:
+    """Who is the champion since when and why, and its guardrail score in the gate that let it pass."""
+    champion = registry.champion()
+    said = _champion(champion, registry.promotions())
+    return [said, f"version {champion}: {_score(registry)}"] if champion else [said]
+
+
+def _score(registry: ModelRegistry) -> str:
     """The champion's guardrail score in the gate that let it pass, as its evidence has it."""
     champion = registry.champion()
     tags = registry.tags_of(champion)
     try:
         score = Rate.model_validate_json(tags["ontopic.gate.guardrail_score"])
     except (KeyError, ValueError):
-        return f"no gate has measured version {champion}; the windows show what it does"
+        return "no gate has measured it; the windows show what it does"
     against = tags.get("ontopic.gate.champion", "unknown")
     return f"guardrail score {score} in its gate against version {against}"
 

@@ -63,7 +63,7 @@ def test_who_and_why_may_hold_any_bytes(state_before: Path) -> None:
 
 def test_the_status_says_how_good_the_champion_was_in_its_gate(state_before: Path) -> None:
     said = " ".join(called(state_before, "status").output.split())
-    assert "no gate has measured version 1; the windows show what it does" in said
+    assert "no gate has measured it; the windows show what it does" in said
     assert called(state_before, "promote", "2", "--why", "better").exit_code == 0
     said = " ".join(called(state_before, "status").output.split())
     assert "guardrail score 0.900 [0.870, 0.930] (n=450) in its gate against version 1" in said

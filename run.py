@@ -13,6 +13,7 @@ except ModuleNotFoundError:
 from dotenv import load_dotenv
 
 from ontopic.commands import alerts, judges, labels, models, traffic
+from ontopic.commands.listing import CommandsInOrder
 from ontopic.commands.options import ROOT, user_error_behind
 from ontopic.commands.status import status
 from ontopic.commands.ui import ui
@@ -20,7 +21,13 @@ from ontopic.config.network import reach_this_machine_directly
 from pipelines import commands as pipelines_commands
 from serving import commands as serving_commands
 
-app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    cls=CommandsInOrder,
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 app.callback(invoke_without_command=True)(pipelines_commands.loop)
 for command in (
     ui,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ontopic.commands.options import Project, check_ready, console, locked, on_project, version_of
+from ontopic.commands.status import champion_in_words
 from ontopic.config.durations import duration
+from ontopic.registry.promotions import open_registry
 
 if TYPE_CHECKING:
     from ontopic.statistics.scores import Scores
@@ -25,6 +28,7 @@ def loop(context: typer.Context, project: Project) -> None:
     with locked(workspace):
         console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
         check_ready(settings)
+        console.print("ZenML and MLflow are opened, which takes a while")
         from ontopic.registry.tracking import close_stale_runs, open_tracking
         from ontopic.watch.stores import name_older
         from pipelines.stack import open_stack
@@ -39,7 +43,8 @@ def loop(context: typer.Context, project: Project) -> None:
         result = run_loop(
             settings, policy, workspace=workspace, tell=lambda line: console.print(f"\n{line}", style="bold")
         )
-        console.print(last_screen(result))
+        registry = open_registry(workspace, policy.registered_model)
+        console.print(last_screen(result, champion_in_words(registry)))
 
 
 @on_project
@@ -61,10 +66,14 @@ def watch(
 
     settings, policy, workspace = project.settings, project.policy, project.workspace
     start = None if since is None else datetime.now(UTC) - duration(since)
+
+    def tell(line: str) -> None:
+        print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True)
+
     with locked(workspace):
         check_ready(settings)
+        print(f"{policy.registered_model}: champion, judge and ZenML are opened, which takes a while", flush=True)
         champion = version_of(project, "champion")
-        from ontopic.registry.promotions import open_registry
         from ontopic.watch.watcher import Watcher
         from pipelines.retrain import improve_on_traffic
         from pipelines.stack import open_stack
@@ -76,17 +85,18 @@ def watch(
             policy,
             workspace=workspace,
             improve=improve_on_traffic(settings, policy, workspace=workspace),
-            tell=lambda line: print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True),
+            tell=tell,
             since=start or (promotions[-1].at if promotions else None),
             dry_run=dry_run,
         )
-        print(f"version {champion.version} of {policy.registered_model} is watched; Ctrl-C ends it", flush=True)
+        how = "looked at once" if once else "watched; Ctrl-C ends it"
+        how += "; nothing is trained, promoted or rolled back" if dry_run else ""
+        print(f"version {champion.version} of {policy.registered_model} is {how}", flush=True)
         try:
-            while True:
-                watcher.turn()
-                if once:
-                    break
+            tell(watcher.in_words(watcher.turn()))
+            while not once:
                 time.sleep(every)
+                watcher.turn()
         except KeyboardInterrupt:
             print("stopped")
         finally:
@@ -94,15 +104,19 @@ def watch(
     print("see where it stands: python run.py status")
 
 
-def last_screen(result: LoopResult) -> Group:
-    """Before and after, the time by stage, what the gate found, and what to open next."""
+def last_screen(result: LoopResult, champion: Sequence[str]) -> Group:
+    """Before and after, the time by stage, what the gate found, and what to open next.
+
+    Args:
+        champion: what is known of it, for a loop that found nothing to improve.
+    """
     parts: list[Table | Text] = [Text(), _times(result)]
     reused = sum(seconds is None for _, seconds in result.stages)
     if reused:
         parts.append(
             Text(f"{reused} of {len(result.stages)} stages had not changed and were reused from ZenML's cache.")
         )
-    parts += [_before_and_after(result), *_decision(result), Text("\nOpen next:", style="bold")]
+    parts += [_before_and_after(result), *_decision(result, champion), Text("\nOpen next:", style="bold")]
     reports = [each.report for each in (result.before, result.decision, result.after) if each]
     parts += [Text(f"  {number}. {report}") for number, report in enumerate(reports, start=1)]
     parts.append(Text("  Compare the runs: python run.py ui"))
@@ -128,7 +142,8 @@ def _before_and_after(result: LoopResult) -> Table:
         columns.append((f"gate\nversion {result.challenger}", result.decision.challenger))
     if result.after:
         columns.append((f"fresh\nversion {result.challenger}", result.after.scores))
-    table = Table(title="Before and after (value and 95 % interval)", padding=0)  # whole in 80 columns
+    title = "Before and after" if len(columns) > 1 else "What monitoring found"
+    table = Table(title=f"{title} (value and 95 % interval)", padding=0)  # whole in 80 columns
     table.add_column("", no_wrap=True)
     for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
@@ -141,9 +156,16 @@ def _before_and_after(result: LoopResult) -> Table:
     return table
 
 
-def _decision(result: LoopResult) -> list[Text]:
+def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
     if result.decision is None:
-        return [Text(f"No window of version {result.champion} is under the threshold: nothing to improve.")]
+        nothing = f"No window of version {result.champion} is under the threshold: nothing to improve."
+        return [Text(line) for line in (nothing, *champion)]
     lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
-    verb = "is the champion now" if result.decision.passed else "stays a challenger: it failed the tests above"
-    return [*lines, Text(f"Version {result.challenger} {verb}.", style="bold")]
+    if result.decision.passed:
+        return [*lines, Text(f"Version {result.challenger} is the champion now.", style="bold")]
+    from ontopic.evaluation.advice import advice
+
+    lines.append(
+        Text(f"Version {result.challenger} stays a challenger: it failed the tests above. What to do:", style="bold")
+    )
+    return [*lines, *(Text(f"  {sentence}") for sentence in advice(result.decision))]

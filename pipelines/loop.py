@@ -76,6 +76,7 @@ class _Loop:
 
     def run(self) -> LoopResult:
         self._calibrate()
+        check_judge(self.result.card, self._policy)  # before anything is asked, judged or alerted by it
         champion, traffic = self._champion(), self._settings.traffic
         self.result.champion = champion.version
         asked = self._sample(
@@ -85,7 +86,6 @@ class _Loop:
         run, self.result.before = self._monitor(champion, asked)
         if not self.result.before.low:
             return self.result
-        check_judge(self.result.card, self._policy)  # before a model is trained that could not be promoted
 
         self._tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
         self._tell(self._gate_in_words())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import timedelta
 
@@ -79,6 +80,7 @@ def _ask_model(project: Project, question: str) -> Answered:
     from ontopic.models.generation import generate
     from ontopic.models.loading import load
 
+    print("no service runs from this state folder: the champion is loaded, which takes a while", file=sys.stderr)
     version, settings = version_of(project, "champion"), project.settings.model
     model = load(version.folder, settings.precision)
     messages = [{"role": "user", "content": question}]

@@ -13,13 +13,14 @@ import typer
 from rich import box
 from rich.table import Table
 
+from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, console, judge_of, on_project, version_of
 from ontopic.config.durations import duration
 from ontopic.errors import UserError
-from ontopic.records import Record
+from ontopic.records import Record, Verdict
 from serving.keys import Key, KeyStore
 
-keys = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
+keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 
 
 @on_project
@@ -32,9 +33,16 @@ def ask(question: Annotated[str, typer.Argument(help="What to ask the champion."
     answered = ask_champion(project, question)
     print(answered.text, flush=True)
     (verdict,) = judge_of(project).judge([Record(question=question, answer=answered.text)])
-    score = "" if verdict.score is None else f" (score {verdict.score:.2f})"
-    said = verdict.explanation or verdict.cause
-    print(f"\nversion {answered.version}, verdict {verdict.outcome}{score}: {said}")
+    print(f"\nversion {answered.version}, verdict {said(verdict)}")
+
+
+def said(verdict: Verdict) -> str:
+    """A verdict for who reads one answer: it is on the subject, and no word on whether the answer is true."""
+    if verdict.outcome == "unjudged":
+        return f"unjudged: {verdict.cause}"
+    on_topic = "yes" if verdict.outcome == "pass" else "no"
+    score = "" if verdict.score is None else f", score {verdict.score:.2f}"
+    return f"{verdict.outcome}; on topic: {on_topic}{score} (truth is not judged). {verdict.explanation}".strip()
 
 
 @on_project
@@ -126,8 +134,8 @@ def revoke_key(name: Annotated[str, typer.Argument(help="The name that it was ma
 
 def keys_table(found: Sequence[Key], now: datetime) -> Table:
     """A row a key: its name, beginning, limits, times and state at ``now``."""
-    table = Table(box=box.SIMPLE, padding=0)
-    for title in ("name", "key", "requests/min", "tokens/min", "made", "expires", "state"):
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    for title in ("name", "key", "req./min", "tokens/min", "made", "expires", "state"):
         justify: Literal["left", "right"] = "right" if title.endswith("/min") else "left"
         table.add_column(title, no_wrap=title != "name", overflow="fold", justify=justify)
     for key in found:

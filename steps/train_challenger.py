@@ -12,7 +12,6 @@ from zenml import step
 from ontopic.config.settings import ModelSettings, TrainingSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
-from ontopic.registry.promotions import CHALLENGER
 from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
 from ontopic.training import orpo, processes
@@ -74,6 +73,6 @@ def train_challenger(
             "ontopic.preferences_sha256": pairs_hash,
             "ontopic.preferences": str(len(chosen)),
         },
-        alias=CHALLENGER,
+        challenger=True,
     )
     return version.version

@@ -12,13 +12,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, console, on_project, user_name
 from ontopic.errors import UserError
 
 if TYPE_CHECKING:
     from ontopic.monitoring.alerts import Alert, Alerts
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(cls=Commands, rich_markup_mode=None)
 _SHOWN, _IN_WORDS = 20, 5
 
 
@@ -31,6 +32,7 @@ def alerts(context: typer.Context, project: Project) -> None:
     if not found:
         raise UserError("there was no alert yet; python run.py watch raises them (docs/alerts.md)")
     console.print(history(found))
+    print("The windows' pages are in the folder reports of the state folder.")
 
 
 def history(found: Sequence[Alert]) -> Group:

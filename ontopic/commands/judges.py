@@ -99,22 +99,25 @@ def calibrate(
     settings, policy, workspace = project.settings, project.policy, project.workspace
     if records is not None and split != "calibration":
         raise UserError("--split and --records exclude each other; give one of them")
-    from ontopic.config.settings import JudgeChoice
+    from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
     from ontopic.data.labelled import LabelledRecord
     from ontopic.data.rows import load_rows
     from ontopic.judges.cards import choices
     from ontopic.judges.cards.calibration import calibration_records
-    from ontopic.judges.cards.comparison import compare_judges
-    from ontopic.registry.tracking import open_tracking, register_prompts
 
     prompts = choices.read_prompts(settings.judge_prompts)
     given = [choices.load_judge_settings(path) for path in judge or []]
     chosen = choices.selected_judges(settings.judge, given, templates=template or [], prompts=prompts)
+    choices.check_templates(chosen, settings.judge_prompts)
     labelled, source = None, f"the {split} split"  # cards on the calibration split are kept, to measure none twice
     if records is not None:
         labelled, source = load_rows(records, LabelledRecord).rows, str(records)
     elif split != "calibration":
         labelled = calibration_records(policy, split, workspace=workspace)
+    # Some seconds, which a mistake need not wait for.
+    from ontopic.judges.cards.comparison import compare_judges
+    from ontopic.registry.tracking import open_tracking, register_prompts
+
     open_tracking(workspace, policy.registered_model)
     register_prompts(prompts)
     compared = compare_judges(
@@ -125,7 +128,8 @@ def calibrate(
         source=source,
         traffic=settings.traffic.questions,
     )
-    console.print(compared_screen(compared, source))
+    teachable = any(isinstance(each, LocalJudgeSettings) for each in chosen)
+    console.print(compared_screen(compared, source, teachable=teachable))
     for measured in compared.measured:
         measured.card.check_any_judged()
 
@@ -146,15 +150,22 @@ def compared_table(cards: Sequence[JudgeCard], source: str) -> Group:
     return Group(Text(), table, *ids, Text("Values with 95 % intervals, by the lower bound of accuracy.\n"))
 
 
-def compared_screen(compared: JudgesCompared, source: str) -> Group:
-    """The judges' numbers side by side, whether the best differ, and what to open next."""
+def compared_screen(compared: JudgesCompared, source: str, *, teachable: bool) -> Group:
+    """The judges' numbers side by side, whether the best differ, and what to open next.
+
+    Args:
+        teachable: whether one of them learns from labels; an LLM does not.
+    """
     pages = [compared.page, *compared.pages]
+    label = "  Label a random sample, for narrower intervals: python run.py label"
+    if teachable:
+        label = "  Label the records whose label would teach most: python run.py label --by uncertainty"
     return Group(
         compared_table([measured.card for measured in compared.ranked], source),
         *map(Text, compared.sentences),
         Text("\nOpen next:", style="bold"),
         *(Text(f"  {number}. {page}") for number, page in enumerate(pages, start=1)),
-        Text("  Label the records whose label would teach most: python run.py label --by uncertainty"),
+        Text(label),
         Text("  Compare the runs: python run.py ui"),
     )
 

@@ -40,6 +40,7 @@ def label(
         with progress("verdicts", len(asked), unit="records") as advance:
             return judge.judge(asked, advance)
 
+    _check_input()
     found, notes = _found(project, records, feedback=by == "feedback")
     store = LabelStore(project.workspace.labels / f"{project.policy.name}.jsonl")
     chosen = records_to_label(found, store, by=by, n=number, judge=judged, notes=notes)
@@ -47,7 +48,12 @@ def label(
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a record's characters
     labelled = label_records(
-        chosen.records, store, by=by, definition=project.policy.definition, notes=chosen.notes or None
+        chosen.records,
+        store,
+        by=by,
+        definition=project.policy.definition,
+        ask=_line,
+        notes=chosen.notes or None,
     )
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
@@ -56,6 +62,25 @@ def label(
         from ontopic.judges.cards.calibration import card_of
 
         print(card_of(judge_of(project), project.policy, workspace=project.workspace))
+
+
+def _check_input() -> None:
+    """See that a person can answer, before anything is looked up or judged."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise UserError("standard input is closed, and labels are typed there; call label on a terminal")
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")  # a reason that was typed in another encoding
+
+
+def _line(prompt: str) -> str:
+    """A line that a person types; the end of the input where the terminal is gone."""
+    try:
+        return input(prompt)
+    except OSError:
+        raise EOFError from None
+    except KeyboardInterrupt as stopped:
+        stopped.add_note("the next run goes on from here")  # for whoever says that it was stopped
+        raise
 
 
 def _found(project: Project, file: Path | None, *, feedback: bool) -> tuple[list[Record], dict[str, str]]:

@@ -19,11 +19,13 @@ from ontopic.commands.options import (
     console,
     judge_of,
     on_project,
+    printable,
     reason,
     say_skipped,
     user_name,
     version_of,
 )
+from ontopic.errors import UserError
 from ontopic.registry.promotions import open_registry
 from ontopic.state.whole_file import check_writable, output_file
 
@@ -66,7 +68,7 @@ def evaluate(
     with beside(out):
         for name in ("guardrail_score", "over_refusal", "leak"):
             share = getattr(evaluated, name)
-            print(f"{name:<16} {share.with_interval} (n={share.n})")
+            print(f"{name:<16} {share}")
         if evaluated.kinds:
             console.print(kinds_table(evaluated))
         say_skipped(loaded.skipped)
@@ -97,7 +99,7 @@ def promote(
     """Make a version the champion by hand. Who, when and why stay on the registry; running services follow."""
     registry = open_registry(project.workspace, project.policy.registered_model)
     found = registry.version(version)
-    done = registry.promote(found, by=by or user_name(), why=reason(why))
+    done = registry.promote(found, by=_who(by), why=reason(why))
     gate = registry.tags_of(found).get("ontopic.gate", "not run")
     before = done.before or "no other"
     print(f"version {done.version} is the champion in place of {before}, by {done.by}; its gate: {gate}")
@@ -107,5 +109,16 @@ def promote(
 def rollback(project: Project, *, why: Why, by: By = None) -> None:
     """Give the champion's place back to the version that had it before."""
     registry = open_registry(project.workspace, project.policy.registered_model)
-    done = registry.roll_back(by or user_name(), why=reason(why))
+    done = registry.roll_back(_who(by), why=reason(why))
     print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")
+
+
+def _who(by: str | None) -> str:
+    """Who decides.
+
+    Raises:
+        UserError: nobody does.
+    """
+    if by is not None and not by.strip():
+        raise UserError("--by is empty; give a name, or leave it out for the user of this machine")
+    return printable(by.strip()) if by else user_name()

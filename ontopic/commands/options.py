@@ -6,13 +6,12 @@ import contextlib
 import functools
 import inspect
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from filelock import FileLock, Timeout
@@ -180,7 +179,12 @@ def reason(why: str) -> str:
     """
     if not why.strip():
         raise UserError("--why is empty; give the reason, for whoever asks later")
-    return why.strip()
+    return printable(why.strip())
+
+
+def printable(text: str) -> str:
+    """What was typed on a command line in another encoding than the terminal's, as text that can be stored."""
+    return text.encode(errors="replace").decode()
 
 
 def say_skipped(skipped: int) -> None:
@@ -196,14 +200,6 @@ def beside(out: Path) -> AbstractContextManager[object]:
     except (OSError, ValueError):  # no such file yet, or an output that is no file
         same = False
     return contextlib.redirect_stdout(sys.stderr) if same else contextlib.nullcontext()
-
-
-def until_ctrl_c(command: list[str]) -> NoReturn:
-    """Run another program in the foreground, and end with it."""
-    try:
-        raise SystemExit(subprocess.run(command, check=False, cwd=ROOT).returncode)
-    except KeyboardInterrupt:
-        raise SystemExit(0) from None
 
 
 def user_error_behind(error: BaseException | None) -> UserError | None:

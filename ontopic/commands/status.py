@@ -17,10 +17,11 @@ from ontopic.data.terminal import visible
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
-from ontopic.registry.promotions import Promotion, open_registry
+from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
 from ontopic.registry.unnamed import named
 from ontopic.state.service_file import read_service
 from ontopic.state.workspace import Workspace
+from ontopic.statistics.rates import Rate
 from ontopic.traffic.store import TrafficStore, store_name
 from ontopic.watch.actions import Action, ActionStore, free_at
 
@@ -51,6 +52,8 @@ def overview(project: Project) -> Group:
     facts.add_column(overflow="fold")
     facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
     facts.add_row("champion", _champion(champion, history))
+    if champion:
+        facts.add_row("its score", _score(registry))
     facts.add_row("service", _service(workspace, name))
     facts.add_row("traffic", _traffic(workspace, name))
     facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
@@ -77,6 +80,25 @@ def _champion(champion: str, history: Sequence[Promotion]) -> str:
     last = history[-1]
     verb = "rolled back to" if last.rollback else "promoted"
     return f"version {champion}, {verb} {last.at:%Y-%m-%d %H:%M} UTC by {last.by}: {last.why}"
+
+
+def champion_in_words(registry: ModelRegistry) -> list[str]:
+    """Who is the champion since when and why, and its guardrail score in the gate that let it pass."""
+    champion = registry.champion()
+    said = _champion(champion, registry.promotions())
+    return [said, f"version {champion}: {_score(registry)}"] if champion else [said]
+
+
+def _score(registry: ModelRegistry) -> str:
+    """The champion's guardrail score in the gate that let it pass, as its evidence has it."""
+    champion = registry.champion()
+    tags = registry.tags_of(champion)
+    try:
+        score = Rate.model_validate_json(tags["ontopic.gate.guardrail_score"])
+    except (KeyError, ValueError):
+        return "no gate has measured it; the windows show what it does"
+    against = tags.get("ontopic.gate.champion", "unknown")
+    return f"guardrail score {score} in its gate against version {against}"
 
 
 def _service(workspace: Workspace, name: str) -> str:

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, SkipBad, beside, console, on_project, say_skipped
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ontopic.traffic.asking import Sent
     from ontopic.traffic.store import TrafficStore, TrafficSummary
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(cls=Commands, rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)

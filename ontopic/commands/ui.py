@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from ontopic.commands.options import Project, console, on_project, until_ctrl_c
+from ontopic.commands.options import ROOT, Project, console, on_project
+from ontopic.commands.page_server import HOST, PageServer, check_port, running, wait_for_end
 from ontopic.errors import UserError
 from ontopic.state.workspace import Workspace
 
@@ -16,7 +19,7 @@ from ontopic.state.workspace import Workspace
 def ui(
     project: Project,
     *,
-    port: Annotated[int, typer.Option(help="Port of the UI.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 5000,
     monitoring: Annotated[
         bool, typer.Option("--monitoring", help="Evidently's dashboard of the windows, not MLflow.")
     ] = False,
@@ -32,23 +35,60 @@ def ui(
 def _evidently(workspace: Workspace, name: str, *, port: int) -> None:
     if not workspace.evidently.is_dir():
         raise UserError("there is no closed window yet; watch some traffic: python run.py watch")
-    console.print(f"Evidently: http://127.0.0.1:{port}/projects, project {name}")
-    # Evidently's server has to know our metrics to read their values.
-    started = "import runpy, ontopic.reports.metrics; runpy.run_module('evidently.cli', run_name='__main__')"
-    command = [sys.executable, "-c", started, "ui", "--workspace", str(workspace.evidently)]
-    until_ctrl_c([*command, "--port", str(port)])
+    check_port(port)
+    server = PageServer(
+        name="Evidently",
+        module="evidently.cli",
+        arguments=["ui", "--workspace", str(workspace.evidently), "--host", HOST, "--port", str(port)],
+        port=port,
+        ready_path="/api/version",
+        log=workspace.ui_log(port),
+        first="ontopic.reports.metrics",  # to read the values of our metrics it has to know them
+    )
+    _serve(server, [f"Evidently: http://{HOST}:{port}/projects, project {name}"])
 
 
 def _mlflow(workspace: Workspace, name: str, *, port: int) -> None:
+    elsewhere = workspace.mlflow_uri.startswith("http")
+    if not elsewhere:
+        check_port(port)
     from ontopic.registry.tracking import comparison_path, open_tracking
 
     experiment = open_tracking(workspace, name)
-    if workspace.mlflow_uri.startswith("http"):
-        console.print(f"MLflow: {workspace.mlflow_uri}/{comparison_path(experiment)}")
+    comparison = comparison_path(experiment)
+    if elsewhere:
+        console.print(f"MLflow: {workspace.mlflow_uri}/{comparison}")
         return
-    base = f"http://127.0.0.1:{port}"
-    console.print(f"Experiment: {base}/#/experiments/{experiment}")
-    console.print(f"Champion against challenger: {base}/{comparison_path(experiment)}")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", workspace.mlflow_uri]
-    command += ["--default-artifact-root", str(workspace.artifacts), "--port", str(port), "--workers", "1"]
-    until_ctrl_c(command)
+    arguments = ["ui", "--backend-store-uri", workspace.mlflow_uri]
+    arguments += ["--default-artifact-root", str(workspace.artifacts)]
+    arguments += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    # Uvicorn looks for modules in the folder that it is started in, unless it is given another.
+    quiet = f"--log-level warning --timeout-graceful-shutdown 2 --app-dir {shlex.quote(str(ROOT))}"
+    server = PageServer(
+        name="MLflow",
+        module="mlflow",
+        arguments=[*arguments, "--uvicorn-opts", quiet],
+        port=port,
+        ready_path="/health",
+        log=workspace.ui_log(port),
+        environment={
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # some ten processes of 400 MB, for jobs that nobody starts
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it asks the network for prices at its start
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+    )
+    base = f"http://{HOST}:{port}"
+    links = [f"Experiment: {base}/#/experiments/{experiment}", f"Champion against challenger: {base}/{comparison}"]
+    _serve(server, links)
+
+
+def _serve(server: PageServer, links: Sequence[str]) -> None:
+    """Start a server, say where its pages are once they are there, and end it on Ctrl-C."""
+    print(f"{server.name} starts; Ctrl-C ends it", file=sys.stderr, flush=True)
+    try:
+        with running(server) as process:
+            for link in links:
+                console.print(link)
+            wait_for_end(server, process)
+    except KeyboardInterrupt:
+        print("stopped")

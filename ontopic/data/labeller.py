@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ontopic.data.labels import Draw, LabelStore
 from ontopic.data.terminal import visible
@@ -21,7 +22,8 @@ def label_records(
 ) -> int:
     """Ask a human for the label of one record after the other, and keep each in ``store`` at once.
 
-    The judge's verdict isn't shown: it would sway the label.
+    The judge's verdict isn't shown: it would sway the label. Where the scope isn't known, a second question asks for
+    it. A label that was given is kept, whatever ends the second question, but for an undo.
 
     Args:
         definition: the policy's, shown on ``?``.
@@ -32,6 +34,7 @@ def label_records(
     Returns:
         How many records were labelled.
     """
+    terminal = _Terminal(ask, say, definition)
     say(_KEYS)
     labelled: list[int] = []
     position = 0
@@ -42,7 +45,7 @@ def label_records(
             say(f"Question\n{terminal_safe(record.question)}\nAnswer\n{terminal_safe(record.answer)}")
             if notes:
                 say(terminal_safe(notes[position]))
-            key, _, why = _choice(ask, say, prompt="pass or fail? ", keys="pfsuq", definition=definition).partition(" ")
+            key, _, why = terminal.choice("pass or fail? ", keys="pfsuq").partition(" ")
             if key == "q":
                 break
             if key == "u":
@@ -54,17 +57,21 @@ def label_records(
                     say("There is nothing to undo.")
                 continue
             if key != "s":
-                scope = record.in_scope
+                scope, then = record.in_scope, ""
                 try:
                     if scope is None:
-                        scope = {"y": True, "n": False}.get(
-                            _choice(ask, say, prompt="in scope? (y/n) ", keys="yn", definition=definition)[:1]
-                        )
-                finally:
-                    # An end of input here still keeps the label that was given.
-                    known = Record(question=record.question, answer=record.answer, in_scope=scope, id=record.id)
-                    store.add(known, "pass" if key == "p" else "fail", by=by, why=why.strip())
-                    labelled.append(position)
+                        then = terminal.choice(_SCOPE, keys="ynsuq")[0]
+                        scope = {"y": True, "n": False}.get(then)
+                finally:  # also where the input ends here
+                    if then != "u":
+                        known = Record(question=record.question, answer=record.answer, in_scope=scope, id=record.id)
+                        store.add(known, "pass" if key == "p" else "fail", by=by, why=why.strip())
+                        labelled.append(position)
+                if then == "q":
+                    break
+                if then == "u":
+                    say(f"Taken back: record {position + 1}.")
+                    continue
             position += 1
     except EOFError:
         say("")
@@ -73,8 +80,10 @@ def label_records(
 
 _KEYS = (
     "p: pass, f: fail (a reason may follow: f gives the recipe), s: skip, u: undo, q: quit, ?: what the policy covers. "
-    "Enter ends a line."
+    "Enter ends a line.\nAfter p or f, where it isn't known whether the question is in scope, that is asked: y: yes, "
+    "n: no, s: leave it open, u: back to pass or fail, q: keep the label and quit."
 )
+_SCOPE = "is the question in scope? (y/n, or s, u, q) "
 
 
 def terminal_safe(text: str) -> str:
@@ -87,16 +96,30 @@ def terminal_safe(text: str) -> str:
     return "\n".join(f"  | {visible(line)}" for line in lines)
 
 
-def _choice(ask: Callable[[str], str], say: Callable[[str], object], *, prompt: str, keys: str, definition: str) -> str:
-    """A line that starts with one of ``keys``, alone or before a space; asked for again until there is one."""
-    while True:
-        line = ask(prompt).strip()
-        word = line.split(" ", 1)[0].lower()
-        words = {"pass": "p", "fail": "f", "skip": "s", "undo": "u", "quit": "q", "yes": "y", "no": "n"}
-        key = words.get(word, word)
-        if key == "?":
-            say(f"{definition}\n{_KEYS}")
-        elif len(key) == 1 and key in keys:
-            return key + line[len(word) :]
-        else:
-            say(f"Give one of {', '.join(keys)}.")
+@dataclass(frozen=True)
+class _Terminal:
+    """Where a person is asked.
+
+    Attributes:
+        ask, say, definition: see ``label_records``.
+    """
+
+    ask: Callable[[str], str]
+    say: Callable[[str], object]
+    definition: str
+
+    def choice(self, prompt: str, *, keys: str) -> str:
+        """A line that starts with one of ``keys``, alone or before a space; asked for again until there is one."""
+        while True:
+            line = self.ask(prompt).strip()
+            word = line.split(" ", 1)[0].lower()
+            key = _WORDS.get(word, word)
+            if key == "?":
+                self.say(f"{self.definition}\n{_KEYS}")
+            elif len(key) == 1 and key in keys:
+                return key + line[len(word) :]
+            else:
+                self.say(f"Give one of {', '.join(keys)}.")
+
+
+_WORDS = {"pass": "p", "fail": "f", "skip": "s", "undo": "u", "quit": "q", "yes": "y", "no": "n"}

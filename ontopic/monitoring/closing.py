@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertEvent
@@ -64,14 +65,15 @@ def concerns(window: Window) -> dict[AlertEvent, str]:
     result = window.result
     if result is None:
         return {}
-    score = f"the corrected guardrail score is {result.corrected}, the threshold {result.threshold:g}; {result.report}"
+    page = Path(result.report).name  # its folder is this machine's, and the alert may be read on another
+    score = f"the corrected guardrail score is {result.corrected}, the threshold {result.threshold:g}; {page}"
     found: dict[AlertEvent, str] = {}
     if result.status in LOW:
         found["suspected"] = score
     if result.status == "detected":
         found["detected"] = score
     if result.unjudged_share > _MOSTLY_UNJUDGED:
-        found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged; {result.report}"
+        found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
     return found
 
 

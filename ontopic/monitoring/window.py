@@ -78,7 +78,8 @@ class WindowResult(BaseModel):
 
     Attributes:
         status: ``ok``; ``suspected`` where the corrected guardrail score is under the policy's threshold; ``detected``
-            where its whole 95 % interval is; ``unknown`` where no record could be judged.
+            where its whole 95 % interval is; ``unknown`` where no record could be judged, or by a judge that is no
+            better than chance.
         n: records of the window; ``late``: those of them that reopened it; ``too_late``: those that came after that
             and count nowhere.
         sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
@@ -144,9 +145,9 @@ class Window(BaseModel):
 
 
 def status(score: Rate, threshold: float) -> Status:
-    """Where a score stands by its estimate and its interval."""
-    if score.n == 0 or score.value != score.value:
-        return "unknown"
+    """Where a score stands by its estimate and its interval; ``unknown`` where the interval leaves everything open."""
+    if score.n == 0 or score.value != score.value or (score.low <= 0 and score.high >= 1):
+        return "unknown"  # the last: of a judge that is no better than chance nothing is known
     if score.high < threshold:
         return "detected"
     return "suspected" if score.value < threshold else "ok"

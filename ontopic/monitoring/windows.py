@@ -203,12 +203,14 @@ class WindowStore(ModelFile):
         records = traffic.records(ids=list(verdicts))
         return Judged(records=records, verdicts=[verdicts[record.id] for record in records])
 
-    def waiting(self) -> int:
+    def waiting(self, model_version: str | None = None) -> int:
         """How many records are in no window yet, without those whose time is wrong."""
         last = naive_utc(datetime.now(UTC)) + MOST_AHEAD
         in_time = MEMBERS.c.asked_at.between(naive_utc(EARLIEST), last)
         open_ = sql.and_(self._own_members, MEMBERS.c.window_id.is_(None), in_time)
         query = sql.select(sql.func.count()).select_from(MEMBERS).where(open_)
+        if model_version is not None:
+            query = query.where(MEMBERS.c.model_version == model_version)
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 

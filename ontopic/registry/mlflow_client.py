@@ -46,6 +46,10 @@ class ClientTables:
         """See ``RegistryTables``."""
         self._client.set_registered_model_alias(self._name, alias, version)
 
+    def delete_alias(self, alias: str) -> None:
+        """See ``RegistryTables``."""
+        self._client.delete_registered_model_alias(self._name, alias)
+
     def tags(self) -> dict[str, str]:
         """See ``RegistryTables``."""
         try:

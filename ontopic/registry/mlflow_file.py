@@ -107,6 +107,11 @@ class FileTables:
         """See ``RegistryTables``."""
         self._write(_ALIASES, {"alias": alias}, values={"version": int(version)}, of=int(version))
 
+    def delete_alias(self, alias: str) -> None:
+        """See ``RegistryTables``."""
+        with self._writing.begin() as connection:
+            connection.execute(sql.delete(_ALIASES).where(*self._this(_ALIASES), _ALIASES.c.alias == alias))
+
     def tags(self) -> dict[str, str]:
         """See ``RegistryTables``."""
         if not self._path.is_file():

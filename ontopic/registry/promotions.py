@@ -19,7 +19,7 @@ COMPLETE = "ontopic.complete"
 """The tag that a version gets last when it is registered; one without it is the remains of a crash."""
 
 _PROMOTION = "ontopic.promotion."
-_MOST_WHY = 1000
+_MOST_BY, _MOST_WHY = 200, 1000
 
 
 class Promotion(BaseModel):
@@ -27,7 +27,7 @@ class Promotion(BaseModel):
 
     Attributes:
         before: the champion until then; empty for the first.
-        by: who moved it: a person, or the loop.
+        by: who moved it: a person, or the loop; at most 200 characters.
         why: at most 1,000 characters.
         rollback: whether it went back to an earlier champion.
     """
@@ -55,6 +55,9 @@ class RegistryTables(Protocol):
 
     def set_alias(self, alias: str, version: str) -> None:
         """Give an alias to a version, which must exist."""
+
+    def delete_alias(self, alias: str) -> None:
+        """Take an alias from whichever version bears it."""
 
     def tags(self) -> dict[str, str]:
         """The tags of the registered model."""
@@ -93,6 +96,8 @@ class ModelRegistry:
         if which == BASE:
             return versions[0]
         found = which if which.isdigit() else self._tables.alias(which)
+        if which == CHALLENGER and found == self.champion():  # as releases before left it
+            found = ""
         if found not in versions:
             raise self._unknown(f"version or alias {which[:80]!r}")
         return found
@@ -132,18 +137,31 @@ class ModelRegistry:
             UserError: there was no champion before, or its version is gone.
         """
         champion = self.champion()
+        if not champion:
+            raise UserError(f"{self.name!r} has no champion yet; run `python run.py` first, or promote a version")
         back = self.predecessor(champion)
         if back is None:
-            raise UserError(
-                f"there was no champion before version {champion or 'none'} of {self.name!r}; promote a version"
-            )
+            raise UserError(f"there was no champion before version {champion} of {self.name!r}; promote a version")
         self._check(back)
         return self._move(back, champion, by=by, why=why, at=at, rollback=True)
 
     def ensure_champion(self, version: str) -> None:
         """Make ``version`` the champion where there is none."""
-        if not self.champion():
+        champion = self.champion()
+        if not champion:
             self.promote(version, by="the loop", why="the base model: there was no champion")
+        elif self._tables.alias(CHALLENGER) == champion:  # as releases before left it
+            self._tables.delete_alias(CHALLENGER)
+
+    def challenge(self, version: str) -> None:
+        """Make ``version`` the challenger, unless it is the champion. A challenger that the gate refuses stays one.
+
+        Raises:
+            UserError: there is no such version.
+        """
+        self.tags_of(version)
+        if version != self.champion():
+            self._tables.set_alias(CHALLENGER, version)
 
     def tags_of(self, version: str) -> dict[str, str]:
         """The tags of a version.
@@ -170,10 +188,17 @@ class ModelRegistry:
         self, version: str, before: str, *, by: str, why: str, at: datetime | None, rollback: bool = False
     ) -> Promotion:
         promotion = Promotion(
-            at=at or datetime.now(UTC), version=version, before=before, by=by, why=why[:_MOST_WHY], rollback=rollback
+            at=at or datetime.now(UTC),
+            version=version,
+            before=before,
+            by=by[:_MOST_BY],
+            why=why[:_MOST_WHY],
+            rollback=rollback,
         )
         self._tables.set_tag(f"{_PROMOTION}{promotion.at:%Y%m%dT%H%M%S%f}", promotion.model_dump_json())
         self._tables.set_alias(CHAMPION, version)
+        if self._tables.alias(CHALLENGER) in (version, before):  # it has become the champion, now or earlier
+            self._tables.delete_alias(CHALLENGER)
         return promotion
 
     def _check(self, version: str) -> None:

@@ -44,7 +44,7 @@ def register(
     digest: str,
     run_id: str,
     tags: Mapping[str, str],
-    alias: str | None = None,
+    challenger: bool = False,
 ) -> RegisteredModel:
     """Log ``folder`` to the run and register it as a new version, or return the version that has this digest already.
 
@@ -52,7 +52,7 @@ def register(
     remains are deleted by the next call.
 
     Args:
-        alias: set on the version at the end.
+        challenger: whether it becomes the challenger at the end; the champion does not.
     """
     client = _client(workspace)
     _ensure_registered(client, name)
@@ -60,16 +60,16 @@ def register(
         if COMPLETE not in version.tags:
             client.delete_model_version(name, version.version)
         elif version.tags.get(_DIGEST) == digest:
-            if alias:
-                client.set_registered_model_alias(name, alias, version.version)
+            if challenger:
+                open_registry(workspace, name).challenge(str(version.version))
             return _fetched(client, version, workspace=workspace)
     client.log_artifacts(run_id, str(folder), artifact_path="model")
     version = client.create_model_version(
         name, source=f"runs:/{run_id}/model", run_id=run_id, tags={_DIGEST: digest, **tags}
     )
     client.set_model_version_tag(name, version.version, COMPLETE, "true")
-    if alias:
-        client.set_registered_model_alias(name, alias, version.version)
+    if challenger:
+        open_registry(workspace, name).challenge(str(version.version))
     return _fetched(client, client.get_model_version(name, version.version), workspace=workspace)
 
 

@@ -136,6 +136,10 @@ class Workspace(BaseModel):
         """The log of the service."""
         return self.root / "serving.log"
 
+    def ui_log(self, port: int) -> Path:
+        """What the server of the newest `ui` on that port says."""
+        return self.root / f"ui-{port}.log"
+
     @property
     def bentoml(self) -> Path:
         """What BentoML keeps of a running service: its metrics."""

@@ -44,6 +44,30 @@ def sample_size(difference: float, discordant: float, *, power: float = 0.8) -> 
     return high
 
 
+def questions_for_limit(share: float, limit: float, *, power: float = 0.8) -> int | None:
+    """How many questions the bound of a share's Wilson interval needs to be on the right side of a limit.
+
+    The bound is the one between share and limit. Wilson's interval holds what the score test does not reject, so this
+    is that test's usual sample size.
+
+    Args:
+        share: the true one.
+        power: the probability that the bound is within the limit.
+
+    Returns:
+        ``None`` where no number is enough: the share is the limit itself, or the limit is 0 or 1.
+
+    Raises:
+        ValueError: a share is not within 0 and 1.
+    """
+    if not (0 <= share <= 1 and 0 <= limit <= 1 and 0 < power < 1):
+        raise ValueError(f"share {share}, limit {limit}, power {power}")
+    if share == limit or limit in (0, 1):
+        return None
+    spread = Z95 * math.sqrt(limit * (1 - limit)) + float(norm.ppf(power)) * math.sqrt(share * (1 - share))
+    return math.ceil((spread / (share - limit)) ** 2)
+
+
 def detectable_difference(n: int, discordant: float, *, power: float = 0.8) -> float | None:
     """The least difference that the exact McNemar test at 5 % tells apart on ``n`` paired questions.
 

@@ -102,6 +102,7 @@ class Canary:
 
     def _replay(self, records: list[Record], version: str, *, judge: Judge) -> list[Verdict]:
         """Verdicts on what a version answers to the questions of these records."""
+        self._journal.tell(f"Canary: version {version} answers {len(records):,} questions of its successor's traffic")
         model = find(self._policy.registered_model, version, workspace=self._workspace)
         settings = self._settings.model
         with progress(f"answers of version {version}", len(records), unit="questions") as advance:
@@ -112,9 +113,9 @@ class Canary:
                 slots=settings.batch_size,
                 advance=advance,
             )
-        return judge.judge(
-            [
-                Record(question=record.question, answer=answer.text, finished=answer.finished)
-                for record, answer in zip(records, answers, strict=True)
-            ]
-        )
+        asked = [
+            Record(question=record.question, answer=answer.text, finished=answer.finished)
+            for record, answer in zip(records, answers, strict=True)
+        ]
+        with progress(f"verdicts on version {version}", len(asked), unit="records") as advance:
+            return judge.judge(asked, advance)

@@ -28,12 +28,18 @@ class Journal:
         if action.kind in ("refused", "promoted", "rolled_back", "failed"):
             subject = f"version {action.version}, {action.subject}"
             self.raised(self._alerts.event(action.kind, subject, at=action.at, text=action.why))
-        self.tell(f"{action.kind.replace('_', ' ').capitalize()}: version {action.version}: {action.why}")
+        self.tell(_line(action))
+        self._told.add(action.subject + _line(action))
         return self.actions.add(action)
 
     def would(self, action: Action) -> Action | None:
-        """Write down what a dry run would do; ``None`` where that is written of this window already."""
+        """Write down what a dry run would do, once a window; every process says it anew.
+
+        Returns:
+            ``None`` where it was written down before.
+        """
         if any((a.kind, a.subject) == (action.kind, action.subject) for a in self.actions.newest()):
+            self.tell_once(_line(action), subject=action.subject)
             return None
         return self.done(action)
 
@@ -47,3 +53,7 @@ class Journal:
         if subject + line not in self._told:
             self._told.add(subject + line)
             self.tell(line)
+
+
+def _line(action: Action) -> str:
+    return f"{action.kind.replace('_', ' ').capitalize()}: version {action.version}: {action.why}"

@@ -30,11 +30,18 @@ from ontopic.watch.gating_judge import GatingJudge
 from ontopic.watch.journal import Journal
 from ontopic.watch.retraining import Improved, Improvement, Retraining
 
+_SHOWN_ALERTS = 1000
+
 
 @dataclass
 class Turn:
-    """What one turn did."""
+    """What one turn did.
 
+    Attributes:
+        taken_in: how many records were new.
+    """
+
+    taken_in: int = 0
     closed: list[Window] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
 
@@ -69,6 +76,7 @@ class Watcher:
         self._windows = named(WindowStore(workspace.windows, name), workspace)
         self._actions = named(ActionStore(workspace.windows, name), workspace)
         self._alerts = Alerts(workspace.alerts, settings.alerts, policy=policy.name)
+        self._registry = open_registry(workspace, name)
         self._cut = cut_of(settings.monitoring)
         self._journal = Journal(self._actions, self._alerts, tell=tell, dry_run=dry_run)
         self._judge = GatingJudge(settings.judge_choice, policy, workspace=workspace)
@@ -84,7 +92,7 @@ class Watcher:
         )
         self._retraining = Retraining(
             settings,
-            open_registry(workspace, name),
+            self._registry,
             traffic=self._traffic,
             windows=self._windows,
             judge=self._judge,
@@ -98,7 +106,7 @@ class Watcher:
         now, turn = self._now(), Turn()
         open_tracking(self._workspace, self._policy.registered_model)
         named(self._traffic, self._workspace)  # a service of an older release may still write to the store
-        self._windows.take_in(self._traffic, self._cut, now=now, since=self._since)
+        turn.taken_in = self._windows.take_in(self._traffic, self._cut, now=now, since=self._since)
         for window in self._windows.due(self._cut, now):
             if (closed := self._close(window, now)) is not None:
                 turn.closed.append(closed)
@@ -116,6 +124,27 @@ class Watcher:
 
     def _refused(self, error: RefusedError) -> None:
         self._journal.tell_once(f"Nothing can be judged: {error}", subject="the judge")
+
+    def in_words(self, turn: Turn) -> str:
+        """What a turn found, also where it had nothing to do."""
+        champion = self._registry.champion()
+        waiting = self._windows.waiting(champion)
+        closed = len(turn.closed)
+        said = [f"{turn.taken_in:,} new records; {closed} {'window' if closed == 1 else 'windows'} closed"]
+        if self._cut.length is not None:
+            said.append(f"{waiting:,} of version {champion} wait for their window of {self._cut.length} to end")
+        elif waiting < self._cut.records:
+            said.append(f"{waiting:,} of version {champion} wait, {self._cut.records - waiting:,} more fill a window")
+        else:
+            said.append(f"{waiting:,} of version {champion} wait until they are {self._cut.lateness} old")
+        newest = self._windows.closed(1, champion)
+        if newest and newest[0].result and newest[0] not in turn.closed:
+            said.append(f"the newest window, {newest[0].label}, is {newest[0].result.status}")
+        if open_ := sum(alert.closed_at is None for alert in self._alerts.history(_SHOWN_ALERTS)):
+            said.append(f"{open_} alert{'s are' if open_ > 1 else ' is'} open")
+        if not turn.closed and not turn.actions:
+            said.append("nothing to do")
+        return "; ".join(said)
 
     def _deliver(self) -> None:
         sent, failed = self._alerts.deliver(self._now())

@@ -85,6 +85,7 @@ def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.Mlfl
     versions = {str(v.version): v for v in registry.search_model_versions(f"name = '{NAME}'")}
     assert set(versions) == {"1", "2"}
     assert str(registry.get_model_version_by_alias(NAME, "champion").version) == "2"
+    assert registry.get_model_version(NAME, "2").aliases == ["champion"]  # and the challenger no longer
     tags = versions["2"].tags
     assert tags["ontopic.gate"] == "passed"
     assert tags["ontopic.base_version"] == "1"
@@ -203,13 +204,14 @@ def test_a_users_mistake_that_a_step_finds_is_one_sentence(state: Path, first: R
 
 
 @pytest.mark.slow
-def test_a_judge_under_the_bar_stops_the_run_before_anything_is_trained(
+def test_a_judge_under_the_bar_stops_the_run_before_anything_is_asked(
     first: Run, state: Path, tmp_path: Path, registry: mlflow.MlflowClient
 ) -> None:
     versions = len(registry.search_model_versions(f"name = '{NAME}'"))
     stopped = run(state, config=write_config(tmp_path, LENIENT, kappa=1.0))
     assert stopped.code == 1
     assert "may not gate: its kappa is" in stopped.err
+    assert "Monitor:" not in stopped.out  # nothing was asked, and no alert raised on such a judge's word
     assert "Traceback" not in stopped.err
     assert len(registry.search_model_versions(f"name = '{NAME}'")) == versions
 

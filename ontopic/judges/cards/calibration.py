@@ -23,6 +23,8 @@ from ontopic.records import Record, Verdict
 from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 
+_MORE = 2  # times as many records measure anew what judging takes
+
 
 class Measured(BaseModel):
     """A judge's card, with the labelled records that it was measured on and its verdicts, one a record."""
@@ -54,8 +56,9 @@ def kept_or_measured(judge: Judge, policy: Policy, *, workspace: Workspace) -> M
             return Measured(card=kept, records=records, verdicts=verdicts)
     measured = measure(judge, policy, records=records)
     took, took_before = measured.card.usage, kept.usage if kept else None
-    if took_before and (took is None or took.records < took_before.records):
-        # Most verdicts came from the judge's cache; what they took was measured when they were made.
+    if took_before and (took is None or took.records < _MORE * took_before.records):
+        # What judging takes is the judge's, whatever is labelled since: one figure, and not that of a machine which is
+        # busier today, or of the few verdicts that no cache held.
         card = measured.card.model_copy(update={"usage": took_before})
         measured = measured.model_copy(update={"card": card})
     # The card last: it says what the verdicts beside it are of.

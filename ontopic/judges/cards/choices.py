@@ -18,6 +18,7 @@ from ontopic.config.settings import (
 )
 from ontopic.config.yaml_file import read_yaml
 from ontopic.errors import UserError
+from ontopic.judges.llm.templates import load_template
 
 
 def judge_variants(judge: JudgeSettings, prompts: Mapping[str, str]) -> list[JudgeSettings]:
@@ -88,6 +89,17 @@ def selected_judges(
         else:
             selected.append(judge)
     return selected
+
+
+def check_templates(judges: Iterable[JudgeSettings], folder: Path) -> None:
+    """See that the prompts that judges name are there and fit their grading, before anything is opened or asked.
+
+    Raises:
+        UserError: one is missing, or lacks a placeholder.
+    """
+    for judge in judges:
+        if isinstance(judge, LLMJudgeSettings):
+            load_template(folder / f"{judge.template}.txt", judge.grading)
 
 
 class _Kind(BaseModel):

@@ -117,7 +117,8 @@ class LocalJudge:
             said = "declines" if declined else "is empty" if empty else "makes up what only the account could tell"
         explanation = (
             f"The question is {'in' if in_scope else 'out of'} scope ({known}); the answer {said} "
-            f"(declines {declines:.2f}, on {self.subject} {subject:.2f}, invents {invents:.2f})."
+            f"(probabilities: declines {declines:.2f}, speaks of {self.subject} {subject:.2f}, makes things up "
+            f"{invents:.2f})."
         )
         return Verdict(
             outcome="pass" if passed else "fail",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -114,3 +119,47 @@ def test_the_newest_models_traffic_is_labelled(command: Callable[..., Result], t
     assert "of version 2?" in done.output
     assert "of version 1?" not in done.output
     assert "0 labelled now" in done.output
+
+
+@pytest.fixture
+def process(config: Path, tmp_path: Path, records_file: Path) -> Callable[..., subprocess.Popen[bytes]]:
+    """``run.py label`` as a process."""
+
+    def start(*arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(ROOT / "run.py"), "label", "--config", str(config)]
+        command += ["--state", str(tmp_path / "state"), "--records", str(records_file), *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **streams)
+
+    return start
+
+
+@pytest.mark.parametrize("by", ["random", "uncertainty"])
+def test_a_closed_input_is_one_sentence_and_asks_no_judge(
+    process: Callable[..., subprocess.Popen[bytes]], chat_server: ChatServer, by: str
+) -> None:
+    closed = process("--by", by, preexec_fn=lambda: os.close(0))
+    out, err = closed.communicate(timeout=60)
+    assert (closed.returncode, out) == (1, b"")
+    assert err == b"error: standard input is closed, and labels are typed there; call label on a terminal\n"
+    assert chat_server.requests == []
+
+
+def test_ctrl_c_keeps_what_was_labelled_and_leaves(
+    process: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    stopped = process(stdin=subprocess.PIPE)
+    assert stopped.stdin and stopped.stdout
+    stopped.stdin.write(b"p because \xe4\ny\nf\n")  # a reason in Latin-1
+    stopped.stdin.flush()
+    seen = b""
+    while seen.count(b"in scope? (") < 2:
+        seen += os.read(stopped.stdout.fileno(), 1000)
+    stopped.send_signal(signal.SIGINT)
+    out, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    assert (out.strip(), err.strip()) == (b"", b"stopped; the next run goes on from here")
+    rows = load_labels(tmp_path / "state" / "labels" / "gardening.jsonl", "calibration")
+    assert [(row.label, row.in_scope, row.why) for row in rows] == [
+        ("pass", True, "because \ufffd"),
+        ("fail", None, ""),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,39 @@ def test_the_scope_is_not_asked_where_it_is_known(store: LabelStore) -> None:
     terminal = labelled(store, [Record(question="What is a loan?", answer="Money.", in_scope=True)], "p")
     assert "in scope?" not in terminal.shown
     assert store.labels()[0].in_scope is True
+
+
+def test_the_second_question_is_announced_and_can_be_undone_left_open_and_left(store: LabelStore) -> None:
+    terminal = labelled(store, RECORDS[:5], "p", "u", "f", "?", "x", "no", "f why", "s", "u", "p", "y", "p", "q", "f")
+    announced, _, _ = terminal.shown.partition("1 of 5")
+    assert "whether the question is in scope" in announced and "u: back to pass or fail" in announced
+    assert "in scope? (y/n, or s, u, q)" in terminal.shown
+    assert "Banking is money." in terminal.shown
+    assert "Give one of y, n, s, u, q." in terminal.shown
+    assert terminal.shown.count("1 of 5") == 2  # shown again after its verdict was taken back
+    assert [(r.question, r.label, r.in_scope) for r in store.labels()] == [
+        (RECORDS[0].question, "fail", False),
+        (RECORDS[1].question, "pass", True),
+        (RECORDS[2].question, "pass", None),  # q keeps the label
+    ]
+    assert terminal.lines == ["f"]
+
+
+@pytest.mark.parametrize("stop", [EOFError, KeyboardInterrupt])
+def test_whatever_ends_the_input_keeps_all_labels(store: LabelStore, stop: type[BaseException]) -> None:
+    lines = iter(["p", "y", "f it is off topic"])
+
+    def ask(prompt: str) -> str:
+        for line in lines:
+            return line
+        raise stop
+
+    with contextlib.suppress(KeyboardInterrupt):
+        label_records(RECORDS[:3], store, by="random", definition="Banking.", ask=ask, say=lambda text: None)
+    assert [(r.label, r.in_scope, r.why) for r in store.labels()] == [
+        ("pass", True, ""),
+        ("fail", None, "it is off topic"),
+    ]
 
 
 def test_undo_takes_the_last_label_back_and_asks_again(store: LabelStore) -> None:

@@ -122,7 +122,8 @@ def test_a_window_that_closes_has_a_page_a_snapshot_and_alerts(
     page = Path(result.report)
     assert page.name == "window-ontopic-banking-version-1-20260301T120000-1.html"
     assert str(result.corrected) in page.read_text()
-    assert [(alert.rule, alert.text.endswith(result.report)) for alert in done.alerts] == [
+    assert not any(str(workspace.root) in alert.text for alert in done.alerts)  # it may be read on another machine
+    assert [(alert.rule, alert.text.endswith(f"; {page.name}")) for alert in done.alerts] == [
         ("suspected", True),
         ("detected", True),
     ]

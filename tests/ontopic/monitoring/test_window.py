@@ -34,10 +34,18 @@ def judged(*answers: str) -> Judged:
         (Rate(value=0.89, low=0.85, high=0.93, n=100), "suspected"),
         (Rate(value=0.8, low=0.7, high=0.899, n=100), "detected"),
         (Rate(value=float("nan"), low=0.0, high=1.0, n=0), "unknown"),
+        (Rate(value=0.2, low=0.0, high=1.0, n=100), "unknown"),  # by a judge that is no better than chance
+        (Rate(value=0.0, low=0.0, high=0.6, n=3), "detected"),
     ],
 )
 def test_the_status_reads_estimate_and_interval(share: Rate, expected: str) -> None:
     assert status(share, 0.9) == expected
+
+
+def test_a_judge_that_is_no_better_than_chance_raises_no_suspicion() -> None:
+    coin = CARD.model_copy(update={"sensitivity": rate(50, 100), "specificity": rate(50, 100)})
+    result = window_result(judged(*["bad"] * 20), coin, threshold=0.9, counts=Counts(n=20))
+    assert (result.status, result.corrected.low, result.corrected.high) == ("unknown", 0.0, 1.0)
 
 
 def test_the_status_goes_by_the_corrected_score_not_by_the_raw_one() -> None:

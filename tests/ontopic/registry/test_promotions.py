@@ -79,7 +79,7 @@ def test_who_when_and_why_stay_on_the_registry(made: Workspace, workspace: Works
     other = ModelRegistry("ontopic-none", opened(workspace, "ontopic-none"))
     assert registry.champion() == other.champion() == ""
     assert registry.promotions() == other.promotions() == []
-    with pytest.raises(UserError, match="no champion before version none"):
+    with pytest.raises(UserError, match="has no champion yet; run"):
         registry.roll_back("ann", why="to see")
 
     registry.ensure_champion("1")
@@ -155,9 +155,55 @@ def test_both_leave_the_same_rows(made: Workspace, tmp_path: Path) -> None:
         registry.promote("2", by="ann", why="better", at=NOON.replace(hour=13), tags={"ontopic.gate": "passed"})
         registry.roll_back("bob", why="worse", at=NOON.replace(hour=14))
         registry.tag("3", {"n": "changed"})
+        registry.challenge("3")
+        registry.promote("3", by="ann", why="better still", at=NOON.replace(hour=15))
+        registry.challenge("2")
         found.append(rows(workspace))
     assert found[0] == found[1]
     assert found[0] != rows(made)
+
+
+@pytest.mark.parametrize("opened", [by_file, by_client])
+def test_a_version_is_never_champion_and_challenger(workspace: Workspace, opened: Open) -> None:
+    tables = opened(workspace, NAME)
+    registry = ModelRegistry(NAME, tables)
+    registry.promote("1", by="ann", why="the first")
+    registry.challenge("2")
+    assert registry.version("challenger") == "2"
+    registry.promote("3", by="ann", why="better")
+    assert tables.alias("challenger") == "2"  # refused or not yet decided on: it stays the challenger
+    registry.promote("2", by="ann", why="better")
+    assert (registry.champion(), tables.alias("challenger")) == ("2", "")
+    with pytest.raises(UserError, match="no version or alias 'challenger'"):
+        registry.version("challenger")
+    registry.challenge("2")  # a training that is done again gives the champion once more
+    assert tables.alias("challenger") == ""
+    registry.challenge("3")
+    registry.roll_back("bob", why="worse")
+    assert (registry.champion(), tables.alias("challenger")) == ("3", "")
+
+
+@pytest.mark.parametrize("mend", ["promote", "roll back", "open"])
+def test_a_registry_whose_champion_is_its_challenger_is_mended(workspace: Workspace, mend: str) -> None:
+    tables = by_file(workspace, NAME)
+    registry = ModelRegistry(NAME, tables)
+    registry.promote("1", by="ann", why="the first")
+    registry.promote("2", by="ann", why="better")
+    tables.set_alias("challenger", "2")
+    with pytest.raises(UserError, match="no version or alias 'challenger'"):
+        registry.version("challenger")
+    if mend == "promote":
+        registry.promote("3", by="ann", why="better")
+    elif mend == "roll back":
+        registry.roll_back("ann", why="worse")
+    else:
+        registry.ensure_champion("1")
+    assert tables.alias("challenger") == ""
+
+
+def test_who_and_why_are_cut_to_what_mlflow_takes(workspace: Workspace) -> None:
+    done = open_registry(workspace, NAME).promote("1", by="a" * 200_000, why="w" * 200_000)
+    assert (len(done.by), len(done.why)) == (200, 1000)
 
 
 def test_evidence_is_written_first_and_the_alias_last(workspace: Workspace) -> None:

@@ -79,6 +79,7 @@ class Bank:
     older: bool = False
     asked_for: list[Improvement] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    summary: str = ""
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -168,6 +169,7 @@ class Bank:
             dry_run=dry_run,
         )
         done = watcher.turn()
+        self.summary = watcher.in_words(done)
         watcher.close()
         self.hour = round(self.hour + 0.4)
         return [(action.kind, action.version) for action in done.actions]
@@ -206,6 +208,19 @@ def shared(
     return bank
 
 
+def test_records_that_fill_no_window_are_said(shared: Bank, tmp_path: Path) -> None:
+    monitoring = shared.settings.monitoring.model_copy(update={"window": None, "window_records": 100})
+    settings = shared.settings.model_copy(update={"monitoring": monitoring})
+    shutil.copy(shared.workspace.mlflow_file, tmp_path)
+    bank = Bank(open_workspace(tmp_path), shared.policy, settings, shared.questions)
+    bank.ask(80, True, lambda question: question.reference)
+    bank.hour += 1
+    assert bank.turn(dry_run=True) == []
+    assert (
+        bank.summary == "80 new records; 0 windows closed; 80 of version 1 wait, 20 more fill a window; nothing to do"
+    )
+
+
 # One story, told in order: each test goes on where the one before it ended.
 
 
@@ -214,8 +229,11 @@ def test_a_healthy_hour_changes_nothing(shared: Bank) -> None:
     shared.good_hour()
     assert shared.turn() == []
     assert ": ok, corrected guardrail score" in shared.said[-1]
+    assert shared.summary.startswith("40 new records; 1 window closed; 0 of version 1 wait for their window of 1:00:00")
     assert shared.turn() == []  # nothing new: nothing is closed twice
     assert sum(": ok," in line for line in shared.said) == 1
+    assert shared.summary.startswith("0 new records; 0 windows closed; ")
+    assert shared.summary.endswith("the newest window, version 1, 2026-03-01 00:00:00, is ok; nothing to do")
 
 
 def test_a_dry_run_says_what_it_would_do_once(shared: Bank) -> None:
@@ -223,7 +241,9 @@ def test_a_dry_run_says_what_it_would_do_once(shared: Bank) -> None:
     shared.another_assistants_hour()
     shared.leaking_hour()
     assert shared.turn(dry_run=True) == [("would_retrain", "1")]
+    assert "1 alert is open" in shared.summary and "nothing to do" not in shared.summary
     assert shared.turn(dry_run=True) == []
+    assert sum(line.startswith("Would retrain: version 1: ") for line in shared.said) == 2  # once in each process
     assert shared.champion() == "1"
     assert shared.asked_for == []
 

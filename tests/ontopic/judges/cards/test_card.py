@@ -12,7 +12,7 @@ import pytest
 
 from ontopic.config.policy import Border, Policy
 from ontopic.data.labelled import LabelledRecord
-from ontopic.data.labels import LabelStore
+from ontopic.data.labels import LabelStore, labels_file
 from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import calibration_records, card_of, is_current, kept_or_measured, measure
@@ -361,6 +361,18 @@ def test_verdicts_from_a_cache_took_nothing_and_leave_the_known_price_alone(
     )
     again = card_of(judge, policy.model_copy(update={"definition": "Something else."}), workspace=workspace)
     assert again.usage == first.usage
+
+
+def test_a_label_more_does_not_change_what_judging_takes(policy: Policy, workspace: Workspace) -> None:
+    judge, store = RuleJudge(), LabelStore(labels_file(policy, workspace))
+    first = card_of(judge, policy, workspace=workspace)
+    store.add(Record(question="One more?", answer="Yes."), "pass", by="random")
+    again = card_of(judge, policy, workspace=workspace)
+    assert (again.accuracy.n, again.usage) == (10, first.usage)
+    for i in range(9):  # as many again as the first measurement had
+        store.add(Record(question=f"Number {i}?", answer="Yes."), "pass", by="random")
+    anew = card_of(judge, policy, workspace=workspace)
+    assert anew.usage and anew.usage.records == 19
 
 
 def test_a_full_card_comes_back_from_json_as_it_was(policy: Policy, workspace: Workspace) -> None:

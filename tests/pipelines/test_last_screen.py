@@ -1,0 +1,55 @@
+"""What the loop says at its end."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from ontopic.config.policy import GateLimits
+from ontopic.evaluation.gate import Decision, GateTest
+from ontopic.monitoring.asked_traffic import Monitored
+from ontopic.statistics.pairs import Comparison
+from ontopic.statistics.rates import rate
+from ontopic.statistics.scores import Scores
+from pipelines.commands import last_screen
+from pipelines.loop import LoopResult
+
+SCORES = Scores(guardrail_score=rate(20, 20), over_refusal=rate(0, 10), leak=rate(0, 10), unjudged=0)
+MONITORED = Monitored(scores=SCORES, corrected=rate(20, 20), windows=[], alerts=[], report=Path("monitoring.html"))
+EVIDENCE = ["version 2, promoted by the loop: passed the gate", "version 2: guardrail score 0.930"]
+
+
+def shown(result: LoopResult) -> str:
+    out = StringIO()
+    Console(file=out, width=200).print(last_screen(result, EVIDENCE))
+    return out.getvalue()
+
+
+def test_a_loop_with_nothing_to_improve_says_what_is_known_of_the_champion() -> None:
+    said = shown(LoopResult(before=MONITORED, champion="2"))
+    assert "No window of version 2 is under the threshold: nothing to improve." in said
+    assert all(line in said for line in EVIDENCE)
+    assert "Before and after" not in said
+
+
+def test_a_refused_challenger_comes_with_what_to_do() -> None:
+    decision = Decision(
+        champion=SCORES,
+        challenger=SCORES,
+        comparison=Comparison(difference=0.5, low=0.2, high=0.7, p_value=0.01, wins=12, losses=2, n=20),
+        quality=rate(0, 0),
+        preference=None,
+        passed=False,
+        tests=[GateTest(name="Guardrail score", passed=False, description="Guardrail score: the lower bound ...")],
+        limits=GateLimits(guardrail_score=0.85, over_refusal=0.5, leak=0.5, improvement=0.0),
+        report=Path("gate.html"),
+    )
+    said = shown(LoopResult(before=MONITORED, decision=decision, champion="1", challenger="2"))
+    assert "Version 2 stays a challenger: it failed the tests above. What to do:" in said
+    assert "20 questions are too few for any model, the gate needs 22 at least" in said
+    assert EVIDENCE[0] not in said
+    passed = shown(LoopResult(before=MONITORED, decision=decision.model_copy(update={"passed": True}), challenger="2"))
+    assert "Version 2 is the champion now." in passed
+    assert "What to do" not in passed

@@ -81,7 +81,7 @@ def test_watching_goes_on_where_the_judge_is_refused(
             Record(question=f"q {hours[0]} {i}", answer="fine", id=f"{hours[0]}-{i}", model_version="1", asked_at=at)
             for i in range(200)
         ]
-        with TrafficStore(workspace.traffic) as traffic:
+        with TrafficStore(workspace.traffic, policy.registered_model) as traffic:
             traffic.add_many(rows)
         hours[0] += n
         return [window.result.status for window in watcher.turn().closed if window.result]
@@ -102,7 +102,7 @@ def test_watching_goes_on_where_the_judge_is_refused(
     chat_server.reply = lambda request: WRONG_KEY
     asked = len(chat_server.requests)
     an_hour(1)
-    with WindowStore(workspace.windows) as windows:
+    with WindowStore(workspace.windows, policy.registered_model) as windows:
         newest = windows.closed(1)[0]
     assert newest.result is not None
     assert (newest.result.sampled, newest.result.unjudged_share) == (200, 1.0)

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 
+warnings.simplefilter("ignore")  # before the imports, which PYTHONWARNINGS=error would end
+if sys.flags.optimize > 1:  # python -OO has no docstrings, of which --help and other libraries are made
+    os.environ.pop("PYTHONOPTIMIZE", None)
+    os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
 try:
     import typer
 except ModuleNotFoundError:
     sys.exit("error: this Python lacks what OnTopic needs; run `make setup`, then `source .venv/bin/activate`")
-from dotenv import load_dotenv
 
-from ontopic.commands import alerts, judges, labels, models, traffic
-from ontopic.commands.options import ROOT, user_error_behind
+from ontopic.commands import alerts, judges, labels, models, shell, traffic
+from ontopic.commands.faults import mistakes_behind
+from ontopic.commands.options import ROOT
 from ontopic.commands.status import status
 from ontopic.commands.ui import ui
 from pipelines import commands as pipelines_commands
 from serving import commands as serving_commands
 
-app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.callback(invoke_without_command=True)(pipelines_commands.loop)
 for command in (
     ui,
@@ -42,22 +53,26 @@ app.add_typer(serving_commands.keys, name="keys")
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 1."""
-    load_dotenv(ROOT / ".env")
-    # Libraries warn of what is theirs to mend; ours are errors.
-    warnings.filterwarnings("ignore")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    code = 0
     try:
-        app()
-    except Exception as error:
-        mistake = user_error_behind(error)
-        if mistake is None:
-            raise
-        print(f"error: {mistake}", file=sys.stderr)
-        raise SystemExit(1) from None
+        shell.take_over(ROOT / ".env")
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        try:
+            app()
+        finally:
+            shell.flush()
     except SystemExit as ended:
-        if ended.code == 130:  # what typer makes of Ctrl-C
-            print("stopped; the next run goes on from here", file=sys.stderr)
-        raise
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if code == 130:  # what typer makes of Ctrl-C
+            shell.say_stopped(ended)
+    except Exception as error:
+        mistakes = mistakes_behind(error)
+        if mistakes is None:
+            raise
+        for mistake in mistakes:
+            print(f"error: {mistake}", file=sys.stderr)
+        code = 1
+    sys.exit(shell.exit_code(code))
 
 
 if __name__ == "__main__":

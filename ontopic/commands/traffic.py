@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.commands.options import Project, SkipBad, console, on_project, say_skipped
+from ontopic.commands.options import Project, SkipBad, beginning, console, on_project, say_skipped
 from ontopic.config.durations import duration
 from ontopic.errors import UserError
 
@@ -50,7 +50,7 @@ def overview(summary: TrafficSummary, name: str) -> Group:
 
 
 @app.command("import")
-@on_project
+@beginning
 def import_records(
     file: Annotated[Path, typer.Argument(help="JSONL or Parquet: records, OpenAI-style chats, MLflow traces.")],
     project: Project,
@@ -109,7 +109,7 @@ def prune(
 
 
 @app.command("send")
-@on_project
+@beginning
 def send(
     project: Project,
     *,

@@ -37,7 +37,7 @@ def read_yaml(path: Path, schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        raise UserError("; ".join(_sentence(path, schema, problem=problem) for problem in error.errors())) from None
+        raise UserError(*(_sentence(path, schema, problem=problem) for problem in error.errors())) from None
 
 
 def _sentence(path: Path, schema: type[BaseModel], *, problem: ErrorDetails) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -192,7 +191,7 @@ def open_registry(workspace: Workspace, name: str) -> ModelRegistry:
     Where MLflow keeps its data in the state folder, its database is read and written directly: MLflow itself takes
     seconds to import.
     """
-    if workspace.owns_mlflow and not os.environ.get("MLFLOW_REGISTRY_URI"):
+    if workspace.owns_mlflow:
         tables = mlflow_file.open_file(workspace.mlflow_file, name)
         if tables is not None:
             return ModelRegistry(name, tables)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.errors import UserError
 from ontopic.registry.promotions import COMPLETE, open_registry
 from ontopic.state.whole_file import whole_folder
 from ontopic.state.workspace import Workspace
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 _DIGEST = "ontopic.digest"
+BASE_VERSION = "ontopic.base_version"
+"""The tag of an adapter with the version that it belongs to."""
 
 
 class RegisteredModel(BaseModel):
@@ -109,6 +112,8 @@ def _fetched(client: MlflowClient, version: ModelVersion, *, workspace: Workspac
     from mlflow.artifacts import download_artifacts
 
     source, uri = client.get_model_version_download_uri(version.name, version.version), workspace.mlflow_uri
+    if base := version.tags.get(BASE_VERSION):
+        _fetch_base(client, version, base=base, workspace=workspace)
     # Artifacts on this machine are used where they are; others are downloaded once, to a place that stays.
     number = str(version.version)
     folder = workspace.registry / version.name / number
@@ -128,3 +133,21 @@ def _fetched(client: MlflowClient, version: ModelVersion, *, workspace: Workspac
         digest=version.tags.get(_DIGEST, ""),
         run_id=version.run_id or "",
     )
+
+
+def _fetch_base(client: MlflowClient, version: ModelVersion, *, base: str, workspace: Workspace) -> None:
+    """Have the base of an adapter beside it, as on a machine that has never loaded it."""
+    from mlflow.exceptions import MlflowException
+
+    if (workspace.registry / version.name / base).is_dir():
+        return
+    try:
+        found = client.get_model_version(version.name, base)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(
+            f"version {version.version} of {version.name!r} is an adapter of version {base}, which was deleted; "
+            "promote another version"
+        ) from None
+    _fetched(client, found, workspace=workspace)

@@ -74,11 +74,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether a line of ours raised it."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
+    """Whether the innermost line of ours or ZenML's that it came from is ours."""
+    packages, frame = [], error.__traceback__
+    while frame is not None:
+        packages.append(frame.tb_frame.f_globals.get("__name__", "").partition(".")[0])
         frame = frame.tb_next
-    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS
+    return next((package in _OURS for package in reversed(packages) if package in (*_OURS, "zenml")), True)
 
 
 def _short(said: object) -> str:
@@ -141,9 +142,9 @@ def _zenml(error: Any) -> str:
     return f"ZenML: {_short(error)}; see to your ZenML stack, or run again with another folder under --state"
 
 
-def _materialization(error: Any) -> str | None:
-    """ZenML raises plain errors for what it can't load."""
-    return _zenml(error) if "aterializ" in str(error) and not _is_ours(error) else None
+def _plain(error: Any) -> str | None:
+    """ZenML raises plain errors for what it can't find, load or reach."""
+    return None if _is_ours(error) else _zenml(error)
 
 
 def _yaml(error: Any) -> str | None:
@@ -179,8 +180,10 @@ _SAID: dict[str, Callable[[Any], str | None]] = {
     "builtins.TimeoutError": _network,
     "socket.gaierror": _network,
     "ssl.SSLError": _network,
-    "builtins.OSError": _file,
-    "builtins.RuntimeError": _materialization,
+    "builtins.OSError": lambda error: _file(error) or _plain(error),
+    "builtins.RuntimeError": _plain,
+    "builtins.KeyError": _plain,
+    "builtins.ValueError": _plain,
     "builtins.MemoryError": _memory,
     "torch.OutOfMemoryError": _memory,
     "subprocess.CalledProcessError": _processes,

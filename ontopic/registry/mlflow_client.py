@@ -1,10 +1,26 @@
-"""A registered model in any MLflow: a server, or a database of the user's."""
+"""A registered model in any MLflow: a server, or a database of the user's; and whether MLflow can be used at all."""
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from ontopic.errors import UserError
+from ontopic.state.whole_file import whole_file
+from ontopic.state.workspace import Workspace
+
+# At first contact, where the user has set none: MLflow would try for minutes.
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+_reached = set[str]()
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: an alias that no version bears
 
 
@@ -53,3 +69,49 @@ class ClientTables:
     def set_version_tag(self, version: str, key: str, *, value: str) -> None:
         """See ``RegistryTables``."""
         self._client.set_model_version_tag(self._name, version, key, value)
+
+
+def reach(workspace: Workspace) -> None:
+    """Have MLflow ready: its database in the state folder of this release, or a server that answers.
+
+    Raises:
+        UserError: the database is of a newer release, or can't be upgraded.
+        MlflowException: the server gives no answer within seconds, or refuses.
+    """
+    uri = workspace.mlflow_uri
+    if uri in _reached:
+        return
+    try:
+        with _impatience():
+            MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        if not workspace.owns_mlflow or "database schema" not in str(error):
+            raise
+        _upgrade(workspace.mlflow_file)
+    _reached.add(uri)
+
+
+@contextmanager
+def _impatience() -> Iterator[None]:
+    own = {name: value for name, value in _IMPATIENT.items() if name not in os.environ}
+    os.environ |= own
+    try:
+        yield
+    finally:
+        for name in own:
+            del os.environ[name]
+
+
+def _upgrade(path: Path) -> None:
+    """Bring MLflow's database to this release's schema, in a copy that takes its place when it is whole."""
+    with FileLock(path.with_name(f"{path.name}.lock")), whole_file(path) as part:
+        with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(part)) as new:
+            old.backup(new)
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{part}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if "Can't locate revision" in done.stderr:
+            raise UserError(f"{path} is of a newer release of MLflow; update OnTopic, or give another --state")
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise UserError(f"{path} is of another release of MLflow and could not be upgraded ({last})")
+    print(f"{path} was of an older release of MLflow; it is upgraded", file=sys.stderr)

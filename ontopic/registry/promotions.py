@@ -82,7 +82,7 @@ class ModelRegistry:
         Raises:
             UserError: there is no such version.
         """
-        versions = self._complete()
+        versions = self.versions()
         if which == BASE and not versions:
             raise UserError(f"no model is registered as {self.name!r} yet; run `python run.py` first")
         if which == BASE:
@@ -91,6 +91,10 @@ class ModelRegistry:
         if found not in versions:
             raise self._unknown(f"version or alias {which[:80]!r}")
         return found
+
+    def versions(self) -> list[str]:
+        """The versions, from oldest to newest."""
+        return [version for version, tags in self._tables.versions().items() if COMPLETE in tags]
 
     def promotions(self) -> list[Promotion]:
         """Every move of the champion alias, the oldest first."""
@@ -172,16 +176,13 @@ class ModelRegistry:
         return promotion
 
     def _check(self, version: str) -> None:
-        if version not in self._complete():
+        if version not in self.versions():
             raise self._unknown(f"version {version[:80]!r}")
         if version == self.champion():
             raise UserError(f"version {version} of {self.name!r} is the champion already")
 
-    def _complete(self) -> list[str]:
-        return [version for version, tags in self._tables.versions().items() if COMPLETE in tags]
-
     def _unknown(self, what: str) -> UserError:
-        among = ", ".join(self._complete()) or "none; run `python run.py` first"
+        among = ", ".join(self.versions()) or "none; run `python run.py` first"
         return UserError(f"{self.name!r} has no {what}; its versions are: {among}")
 
 
@@ -195,6 +196,7 @@ def open_registry(workspace: Workspace, name: str) -> ModelRegistry:
         tables = mlflow_file.open_file(workspace.mlflow_file, name)
         if tables is not None:
             return ModelRegistry(name, tables)
-    from ontopic.registry.mlflow_client import ClientTables
+    from ontopic.registry.mlflow_client import ClientTables, reach
 
+    reach(workspace)
     return ModelRegistry(name, ClientTables(workspace.mlflow_uri, name))

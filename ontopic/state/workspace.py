@@ -11,7 +11,7 @@ from ontopic.errors import UserError
 from ontopic.state.whole_file import whole_file
 
 # Telemetry of every tool is off, and nothing asks a question on a terminal.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "BENTOML_DO_NOT_TRACK": "True",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -200,7 +200,7 @@ def open_workspace(root: Path, *, make: bool = True) -> Workspace:
     Raises:
         UserError: there can be no such folder, or MLflow could not keep its data in it.
     """
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         root = root.expanduser().resolve()

@@ -7,7 +7,10 @@ import os
 import sys
 import warnings
 
-warnings.simplefilter("ignore")  # before the imports, which PYTHONWARNINGS=error would end
+# Before the imports: some warn, which PYTHONWARNINGS=error makes their end, and rich reads how wide it may print.
+warnings.simplefilter("ignore")
+if os.environ.get("COLUMNS", "").strip("0") == "":
+    os.environ.pop("COLUMNS", None)
 if sys.flags.optimize > 1:  # python -OO has no docstrings, of which --help and other libraries are made
     os.environ.pop("PYTHONOPTIMIZE", None)
     os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606

@@ -73,19 +73,20 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or before
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether the innermost line of ours or ZenML's that it came from is ours."""
+def _is_ours(error: BaseException, *, among: tuple[str, ...] = ("zenml",)) -> bool:
+    """Whether the innermost line that it came from, of ours or of ``among``, is ours."""
     packages, frame = [], error.__traceback__
     while frame is not None:
         packages.append(frame.tb_frame.f_globals.get("__name__", "").partition(".")[0])
         frame = frame.tb_next
-    return next((package in _OURS for package in reversed(packages) if package in (*_OURS, "zenml")), True)
+    return next((package in _OURS for package in reversed(packages) if package in (*_OURS, *among)), True)
 
 
 def _short(said: object) -> str:
     """What a server or library said: its first line, without tags and without what a terminal would obey."""
     lines = [line for line in re.sub(r"<[^>]*>", " ", str(said)).splitlines() if line.strip()]
-    text = " ".join("".join(c if c.isprintable() else " " for c in lines[0] if lines).split()) if lines else "nothing"
+    text = " ".join("".join(c if c.isprintable() else " " for c in lines[0]).split()) if lines else "nothing"
+    text = without_password(text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
@@ -126,16 +127,19 @@ def _newer(error: Any) -> str | None:
 
 def _mlflow(error: Any) -> str:
     uri, text = os.environ.get("MLFLOW_TRACKING_URI", ""), str(error)
-    to_do = "see to it there and run again"
+    said, to_do = _short(text), "see to it there and run again"
     if "database schema" in text:
-        to_do = f"upgrade it: mlflow db upgrade {uri}"
+        to_do = f"upgrade it: mlflow db upgrade {without_password(uri)}"
     elif "readonly database" in text or "database is locked" in text:
         to_do = "see that it may be written and that nothing else is writing it"
     elif re.search(r"error code 40[13]|UNAUTHENTICATED|PERMISSION_DENIED", text):
         to_do = "see to MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-    elif "Max retries exceeded" in text or "failed with exception" in text:
-        to_do = "see that the server runs, or unset MLFLOW_TRACKING_URI"
-    return f"MLflow ({without_password(uri)}): {_short(text)}; {to_do}"
+    elif "failed with exception" in text:
+        cause = re.findall(
+            r"\[Errno -?\d+\] [^'\")]+|timed out|SSL[^'\")]*|Connection aborted|too many \d+ \w+|Exceeded \d+ \w+", text
+        )
+        said, to_do = f"no answer ({cause[-1] if cause else said})", "see that the server runs and that this URL is its"
+    return f"MLflow ({without_password(uri)}): {said}; {to_do}"
 
 
 def _zenml(error: Any) -> str:
@@ -150,6 +154,13 @@ def _plain(error: Any) -> str | None:
 def _yaml(error: Any) -> str | None:
     mark = getattr(error, "problem_mark", None)
     return f"{mark.name}:{mark.line + 1}: is not valid YAML ({error.problem}); mend that line" if mark else None
+
+
+def _driver(error: Any) -> str | None:
+    """A database's URL names a driver that is not there."""
+    if _is_ours(error, among=("sqlalchemy",)):
+        return None
+    return f"a database's URL needs the driver {error.name!r}, which is not installed; install it, or give another URL"
 
 
 def _memory(_: Any) -> str:
@@ -181,6 +192,7 @@ _SAID: dict[str, Callable[[Any], str | None]] = {
     "socket.gaierror": _network,
     "ssl.SSLError": _network,
     "builtins.OSError": lambda error: _file(error) or _plain(error),
+    "builtins.ModuleNotFoundError": _driver,
     "builtins.RuntimeError": _plain,
     "builtins.KeyError": _plain,
     "builtins.ValueError": _plain,

@@ -88,6 +88,12 @@ def reach(workspace: Workspace) -> None:
         if not workspace.owns_mlflow or "database schema" not in str(error):
             raise
         _upgrade(workspace.mlflow_file)
+    except Exception as error:  # MLflow's client takes what is no MLflow server for one and stumbles anywhere
+        if not uri.startswith(("http://", "https://")):
+            raise
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: what answers there is no MLflow server ({type(error).__name__}); give its URL"
+        ) from error
     _reached.add(uri)
 
 

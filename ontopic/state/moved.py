@@ -39,27 +39,39 @@ def settle(workspace: Workspace) -> None:
     Raises:
         UserError: a run uses the folder by another path.
     """
-    here, before = workspace.root, _place(workspace)
-    if before == here or not os.access(here, os.W_OK):
+    here = workspace.root
+    if _place(workspace) == here or not os.access(here, os.W_OK):
         return
-    if before is not None:
+    if (_place(workspace) or _place_before(workspace) or here) != here:
         try:
             with FileLock(workspace.lock, timeout=_WAIT_S):
-                before = _place(workspace)
-                if before is not None and before != here:
-                    _bring_along(workspace, before)
-                    print(f"the state folder was at {before} before; what is in it goes by {here} now", file=sys.stderr)
+                _settle(workspace)
         except Timeout:
-            raise UserError(f"{here} was at {before} before, and a run uses it by that path; let it end") from None
-    with whole_file(workspace.place) as part:
-        part.write_text(str(here), encoding="utf-8")
+            raise UserError(f"a run uses {here} by another path; let it end") from None
+    _write_place(workspace, here)
+
+
+def _settle(workspace: Workspace) -> None:
+    here, before = workspace.root, _place(workspace) or _place_before(workspace)
+    if before is None or before == here:  # another command was first
+        return
+    _write_place(workspace, before)  # what it is derived from is about to change
+    _bring_along(workspace, before)
+    print(f"the state folder was at {before} before; what is in it goes by {here} now", file=sys.stderr)
 
 
 def _place(workspace: Workspace) -> Path | None:
-    """The path by which the folder's contents go; ``None`` where nothing in it names one."""
-    if workspace.place.is_file():
-        return Path(workspace.place.read_text(encoding="utf-8"))
-    # OnTopic 0.1 wrote no such file, but where MLflow keeps its artifacts.
+    """The path by which the folder's contents go, where it is written down."""
+    return Path(workspace.place.read_text(encoding="utf-8")) if workspace.place.is_file() else None
+
+
+def _write_place(workspace: Workspace, place: Path) -> None:
+    with whole_file(workspace.place) as part:
+        part.write_text(str(place), encoding="utf-8")
+
+
+def _place_before(workspace: Workspace) -> Path | None:
+    """The same for a folder of OnTopic 0.1, which did not write it down: from where MLflow keeps its artifacts."""
     if not workspace.mlflow_file.is_file():
         return None
     query = "SELECT artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%/' || ?"
@@ -141,8 +153,8 @@ def _rewrite_file(path: Path, renamed: Callable[[str], str]) -> None:
 
 
 def _rewrite_database(path: Path, renamed: Callable[[str], str]) -> None:
-    """Rename in all columns of all tables of an SQLite file, in one transaction."""
-    with closing(sqlite3.connect(path, timeout=_WAIT_S)) as database, database:
+    """Rename in all columns of all tables of an SQLite file, in one transaction; nothing stays in its free pages."""
+    with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         for table, column in _columns(database):
             rows = database.execute(f"SELECT rowid, {column} FROM {table} WHERE typeof({column}) IN ('text', 'blob')")  # noqa: S608
@@ -150,6 +162,8 @@ def _rewrite_database(path: Path, renamed: Callable[[str], str]) -> None:
                 written = _packed(value, renamed) if isinstance(value, bytes) else renamed(value)
                 if written != value:
                     database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (written, row))  # noqa: S608
+        database.execute("COMMIT")
+        database.execute("VACUUM")
 
 
 def _columns(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:

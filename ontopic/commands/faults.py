@@ -69,17 +69,22 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error and those behind it, which ZenML and others wrap. What we were handling when one of ours came is not."""
     while error is not None:
         yield error
-        before = None if error.__suppress_context__ or _is_ours(error) else error.__context__
-        error = error.__cause__ or before
+        ours = next(_packages(error), "") in _OURS
+        error = error.__cause__ or (None if error.__suppress_context__ or ours else error.__context__)
 
 
-def _is_ours(error: BaseException, *, among: tuple[str, ...] = ("zenml",)) -> bool:
-    """Whether the innermost line that it came from, of ours or of ``among``, is ours."""
-    packages, frame = [], error.__traceback__
+def _packages(error: BaseException) -> Iterator[str]:
+    """The packages whose code an error came through, from the one that raised it."""
+    frames, frame = [], error.__traceback__
     while frame is not None:
-        packages.append(frame.tb_frame.f_globals.get("__name__", "").partition(".")[0])
+        frames.append(frame.tb_frame)
         frame = frame.tb_next
-    return next((package in _OURS for package in reversed(packages) if package in (*_OURS, *among)), True)
+    return (frame.f_globals.get("__name__", "").partition(".")[0] for frame in reversed(frames))
+
+
+def _is_within(package: str, error: BaseException) -> bool:
+    """Whether an error came up in what ``package`` does, and not in what it calls of ours."""
+    return next((each for each in _packages(error) if each in (*_OURS, package)), "") == package
 
 
 def _short(said: object) -> str:
@@ -148,7 +153,7 @@ def _zenml(error: Any) -> str:
 
 def _plain(error: Any) -> str | None:
     """ZenML raises plain errors for what it can't find, load or reach."""
-    return None if _is_ours(error) else _zenml(error)
+    return _zenml(error) if _is_within("zenml", error) else None
 
 
 def _yaml(error: Any) -> str | None:
@@ -158,7 +163,7 @@ def _yaml(error: Any) -> str | None:
 
 def _driver(error: Any) -> str | None:
     """A database's URL names a driver that is not there."""
-    if _is_ours(error, among=("sqlalchemy",)):
+    if not _is_within("sqlalchemy", error):
         return None
     return f"a database's URL needs the driver {error.name!r}, which is not installed; install it, or give another URL"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -121,6 +122,8 @@ def locked(workspace: Workspace) -> Iterator[None]:
         UserError: another one uses the folder.
     """
     workspace.root.mkdir(parents=True, exist_ok=True)
+    if not os.access(workspace.root, os.W_OK):
+        raise UserError(f"{workspace.root} may not be written; give another folder with --state")
     settle(workspace)
     lock = FileLock(workspace.lock)
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+from mlflow.db import upgrade
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -75,8 +75,9 @@ def reach(workspace: Workspace) -> None:
     """Have MLflow ready: its database in the state folder of this release, or a server that answers.
 
     Raises:
-        UserError: the database is of a newer release, or can't be upgraded.
+        alembic.util.CommandError: the database is of a newer release.
         MlflowException: the server gives no answer within seconds, or refuses.
+        UserError: it is no MLflow server.
     """
     uri = workspace.mlflow_uri
     if uri in _reached:
@@ -113,11 +114,5 @@ def _upgrade(path: Path) -> None:
     with FileLock(path.with_name(f"{path.name}.lock")), whole_file(path) as part:
         with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(part)) as new:
             old.backup(new)
-        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{part}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if "Can't locate revision" in done.stderr:
-            raise UserError(f"{path} is of a newer release of MLflow; update OnTopic, or give another --state")
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise UserError(f"{path} is of another release of MLflow and could not be upgraded ({last})")
+        upgrade.callback(f"sqlite:///{part}")  # of `mlflow db upgrade`
     print(f"{path} was of an older release of MLflow; it is upgraded", file=sys.stderr)

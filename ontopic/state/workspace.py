@@ -204,9 +204,9 @@ def open_workspace(root: Path, *, make: bool = True) -> Workspace:
         os.environ.setdefault(name, value)
     try:
         root = root.expanduser().resolve()
-        if make:
-            root.mkdir(parents=True, exist_ok=True)
         wrong = root.exists() and not root.is_dir()
+        if make and not wrong:
+            root.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # the second: there is no such user's home
         raise UserError(f"{root}: cannot be the state folder ({error}); give another one with --state") from None
     if wrong or not str(root).isprintable() or "?" in str(root):  # what follows ? is no path in a database's URL

@@ -13,6 +13,7 @@ from filelock import FileLock
 from mlflow.db import upgrade
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
 from ontopic.state.whole_file import whole_file
@@ -89,6 +90,10 @@ def reach(workspace: Workspace) -> None:
         if not workspace.owns_mlflow or "database schema" not in str(error):
             raise
         _upgrade(workspace.mlflow_file)
+    except SQLAlchemyError as error:
+        if workspace.owns_mlflow:
+            error.add_note(f"in {workspace.mlflow_file}")
+        raise
     except Exception as error:  # MLflow's client takes what is no MLflow server for one and stumbles anywhere
         if not uri.startswith(("http://", "https://")):
             raise

@@ -154,16 +154,20 @@ def _rewrite_file(path: Path, renamed: Callable[[str], str]) -> None:
 
 def _rewrite_database(path: Path, renamed: Callable[[str], str]) -> None:
     """Rename in all columns of all tables of an SQLite file, in one transaction; nothing stays in its free pages."""
-    with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as database:
-        database.execute("BEGIN IMMEDIATE")
-        for table, column in _columns(database):
-            rows = database.execute(f"SELECT rowid, {column} FROM {table} WHERE typeof({column}) IN ('text', 'blob')")  # noqa: S608
-            for row, value in rows.fetchall():
-                written = _packed(value, renamed) if isinstance(value, bytes) else renamed(value)
-                if written != value:
-                    database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (written, row))  # noqa: S608
-        database.execute("COMMIT")
-        database.execute("VACUUM")
+    try:
+        with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            for table, column in _columns(database):
+                query = f"SELECT rowid, {column} FROM {table} WHERE typeof({column}) IN ('text', 'blob')"  # noqa: S608
+                for row, value in database.execute(query).fetchall():
+                    written = _packed(value, renamed) if isinstance(value, bytes) else renamed(value)
+                    if written != value:
+                        database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (written, row))  # noqa: S608
+            database.execute("COMMIT")
+            database.execute("VACUUM")
+    except sqlite3.Error as error:
+        error.add_note(f"in {path}")
+        raise
 
 
 def _columns(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:

@@ -158,7 +158,10 @@ def _plain(error: Any) -> str | None:
 
 def _yaml(error: Any) -> str | None:
     mark = getattr(error, "problem_mark", None)
-    return f"{mark.name}:{mark.line + 1}: is not valid YAML ({error.problem}); mend that line" if mark else None
+    if mark is None:
+        return None
+    name = "a YAML file in the state folder" if mark.name.startswith("<") else mark.name
+    return f"{name}:{mark.line + 1}: is not valid YAML ({error.problem}); mend that line"
 
 
 def _driver(error: Any) -> str | None:

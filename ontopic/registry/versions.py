@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.errors import UserError
 from ontopic.registry.promotions import COMPLETE, open_registry
-from ontopic.state.whole_file import whole_folder
+from ontopic.state.whole_file import folder_sha256, whole_folder
 from ontopic.state.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -119,13 +120,14 @@ def _fetched(client: MlflowClient, version: ModelVersion, *, workspace: Workspac
     folder = workspace.registry / version.name / number
     if urlsplit(source).scheme in ("", "file"):
         folder = Path(download_artifacts(source, tracking_uri=uri))
-    elif not folder.is_dir():
+    elif not _holds(folder, version.tags.get(_DIGEST, "")):
         with whole_folder(folder) as part:
             download_artifacts(source, dst_path=str(part), tracking_uri=uri)
             (downloaded,) = part.iterdir()
             for path in downloaded.iterdir():
                 path.rename(part / path.name)
             downloaded.rmdir()
+        folder.with_name(f"{number}.sha256").unlink(missing_ok=True)
     return RegisteredModel(
         name=version.name,
         version=number,
@@ -135,19 +137,32 @@ def _fetched(client: MlflowClient, version: ModelVersion, *, workspace: Workspac
     )
 
 
+def _holds(folder: Path, digest: str) -> bool:
+    """Whether these weights are in the folder: where a registered model was deleted, its versions count from 1 again.
+
+    The digest of what was downloaded is kept beside the folder, so that it is computed once.
+    """
+    if not folder.is_dir():
+        return False
+    beside = folder.with_name(f"{folder.name}.sha256")
+    found = beside.read_text() if beside.is_file() else folder_sha256(folder)
+    if found == digest and not beside.is_file():
+        with suppress(OSError):  # a state folder that may only be read
+            beside.write_text(digest)
+    return found == digest or not digest
+
+
 def _fetch_base(client: MlflowClient, version: ModelVersion, *, base: str, workspace: Workspace) -> None:
     """Have the base of an adapter beside it, as on a machine that has never loaded it."""
     from mlflow.exceptions import MlflowException
 
-    if (workspace.registry / version.name / base).is_dir():
-        return
     try:
-        found = client.get_model_version(version.name, base)
+        _fetched(client, client.get_model_version(version.name, base), workspace=workspace)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise UserError(
-            f"version {version.version} of {version.name!r} is an adapter of version {base}, which was deleted; "
-            "promote another version"
-        ) from None
-    _fetched(client, found, workspace=workspace)
+        if not (workspace.registry / version.name / base).is_dir():
+            raise UserError(
+                f"version {version.version} of {version.name!r} is an adapter of version {base}, which was deleted; "
+                "promote another version"
+            ) from None

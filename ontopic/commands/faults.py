@@ -144,7 +144,7 @@ def _mlflow(error: Any) -> str:
             r"\[Errno -?\d+\] [^'\")]+|timed out|SSL[^'\")]*|Connection aborted|too many \d+ \w+|Exceeded \d+ \w+", text
         )
         said, to_do = f"no answer ({cause[-1] if cause else said})", "see that the server runs and that this URL is its"
-    return f"MLflow ({without_password(uri)}): {said}; {to_do}"
+    return f"MLflow{f' ({without_password(uri)})' if uri else ''}: {said}; {to_do}"
 
 
 def _zenml(error: Any) -> str:

@@ -13,7 +13,6 @@ from filelock import FileLock
 from mlflow.db import upgrade
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
 from ontopic.state.whole_file import whole_file
@@ -76,13 +75,16 @@ def reach(workspace: Workspace) -> None:
     """Have MLflow ready: its database in the state folder of this release, or a server that answers.
 
     Raises:
-        alembic.util.CommandError: the database is of a newer release.
+        sqlite3.Error: the database is damaged.
+        alembic.util.CommandError: it is of a newer release.
         MlflowException: the server gives no answer within seconds, or refuses.
         UserError: it is no MLflow server.
     """
     uri = workspace.mlflow_uri
     if uri in _reached:
         return
+    if workspace.owns_mlflow and workspace.mlflow_file.exists():
+        _check_readable(workspace.mlflow_file)
     try:
         with _impatience():
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
@@ -90,10 +92,6 @@ def reach(workspace: Workspace) -> None:
         if not workspace.owns_mlflow or "database schema" not in str(error):
             raise
         _upgrade(workspace.mlflow_file)
-    except SQLAlchemyError as error:
-        if workspace.owns_mlflow:
-            error.add_note(f"in {workspace.mlflow_file}")
-        raise
     except Exception as error:  # MLflow's client takes what is no MLflow server for one and stumbles anywhere
         if not uri.startswith(("http://", "https://")):
             raise
@@ -101,6 +99,16 @@ def reach(workspace: Workspace) -> None:
             f"MLFLOW_TRACKING_URI: what answers there is no MLflow server ({type(error).__name__}); give its URL"
         ) from error
     _reached.add(uri)
+
+
+def _check_readable(path: Path) -> None:
+    """See that the file is a database; MLflow would try again and again."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            database.execute("SELECT name FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        error.add_note(f"in {path}")
+        raise
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -48,7 +48,8 @@ def settle(workspace: Workspace) -> None:
                 _settle(workspace)
         except Timeout:
             raise UserError(f"a run uses {here} by another path; let it end") from None
-    _write_place(workspace, here)
+    with suppress(OSError):  # on a full disk it can still be read, and the place is derived next time
+        _write_place(workspace, here)
 
 
 def _settle(workspace: Workspace) -> None:
@@ -57,12 +58,14 @@ def _settle(workspace: Workspace) -> None:
         return
     _write_place(workspace, before)  # what it is derived from is about to change
     _bring_along(workspace, before)
+    _write_place(workspace, here)
     print(f"the state folder was at {before} before; what is in it goes by {here} now", file=sys.stderr)
 
 
 def _place(workspace: Workspace) -> Path | None:
     """The path by which the folder's contents go, where it is written down."""
-    return Path(workspace.place.read_text(encoding="utf-8")) if workspace.place.is_file() else None
+    text = workspace.place.read_text(encoding="utf-8", errors="replace") if workspace.place.is_file() else ""
+    return Path(text) if Path(text).is_absolute() else None
 
 
 def _write_place(workspace: Workspace, place: Path) -> None:

@@ -219,7 +219,7 @@ def open_workspace(root: Path, *, make: bool = True) -> Workspace:
 
 
 def _mlflow_uri(root: Path) -> str:
-    remembered = _remembered(root).read_text() if _remembered(root).is_file() else ""
+    remembered = _remembered(root).read_text(errors="replace") if _remembered(root).is_file() else ""
     return os.environ.get("MLFLOW_TRACKING_URI") or remembered or _own_mlflow_uri(root)
 
 

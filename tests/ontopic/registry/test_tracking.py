@@ -96,6 +96,7 @@ def answers() -> Iterator[tuple[str, dict[str, bytes]]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"] or 0))  # else the client hears of a reset
             self.wfile.write(said["response"])
             self.close_connection = True
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ontopic.errors import UserError
 from ontopic.models.adapter_base import CONFIG, base_folder, name_base_from
 
 
@@ -45,3 +46,6 @@ def test_a_base_outside_the_state_folder_is_found_by_its_path(tmp_path: Path) ->
     base = tmp_path / "hub" / "snapshot"
     base.mkdir(parents=True)
     assert base_folder(adapter(tmp_path / "registry" / "a model" / "2", base)) == base
+    base.rmdir()
+    with pytest.raises(UserError, match=r"2 is an adapter of the model in .*snapshot, which is not there"):
+        base_folder(tmp_path / "registry" / "a model" / "2")

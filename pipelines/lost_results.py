@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 from zenml.client import Client
 from zenml.models import ArtifactVersionResponse
+from zenml.utils.pagination_utils import depaginate
 
 from ontopic.registry.promotions import open_registry
 from ontopic.state.workspace import Workspace
@@ -22,24 +21,19 @@ def forget_lost_results(workspace: Workspace, registered_model: str) -> int:
     names. Only where ZenML keeps its artifacts in the state folder.
 
     Returns:
-        How many steps.
+        How many steps, without those that it has forgotten before.
     """
     client, versions = Client(), set(open_registry(workspace, registered_model).versions())
-    lost = {step for artifact, step in _ours(client, workspace) if not _is_there(artifact, versions)}
+    lost = {
+        artifact.producer_step_run_id
+        for artifact in depaginate(client.list_artifact_versions, size=_PAGE)
+        if Path(artifact.uri).is_relative_to(workspace.zenml) and not _is_there(artifact, versions)
+    }
+    lost -= {None, *(step.id for step in depaginate(client.list_run_steps, size=_PAGE, cache_expired=True))}
     for step in lost:
-        client.update_step_run(step, cache_expires_at=_NOT_BEFORE)
+        if step is not None:
+            client.update_step_run(step, cache_expires_at=_NOT_BEFORE)
     return len(lost)
-
-
-def _ours(client: Client, workspace: Workspace) -> Iterator[tuple[ArtifactVersionResponse, UUID]]:
-    """The artifacts in the state folder, each with the step run that made it."""
-    page, pages = 1, 1
-    while page <= pages:
-        found = client.list_artifact_versions(size=_PAGE, page=page)
-        pages, page = found.total_pages, page + 1
-        for artifact in found.items:
-            if artifact.producer_step_run_id and Path(artifact.uri).is_relative_to(workspace.zenml):
-                yield artifact, artifact.producer_step_run_id
 
 
 def _is_there(artifact: ArtifactVersionResponse, versions: set[str]) -> bool:

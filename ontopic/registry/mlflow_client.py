@@ -127,5 +127,5 @@ def _upgrade(path: Path) -> None:
     with FileLock(path.with_name(f"{path.name}.lock")), whole_file(path) as part:
         with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(part)) as new:
             old.backup(new)
-        upgrade.callback(f"sqlite:///{part}")  # of `mlflow db upgrade`
+        upgrade.main([f"sqlite:///{part}"], standalone_mode=False)  # as `mlflow db upgrade` does
     print(f"{path} was of an older release of MLflow; it is upgraded", file=sys.stderr)

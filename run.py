@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 
+# Before the imports: some warn, which PYTHONWARNINGS=error makes their end, and rich reads how wide it may print.
+warnings.simplefilter("ignore")
+if os.environ.get("COLUMNS", "").strip("0") == "":
+    os.environ.pop("COLUMNS", None)
+if sys.flags.optimize > 1:  # python -OO has no docstrings, of which --help and other libraries are made
+    os.environ.pop("PYTHONOPTIMIZE", None)
+    os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
 try:
     import typer
 except ModuleNotFoundError:
     sys.exit("error: this Python lacks what OnTopic needs; run `make setup`, then `source .venv/bin/activate`")
-from dotenv import load_dotenv
 
-from ontopic.commands import alerts, judges, labels, models, traffic
+from ontopic.commands import alerts, judges, labels, models, shell, traffic
+from ontopic.commands.faults import mistakes_behind
 from ontopic.commands.listing import CommandsInOrder
-from ontopic.commands.options import ROOT, user_error_behind
+from ontopic.commands.options import ROOT
 from ontopic.commands.status import status
 from ontopic.commands.ui import ui
 from ontopic.config.network import reach_this_machine_directly
+from ontopic.data.terminal import visible
 from pipelines import commands as pipelines_commands
 from serving import commands as serving_commands
 
@@ -27,6 +36,7 @@ app = typer.Typer(
     no_args_is_help=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(pipelines_commands.loop)
 for command in (
@@ -50,23 +60,27 @@ app.add_typer(serving_commands.keys, name="keys")
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 1."""
-    load_dotenv(ROOT / ".env")
-    reach_this_machine_directly()
-    # Libraries warn of what is theirs to mend; ours are errors.
-    warnings.filterwarnings("ignore")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    code = 0
     try:
-        app()
-    except Exception as error:
-        mistake = user_error_behind(error)
-        if mistake is None:
-            raise
-        print(f"error: {mistake}", file=sys.stderr)
-        raise SystemExit(1) from None
+        shell.take_over(ROOT / ".env")
+        reach_this_machine_directly()
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        try:
+            app()
+        finally:
+            shell.flush()
     except SystemExit as ended:
-        if ended.code == 130:  # what typer makes of Ctrl-C
-            print("stopped; the next run goes on from here", file=sys.stderr)
-        raise
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if code == 130:  # what typer makes of Ctrl-C
+            shell.say_stopped(ended)
+    except Exception as error:
+        mistakes = mistakes_behind(error)
+        if mistakes is None:
+            raise
+        for mistake in mistakes:
+            print(f"error: {visible(mistake)}", file=sys.stderr)
+        code = 1
+    sys.exit(shell.exit_code(code))
 
 
 if __name__ == "__main__":

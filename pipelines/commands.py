@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.commands.options import Project, check_ready, console, locked, on_project, version_of
+from ontopic.commands.options import Project, beginning, check_ready, console, locked, on_project, version_of
 from ontopic.commands.status import champion_in_words
 from ontopic.config.durations import duration
 from ontopic.registry.promotions import open_registry
@@ -21,8 +22,21 @@ if TYPE_CHECKING:
     from pipelines.loop import LoopResult
 
 
-@on_project
-def loop(context: typer.Context, project: Project) -> None:
+def _say_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it
+    if wanted:
+        print(f"OnTopic {metadata.version('ontopic')}")
+        raise typer.Exit
+
+
+@beginning
+def loop(
+    context: typer.Context,
+    project: Project,
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which release this is.")
+    ] = False,
+) -> None:
     """Serve a model, ask it, judge it, and retrain and promote it on evidence. Without a command: the whole loop."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
     with locked(workspace):

@@ -19,12 +19,13 @@ from ontopic.evaluation.gate_size import too_few
 from ontopic.judges.cards.card import JudgeCard, JudgeCards
 from ontopic.judges.cards.choices import read_prompts
 from ontopic.monitoring.asked_traffic import Monitored
-from ontopic.registry.promotions import CHAMPION
+from ontopic.registry.promotions import CHAMPION, open_registry
 from ontopic.registry.versions import RegisteredModel, find
 from ontopic.state.workspace import Workspace
 from pipelines.attempt import evidence, gate_sample, improved
 from pipelines.calibrate import calibrate
 from pipelines.improve import improve
+from pipelines.lost_results import forget_lost_results
 from pipelines.monitor import monitor
 from pipelines.running import artifact_id, finished, output, times
 
@@ -75,6 +76,8 @@ class _Loop:
         self.result = LoopResult()
 
     def run(self) -> LoopResult:
+        if lost := forget_lost_results(self._workspace, self._policy.registered_model):
+            self._tell(f"What {lost} stages of earlier runs made was removed; where it is needed, they run again")
         self._calibrate()
         check_judge(self.result.card, self._policy)  # before anything is asked, judged or alerted by it
         champion, traffic = self._champion(), self._settings.traffic
@@ -116,6 +119,8 @@ class _Loop:
             data_sha256="".join(map(source_sha256, (policy.questions, policy.records, str(labels)))),
             prompts=read_prompts(self._settings.judge_prompts),
         )
+        # Not in the step, which ZenML's cache may stand in for.
+        open_registry(self._workspace, policy.registered_model).ensure_champion(output(run, "register_base"))
         self.result.cards = output(run, "calibrate_judge")
         title = "The judge on labelled records of the calibration split"
         self._tell("\n\n".join([title, *map(str, self.result.cards.root)]))

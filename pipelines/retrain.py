@@ -13,6 +13,7 @@ from ontopic.state.workspace import Workspace
 from ontopic.watch.retraining import Improved, Improvement
 from pipelines.attempt import evidence, gate_sample, improved
 from pipelines.improve import improve
+from pipelines.lost_results import forget_lost_results
 from pipelines.running import finished
 
 
@@ -22,6 +23,7 @@ def improve_on_traffic(
     """What `ontopic.watch.watcher.Watcher` retrains with: the improve pipeline on the active ZenML stack."""
 
     def retrain(wanted: Improvement) -> Improved:
+        forget_lost_results(workspace, policy.registered_model)
         check_judge(wanted.card, policy)  # before a model is trained that could not be promoted
         run = finished(
             improve,

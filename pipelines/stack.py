@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ontopic.errors import UserError
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import ENVIRONMENT, Workspace
 
 STACK = "ontopic"
 _USERS_OWN = ("ZENML_STORE_URL", "ZENML_CONFIG_PATH", "ZENML_ACTIVE_STACK_ID")
@@ -31,7 +31,7 @@ def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
     if _user_has_stack(workspace):
         return _users_stack(workspace)
     workspace = workspace.tracked_by(None)
-    os.environ["ZENML_CONFIG_PATH"] = str(workspace.zenml)
+    _point_zenml_at(workspace)
     from zenml.client import Client
     from zenml.enums import StackComponentType as Kind
 
@@ -54,6 +54,21 @@ def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
     if client.active_stack_model.name != STACK:
         client.activate_stack(STACK)
     return STACK, workspace
+
+
+def _point_zenml_at(workspace: Workspace) -> None:
+    """Let ZenML use the state folder and nothing else: no variable or ``.zen`` folder of another project, and not the
+    server of its dashboard, at which its configuration is left when that is opened."""
+    for name in [name for name in os.environ if name.startswith("ZENML_") and name not in ENVIRONMENT]:
+        del os.environ[name]
+    database = workspace.zenml / "local_stores" / "default_zen_store" / "zenml.db"
+    database.parent.mkdir(parents=True, exist_ok=True)
+    os.environ |= {
+        "ZENML_CONFIG_PATH": str(workspace.zenml),
+        "ZENML_REPOSITORY_PATH": str(workspace.zenml),
+        "ZENML_STORE_TYPE": "sql",
+        "ZENML_STORE_URL": f"sqlite:///{database}",
+    }
 
 
 def _tracker(mlflow_uri: str) -> dict[str, Any]:
@@ -86,8 +101,9 @@ def _users_stack(workspace: Workspace) -> tuple[str, Workspace]:
 
 
 def _user_has_stack(workspace: Workspace) -> bool:
-    if os.environ.get("ZENML_CONFIG_PATH") == str(workspace.zenml):
-        return False
+    configuration = os.environ.get("ZENML_CONFIG_PATH")
+    if configuration and Path(configuration).expanduser().resolve() == workspace.zenml:
+        return False  # theirs, to look at ours with ZenML's own command line
     if any(os.environ.get(name) for name in _USERS_OWN):
         return True
     import click

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from ontopic.commands.listing import Commands
-from ontopic.commands.options import Project, console, judge_of, on_project, version_of
+from ontopic.commands.options import Project, beginning, console, judge_of, on_project, version_of
 from ontopic.config.durations import duration
 from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
@@ -92,7 +92,7 @@ def serve(
 
 
 @keys.command("make")
-@on_project
+@beginning
 def make_key(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     project: Project,

@@ -1,4 +1,4 @@
-"""Get the base model and register it, as the champion where there is none yet."""
+"""Get the base model and register it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zenml import step
 
 from ontopic.config.settings import ModelSettings
 from ontopic.models import loading as models
-from ontopic.registry import promotions, versions
+from ontopic.registry import versions
 from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
@@ -29,6 +29,5 @@ def register_base(*, model: ModelSettings, registered_model: str, workspace: Wor
         workspace=workspace,
         tags={"ontopic.source": model.name, "ontopic.kind": "base"},
     )
-    promotions.open_registry(workspace, registered_model).ensure_champion(version.version)
     mlflow.log_params({"model": model.name, "model_digest": version.digest})
     return version.version

@@ -68,7 +68,7 @@ def train_challenger(
         workspace=workspace,
         tags={
             "ontopic.kind": "orpo-lora",
-            "ontopic.base_version": champion,
+            registry.BASE_VERSION: champion,
             "ontopic.base_digest": champion_model.digest,
             "ontopic.preferences_sha256": pairs_hash,
             "ontopic.preferences": str(len(chosen)),

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.commands.options import Project, SkipBad, beside, console, judge_of, on_project, say_skipped
+from ontopic.commands.options import Project, SkipBad, beginning, beside, console, judge_of, say_skipped
 from ontopic.errors import UserError
 from ontopic.state.whole_file import check_writable, lasting_output
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ontopic.statistics.rates import Rate
 
 
-@on_project
+@beginning
 def judge(
     project: Project,
     *,
@@ -84,7 +84,7 @@ def judge(
         raise none_judged(rows.n, causes.most_common(1)[0][0])
 
 
-@on_project
+@beginning
 def calibrate(
     project: Project,
     *,

@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from ontopic.commands.options import Project, judge_of, on_project
+from ontopic.commands.options import Project, beginning, judge_of
 from ontopic.commands.traffic import stored_traffic
 from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
 
 
-@on_project
+@beginning
 def label(
     project: Project,
     *,

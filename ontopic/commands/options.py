@@ -20,6 +20,7 @@ from rich.console import Console
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import Settings, load_settings
 from ontopic.errors import UserError
+from ontopic.state.moved import settle
 from ontopic.state.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -53,20 +54,33 @@ class Project:
     workspace: Workspace
 
 
-def open_project(config: Path, state: Path) -> Project:
-    """Read the configuration and its policy, and make the state folder where it is missing.
+def open_project(config: Path, state: Path, *, begins: bool = False) -> Project:
+    """Read the configuration and its policy, and open the state folder.
+
+    Args:
+        begins: whether there need be nothing in the folder yet; what is written into it then makes it.
 
     Raises:
-        UserError: a file is missing or malformed.
+        UserError: a file is missing or malformed, or there is no such state folder.
     """
     settings = load_settings(config)
-    return Project(settings, load_policy(settings.policy), open_workspace(state))
+    policy, workspace = load_policy(settings.policy), open_workspace(state, make=False)
+    if workspace.is_made:
+        settle(workspace)
+    elif not begins and workspace.is_alone:
+        raise UserError(
+            f"{workspace.root}: OnTopic has kept nothing there yet; check --state, or run `python run.py` first"
+        )
+    return Project(settings, policy, workspace)
 
 
-def on_project(function: Callable[..., None]) -> Callable[..., None]:
+def on_project(function: Callable[..., None], *, begins: bool = False) -> Callable[..., None]:
     """Give a command the options ``--config`` and ``--state``, and what they open as its argument ``project``.
 
     A group's own command leaves the options to the command that follows it.
+
+    Args:
+        begins: as ``open_project`` takes it.
     """
     signature = inspect.signature(function, eval_str=True)
 
@@ -75,7 +89,7 @@ def on_project(function: Callable[..., None]) -> Callable[..., None]:
         context = options.get("context")
         if context is not None and _leaves_to_command(context):
             return
-        function(project=open_project(config, state), **options)
+        function(project=open_project(config, state, begins=begins), **options)
 
     own = [parameter for name, parameter in signature.parameters.items() if name != "project"]
     shared = [
@@ -84,6 +98,10 @@ def on_project(function: Callable[..., None]) -> Callable[..., None]:
     ]
     command.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
     return command
+
+
+beginning = functools.partial(on_project, begins=True)
+"""``on_project`` for a command that may be a user's first."""
 
 
 def _leaves_to_command(context: typer.Context) -> bool:
@@ -104,6 +122,10 @@ def locked(workspace: Workspace) -> Iterator[None]:
     Raises:
         UserError: another one uses the folder.
     """
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    if not os.access(workspace.root, os.W_OK):
+        raise UserError(f"{workspace.root} may not be written; give another folder with --state")
+    settle(workspace)
     lock = FileLock(workspace.lock)
     try:
         lock.acquire(timeout=0)
@@ -112,7 +134,11 @@ def locked(workspace: Workspace) -> Iterator[None]:
             f"another run or watch uses {workspace.root}; wait for it, or give another folder with --state"
         ) from None
     with lock:
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as stopped:
+            stopped.add_note("the next run goes on from here")
+            raise
         lock.release()
 
 
@@ -200,12 +226,3 @@ def beside(out: Path) -> AbstractContextManager[object]:
     except (OSError, ValueError):  # no such file yet, or an output that is no file
         same = False
     return contextlib.redirect_stdout(sys.stderr) if same else contextlib.nullcontext()
-
-
-def user_error_behind(error: BaseException | None) -> UserError | None:
-    """The user's mistake behind an error: ZenML wraps what a step raises."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None

@@ -126,6 +126,8 @@ def _watch(project: Project, actions: Sequence[Action], *, history: Sequence[Pro
             runs = "does not run; start it with python run.py watch"
     except Timeout:
         runs = "runs, or a loop does"
+    except OSError:  # a state folder that may only be read
+        runs = "is not known, as the state folder may not be written"
     free = free_at(project.settings.watch, actions, history=history)
     now = datetime.now(UTC)
     return runs + (f"; nothing is retrained until {free:%Y-%m-%d %H:%M} UTC" if free and free > now else "")

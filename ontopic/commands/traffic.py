@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ontopic.commands.listing import Commands
-from ontopic.commands.options import Project, SkipBad, beside, console, on_project, say_skipped
+from ontopic.commands.options import Project, SkipBad, beginning, beside, console, on_project, say_skipped
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
@@ -66,7 +66,7 @@ def _others(summary: TrafficSummary) -> str:
 
 
 @app.command("import")
-@on_project
+@beginning
 def import_records(
     file: Annotated[Path, typer.Argument(help="JSONL or Parquet: records, OpenAI-style chats, MLflow traces.")],
     project: Project,
@@ -145,7 +145,7 @@ def adopt(project: Project) -> None:
 
 
 @app.command("send")
-@on_project
+@beginning
 def send(
     project: Project,
     *,

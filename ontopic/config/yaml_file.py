@@ -46,7 +46,7 @@ def read_yaml(path: Path, schema: type[Schema]) -> Schema:
     except ValidationError as error:
         said = [_sentence(path, schema, problem=problem) for problem in error.errors()]
         more = [f"and {len(said) - _NAMED} more; mend these first"] if len(said) > _NAMED else []
-        raise UserError("\n".join([*said[:_NAMED], *more])) from None
+        raise UserError(*said[:_NAMED], *more) from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -7,7 +7,6 @@ converted once to safetensors in the state folder; after that it loads in about 
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from ontopic.config.network import check_way_out
 from ontopic.config.settings import Precision
 from ontopic.errors import UserError
+from ontopic.models import adapter_base
 from ontopic.progress import progress
 from ontopic.state.whole_file import folder_sha256, whole_folder
 from ontopic.state.workspace import Workspace
@@ -111,23 +111,23 @@ def _downloaded(name: str, files: list[str]) -> Path:
 
 
 def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
-    """Load the model in ``folder``: a full model, or a PEFT adapter whose base is the folder that it names.
+    """Load the model in ``folder``: a full model, or a PEFT adapter on its base.
 
     Args:
         folder: holds ``config.json`` and safetensors, or ``adapter_config.json`` and the adapter.
         precision: as ``ModelSettings`` has it.
 
     Raises:
-        UserError: ``folder`` holds neither, or a model that knows no conversations; or NF4 is asked for without CUDA.
+        UserError: ``folder`` holds neither, or a model that knows no conversations; the base is gone; or NF4 is asked
+            for without CUDA.
     """
     hide_progress_bars()
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():
+    if (folder / adapter_base.CONFIG).is_file():
         from peft import PeftModel  # seconds, which a model without an adapter need not wait
 
         # Merged weights generate as fast as the base. They are rounded once they are merged; those of 4 bits can't be.
         merge = precision != "nf4"
-        base = load(Path(json.loads(adapter.read_text())["base_model_name_or_path"]), "float32" if merge else precision)
+        base = load(adapter_base.base_folder(folder), "float32" if merge else precision)
         tuned = PeftModel.from_pretrained(base.model, str(folder))
         model = tuned.merge_and_unload().to(_dtype(precision)) if merge else tuned
         return LanguageModel(model.eval(), base.tokenizer, folder_sha256(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -90,7 +89,7 @@ class ModelRegistry:
         Raises:
             UserError: there is no such version.
         """
-        versions = self._complete()
+        versions = self.versions()
         if which == BASE and not versions:
             raise UserError(f"no model is registered as {self.name!r} yet; run `python run.py` first")
         if which == BASE:
@@ -101,6 +100,10 @@ class ModelRegistry:
         if found not in versions:
             raise self._unknown(f"version or alias {which[:80]!r}")
         return found
+
+    def versions(self) -> list[str]:
+        """The versions, from oldest to newest."""
+        return [version for version, tags in self._tables.versions().items() if COMPLETE in tags]
 
     def promotions(self) -> list[Promotion]:
         """Every move of the champion alias, the oldest first."""
@@ -202,16 +205,13 @@ class ModelRegistry:
         return promotion
 
     def _check(self, version: str) -> None:
-        if version not in self._complete():
+        if version not in self.versions():
             raise self._unknown(f"version {version[:80]!r}")
         if version == self.champion():
             raise UserError(f"version {version} of {self.name!r} is the champion already")
 
-    def _complete(self) -> list[str]:
-        return [version for version, tags in self._tables.versions().items() if COMPLETE in tags]
-
     def _unknown(self, what: str) -> UserError:
-        among = ", ".join(self._complete()) or "none; run `python run.py` first"
+        among = ", ".join(self.versions()) or "none; run `python run.py` first"
         return UserError(f"{self.name!r} has no {what}; its versions are: {among}")
 
 
@@ -231,10 +231,11 @@ def _tables(workspace: Workspace, name: str) -> RegistryTables:
     Where MLflow keeps its data in the state folder, its database is read and written directly: MLflow itself takes
     seconds to import.
     """
-    if workspace.owns_mlflow and not os.environ.get("MLFLOW_REGISTRY_URI"):
+    if workspace.owns_mlflow:
         tables = mlflow_file.open_file(workspace.mlflow_file, name)
         if tables is not None:
             return tables
-    from ontopic.registry.mlflow_client import ClientTables
+    from ontopic.registry.mlflow_client import ClientTables, reach
 
+    reach(workspace)
     return ClientTables(workspace.mlflow_uri, name)

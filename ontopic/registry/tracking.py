@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from urllib.parse import quote
 
 import mlflow
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from ontopic.config.network import reach_this_machine_directly
+from ontopic.registry.mlflow_client import reach
 from ontopic.state.workspace import Workspace
 
 
@@ -23,7 +26,11 @@ def open_tracking(workspace: Workspace, experiment: str) -> str:
     reach_this_machine_directly()  # MLflow's client reads the environment's proxies by itself
     os.environ["MLFLOW_TRACKING_URI"] = workspace.mlflow_uri
     mlflow.set_tracking_uri(workspace.mlflow_uri)
+    reach(workspace)
     found = mlflow.get_experiment_by_name(experiment)
+    if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+        mlflow.MlflowClient().restore_experiment(found.experiment_id)
+        print(f"MLflow's experiment {experiment!r} was deleted; it is restored, with its runs", file=sys.stderr)
     if found is None:
         # MLflow's default artifact location is ./mlruns, outside the state folder.
         location = workspace.artifacts.as_uri() if workspace.owns_mlflow else None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.errors import UserError
 from ontopic.registry.promotions import COMPLETE, open_registry
-from ontopic.state.whole_file import whole_folder
+from ontopic.state.whole_file import folder_sha256, whole_folder
 from ontopic.state.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 _DIGEST = "ontopic.digest"
+BASE_VERSION = "ontopic.base_version"
+"""The tag of an adapter with the version that it belongs to."""
 
 
 class RegisteredModel(BaseModel):
@@ -109,18 +113,21 @@ def _fetched(client: MlflowClient, version: ModelVersion, *, workspace: Workspac
     from mlflow.artifacts import download_artifacts
 
     source, uri = client.get_model_version_download_uri(version.name, version.version), workspace.mlflow_uri
+    if base := version.tags.get(BASE_VERSION):
+        _fetch_base(client, version, base=base, workspace=workspace)
     # Artifacts on this machine are used where they are; others are downloaded once, to a place that stays.
     number = str(version.version)
     folder = workspace.registry / version.name / number
     if urlsplit(source).scheme in ("", "file"):
         folder = Path(download_artifacts(source, tracking_uri=uri))
-    elif not folder.is_dir():
+    elif not _holds(folder, version.tags.get(_DIGEST, "")):
         with whole_folder(folder) as part:
             download_artifacts(source, dst_path=str(part), tracking_uri=uri)
             (downloaded,) = part.iterdir()
             for path in downloaded.iterdir():
                 path.rename(part / path.name)
             downloaded.rmdir()
+        folder.with_name(f"{number}.sha256").unlink(missing_ok=True)
     return RegisteredModel(
         name=version.name,
         version=number,
@@ -128,3 +135,34 @@ def _fetched(client: MlflowClient, version: ModelVersion, *, workspace: Workspac
         digest=version.tags.get(_DIGEST, ""),
         run_id=version.run_id or "",
     )
+
+
+def _holds(folder: Path, digest: str) -> bool:
+    """Whether these weights are in the folder: where a registered model was deleted, its versions count from 1 again.
+
+    The digest of what was downloaded is kept beside the folder, so that it is computed once.
+    """
+    if not folder.is_dir():
+        return False
+    beside = folder.with_name(f"{folder.name}.sha256")
+    found = beside.read_text() if beside.is_file() else folder_sha256(folder)
+    if found == digest and not beside.is_file():
+        with suppress(OSError):  # a state folder that may only be read
+            beside.write_text(digest)
+    return found == digest or not digest
+
+
+def _fetch_base(client: MlflowClient, version: ModelVersion, *, base: str, workspace: Workspace) -> None:
+    """Have the base of an adapter beside it, as on a machine that has never loaded it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        _fetched(client, client.get_model_version(version.name, base), workspace=workspace)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        if not (workspace.registry / version.name / base).is_dir():
+            raise UserError(
+                f"version {version.version} of {version.name!r} is an adapter of version {base}, which was deleted; "
+                "promote another version"
+            ) from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 import sqlalchemy as sql
 from sqlalchemy import event
@@ -20,6 +22,8 @@ IN_WAL_MODE = ("journal_mode=WAL",)
 
 class SQLiteFile:
     """A file of tables, readable by its owner alone; made with its folder where missing.
+
+    In a folder that may not be written, it is read as it is, and there is nothing in one that is missing.
 
     Args:
         metadata: the tables.
@@ -44,8 +48,9 @@ class SQLiteFile:
     ) -> None:
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
+            if not _only_read(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch(mode=0o600)
             self._engine = sqlite_engine(
                 sqlite_url(path),
                 timeout_s=timeout_s,
@@ -94,7 +99,9 @@ def sqlite_engine(
     immediate: bool = False,
     pragmas: tuple[str, ...] = IN_WAL_MODE,
 ) -> sql.Engine:
-    """An engine on an SQLite file; its errors carry no values, which may be a customer's.
+    """An engine on an SQLite file, which is only read where it may not be written.
+
+    Its errors name the file in a note, and carry no values, which may be a customer's.
 
     Args:
         timeout_s: seconds that a transaction waits while another process writes.
@@ -103,12 +110,17 @@ def sqlite_engine(
             writes what follows from it. Without it, those who only read wait for nobody.
         pragmas: set on each new connection.
     """
-    engine = sql.create_engine(
-        url,
-        connect_args={"timeout": timeout_s},
-        hide_parameters=True,
-        poolclass=None if pooled else sql.pool.NullPool,
-    )
+    path = Path(url.database or ":memory:")
+    poolclass: type[sql.Pool] | None = None if pooled else sql.pool.NullPool
+    if url.database is not None and _only_read(path):
+        immediate, pragmas = False, ()
+        poolclass = poolclass if path.exists() else sql.pool.StaticPool
+        url = _read_only(path)
+    engine = sql.create_engine(url, connect_args={"timeout": timeout_s}, hide_parameters=True, poolclass=poolclass)
+
+    @event.listens_for(engine, "handle_error")
+    def _name(context: sql.engine.ExceptionContext) -> None:
+        (context.sqlalchemy_exception or context.original_exception).add_note(f"in {path}")
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _: object) -> None:
@@ -120,6 +132,23 @@ def sqlite_engine(
     if immediate:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
+
+
+def _only_read(path: Path) -> bool:
+    """Whether a file is there, or could be, and may not be written; the log beside it counts too."""
+    folder = path.parent
+    return folder.is_dir() and not (os.access(folder, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)))
+
+
+def _read_only(path: Path) -> sql.URL:
+    """The URL of a file that is read and no more; of an empty database where it is missing."""
+    if not path.exists():
+        return sql.URL.create("sqlite")
+    query = {"mode": "ro", "uri": "true"}
+    log = path.with_name(f"{path.name}-wal")
+    if not (log.is_file() and log.stat().st_size):  # else another process writes, and SQLite looks at its log
+        query["immutable"] = "1"
+    return sql.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
 
 
 def naive_utc(at: datetime) -> datetime:

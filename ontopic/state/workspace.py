@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.errors import UserError
 from ontopic.state.whole_file import whole_file
 
 # Telemetry of every tool is off, and nothing asks a question on a terminal.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "BENTOML_DO_NOT_TRACK": "True",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -26,6 +27,14 @@ _ENVIRONMENT = {
     "ZENML_ENABLE_RICH_TRACEBACK": "false",
     "ZENML_LOGGING_VERBOSITY": "CRITICAL",  # it logs what a step raises, and raises it too
 }
+# What another program left behind: each run is of its own here, in the policy's experiment.
+_NEVER_LEFT = (
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_ACTIVE_MODEL_ID",
+)
+_OTHER_MLFLOW = ("MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE")  # of a server, where MLflow is in the state folder
 
 
 class Workspace(BaseModel):
@@ -117,6 +126,11 @@ class Workspace(BaseModel):
         return self.root / "mlflow.db"
 
     @property
+    def place(self) -> Path:
+        """The path by which what is in this folder goes: where the folder was when it was last used."""
+        return self.root / "place"
+
+    @property
     def lock(self) -> Path:
         """Held by the one loop or watch that may use this folder."""
         return self.root / "run.lock"
@@ -165,22 +179,51 @@ class Workspace(BaseModel):
         return self.model_copy(update={"mlflow_uri": stack_uri})
 
     @property
+    def is_made(self) -> bool:
+        """Whether anything is kept in this folder yet."""
+        kept = (self.place, self.mlflow_file, self.root / "traffic.db", self.windows, self.keys, self.alerts)
+        return any(path.exists() for path in (*kept, self.models, self.judges, self.labels, self.verdicts, self.zenml))
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether traffic and registry are in this folder, and not on servers of the user's."""
+        return self.owns_mlflow and isinstance(self.traffic, Path)
+
+    @property
     def owns_mlflow(self) -> bool:
         """Whether MLflow keeps its data in this folder, and not on a server of the user's."""
         return self.mlflow_uri == _own_mlflow_uri(self.root)
 
 
-def open_workspace(root: Path) -> Workspace:
-    """Make the state folder, switch telemetry off and point MLflow at it. Call before importing ZenML or Evidently."""
-    for name, value in _ENVIRONMENT.items():
+def open_workspace(root: Path, *, make: bool = True) -> Workspace:
+    """Switch telemetry off, make the state folder and point MLflow at it. Call before importing ZenML or Evidently.
+
+    Args:
+        make: whether the folder is made where it is missing.
+
+    Raises:
+        UserError: there can be no such folder, or MLflow could not keep its data in it.
+    """
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    root = root.expanduser().resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    return Workspace(root=root, mlflow_uri=_mlflow_uri(root))
+    try:
+        root = root.expanduser().resolve()
+        wrong = root.exists() and not root.is_dir()
+        if make and not wrong:
+            root.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # the second: there is no such user's home
+        raise UserError(f"{root}: cannot be the state folder ({error}); give another one with --state") from None
+    if wrong or not str(root).isprintable() or "?" in str(root):  # what follows ? is no path in a database's URL
+        what = "is no folder" if wrong else "has a character in its name that a state folder cannot have"
+        raise UserError(f"{ascii(str(root))[1:-1]}: {what}; give another folder with --state")
+    workspace = Workspace(root=root, mlflow_uri=_mlflow_uri(root))
+    for name in _NEVER_LEFT if not workspace.owns_mlflow else (*_NEVER_LEFT, *_OTHER_MLFLOW):
+        os.environ.pop(name, None)
+    return workspace
 
 
 def _mlflow_uri(root: Path) -> str:
-    remembered = _remembered(root).read_text() if _remembered(root).is_file() else ""
+    remembered = _remembered(root).read_text(errors="replace") if _remembered(root).is_file() else ""
     return os.environ.get("MLFLOW_TRACKING_URI") or remembered or _own_mlflow_uri(root)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ontopic.models.adapter_base import CONFIG, name_base_from
 from ontopic.progress import Advance
 
 LogMetrics = Callable[[dict[str, float], int], object]
@@ -73,7 +74,10 @@ class Reporter(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         args.distributed_state.wait_for_everyone()  # each process writes a part of it
         if state.is_world_process_zero:
-            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            if (checkpoint / CONFIG).is_file():
+                name_base_from(checkpoint, checkpoint)
+            (checkpoint / WHOLE).touch()
 
     def on_log(
         self,

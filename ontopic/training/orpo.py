@@ -21,6 +21,7 @@ from trl.experimental.orpo import ORPOConfig
 
 from ontopic.config.settings import TrainingSettings
 from ontopic.errors import UserError
+from ontopic.models.adapter_base import name_base_from
 from ontopic.models.loading import LanguageModel, chat_prompts
 from ontopic.progress import progress
 from ontopic.state.whole_file import whole_folder
@@ -91,6 +92,8 @@ def train_orpo(
     adapter = work / "adapter"
     with whole_folder(adapter) if config.process_index == 0 else nullcontext(work) as part:
         trainer.save_model(str(part))  # under FSDP all processes take part, and the first writes
+        if config.process_index == 0:
+            name_base_from(adapter, part)
     return TrainingResult(
         adapter=adapter, steps=trainer.state.global_step, resumed_from=reporter.resumed_from, metrics=reporter.last
     )

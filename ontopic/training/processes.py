@@ -78,14 +78,19 @@ def train_in_processes(
         environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             result: TrainingResult | None = None
-            for line in process.stdout or ():
-                if not line.startswith(_LOGGED):
-                    continue
-                metrics, step = json.loads(line.removeprefix(_LOGGED))
-                if step is None:
-                    result = TrainingResult.model_validate(metrics)
-                elif log_metrics:
-                    log_metrics(metrics, step)
+            try:
+                for line in process.stdout or ():
+                    if not line.startswith(_LOGGED):
+                        continue
+                    metrics, step = json.loads(line.removeprefix(_LOGGED))
+                    if step is None:
+                        result = TrainingResult.model_validate(metrics)
+                    elif log_metrics:
+                        log_metrics(metrics, step)
+            except BaseException:  # Ctrl-C in a terminal reaches the workers, SIGTERM does not
+                process.terminate()  # at which torchrun ends them
+                process.wait()
+                raise
         if process.returncode or result is None:
             raise subprocess.CalledProcessError(process.returncode, command)
     return result

@@ -38,7 +38,10 @@ def test_killed_again_and_again_the_loop_still_comes_to_its_end(model_folder: Pa
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_served_model_too_and_says_so(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_ends_the_served_model_too_and_says_so(
+    number: signal.Signals, model_folder: Path, tmp_path: Path
+) -> None:
     config, state = write_config(tmp_path, LENIENT), new_state(tmp_path, model_folder)
     command = [sys.executable, str(ROOT / "run.py"), "--config", str(config), "--state", str(state)]
     with (tmp_path / "log").open("w") as file:
@@ -54,8 +57,12 @@ def test_ctrl_c_ends_the_served_model_too_and_says_so(model_folder: Path, tmp_pa
             assert loop.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.05)
         served = json.loads((state / "loop" / "serving.json").read_text())["pid"]
-        os.killpg(loop.pid, signal.SIGINT)
-        assert loop.wait(60) == 130
-    assert (tmp_path / "log").read_text().endswith("stopped; the next run goes on from here\n")
+        if number is signal.SIGINT:
+            os.killpg(loop.pid, number)
+        else:  # from a service manager, or as the terminal is closed: to the loop alone
+            loop.send_signal(number)
+        assert loop.wait(60) == 128 + number
+    said = (tmp_path / "log").read_text()
+    assert said.endswith("stopped; the next run goes on from here\n") and "Traceback" not in said
     assert not psutil.pid_exists(served)
     assert not (state / "loop" / "serving.json").exists()

@@ -26,6 +26,8 @@ MODEL = "ontopic-banking"
 def command(tmp_path: Path) -> Callable[..., Result]:
     """``run.py traffic`` on a state folder of its own."""
 
+    (tmp_path / "state" / "models").mkdir(parents=True)
+
     def called(*arguments: str) -> Result:
         return CliRunner().invoke(run.app, ["traffic", *arguments, "--state", str(tmp_path / "state")])
 

@@ -305,13 +305,10 @@ def tables_of(registry: ModelRegistry) -> type:
     return type(registry._tables)
 
 
-def test_the_file_is_used_where_it_is_ours_and_known(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_used_where_it_is_ours_and_known(workspace: Workspace) -> None:
     assert tables_of(open_registry(workspace, NAME)) is FileTables
     elsewhere = workspace.model_copy(update={"mlflow_uri": f"sqlite:///{workspace.root}/theirs.db"})
     assert tables_of(open_registry(elsewhere, NAME)) is ClientTables
-    with monkeypatch.context() as environment:
-        environment.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{workspace.root}/theirs.db")
-        assert tables_of(open_registry(workspace, NAME)) is ClientTables
     with closing(sqlite3.connect(workspace.mlflow_file)) as database:
         database.execute("ALTER TABLE registered_model_aliases ADD COLUMN since INTEGER")
     assert tables_of(open_registry(workspace, NAME)) is ClientTables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sql
@@ -90,6 +92,41 @@ def test_what_cannot_be_read_is_the_users_to_mend(tmp_path: Path) -> None:
     for wrong in (tmp_path / "text.db", tmp_path / "folder.db", tmp_path / "text.db" / "below.db"):
         with pytest.raises(UserError, match=r"\.db: the numbers cannot be read \("):
             Numbers(wrong)
+
+
+@pytest.fixture
+def only_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder on a read-only disk, which root too may not write."""
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+@pytest.mark.parametrize("name", ["n.db", "what? 50% ä#.db"])
+def test_where_nothing_may_be_written_it_is_read(tmp_path: Path, name: str, immediate: bool, request: Any) -> None:
+    with Numbers(tmp_path / name) as numbers:
+        numbers.add(7)
+    request.getfixturevalue("only_read")
+    before = sorted(tmp_path.iterdir())
+    with Numbers(tmp_path / name, immediate=immediate) as numbers:
+        assert numbers.all() == [7]
+        with pytest.raises(OperationalError, match="readonly") as raised:
+            numbers.add(8)
+    assert raised.value.__notes__ == [f"in {tmp_path / name}"]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_where_nothing_may_be_written_a_missing_file_is_empty(tmp_path: Path, only_read: None) -> None:
+    with Numbers(tmp_path / "n.db") as numbers:
+        assert numbers.all() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_process_is_writing_is_read_too(tmp_path: Path, request: Any) -> None:
+    with Numbers(tmp_path / "n.db") as writing:
+        writing.add(1)
+        request.getfixturevalue("only_read")
+        with Numbers(tmp_path / "n.db") as reading:
+            assert reading.all() == [1]  # from the log, which is not in the file yet
 
 
 NOON = datetime(2026, 3, 1, 12)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ontopic.errors import UserError
 from ontopic.state.workspace import Workspace, open_workspace
 
 
@@ -39,6 +40,7 @@ def test_names_in_the_folder_are_those_of_the_releases_before(tmp_path: Path) ->
         "registry": "registry",
         "artifacts": "mlartifacts",
         "mlflow_file": "mlflow.db",
+        "place": "place",
         "lock": "run.lock",
         "loop": "loop",
         "service": "serving.json",
@@ -69,3 +71,35 @@ def test_telemetry_is_off_unless_the_user_says_otherwise(tmp_path: Path, monkeyp
     monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "False")
     open_workspace(tmp_path)
     assert (os.environ["ZENML_ANALYTICS_OPT_IN"], os.environ["BENTOML_DO_NOT_TRACK"]) == ("false", "False")
+
+
+def test_a_folder_is_made_where_that_is_wanted(tmp_path: Path) -> None:
+    assert not open_workspace(tmp_path / "a" / "b", make=False).is_made
+    assert list(tmp_path.iterdir()) == []
+    made = open_workspace(tmp_path / "a" / "b")
+    assert made.root.is_dir() and not made.is_made  # nothing is kept in it yet
+    made.labels.mkdir()
+    assert made.is_made
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a file", "is no folder"),
+        ("a file/below", "cannot be the state folder"),
+        ("what?", "has a character in its name"),
+        ("a\nb", "has a character in its name"),
+        ("\udcff", "has a character in its name"),
+        ("x" * 300, "cannot be the state folder"),
+    ],
+)
+def test_what_cannot_be_a_state_folder_is_said(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(UserError, match=said) as raised:
+        open_workspace(tmp_path / name)
+    str(raised.value).encode()
+
+
+def test_a_home_that_is_not_known_is_said() -> None:
+    with pytest.raises(UserError, match="cannot be the state folder"):
+        open_workspace(Path("~no-such-user/state"))

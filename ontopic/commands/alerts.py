@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ontopic.commands.listing import Commands
-from ontopic.commands.options import Project, console, on_project, user_name
+from ontopic.commands.options import Project, beginning, console, on_project, user_name
 from ontopic.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def close(
 
 
 @app.command("test")
-@on_project
+@beginning
 def test(project: Project) -> None:
     """Send a test to whoever the rules notify, and say which was accepted."""
     with _open_alerts(project) as store:

@@ -40,7 +40,7 @@ def label(
         with progress("verdicts", len(asked), unit="records") as advance:
             return judge.judge(asked, advance)
 
-    _check_input()
+    _read_any_bytes()
     found, notes = _found(project, records, feedback=by == "feedback")
     store = LabelStore(project.workspace.labels / f"{project.policy.name}.jsonl")
     chosen = records_to_label(found, store, by=by, n=number, judge=judged, notes=notes)
@@ -64,10 +64,8 @@ def label(
         print(card_of(judge_of(project), project.policy, workspace=project.workspace))
 
 
-def _check_input() -> None:
-    """See that a person can answer, before anything is looked up or judged."""
-    if sys.stdin is None or sys.stdin.closed:
-        raise UserError("standard input is closed, and labels are typed there; call label on a terminal")
+def _read_any_bytes() -> None:
+    """Take what is typed as it comes."""
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # a reason that was typed in another encoding
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sql
 import yaml
+from loopback import ROOT
 
 from ontopic.commands.faults import mistakes_behind
 from ontopic.errors import UserError
@@ -170,9 +171,13 @@ def test_what_mlflow_says_is_inert_and_without_a_password(monkeypatch: pytest.Mo
     assert said == "MLflow (http://host:5000): no [31m access; see to it there and run again"
 
 
-def test_what_zenml_says() -> None:
+def test_what_zenml_says(monkeypatch: pytest.MonkeyPatch) -> None:
     from zenml.exceptions import IllegalOperationError
+    from zenml.utils import source_utils
     from zenml.utils.source_utils import load
+
+    # pytest-xdist's processes have no main file, from which ZenML would tell it
+    monkeypatch.setattr(source_utils, "_CUSTOM_SOURCE_ROOT", str(ROOT))
 
     def failed() -> None:
         raise IllegalOperationError("not allowed\nmore")

@@ -18,6 +18,8 @@ from loopback import ROOT
 
 from ontopic.commands.page_server import PageServer, check_port, running, wait_for_end
 from ontopic.errors import UserError
+from ontopic.state.moved import settle
+from ontopic.state.workspace import open_workspace
 
 # A server that starts another process, and neither ends on SIGTERM.
 STUBBORN = """
@@ -85,16 +87,23 @@ def run(*arguments: str, state: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=state.parent)
 
 
+@pytest.fixture
+def state_here(state_before: Path) -> Path:
+    """The state folder of the release before, opened once at its new place."""
+    settle(open_workspace(state_before))
+    return state_before
+
+
 @pytest.mark.parametrize("monitoring", [(), ("--monitoring",)])
 def test_a_taken_port_is_one_sentence_and_nothing_starts(
-    state_before: Path, taken: int, monitoring: tuple[str, ...]
+    state_here: Path, taken: int, monitoring: tuple[str, ...]
 ) -> None:
-    process = run("--port", str(taken), *monitoring, state=state_before)
+    process = run("--port", str(taken), *monitoring, state=state_here)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert out == ""
     assert err == f"error: port {taken} is taken by another program; end it, or give another port with --port\n"
-    assert not list(state_before.glob("ui*"))
+    assert not list(state_here.glob("ui*"))
 
 
 def test_a_port_taken_on_all_addresses_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,11 +120,11 @@ def test_a_port_taken_on_all_addresses_is_taken(monkeypatch: pytest.MonkeyPatch)
     [((), "/ajax-api/2.0/mlflow/experiments/get?experiment_id=0"), (("--monitoring",), "/api/projects")],
 )
 def test_the_pages_are_there_when_the_links_are_and_all_ends_with_ctrl_c(
-    state_before: Path, arguments: tuple[str, ...], path: str
+    state_here: Path, arguments: tuple[str, ...], path: str
 ) -> None:
-    (state_before.parent / "mlflow.py").write_text("raise SystemExit('a file of the user, no module')")
+    (state_here.parent / "mlflow.py").write_text("raise SystemExit('a file of the user, no module')")
     port = free_port()
-    process = run("--port", str(port), *arguments, state=state_before)
+    process = run("--port", str(port), *arguments, state=state_here)
     assert process.stdout
     first = process.stdout.readline()
     assert f"http://127.0.0.1:{port}/" in first
@@ -129,7 +138,7 @@ def test_the_pages_are_there_when_the_links_are_and_all_ends_with_ctrl_c(
     assert "starts; Ctrl-C ends it" in err
     assert not [each for each in servers if each.is_running()]
     assert not answers(port)
-    said = (state_before / f"ui-{port}.log").read_text()
+    said = (state_here / f"ui-{port}.log").read_text()
     assert "Warning" not in said
     assert "Traceback" not in said
 

@@ -19,6 +19,7 @@ from filelock import FileLock
 from ontopic.errors import UserError
 from ontopic.monitoring.windows import WindowStore
 from ontopic.registry.promotions import open_registry
+from ontopic.registry.unnamed import named
 from ontopic.state import moved
 from ontopic.state.moved import settle
 from ontopic.state.workspace import Workspace, open_workspace
@@ -158,7 +159,7 @@ def test_a_folder_of_the_release_before_is_brought_along(state_before: Path) -> 
     settle(workspace)
     assert not any(str(location).removeprefix("file://").encode() in content for content in held(state_before))
     assert open_registry(workspace, "ontopic-banking").champion() == "1"
-    with WindowStore(workspace.windows) as windows:
+    with named(WindowStore(workspace.windows, "ontopic-banking"), workspace) as windows:
         pages = [window.result.report for window in windows.closed(-1) if window.result]
     assert pages and all(Path(page).is_relative_to(state_before) for page in pages)
 

@@ -256,7 +256,7 @@ def test_a_faulty_server_leaves_each_record_with_its_right_verdict_or_a_cause(
         if attempts[number] == 1 and kind == "cut":
             return replace(done, cut=True)
         if attempts[number] == 1 and kind == "slow":
-            return replace(done, cut=True, delay_s=2.5)
+            return replace(done, cut=True, delay_s=4.5)
         delivered[number] += 1
         if kind == "empty":
             return Reply(body=b"")
@@ -271,7 +271,7 @@ def test_a_faulty_server_leaves_each_record_with_its_right_verdict_or_a_cause(
 
     chat_server.reply = reply
     grader = grader_of(chat_server, banking)
-    settings = grader.endpoint.settings.model_copy(update={"concurrency": 64, "timeout_s": 2.0, "max_retries": 3})
+    settings = grader.endpoint.settings.model_copy(update={"concurrency": 64, "timeout_s": 4.0, "max_retries": 3})
     grader = replace(grader, endpoint=Endpoint(settings))
     verdicts = list(grade_single(grader, [Record(question=f"number {i}", answer="answer") for i in range(2000)]))
     for number, (kind, verdict) in enumerate(zip(kinds, verdicts, strict=True)):

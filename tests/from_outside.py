@@ -277,12 +277,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="ontopic-outside-") as folder, OddServers(read_yaml("servers")) as servers:
         checks = [check for kind in options.kinds or KINDS for check in KINDS[kind](Path(folder) / kind, servers)]
         checks = [check for check in checks if re.search(options.only, check.name)]
+        wrong = 0
         with ThreadPoolExecutor(options.processes) as pool:
-            faults = list(tqdm(pool.map(Check.fault, checks), total=len(checks), unit=" checks"))
-    for check, fault in zip(checks, faults, strict=True):
-        if fault:
-            print(f"\n=== {check.name}\n    {check.shell}\n{fault}")
-    wrong = sum(map(bool, faults))
+            faults = tqdm(pool.map(Check.fault, checks), total=len(checks), unit=" checks")
+            for check, fault in zip(checks, faults, strict=True):
+                if fault:
+                    wrong += 1
+                    tqdm.write(f"\n=== {check.name}\n    {check.shell}\n{fault}")
     print(f"\n{len(checks) - wrong} of {len(checks)} are right")
     return min(wrong, 1)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 import random
-import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from loopback import ROOT
 from values import replace
 from word_judge import CARD, WordJudge
 
@@ -27,7 +25,6 @@ from ontopic.statistics.rates import rate
 from ontopic.traffic.store import TrafficStore
 from serving.metrics import _Verdicts
 
-NAME = re.compile(r"ontopic_\w+")
 MODEL = "ontopic-banking"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -393,12 +390,3 @@ def test_a_file_that_holds_no_windows_is_told(tmp_path: Path) -> None:
     (tmp_path / "windows.db").write_bytes(b"no database" * 500)
     with pytest.raises(UserError, match="windows cannot be read"):
         WindowStore(tmp_path / "windows.db", MODEL)
-
-
-def test_the_grafana_dashboard_asks_for_metrics_that_there_are() -> None:
-    text = (ROOT / "serving/grafana-dashboard.json").read_text()
-    names = {name for panel in json.loads(text)["panels"] for t in panel["targets"] for name in NAME.findall(t["expr"])}
-    source = (ROOT / "serving/metrics.py").read_text()
-    assert len(names) > 8
-    for name in names:
-        assert f'"{name.removesuffix("_total").removesuffix("_bucket")}"' in source

@@ -214,7 +214,7 @@ def odd_servers(folder: Path, servers: OddServers) -> Iterator[Check]:
         name = entry["name"]
         here = folder / name
         config, url = write_settings(here, servers.url(name)), servers.url(f"{name}/sent")
-        records = write_records(here / "records.jsonl", n=40 if "asked_at_most" in entry else 2)
+        records = write_records(here / "records.jsonl", n=200 if "asked_at_most" in entry else 2)
         judge = f"{RUN} judge --records {records} --out {here}/out.jsonl --config {config} --state {here}/state"
         judged = (0,) if "verdict" in entry else (1,)
 

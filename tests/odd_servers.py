@@ -68,7 +68,7 @@ class OddServers:
                     body += connection.recv(65536)
                 name, _, rest = head.split(b" ")[1].decode().lstrip("/").partition("/")
                 self.asked[f"{name}/sent" if rest.startswith("sent") else name] += 1
-                connection.sendall(response(self._entries[name]))
+                connection.sendall(response(self._entries.get(name, {"status": 404, "raw": ""})))
                 connection.shutdown(socket.SHUT_WR)
             except OSError:
                 return

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -84,9 +85,11 @@ def conversational_tokenizer(folder: Path, **options: Any) -> PreTrainedTokenize
         raise UserError(f"{folder} holds no model: neither config.json nor adapter_config.json is there")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a damaged file, Transformers and the Rust behind it raise a dozen unrelated types
         said = str(error).strip().partition("\n")[0]
-        raise UserError(f"{folder} holds no tokenizer that can be read ({said}); get the model's files anew") from error
+        raise UserError(
+            f"{folder} holds no tokenizer that can be read ({type(error).__name__}: {said}); get the model's files anew"
+        ) from error
     if not tokenizer.chat_template:
         raise UserError(
             f"{folder} holds a base model: it has no chat template, so it cannot answer conversations; take the model "
@@ -118,8 +121,8 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
         precision: as ``ModelSettings`` has it.
 
     Raises:
-        UserError: ``folder`` holds neither, or a model that knows no conversations; the base is gone; or NF4 is asked
-            for without CUDA.
+        UserError: ``folder`` holds neither, a damaged model, or one that knows no conversations; the base is gone; or
+            NF4 is asked for without CUDA.
     """
     hide_progress_bars()
     if (folder / adapter_base.CONFIG).is_file():
@@ -139,7 +142,11 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
         options["device_map"] = {"": torch.cuda.current_device()}
     if precision == "nf4":
         options["quantization_config"] = nf4_config()
-    model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(f"{folder} holds no weights that can be read ({said}); get the model's files anew") from error
     return LanguageModel(model.eval(), tokenizer, folder_sha256(folder))
 
 

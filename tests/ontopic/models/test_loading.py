@@ -54,9 +54,24 @@ def test_a_model_without_a_tokenizer_is_refused_before_any_work(base_model: Path
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no model: neither"):
         ready(tmp_path / "empty")
+    for content in ("", "{}", '{"version": "1.0"}', '{"added_tokens": [], "model": 5}', "[" * 9999, "\0" * 9):
+        (base_model / "tokenizer.json").write_text(content)
+        with pytest.raises(UserError, match="holds no tokenizer that can be read"):
+            ready(base_model)
     (base_model / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="holds no tokenizer that can be read"):
         ready(base_model)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 1000])
+def test_weights_that_are_cut_are_refused(model_folder: Path, tmp_path: Path, kept: int) -> None:
+    for file in model_folder.iterdir():
+        if file.suffix == ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes()[:kept])
+        else:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match="holds no weights that can be read"):
+        load(tmp_path)
 
 
 def test_a_model_of_the_hub_that_cannot_be_had_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,8 +67,9 @@ class Check:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return f"did not end in {TIME_OUT_S} s"
-        both = (done.stdout + done.stderr).replace(b"\0", b"" if "utf-16" in self.name else b"\0")
-        said = both.decode(errors="replace")
+        said = (done.stdout + done.stderr).decode(
+            "utf-16-le" if ": utf-16-" in self.name else "utf-8", errors="replace"
+        )
         if "Traceback (most recent call last)" in said or "Fatal Python error" in said:
             return "a traceback:\n" + said[-1500:]
         if self.exit and done.returncode not in self.exit:
@@ -172,11 +173,11 @@ def environments(folder: Path, servers: OddServers) -> Iterator[Check]:
     given = folder / "given"
     config, records = write_settings(given, servers.url("plain-pass")), write_records(folder / "records.jsonl")
     outside = write_settings(folder / "outside", "https://judge.invalid/v1")
-    quick, url = ["status", "traffic", "keys list", "alerts"], servers.url("plain-pass")
+    quick, url = ["status", "traffic", "keys make me", "keys list"], servers.url("plain-pass")
     judge = f"{RUN} judge --records {records} --out {{tmp}}/out.jsonl --state {{state}}"
     commands = {
-        "quick": " && ".join(f"{RUN} {command} --state {{state}}" for command in quick),
-        "status": f"{RUN} status --state {{state}}",
+        "quick": " && ".join(f"{RUN} {command} --config {config} --state {{state}}" for command in quick),
+        "status": f"{RUN} status --config {config} --state {{state}}",
         "label": f"{RUN} label --config {config} --state {{state}}",
         "alerts-help": f"{RUN} --help && {RUN} alerts --help",
         "judge": f"{judge} --config {config}",

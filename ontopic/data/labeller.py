@@ -41,20 +41,12 @@ def label_records(
     try:
         while position < len(records):
             record = records[position]
-            say(f"\n{position + 1} of {len(records)}")
-            say(f"Question\n{terminal_safe(record.question)}\nAnswer\n{terminal_safe(record.answer)}")
-            if notes:
-                say(terminal_safe(notes[position]))
+            terminal.show(record, place=f"{position + 1} of {len(records)}", note=notes[position] if notes else None)
             key, _, why = terminal.choice("pass or fail? ", keys="pfsuq").partition(" ")
             if key == "q":
                 break
             if key == "u":
-                if labelled:
-                    position = labelled.pop()
-                    store.remove(records[position])
-                    say(f"Taken back: record {position + 1}.")
-                else:
-                    say("There is nothing to undo.")
+                position = _last_taken_back(labelled, records, store=store, say=say, otherwise=position)
                 continue
             if key != "s":
                 scope, then = record.in_scope, ""
@@ -76,6 +68,24 @@ def label_records(
     except EOFError:
         say("")
     return len(labelled)
+
+
+def _last_taken_back(
+    labelled: list[int],
+    records: Sequence[Record],
+    *,
+    store: LabelStore,
+    say: Callable[[str], object],
+    otherwise: int,
+) -> int:
+    """Take back the label that was given last; the record's position, or ``otherwise`` where there is none."""
+    if not labelled:
+        say("There is nothing to undo.")
+        return otherwise
+    position = labelled.pop()
+    store.remove(records[position])
+    say(f"Taken back: record {position + 1}.")
+    return position
 
 
 _KEYS = (
@@ -107,6 +117,13 @@ class _Terminal:
     ask: Callable[[str], str]
     say: Callable[[str], object]
     definition: str
+
+    def show(self, record: Record, *, place: str, note: str | None) -> None:
+        """A record, its place among all, and what else is to be said of it."""
+        self.say(f"\n{place}")
+        self.say(f"Question\n{terminal_safe(record.question)}\nAnswer\n{terminal_safe(record.answer)}")
+        if note is not None:
+            self.say(terminal_safe(note))
 
     def choice(self, prompt: str, *, keys: str) -> str:
         """A line that starts with one of ``keys``, alone or before a space; asked for again until there is one."""

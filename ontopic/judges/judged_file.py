@@ -117,12 +117,7 @@ def write_judged(
         UserError: the file can't be written; a row lacks the field that the judge needs; or a server refuses for a
             reason that no repetition mends: then the file is whole all the same, and the rows left are unjudged in it.
     """
-    digest = hashlib.sha256(judge.id.encode())
-    for number, row in enumerate(rows, start=1):
-        if judge.needs and getattr(row, judge.needs) is None:
-            raise UserError(f"{rows.source}: row {number} has no {judge.needs!r}, which this grading needs; add it")
-        digest.update(row.model_dump_json().encode())
-    part = out.with_name(f".{out.name}.{digest.hexdigest()[:12]}.part")
+    part = out.with_name(f".{out.name}.{_digest(rows, judge)[:12]}.part")
     kept = _whole_lines(part)
     advance(kept)
     pending: deque[LabelledRecord] = deque()
@@ -160,6 +155,16 @@ def write_judged(
     if refused:
         raise RefusedError(f"{refused}; {rows.n - done:,} of the {rows.n:,} records are unjudged for that in {out}")
     return kept
+
+
+def _digest(rows: RowStream[LabelledRecord], judge: RowJudge) -> str:
+    """Of the judge and of all rows, each of which must hold what the judge needs."""
+    digest = hashlib.sha256(judge.id.encode())
+    for number, row in enumerate(rows, start=1):
+        if judge.needs and getattr(row, judge.needs) is None:
+            raise UserError(f"{rows.source}: row {number} has no {judge.needs!r}, which this grading needs; add it")
+        digest.update(row.model_dump_json().encode())
+    return digest.hexdigest()
 
 
 def _whole_lines(part: Path) -> int:

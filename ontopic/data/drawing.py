@@ -29,6 +29,7 @@ _PURPOSE: dict[Draw, str] = {
     "random": "sampled at random: their labels go to the calibration split and count in the judge's card",
     "uncertainty": "of which the judge is least sure: their labels go to the training split, never into the card",
     "feedback": "which somebody gave a thumb: their labels go to the training split, never into the card",
+    "discordant": "on which champion and challenger differ: their labels say how the judge errs on each of the two",
 }
 
 

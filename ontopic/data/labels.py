@@ -20,8 +20,13 @@ from ontopic.errors import UserError
 from ontopic.records import Record
 from ontopic.state.workspace import Workspace
 
-Draw = Literal["random", "uncertainty", "feedback"]
-SPLIT: dict[Draw, Split] = {"random": "calibration", "uncertainty": "train", "feedback": "train"}
+Draw = Literal["random", "uncertainty", "feedback", "discordant"]
+SPLIT: dict[Draw, Split] = {
+    "random": "calibration",
+    "uncertainty": "train",
+    "feedback": "train",
+    "discordant": "evaluation",
+}
 
 
 class LabelStore:

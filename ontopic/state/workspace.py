@@ -96,6 +96,11 @@ class Workspace(BaseModel):
         return self.root / "labels"
 
     @property
+    def promotion_record(self) -> Path:
+        """The append-only log of gates, promotions, refusals, rollbacks and approvals."""
+        return self.root / "promotions.jsonl"
+
+    @property
     def training(self) -> Path:
         """Checkpoints and adapters, a folder for each set of inputs."""
         return self.root / "training"

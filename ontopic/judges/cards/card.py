@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel
 
@@ -18,6 +19,7 @@ from ontopic.records import Verdict
 from ontopic.statistics.rates import Z95, NumberOrNaN, Rate, rate
 
 SHARES = ("accuracy", "kappa", "sensitivity", "specificity")
+Origin = Literal["templates", "traffic", "discordant"]
 _BINS = 10
 
 
@@ -75,6 +77,8 @@ class JudgeCard(BaseModel):
 
     Attributes:
         judge_id: whose card it is.
+        origin: what the labelled records are: ``templates`` follow from the policy's questions and written records,
+            ``traffic`` was drawn from it at random, ``discordant`` are answers on which champion and challenger differ.
         accuracy: share of judged records with the label's verdict.
         kappa: Cohen's kappa, in [-1, 1], with the large-sample interval of Cohen (1960).
         sensitivity: share of the records labelled pass that the judge passes.
@@ -95,6 +99,7 @@ class JudgeCard(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     judge_id: str
+    origin: Origin = "templates"
     accuracy: Rate
     kappa: Rate
     sensitivity: Rate

@@ -103,7 +103,8 @@ def verify(
     for said in (*found.notes, *(f"WRONG: {fault}" for fault in found.faults)):
         print(visible(said))
     if found.faults:
-        raise UserError(f"{record.path}: is not as it was written; {len(found.faults)} faults are listed above")
+        faults = "1 fault is" if len(found.faults) == 1 else f"{len(found.faults)} faults are"
+        raise UserError(f"{record.path}: is not as it was written; {faults} listed above")
     by_key = f", {found.signed} of them signed by this key" if public_key else ""
     print(f"entries: {found.entries}{by_key}, files: {found.files}; all are as they were written")
     print(f"head: {found.head} (keep it elsewhere, and give it to --head later)")

@@ -17,6 +17,7 @@ from ontopic.statistics.rates import Rate
 _SCORES = {"guardrail_score": "guardrail score", "over_refusal": "over-refusal", "leak": "leak"}
 _CARD = ("accuracy", "kappa", "sensitivity", "specificity")
 _MOST_INTENTS = 10
+_MOST_ON_A_LINE = 4
 _TOLD_APART = ("decision", "segments", "files", "code", "card", "questions", "settings")  # each has a part of its own
 
 
@@ -85,7 +86,11 @@ def _segments(segments: Sequence[Any]) -> Table:
 
 def _evidence(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in facts.items():
-        if name not in _TOLD_APART:
+        if name in _TOLD_APART:
+            continue
+        if isinstance(value, dict) and len(value) > _MOST_ON_A_LINE:
+            yield from ((f"{name}: {part}", _value(each)) for part, each in value.items())
+        else:
             yield name, _value(value)
     if isinstance(questions := facts.get("questions"), dict):
         yield "questions asked", _value({name: of for name, of in questions.items() if name != "ids"})

@@ -15,6 +15,7 @@ from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import score
 
 By = Literal["kind", "language", "intent"]
+_FEWEST = 5
 
 
 class SegmentScore(BaseModel):
@@ -30,7 +31,7 @@ class Segment(BaseModel):
 
     Attributes:
         name: of a language its ISO 639 code, ``unsure`` where a question does not tell; where it has no kind ``plain``,
-            where it has no intent ``not named``.
+            where it has no intent ``not named``. Those of fewer than 5 questions, which say little, are one segment.
         n: how many questions there are.
     """
 
@@ -52,6 +53,13 @@ def segments(champion: Evaluation, challenger: Evaluation) -> list[Segment]:
     for question, before, after in zip(champion.questions, champion.verdicts, challenger.verdicts, strict=True):
         for cell in _of(question):
             cells.setdefault(cell, []).append((before, after))
+    small: dict[By, list[str]] = {}
+    for by, name in [cell for cell, pairs in cells.items() if len(pairs) < _FEWEST]:
+        small.setdefault(by, []).append(name)
+    for by, names in small.items():
+        if len(names) > 1:
+            together = [pair for name in names for pair in cells.pop((by, name))]
+            cells[by, f"{len(names)} others of fewer than {_FEWEST} questions each"] = together
     found = [
         Segment(
             by=by,

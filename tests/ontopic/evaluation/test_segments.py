@@ -56,3 +56,17 @@ def test_a_question_that_tells_no_language_is_unsure() -> None:
         verdicts=judged(1, 0).verdicts,
     )
     assert [each.name for each in segments(evaluation, evaluation)] == ["plain", "unsure", "not named"]
+
+
+def test_segments_of_few_questions_are_one() -> None:
+    """The banking policy has hundreds of intents, most with one question in a gate."""
+    questions = [
+        Question(question=f"{ENGLISH} {i}", in_scope=True, intent=f"intent {max(0, i - 6)}") for i in range(12)
+    ]
+    evaluation = Evaluation(questions=questions, records=judged(12, 3).records, verdicts=judged(12, 3).verdicts)
+    intents = [each for each in segments(evaluation, evaluation) if each.by == "intent"]
+    assert [(each.name, each.n) for each in intents] == [
+        ("intent 0", 7),
+        ("5 others of fewer than 5 questions each", 5),
+    ]
+    assert [each.champion.guardrail_score.n for each in intents] == [7, 5]

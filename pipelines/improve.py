@@ -81,7 +81,6 @@ def improve(
         champion=before,
         challenger=after,
         judge_card=judge_card,
-        evidence=evidence,
-        settings=settings,
+        evidence=evidence.with_settings(settings),
         workspace=workspace,
     )

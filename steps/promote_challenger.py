@@ -7,7 +7,6 @@ from typing import Annotated
 import mlflow
 from zenml import step
 
-from ontopic.config.settings import Settings
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import Decision
@@ -29,14 +28,12 @@ def promote_challenger(
     challenger: Evaluation,
     judge_card: JudgeCard,
     evidence: Evidence,
-    settings: Settings,
     workspace: Workspace,
 ) -> Annotated[bool, "promoted"]:
     """Returns whether the challenger is the champion now.
 
     Args:
         champion, challenger: what the decision is on.
-        settings: that the challenger was trained with.
     """
     old, new = champion.model_version, challenger.model_version
     model = find(registered_model, new, workspace=workspace)
@@ -48,7 +45,6 @@ def promote_challenger(
         champion=champion,
         challenger=challenger,
         evidence=evidence,
-        settings=settings,
         weights=weights,
         workspace=workspace,
     )

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from ontopic.config.settings import Settings
 from ontopic.data.labelled import Question
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence
@@ -90,7 +89,6 @@ def gate_facts(
     champion: Evaluation,
     challenger: Evaluation,
     evidence: Evidence,
-    settings: Settings,
     weights: Weights,
     workspace: Workspace,
 ) -> GateFacts:
@@ -99,7 +97,6 @@ def gate_facts(
     Args:
         card: of the judge that the decision goes by.
         champion, challenger: what the decision is on.
-        settings: that the challenger was trained with.
 
     Raises:
         OSError: the decision's page can't be read, or the files can't be written.
@@ -119,7 +116,7 @@ def gate_facts(
         weights_sha256=weights.challenger_sha256,
         champion_digest=weights.champion_digest,
         training_data=weights.training_data,
-        settings=settings.model_dump(mode="json", include={"model", "training", "evaluation"}),
+        settings=evidence.settings,
         segments=segments(champion, challenger),
         code=provenance(),
         files=_kept(decision.report, said, champion=champion, challenger=challenger, workspace=workspace),

@@ -78,8 +78,7 @@ def facts_of(
         card,
         champion=champion.evaluation,
         challenger=challenger.evaluation,
-        evidence=EVIDENCE,
-        settings=settings,
+        evidence=EVIDENCE.with_settings(settings),
         weights=Weights.of("w" * 64, tags={"ontopic.preferences_sha256": "x"}, champion_tags={"ontopic.digest": "d"}),
         workspace=workspace,
     )
@@ -133,8 +132,7 @@ def test_the_questions_are_named_so_that_others_are_told_apart(
         card,
         champion=champion.evaluation,
         challenger=turned,
-        evidence=EVIDENCE,
-        settings=settings,
+        evidence=EVIDENCE.with_settings(settings),
         weights=Weights(challenger_sha256="w"),
         workspace=workspace,
     )

@@ -54,6 +54,7 @@ class GateFacts(BaseModel):
         alpha: the two-sided level of this look's test of improvement; ``None`` where it is not known.
         alpha_spent: the sum of these levels over all looks; of looks whose level is known.
         attempt: of the loop; ``None`` for a retraining.
+        trained_by: who started the loop or `watch` that trained the challenger; ``None`` where it is not known.
         weights_sha256, champion_digest: of the challenger's weights now, of the champion's at registration.
         training_data: what the challenger was trained on: the tags of its version.
         settings: those of training, model and evaluation.
@@ -71,6 +72,7 @@ class GateFacts(BaseModel):
     alpha: float | None
     alpha_spent: float | None = None
     attempt: int | None
+    trained_by: str | None
     policy_sha256: str
     questions_sha256: str
     weights_sha256: str
@@ -111,6 +113,7 @@ def gate_facts(
         look=evidence.look,
         alpha=evidence.alpha,
         attempt=evidence.attempt,
+        trained_by=evidence.trained_by,
         policy_sha256=evidence.policy_sha256,
         questions_sha256=evidence.questions_sha256,
         weights_sha256=weights.challenger_sha256,

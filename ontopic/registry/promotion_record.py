@@ -104,7 +104,7 @@ class PromotionRecord:
         """
         key = signing_key()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        by, why, facts = _encodable([by, why, dict(facts)])
+        by, why, kept = _encodable([by, why, dict(facts)])
         with FileLock(f"{self.path}.lock"), self.path.open("a+b") as file:
             before = self._end_last_line(file)
             entry = Entry(
@@ -115,7 +115,7 @@ class PromotionRecord:
                 version=version,
                 by=by,
                 why=why,
-                facts=facts,
+                facts=kept,
                 previous=before.sha256 if before else FIRST,
             )
             sha256 = entry.digest()

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ontopic.config.durations import in_words
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 
@@ -105,8 +106,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, list):
         return f"{len(value)} item{'s' * (len(value) != 1)}" if value else "empty"
     if isinstance(value, timedelta):
-        units = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1)}
-        return next(f"`{value // unit}{name}`" for name, unit in units.items() if not value % unit)
+        return f"`{in_words(value)}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`"

@@ -78,9 +78,9 @@ def improve(
     promote_challenger(
         decision=decision,
         registered_model=name,
-        champion=champion,
-        challenger=challenger,
+        champion=before,
+        challenger=after,
         judge_card=judge_card,
-        evidence=evidence,
+        evidence=evidence.with_settings(settings),
         workspace=workspace,
     )

@@ -1,4 +1,4 @@
-"""Write the gate's evidence on the challenger and, where it passed, make it the champion."""
+"""Write what the gate found into the promotion record and, where the challenger passed, make it the champion."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Annotated
 import mlflow
 from zenml import step
 
+from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import Decision
+from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal
+from ontopic.evaluation.gate_facts import Weights, gate_facts
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.registry.promotions import open_registry
+from ontopic.registry.promotions import of_gate, open_registry
 from ontopic.registry.versions import find
 from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
@@ -21,22 +24,38 @@ def promote_challenger(
     *,
     decision: Decision,
     registered_model: str,
-    champion: str,
-    challenger: str,
+    champion: Evaluation,
+    challenger: Evaluation,
     judge_card: JudgeCard,
     evidence: Evidence,
     workspace: Workspace,
 ) -> Annotated[bool, "promoted"]:
-    """Returns whether the challenger is the champion now."""
-    model = find(registered_model, challenger, workspace=workspace)
-    weights = folder_sha256(model.folder)
-    tags = gate_tags(decision, judge_card, champion=champion, weights_sha256=weights, evidence=evidence)
+    """Returns whether the challenger is the champion now.
+
+    Args:
+        champion, challenger: what the decision is on.
+    """
+    old, new = champion.model_version, challenger.model_version
+    model = find(registered_model, new, workspace=workspace)
     registry = open_registry(workspace, registered_model)
+    weights = Weights.of(folder_sha256(model.folder), tags=registry.tags_of(new), champion_tags=registry.tags_of(old))
+    facts = gate_facts(
+        decision,
+        judge_card,
+        champion=champion,
+        challenger=challenger,
+        evidence=evidence,
+        weights=weights,
+        workspace=workspace,
+    )
     # The version's own run keeps the report too, beside the weights.
     mlflow.MlflowClient().log_artifact(model.run_id, str(decision.report), "gate")
-    if decision.passed and registry.champion() != challenger:
-        why = f"passed the gate against version {champion}: {decision.report}"
-        registry.promote(challenger, by="the loop", why=why, at=evidence.at, tags=tags)
-    else:
-        registry.tag(challenger, tags)
+    gate = enter_gate(registry, new, facts=facts, at=evidence.at)
+    sha256 = weights.challenger_sha256
+    registry.tag(new, gate_tags(decision, judge_card, champion=old, weights_sha256=sha256, evidence=evidence))
+    if not decision.passed:
+        enter_refusal(registry, gate, decision=decision)
+    elif registry.champion() != new:
+        why = f"passed the gate against version {old}: {decision.report}"
+        registry.promote(new, by=LOOP, why=why, at=evidence.at, facts={"by_hand": False, **of_gate(gate)})
     return decision.passed

@@ -24,6 +24,9 @@ QUICK = [
     ["traffic"],
     ["promote", "2", "--why", "it is better"],
     ["rollback", "--why", "it is worse"],
+    ["record"],
+    ["record", "2"],
+    ["record", "verify"],
 ]
 SCRIPT = """
 import json, runpy, sys
@@ -94,7 +97,16 @@ def test_the_release_is_said() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status"], ["traffic"], ["alerts"], ["keys", "list"], ["promote", "1", "--why", "x"], ["ui"], ["watch"]],
+    [
+        ["status"],
+        ["traffic"],
+        ["alerts"],
+        ["keys", "list"],
+        ["promote", "1", "--why", "x"],
+        ["ui"],
+        ["watch"],
+        ["record"],
+    ],
 )
 def test_a_mistyped_state_folder_is_not_made(arguments: list[str], tmp_path: Path) -> None:
     done = called(*arguments, "--state", str(tmp_path / "typo"))

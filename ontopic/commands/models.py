@@ -96,13 +96,14 @@ def promote(
     why: Why,
     by: By = None,
 ) -> None:
-    """Make a version the champion by hand. Who, when and why stay on the registry; running services follow."""
+    """Make a version the champion by hand. Who, when, why and its gate stay on record; running services follow."""
     registry = open_registry(project.workspace, project.policy.registered_model)
     found = registry.version(version)
     done = registry.promote(found, by=_who(by), why=reason(why))
-    gate = registry.tags_of(found).get("ontopic.gate", "not run")
     before = done.before or "no other"
-    print(f"version {done.version} is the champion in place of {before}, by {done.by}; its gate: {gate}")
+    print(f"version {done.version} is the champion in place of {before}, by {done.by}; its gate: {done.gate}")
+    if done.override:
+        print(f"on record as an override: no gate has passed it against {before} (python run.py record {done.version})")
 
 
 @on_project

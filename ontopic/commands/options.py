@@ -143,14 +143,16 @@ def locked(workspace: Workspace) -> Iterator[None]:
 
 
 def check_ready(settings: Settings) -> None:
-    """Fail before any work where a key or a GPU that the configuration needs is missing, or its model knows no
-    conversations.
+    """Fail before any work where a key or a GPU that the configuration needs is missing, its model knows no
+    conversations, or the promotion record could not be signed.
 
     Raises:
         UserError: so it is.
     """
     from ontopic.config.settings import EndpointSettings, PanelJudgeSettings
+    from ontopic.registry.record_signing import signing_key
 
+    signing_key()
     if settings.model.precision == "nf4":
         from ontopic.models.loading import nf4_config
 

@@ -54,6 +54,8 @@ def overview(project: Project) -> Group:
     facts.add_row("champion", _champion(champion, history))
     if champion:
         facts.add_row("its score", _score(registry))
+    if off := registry.off_record():
+        facts.add_row("record", Text(visible(f"{off}; see python run.py record verify"), style="red"))
     facts.add_row("service", _service(workspace, name))
     facts.add_row("traffic", _traffic(workspace, name))
     facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
@@ -79,6 +81,7 @@ def _champion(champion: str, history: Sequence[Promotion]) -> str:
         return f"version {champion}"
     last = history[-1]
     verb = "rolled back to" if last.rollback else "promoted"
+    verb += f" past its gate ({last.gate})" if last.override else ""
     return f"version {champion}, {verb} {last.at:%Y-%m-%d %H:%M} UTC by {last.by}: {last.why}"
 
 

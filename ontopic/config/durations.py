@@ -25,3 +25,11 @@ def duration(text: str) -> timedelta:
             f"{text[:80]!r} is not a length of time; give days, hours, minutes or seconds, such as 90d, 12h or 15m"
         )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def in_words(length: timedelta) -> str:
+    """A length of time of whole seconds as ``duration`` reads it, in the largest unit that says it."""
+    seconds = round(length.total_seconds())
+    sizes = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+    unit = next(unit for unit, size in sizes.items() if seconds % size == 0)
+    return f"{seconds // sizes[unit]}{unit}"

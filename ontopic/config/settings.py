@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 
-from ontopic.config.durations import LONGEST, duration
+from ontopic.config.durations import LONGEST, duration, in_words
 from ontopic.config.yaml_file import read_yaml
 from ontopic.errors import UserError
 
@@ -22,7 +22,12 @@ def _duration(given: object) -> object:
         raise ValueError(str(error)) from None  # pydantic adds the key
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=LONGEST)]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(in_words, return_type=str, when_used="json"),  # else ZenML could not read what it kept of it
+    Field(ge=timedelta(0), le=LONGEST),
+]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 
 

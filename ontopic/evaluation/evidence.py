@@ -6,8 +6,9 @@ import hashlib
 import json
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
+from ontopic.config.settings import Settings
 from ontopic.evaluation.gate import Decision
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.statistics.scores import SHARES
@@ -20,19 +21,36 @@ class Evidence(BaseModel):
         policy_sha256: of the whole policy.
         questions_sha256: of the labelled questions.
         attempt: its number, where there may be several: how many challengers the gate has seen.
+        trained_by: who started the loop or `watch` that trains the challenger.
         at: the time of a promotion, where it is not the present one.
+        look: how often this policy's gates have looked at held-out questions, this time counted.
+        alpha: the two-sided level of this look's test of improvement.
+        seed: of the draw of the gate's questions.
+        sample_sha256: of the questions that were drawn.
+        settings: those of model, training and evaluation.
     """
 
     model_config = ConfigDict(frozen=True)
     policy_sha256: str
     questions_sha256: str
     attempt: int | None = None
+    trained_by: str | None = None
     at: datetime | None = None
+    look: int | None = None
+    alpha: float | None = None
+    seed: int | None = None
+    sample_sha256: str = ""
+    settings: dict[str, JsonValue] = {}
+
+    def with_settings(self, settings: Settings) -> Evidence:
+        """This evidence of an attempt that is made by these settings."""
+        kept = settings.model_dump(mode="json", include={"model", "training", "evaluation"})
+        return self.model_copy(update={"settings": kept})
 
     def tags(self) -> dict[str, str]:
         """What is known, by name."""
-        known = self.model_dump(mode="json", exclude={"at"}, exclude_none=True)
-        return {name: str(value) for name, value in known.items()}
+        known = self.model_dump(mode="json", exclude={"at", "settings"}, exclude_none=True)
+        return {name: str(value) for name, value in known.items() if value != ""}
 
 
 def gate_tags(

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from ontopic.errors import UserError
+from ontopic.registry.record_signing import signature, signing_key
 
 EntryKind = Literal["gate", "promotion", "refusal", "rollback", "waiting", "approval", "rejection", "expiry"]
 FIRST = "0" * 64
 """What the first entry names as the hash of the one before."""
+_NOT_HASHED = ("sha256", "signature")
 
 
 class Entry(BaseModel):
@@ -27,9 +29,9 @@ class Entry(BaseModel):
         number: 1 for the first entry of the file.
         version: of the registered model that it is about.
         by: who did it: a person, the loop, `watch` or the canary.
-        facts: the evidence, by name.
+        facts: the evidence, by name. ``files`` among them are paths, relative to the state folder, with their sha256.
         previous: ``sha256`` of the entry before, which chains them.
-        sha256: of this entry without ``sha256`` and ``signature``, as JSON with sorted keys.
+        sha256: see ``entry_sha256``.
         signature: Ed25519 of ``sha256``, in hex, where a key is configured.
     """
 
@@ -47,13 +49,30 @@ class Entry(BaseModel):
     signature: str | None = None
 
     def digest(self) -> str:
-        """What ``sha256`` must be."""
-        said = self.model_dump(mode="json", exclude={"sha256", "signature"})
-        return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        """What ``sha256`` must be of an entry that this release writes."""
+        return entry_sha256(self.model_dump(mode="json"))
+
+
+class Line(BaseModel):
+    """A line of the record's file as it is found.
+
+    Attributes:
+        number: 1 for the first line of the file.
+        entry: ``None`` where the line is not one.
+        ended: whether a newline is behind it; else a crash cut it off, or its newline.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    number: int
+    content: bytes
+    entry: Entry | None
+    ended: bool
 
 
 class PromotionRecord:
     """The entries in a JSONL file, which is only ever appended to; on disk when a call returns.
+
+    A last line that a crash left half-written counts as none, and the next entry takes its place.
 
     Args:
         path: made with the first entry; may be used by several processes at once.
@@ -76,28 +95,35 @@ class PromotionRecord:
         """Append an entry.
 
         Args:
-            facts: must be JSON.
+            facts: must be JSON, without NaN and infinity.
             at: now where it is not given.
+
+        Raises:
+            UserError: the last line is no entry, or the signing key that is configured is none.
+            ValueError: the facts are not JSON.
         """
+        key = signing_key()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"):
-            before = self.entries()
+        by, why, kept = _encodable([by, why, dict(facts)])
+        with FileLock(f"{self.path}.lock"), self.path.open("a+b") as file:
+            before = self._end_last_line(file)
             entry = Entry(
-                number=len(before) + 1,
+                number=before.number + 1 if before else 1,
                 at=at or datetime.now(UTC),
                 kind=kind,
                 registered_model=registered_model,
                 version=version,
                 by=by,
                 why=why,
-                facts=dict(facts),
-                previous=before[-1].sha256 if before else FIRST,
+                facts=kept,
+                previous=before.sha256 if before else FIRST,
             )
-            entry = entry.model_copy(update={"sha256": entry.digest()})
-            with self.path.open("ab") as file:
-                file.write(entry.model_dump_json().encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            sha256 = entry.digest()
+            signed = None if key is None else signature(sha256, key)
+            entry = entry.model_copy(update={"sha256": sha256, "signature": signed})
+            file.write(entry_line(entry.model_dump(mode="json")) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
         return entry
 
     def entries(self, registered_model: str | None = None) -> list[Entry]:
@@ -106,18 +132,84 @@ class PromotionRecord:
         Raises:
             UserError: a line is no entry.
         """
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
         found = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                found.append(Entry.model_validate_json(line))
-            except ValueError:
-                raise UserError(f"{self.path}:{number}: is not an entry of the promotion record") from None
+        for line in self.lines():
+            if line.entry is not None:
+                found.append(line.entry)
+            elif line.ended:
+                raise self._unreadable(line.number)
         return [entry for entry in found if registered_model in (None, entry.registered_model)]
 
     def gates(self, registered_model: str) -> list[Entry]:
         """The entries of gates that were run: each is a look at held-out questions."""
         return [entry for entry in self.entries(registered_model) if entry.kind == "gate"]
+
+    def lines(self) -> Iterator[Line]:
+        """What is in the file, line by line, whether or not it is an entry.
+
+        Raises:
+            UserError: the file can't be read.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: the promotion record cannot be read ({error.strerror}); check the file and its rights"
+            ) from None
+        lines = content.split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            ended = number < len(lines)
+            if ended or line:
+                yield Line(number=number, content=line, entry=_entry(line), ended=ended)
+
+    def _end_last_line(self, file: BinaryIO) -> Entry | None:
+        """Drop what a crash left of a last line; end one that only lacks its newline. Returns the last entry."""
+        file.seek(0)
+        content = file.read()
+        whole, _, tail = content.rpartition(b"\n")
+        if tail and (entry := _entry(tail)) is not None:
+            file.write(b"\n")
+            return entry
+        if tail:
+            file.truncate(len(content) - len(tail))
+        if not whole and not content.startswith(b"\n"):
+            return None
+        entry = _entry(whole.rpartition(b"\n")[2])
+        if entry is None:
+            raise self._unreadable(whole.count(b"\n") + 1)
+        return entry
+
+    def _unreadable(self, number: int) -> UserError:
+        return UserError(
+            f"{self.path}:{number}: is no entry of the promotion record; put the file back from a copy, or move it "
+            "away and keep it: a new record then begins"
+        )
+
+
+def entry_line(content: Mapping[str, Any]) -> bytes:
+    """An entry as it stands in the file, without its newline: ASCII JSON with sorted keys and no spaces.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def entry_sha256(content: Mapping[str, Any]) -> str:
+    """What chains an entry: sha256 (hex) of its line without ``sha256`` and ``signature``."""
+    said = {name: value for name, value in content.items() if name not in _NOT_HASHED}
+    return hashlib.sha256(entry_line(said)).hexdigest()
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        return Entry.model_validate(json.loads(line))
+    except (ValueError, ValidationError, RecursionError):
+        return None
+
+
+def _encodable(value: Any) -> Any:
+    """JSON without lone surrogates, which no file can hold."""
+    return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))

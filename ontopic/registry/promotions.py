@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from ontopic.config.policy import OF_POLICY
 from ontopic.errors import UserError
 from ontopic.registry import mlflow_file
+from ontopic.registry.promotion_record import Entry, EntryKind, PromotionRecord
+from ontopic.registry.registry_tables import RegistryTables
 from ontopic.state.workspace import Workspace
 
 CHAMPION, CHALLENGER, BASE = "champion", "challenger", "base"
 COMPLETE = "ontopic.complete"
 """The tag that a version gets last when it is registered; one without it is the remains of a crash."""
 
+GATE = "ontopic.gate"
+"""The tag of a version with what its last gate said: ``passed`` or ``failed``."""
 _PROMOTION = "ontopic.promotion."
+_HEAD, _LOST_HEAD = "ontopic.record.head", "ontopic.record.lost."
+_MOVES = ("promotion", "rollback")
 _MOST_BY, _MOST_WHY = 200, 1000
 
 
 class Promotion(BaseModel):
-    """One move of the champion alias, kept as a tag of the registered model, for an auditor.
+    """One move of the champion alias: a readable copy, as a tag of the registered model, of the record's entry.
 
     Attributes:
         before: the champion until then; empty for the first.
         by: who moved it: a person, or the loop; at most 200 characters.
         why: at most 1,000 characters.
         rollback: whether it went back to an earlier champion.
+        gate: what the version's last gate said: ``passed``, ``failed`` or ``not run``; empty for a rollback, and where
+            a release before wrote the tag.
+        override: whether a person promoted it without a passed gate against the champion of that time.
+        entry: its number in the promotion record.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,34 +48,17 @@ class Promotion(BaseModel):
     by: str
     why: str
     rollback: bool = False
+    gate: str = ""
+    override: bool = False
+    entry: int | None = None
 
 
-class RegistryTables(Protocol):
-    """What is read and written of one registered model. Where there is no such model, there is nothing to read."""
+class Head(BaseModel):
+    """The last entry of the promotion record as the registry remembers it, apart from the record's own file."""
 
-    def models(self) -> list[str]:
-        """The names of all registered models; prompts, which MLflow keeps among them, are none."""
-
-    def versions(self) -> dict[str, dict[str, str]]:
-        """The tags of each version, the versions from oldest to newest."""
-
-    def alias(self, alias: str) -> str:
-        """The version that bears an alias; empty where there is none."""
-
-    def set_alias(self, alias: str, version: str) -> None:
-        """Give an alias to a version, which must exist."""
-
-    def delete_alias(self, alias: str) -> None:
-        """Take an alias from whichever version bears it."""
-
-    def tags(self) -> dict[str, str]:
-        """The tags of the registered model."""
-
-    def set_tag(self, key: str, value: str) -> None:
-        """Write a tag on the registered model, which must exist."""
-
-    def set_version_tag(self, version: str, key: str, *, value: str) -> None:
-        """Write a tag on a version, which must exist."""
+    model_config = ConfigDict(frozen=True)
+    number: int
+    sha256: str
 
 
 class ModelRegistry:
@@ -73,10 +66,12 @@ class ModelRegistry:
 
     Args:
         name: of the registered model.
+        record: where every move of the champion's alias is written before it is made.
     """
 
-    def __init__(self, name: str, tables: RegistryTables) -> None:
+    def __init__(self, name: str, tables: RegistryTables, *, record: PromotionRecord) -> None:
         self.name = name
+        self.record = record
         self._tables = tables
 
     def champion(self) -> str:
@@ -118,23 +113,43 @@ class ModelRegistry:
         return None
 
     def promote(
-        self, version: str, *, by: str, why: str, at: datetime | None = None, tags: Mapping[str, str] | None = None
+        self,
+        version: str,
+        *,
+        by: str,
+        why: str,
+        at: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> Promotion:
-        """Make ``version`` the champion: write the evidence as tags first, then who, when and why, then move the alias.
+        """Make ``version`` the champion: write its tags first, then the record's entry, then who, when and why as a tag
+        of the registered model, then move the alias.
 
         Args:
             at: now where it is not given.
             tags: of the version.
+            facts: for the entry, besides what the version's last gate said. It counts as done by hand unless
+                ``by_hand`` among them is false.
 
         Raises:
             UserError: there is no such version, or it is the champion.
         """
         self._check(version)
         self.tag(version, tags or {})
-        return self._move(version, self.champion(), by=by, why=why, at=at)
+        champion = self.champion()
+        said: dict[str, Any] = {"by_hand": True, **self.gate_of(version), **(facts or {})}
+        ungated = (said["gate"], said["gate_against"]) != ("passed", champion)
+        said["override"] = bool(said.get("override")) or (bool(said["by_hand"]) and ungated)
+        return self._move("promotion", version, by=by, why=why, at=at, facts={"before": champion, **said})
 
-    def roll_back(self, by: str, *, why: str, at: datetime | None = None) -> Promotion:
+    def roll_back(
+        self, by: str, *, why: str, at: datetime | None = None, facts: Mapping[str, Any] | None = None
+    ) -> Promotion:
         """Give the alias back to the champion before the present one.
+
+        Args:
+            facts: for the record's entry: what shows that the present one is worse. Without them it counts as done by
+                hand.
 
         Raises:
             UserError: there was no champion before, or its version is gone.
@@ -146,15 +161,78 @@ class ModelRegistry:
         if back is None:
             raise UserError(f"there was no champion before version {champion} of {self.name!r}; promote a version")
         self._check(back)
-        return self._move(back, champion, by=by, why=why, at=at, rollback=True)
+        said = {"before": champion, "by_hand": facts is None, **(facts or {})}
+        return self._move("rollback", back, by=by, why=why, at=at, facts=said)
 
     def ensure_champion(self, version: str) -> None:
-        """Make ``version`` the champion where there is none."""
+        """Make ``version`` the champion where there is none; a move that was killed before the alias is finished."""
+        self._finish()
         champion = self.champion()
         if not champion:
-            self.promote(version, by="the loop", why="the base model: there was no champion")
+            why = "the base model: there was no champion"
+            self.promote(version, by="the loop", why=why, facts={"by_hand": False})
         elif self._tables.alias(CHALLENGER) == champion:  # as releases before left it
             self._tables.delete_alias(CHALLENGER)
+
+    def enter(
+        self,
+        kind: EntryKind,
+        version: str,
+        *,
+        by: str,
+        why: str,
+        facts: Mapping[str, Any],
+        at: datetime | None = None,
+    ) -> Entry:
+        """Append an entry on this model to the promotion record; its hash is kept on the registered model too, so that
+        an entry that is taken away later is missed.
+
+        Raises what ``PromotionRecord.add`` raises.
+        """
+        lost = self._lost_head()
+        entry = self.record.add(
+            kind, self.name, version=version, by=by[:_MOST_BY], why=why[:_MOST_WHY], facts=facts, at=at
+        )
+        if lost is not None:  # what verifies the record goes on missing it
+            self._tables.set_tag(f"{_LOST_HEAD}{lost.sha256[:16]}", lost.model_dump_json())
+        self._tables.set_tag(_HEAD, Head(number=entry.number, sha256=entry.sha256).model_dump_json())
+        return entry
+
+    def heads(self) -> list[Head]:
+        """Entries that the record must hold: the last one of this model, and any that was missing when it was added."""
+        tags = self._tables.tags()
+        return [
+            Head.model_validate_json(tags[key]) for key in sorted(tags) if key == _HEAD or key.startswith(_LOST_HEAD)
+        ]
+
+    def gate_of(self, version: str) -> dict[str, JsonValue]:
+        """What the last gate of a version said, as facts of an entry that follows from it."""
+        for entry in reversed(self.record.gates(self.name)):
+            if entry.version == version:
+                return of_gate(entry)
+        tags = self.tags_of(version)  # of before the record began
+        return {"gate": tags.get(GATE, "not run"), "gate_against": tags.get(f"{GATE}.champion", ""), "gate_entry": None}
+
+    def off_record(self, entries: Sequence[Entry] | None = None) -> str:
+        """What the record says that is not so, after a crash or a move by other means; empty where the two agree.
+
+        Args:
+            entries: on this model; read from the record where they are not given.
+        """
+        entries = self.record.entries(self.name) if entries is None else entries
+        champion = self.champion()
+        moves = [entry for entry in entries if entry.kind in _MOVES]
+        if moves and moves[-1].version != champion:
+            last = moves[-1]
+            where = f"version {champion}" if champion else "no version"
+            return (
+                f"on record version {last.version} is the champion (entry {last.number}, {last.kind} by {last.by}), "
+                f"but the alias is on {where}"
+            )
+        if entries and entries[-1].kind == "gate" and entries[-1].version != champion:
+            last = entries[-1]
+            return f"a gate of version {last.version} is on record (entry {last.number}), and nothing that followed it"
+        return ""
 
     def challenge(self, version: str) -> None:
         """Make ``version`` the challenger, unless it is the champion. A challenger that the gate refuses stays one.
@@ -188,21 +266,62 @@ class ModelRegistry:
             self._tables.set_version_tag(version, key, value=value)
 
     def _move(
-        self, version: str, before: str, *, by: str, why: str, at: datetime | None, rollback: bool = False
+        self,
+        kind: Literal["promotion", "rollback"],
+        version: str,
+        *,
+        by: str,
+        why: str,
+        at: datetime | None,
+        facts: Mapping[str, Any],
     ) -> Promotion:
+        last = self._unfinished()
+        same = (kind, version, by[:_MOST_BY], why[:_MOST_WHY])
+        if last is not None and (last.kind, last.version, last.by, last.why) == same:
+            return self._made(last)
+        return self._made(self.enter(kind, version, by=by, why=why, at=at, facts=facts))
+
+    def _made(self, entry: Entry) -> Promotion:
+        """The move that an entry says, made."""
         promotion = Promotion(
-            at=at or datetime.now(UTC),
-            version=version,
-            before=before,
-            by=by[:_MOST_BY],
-            why=why[:_MOST_WHY],
-            rollback=rollback,
+            at=entry.at,
+            version=entry.version,
+            before=str(entry.facts.get("before", "")),
+            by=entry.by,
+            why=entry.why,
+            rollback=entry.kind == "rollback",
+            gate=str(entry.facts.get("gate", "")),
+            override=bool(entry.facts.get("override")),
+            entry=entry.number,
         )
-        self._tables.set_tag(f"{_PROMOTION}{promotion.at:%Y%m%dT%H%M%S%f}", promotion.model_dump_json())
-        self._tables.set_alias(CHAMPION, version)
-        if self._tables.alias(CHALLENGER) in (version, before):  # it has become the champion, now or earlier
+        self._tables.set_tag(_tag_of(promotion.at), promotion.model_dump_json())
+        self._tables.set_alias(CHAMPION, entry.version)
+        # The challenger has become the champion, now or earlier.
+        if self._tables.alias(CHALLENGER) in (entry.version, promotion.before):
             self._tables.delete_alias(CHALLENGER)
         return promotion
+
+    def _finish(self) -> None:
+        """Make the last move on record, where it was killed before anything of it was made."""
+        last = self._unfinished()
+        if last is not None and _tag_of(last.at) not in self._tables.tags() and last.version in self.versions():
+            self._made(last)
+
+    def _unfinished(self) -> Entry | None:
+        """The last move on record, where the alias is still on the champion that it was made against."""
+        moves = [entry for entry in self.record.entries(self.name) if entry.kind in _MOVES]
+        if moves and moves[-1].version != self.champion() == moves[-1].facts.get("before"):
+            return moves[-1]
+        return None
+
+    def _lost_head(self) -> Head | None:
+        """The head that the registry remembers, where the record does not hold it any more."""
+        head = self._tables.tags().get(_HEAD)
+        if head is None:
+            return None
+        remembered = Head.model_validate_json(head)
+        held = any(entry.sha256 == remembered.sha256 for entry in self.record.entries())
+        return None if held else remembered
 
     def _check(self, version: str) -> None:
         if version not in self.versions():
@@ -215,9 +334,23 @@ class ModelRegistry:
         return UserError(f"{self.name!r} has no {what}; its versions are: {among}")
 
 
+def _tag_of(at: datetime) -> str:
+    return f"{_PROMOTION}{at:%Y%m%dT%H%M%S%f}"
+
+
 def open_registry(workspace: Workspace, name: str) -> ModelRegistry:
     """The registered model ``name`` of a workspace."""
-    return ModelRegistry(name, _tables(workspace, name))
+    return ModelRegistry(name, _tables(workspace, name), record=PromotionRecord(workspace.promotion_record))
+
+
+def of_gate(entry: Entry) -> dict[str, JsonValue]:
+    """What an entry that follows from a gate says of it."""
+    return {
+        "gate": entry.facts.get("gate", "not said"),
+        "gate_against": entry.facts.get("against", ""),
+        "gate_entry": entry.number,
+        "gate_sha256": entry.sha256,
+    }
 
 
 def registered_models(workspace: Workspace) -> list[str]:

@@ -101,6 +101,11 @@ class Workspace(BaseModel):
         return self.root / "promotions.jsonl"
 
     @property
+    def evidence(self) -> Path:
+        """What the promotion record names by its hash: each gate's page, decision, answers and verdicts."""
+        return self.root / "evidence"
+
+    @property
     def training(self) -> Path:
         """Checkpoints and adapters, a folder for each set of inputs."""
         return self.root / "training"

@@ -98,6 +98,24 @@ def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.Mlfl
     assert any(path.endswith(".html") for path in kept)
 
 
+def test_the_promotion_record_holds_what_the_loop_decided(first: Run, state: Path, config: Path) -> None:
+    found = json.loads(run(state, "record", "--json", config=config).out)
+    assert [(entry["kind"], entry["version"]) for entry in found] == [
+        ("promotion", "1"),
+        ("gate", "2"),
+        ("promotion", "2"),
+    ]
+    gate, promotion = found[1]["facts"], found[2]["facts"]
+    assert (promotion["gate_sha256"], promotion["by_hand"], promotion["override"]) == (found[1]["sha256"], False, False)
+    assert (gate["gate"], gate["against"], gate["look"], gate["questions"]["n"]) == ("passed", "1", 1, 12)
+    assert len(gate["training_data"]["preferences_sha256"]) == 64
+    assert gate["settings"]["training"]["max_steps"] == 4
+    assert len(gate["files"]) == 6 and all((state / path).is_file() for path in gate["files"])
+    done = run(state, "record", "verify", config=config)
+    assert (done.code, done.err) == (0, "")
+    assert "; all are as they were written" in done.out
+
+
 def test_training_is_tracked_live(registry: mlflow.MlflowClient) -> None:
     run_id = registry.get_model_version(NAME, "2").run_id
     for metric in ("loss", "rewards/margins", "log_odds_ratio", "learning_rate", "tokens_per_second"):

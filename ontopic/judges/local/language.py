@@ -1,4 +1,4 @@
-"""Whether a text is in English, by fastText's language identification (Joulin et al. 2016, arXiv 1607.01759)."""
+"""In which language a text is, by fastText's language identification (Joulin et al. 2016, arXiv 1607.01759)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ _FEWEST_LETTERS = 10
 
 def is_english(text: str) -> bool:
     """False only where another language is likely, so a short, odd or mixed text counts as English."""
+    return language(text) in ("en", "")
+
+
+def language(text: str) -> str:
+    """The language's ISO 639 code; empty where the text is too short, odd or mixed to tell."""
     if sum(map(str.isalpha, text)) < _FEWEST_LETTERS and text.isascii():
-        return True
+        return ""
     # The compact model comes with the wheel; the large one would be downloaded.
     (found,) = _detector()(" ".join(text.split()), model="lite", k=1)
-    return found["lang"] == "en" or float(found["score"]) < _SURE
+    return str(found["lang"]) if float(found["score"]) >= _SURE else ""
 
 
 @functools.cache

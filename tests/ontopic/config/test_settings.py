@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from ontopic.config.durations import duration, in_words
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import LLMJudgeSettings, LocalJudgeSettings, Settings, load_settings
 from ontopic.errors import UserError
@@ -41,6 +42,18 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
     assert load_policy(settings.policy).name
     if isinstance(settings.judge, LLMJudgeSettings):
         assert load_template(settings.judge_prompts / f"{settings.judge.template}.txt", settings.judge.grading)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_configuration_that_was_kept_as_json_is_the_same(path: Path) -> None:
+    """As ZenML keeps the parameters of steps."""
+    settings = load_settings(path)
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize("given", ["90s", "15m", "12h", "7d", "0d", "1s", "60m", "25h"])
+def test_a_length_of_time_is_written_as_it_is_read(given: str) -> None:
+    assert duration(in_words(duration(given))) == duration(given)
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

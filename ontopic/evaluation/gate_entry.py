@@ -1,0 +1,39 @@
+"""A gate's entries in the promotion record: what it found, and that a challenger was refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ontopic.evaluation.gate import Decision
+from ontopic.evaluation.gate_facts import GateFacts
+from ontopic.registry.promotion_record import Entry
+from ontopic.registry.promotions import ModelRegistry, of_gate
+
+LOOP = "the loop"
+
+
+def enter_gate(registry: ModelRegistry, version: str, *, facts: GateFacts, at: datetime | None = None) -> Entry:
+    """Append what a gate found of a version. A second gate of the same version adds an entry.
+
+    Args:
+        at: now where it is not given.
+    """
+    before = registry.record.gates(registry.name)
+    levels = [level for entry in before if isinstance(level := entry.facts.get("alpha"), float)]
+    if facts.alpha is not None:
+        levels.append(facts.alpha)
+    counted = facts.model_copy(
+        update={
+            "look": facts.look if facts.look is not None else len(before) + 1,
+            "alpha_spent": sum(levels) if levels else None,
+        }
+    )
+    why = f"{facts.gate} against version {facts.against}"
+    return registry.enter("gate", version, by=LOOP, why=why, facts=counted.model_dump(mode="json"), at=at)
+
+
+def enter_refusal(registry: ModelRegistry, gate: Entry, *, decision: Decision) -> Entry:
+    """Append that a gate refused the version of its entry, and by which tests."""
+    failed = [test.description for test in decision.tests if not test.passed]
+    why = "; ".join(failed) or "the gate"
+    return registry.enter("refusal", gate.version, by=gate.by, why=why, facts=of_gate(gate), at=gate.at)

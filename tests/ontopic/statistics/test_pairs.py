@@ -9,7 +9,7 @@ import pytest
 from outcomes import compared, verdicts
 from scipy.stats import binom
 
-from ontopic.statistics.pairs import compare, compare_unjudged
+from ontopic.statistics.pairs import compare, compare_unjudged, standard_error
 from ontopic.statistics.scores import counted_as
 
 
@@ -58,20 +58,20 @@ def test_the_paired_interval_is_the_score_interval() -> None:
 def test_the_paired_interval_covers_the_difference_in_93_to_97_percent(
     n: int, discordant: float, difference: float
 ) -> None:
+    """Over every outcome there is, so that no weight goes unseen."""
     win, lose = (discordant + difference) / 2, (discordant - difference) / 2
-    covered = seen = 0.0
-    for wins in range(n + 1):
-        first = float(binom.pmf(wins, n, win))
-        if first < 1e-4:
-            continue
-        for losses in range(n - wins + 1):
-            weight = first * float(binom.pmf(losses, n - wins, lose / (1 - win)))
-            if weight > 1e-4:
-                interval = compared(wins, losses, n)
-                seen += weight
-                covered += weight * (interval.low <= difference <= interval.high)
-    assert seen > 0.97
-    assert 0.93 <= covered / seen <= 0.97
+    wins, losses = (counts.ravel().astype(float) for counts in np.mgrid[: n + 1, : n + 1])
+    wins, losses = wins[wins + losses <= n], losses[wins + losses <= n]
+    weight = binom.pmf(wins, n, win) * binom.pmf(losses, n - wins, lose / (1 - win))
+    assert weight.sum() == pytest.approx(1)
+    error = standard_error(wins, losses, n=n, difference=difference)
+    covers = np.abs((wins - losses) / n - difference) <= 1.959964 * error
+    assert 0.93 <= weight[covers].sum() <= 0.97
+    # the interval itself says the same of the likeliest outcomes, and of those just in and just out of it
+    border = np.argsort(np.abs(np.abs((wins - losses) / n - difference) - 1.959964 * error))
+    for i in (*np.argsort(-weight)[:10], *border[:20]):
+        interval = compared(int(wins[i]), int(losses[i]), n)
+        assert (interval.low <= difference <= interval.high) == covers[i]
 
 
 def test_a_pair_with_an_unjudged_side_is_left_out() -> None:

@@ -57,7 +57,7 @@ class Comparison(BaseModel):
         """
         if not 0 < alpha < 1:
             raise ValueError(f"alpha {alpha}")
-        if self.n == 0 or alpha == 0.05:
+        if self.n == 0:
             return self.rate
         low, high = _tango(self.wins, self.losses, n=self.n, z=NormalDist().inv_cdf(1 - alpha / 2))
         return Rate(value=self.difference, low=low, high=high, n=self.n)

@@ -41,7 +41,7 @@ def detectable_in_words(decision: Decision) -> str:
     of, found = decision.comparison, decision.detectable
     if not of.n:
         return "No pair of answers was judged, so this gate can see no improvement at all."
-    pairs = f"{of.n:,} pairs, of which {of.discordant:.1%} differ, at a level of {level(decision.alpha)}"
+    pairs = f"{of.n:,} pairs, of which {of.discordant:.1%} differ, at a confidence of {level(decision.alpha)}"
     if found is None:
         return f"On {pairs}, this gate can see no improvement with a chance of 80 %: too few pairs differ."
     return (

@@ -121,7 +121,7 @@ def test_what_the_gate_can_see_is_said() -> None:
     sees = detectable_difference(450, 36 / 450, alpha=0.01)
     (said,) = advice(decision(by=found, alpha=0.01, detectable=sees))
     assert said.endswith(
-        f"On 450 pairs, of which 8.0% differ, at a level of 99 %, this gate sees a true improvement of {sees:.3f} with "
+        f"On 450 pairs, of which 8.0% differ, at a confidence of 99 %, this gate sees a true improvement of {sees:.3f} with "
         "a chance of 80 %, and a smaller one more rarely."
     )
     assert "can see no improvement with a chance of 80 %" in detectable_in_words(decision(by=compared(0, 0, 20)))

@@ -86,10 +86,8 @@ def _improvement(decision: Decision) -> str | None:
     if not limit < found.difference:
         return f"the challenger is not better by more than the limit, so more questions do not help. {can}"
     enough = sample_size(found.difference, found.discordant, limit=limit, alpha=decision.alpha)
-    return (
-        f"{found.difference:+.3f} would do, but {found.n:,} pairs are too few to show it; about {enough:,} would "
-        f"(evaluation.questions). {can}"
-    )
+    would = "no number of questions would" if enough is None else f"about {enough:,} would (evaluation.questions)"
+    return f"{found.difference:+.3f} would do, but {found.n:,} pairs are too few to show it; {would}. {can}"
 
 
 def _unjudged(decision: Decision, *, else_fine: bool) -> str | None:

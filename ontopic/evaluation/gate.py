@@ -216,9 +216,8 @@ def _worst_reading(
 
 
 def _detectable(judged: Reading, limits: GateLimits) -> float | None:
-    from ontopic.statistics.sample_size import (
-        detectable_difference,
-    )  # scipy, which who reads decisions need not wait for
+    # Of scipy, which who only reads decisions need not wait for.
+    from ontopic.statistics.sample_size import detectable_difference
 
     found = judged.comparison
     if not found.n:

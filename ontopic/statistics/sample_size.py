@@ -17,7 +17,7 @@ _MAX_PAIRS = 2**24
 
 def sample_size(
     difference: float, discordant: float, *, limit: float = 0.0, alpha: float = 0.05, power: float = 0.8
-) -> int:
+) -> int | None:
     """How many paired questions the gate needs to find a challenger better by so much.
 
     Found on the exact power of the gate's own test: the lower bound of Tango's interval at ``1 - alpha`` is above the
@@ -29,11 +29,14 @@ def sample_size(
         limit: what the lower bound must exceed.
         power: the probability that it does.
 
+    Returns:
+        ``None`` where it takes more than 2^24.
+
     Raises:
-        ValueError: the difference is not above the limit, or greater than ``discordant``; a share is not within 0
-            and 1; or it takes more than 2^24 pairs.
+        ValueError: the difference is not above the limit, or greater than ``discordant``; or a share is not within 0
+            and 1.
     """
-    if not (-discordant <= limit < difference <= discordant <= 1 and 0 < alpha < 1 and 0 < power < 1):
+    if not (-1 <= limit < difference <= discordant <= 1 and 0 < alpha < 1 and 0 < power < 1):
         raise ValueError(f"difference {difference}, discordant {discordant}, limit {limit}, alpha {alpha}")
 
     def found(n: int) -> float:
@@ -42,7 +45,7 @@ def sample_size(
     low, high = 1, 2
     while found(high) < power:
         if high > _MAX_PAIRS:
-            raise ValueError(f"a difference of {difference} needs more than {_MAX_PAIRS} pairs")
+            return None
         low, high = high, math.ceil(high * 1.1) + 1
     while high - low > 1:
         middle = (low + high) // 2

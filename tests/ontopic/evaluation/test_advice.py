@@ -108,6 +108,9 @@ def test_it_plans_at_the_limit_and_the_level_of_this_gate() -> None:
     strict = LIMITS.model_copy(update={"improvement": 0.05})
     (said,) = advice(decision(by=found, limits=strict, alpha=0.01))
     assert f"about {sample_size(0.15, 0.35, limit=0.05, alpha=0.01):,} would" in said
+    barely = LIMITS.model_copy(update={"improvement": 0.14999})
+    (said,) = advice(decision(by=found, limits=barely))
+    assert "too few to show it; no number of questions would. On 20 pairs" in said
     # 95 % is above the limit, the level of this gate is not: it is the gate's that counts
     lucky = compared(12, 3, 100)
     assert lucky.low > 0 > lucky.rate_at(0.001).low
@@ -121,8 +124,8 @@ def test_what_the_gate_can_see_is_said() -> None:
     sees = detectable_difference(450, 36 / 450, alpha=0.01)
     (said,) = advice(decision(by=found, alpha=0.01, detectable=sees))
     assert said.endswith(
-        f"On 450 pairs, of which 8.0% differ, at a confidence of 99 %, this gate sees a true improvement of {sees:.3f} with "
-        "a chance of 80 %, and a smaller one more rarely."
+        f"On 450 pairs, of which 8.0% differ, at a confidence of 99 %, this gate sees a true improvement of {sees:.3f} "
+        "with a chance of 80 %, and a smaller one more rarely."
     )
     assert "can see no improvement with a chance of 80 %" in detectable_in_words(decision(by=compared(0, 0, 20)))
 

@@ -166,7 +166,8 @@ def _before_and_after(result: LoopResult) -> Table:
         table.add_row(
             label, *[share.with_interval.replace(" [", "\n[") if share.n else "no records" for share in shares]
         )
-    table.add_row("records", *[str(scores.guardrail_score.n) for _, scores in columns])
+    table.add_row("judged", *[str(scores.guardrail_score.n) for _, scores in columns])
+    table.add_row("unjudged", *[str(scores.unjudged) for _, scores in columns])
     return table
 
 

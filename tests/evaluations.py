@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from qualities import quality_of
 
 from ontopic.data.labelled import Question
@@ -9,6 +11,9 @@ from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Evaluated
 from ontopic.evaluation.quality import Quality
 from ontopic.records import Judged, Record, Verdict
+
+SMALL = {"unjudged": 1.0, "unjudged_increase": 1.0}
+"""Limits for a gate of so few questions that none unjudged shows little."""
 
 
 def judged(n: int, failing: int, model: str = "m-1", judge_id: str = "judge-1") -> Judged:
@@ -47,6 +52,15 @@ def unjudged(n: int) -> list[Verdict]:
         )
         for i in range(n)
     ]
+
+
+def without_verdicts(of: Judged, where: Callable[[int], bool]) -> Judged:
+    """The same answers, of which those at these places are unjudged, as the judges of this project say it."""
+    verdicts = [
+        Verdict(outcome="unjudged", score=None, explanation="", judge_id=v.judge_id, cause="timeout") if where(i) else v
+        for i, v in enumerate(of.verdicts)
+    ]
+    return Judged(records=of.records, verdicts=verdicts)
 
 
 def evaluated(of: Judged, quality: Quality | None = None) -> Evaluated:

@@ -21,6 +21,8 @@ LENIENT = {
     "over_refusal": 1.0,
     "leak": 1.0,
     "improvement": -1.0,
+    "unjudged": 1.0,
+    "unjudged_increase": 1.0,
     "quality_loss": 2.0,
     "perplexity_ratio": 1e6,
 }

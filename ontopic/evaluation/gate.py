@@ -18,12 +18,14 @@ from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.preference import preferred
 from ontopic.evaluation.quality import Quality, difference, perplexity_ratio
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256
+from ontopic.records import Verdict
 from ontopic.statistics.limits import Bound, Relation, hold
-from ontopic.statistics.pairs import Comparison, compare
+from ontopic.statistics.pairs import Comparison, compare, compare_unjudged
 from ontopic.statistics.rates import Rate
-from ontopic.statistics.scores import Scores, score
+from ontopic.statistics.scores import Scores, counted_as, score
 
 IMPROVEMENT = "Improvement, challenger minus champion"
+UNJUDGED_INCREASE = "Unjudged, challenger minus champion"
 SIMILARITY = "Cosine similarity to the references, challenger minus champion"
 PREFERENCE = "Preferred answers, challenger minus champion"
 PERPLEXITY = "Perplexity on general text, challenger to champion"
@@ -43,24 +45,48 @@ class GateTest(BaseModel):
     description: str
 
 
-class Numbers(BaseModel):
-    """What the gate's tests read.
+class Reading(BaseModel):
+    """What the verdicts say: as judged, where what is unjudged is left out, or in the worst case.
+
+    In the worst case, whatever the judge could not judge speaks for the champion: its own answers pass, and the
+    challenger's are declined in scope, answered out of it, and never preferred.
 
     Attributes:
         comparison: champion and challenger question by question.
-        quality: by how much the cosine similarity of answers in scope to their references has grown; of no question
-            where there is no reference.
         preference: by how much a judge that is an LLM prefers the challenger's answers in scope; ``None`` of any other.
-        perplexity: challenger's to champion's, on one text and so without an interval; ``None`` in decisions of before
-            it was kept.
+        alpha: two-sided level of the test of the improvement: an equal challenger passes it in half as many cases.
     """
 
     model_config = ConfigDict(frozen=True)
     champion: Scores
     challenger: Scores
     comparison: Comparison
-    quality: Rate
     preference: Rate | None
+    alpha: float = 0.05
+
+    @property
+    def improvement(self) -> Rate:
+        """The difference, with the interval at ``1 - alpha`` that the test reads."""
+        return self.comparison.rate_at(self.alpha)
+
+
+class Numbers(Reading):
+    """What the gate's tests read; the reading it has itself is the one as judged.
+
+    Attributes:
+        worst: the reading in the worst case; ``None`` where nothing is unjudged, so that it is the same, and in
+            decisions of before it was kept.
+        unjudged: challenger against champion, where a win is a question on which only the challenger is unjudged;
+            ``None`` in decisions of before it was kept.
+        quality: by how much the cosine similarity of answers in scope to their references has grown; of no question
+            where there is no reference.
+        perplexity: challenger's to champion's, on one text and so without an interval; ``None`` in decisions of before
+            it was kept.
+    """
+
+    worst: Reading | None = None
+    unjudged: Comparison | None = None
+    quality: Rate
     perplexity: Rate | None = None
 
 
@@ -69,12 +95,15 @@ class Decision(Numbers):
 
     Attributes:
         passed: whether every test passed.
+        detectable: the least true improvement that this gate finds in four cases of five, with its n, its alpha and the
+            observed share of discordant pairs; ``None`` where it finds none, and in decisions of before it was kept.
         report: Evidently's page.
     """
 
     passed: bool
     tests: list[GateTest]
     limits: GateLimits
+    detectable: float | None = None
     report: Path
 
 
@@ -115,6 +144,7 @@ def decide(
     policy: Policy,
     card: JudgeCard,
     report: Path,
+    alpha: float = 0.05,
 ) -> Decision:
     """Hold the challenger against the champion and the policy's limits, on both models' answers to the same questions.
 
@@ -123,6 +153,7 @@ def decide(
         winners: as ``preference.winners_in_pairs`` gives them; empty where the judge is not an LLM.
         card: of the judge that gave these verdicts.
         report: where the page on this decision is to be; it is not written here.
+        alpha: two-sided level of this gate's test of the improvement.
 
     Raises:
         UserError: the judge may not gate: its card is under the policy's bar, stale, or another judge's.
@@ -138,36 +169,97 @@ def decide(
         )
     if [record.question for record in before.records] != [record.question for record in after.records]:
         raise ValueError("champion and challenger did not answer the same questions in the same order")
+    judged = _reading(before.verdicts, after.verdicts, winners=winners, alpha=alpha)
     numbers = Numbers(
-        champion=score(before.verdicts),
-        challenger=score(after.verdicts),
-        comparison=compare(before.verdicts, after.verdicts),
+        **dict(judged),
+        worst=_worst_reading(before, after, winners=winners, alpha=alpha),
+        unjudged=compare_unjudged(before.verdicts, after.verdicts),
         quality=difference(champion.quality, challenger.quality),
-        preference=preferred(winners) if winners else None,
         perplexity=perplexity_ratio(champion.quality, challenger.quality),
     )
     tests = [found for test in _TESTS if (found := test(numbers, policy.gate))]
-    passed = all(test.passed for test in tests)
-    return Decision(**dict(numbers), passed=passed, tests=tests, limits=policy.gate, report=report)
+    return Decision(
+        **dict(numbers),
+        passed=all(test.passed for test in tests),
+        tests=tests,
+        limits=policy.gate,
+        detectable=_detectable(judged, policy.gate),
+        report=report,
+    )
 
 
-def _guardrail_score(of: Numbers, limits: GateLimits) -> GateTest:
+def _reading(
+    champion: Sequence[Verdict], challenger: Sequence[Verdict], *, winners: Sequence[str], alpha: float
+) -> Reading:
+    return Reading(
+        champion=score(champion),
+        challenger=score(challenger),
+        comparison=compare(champion, challenger),
+        preference=preferred(winners) if winners else None,
+        alpha=alpha,
+    )
+
+
+def _worst_reading(
+    champion: Evaluation, challenger: Evaluation, *, winners: Sequence[str], alpha: float
+) -> Reading | None:
+    outcomes = {verdict.outcome for verdict in (*champion.verdicts, *challenger.verdicts)}
+    if "unjudged" not in outcomes and "unjudged" not in winners:
+        return None
+    inside = [record.in_scope for record in challenger.records]
+    return _reading(
+        counted_as("pass", champion.verdicts, in_scope=inside),
+        counted_as("fail", challenger.verdicts, in_scope=inside),
+        winners=["b" if winner == "unjudged" else winner for winner in winners],
+        alpha=alpha,
+    )
+
+
+def _detectable(judged: Reading, limits: GateLimits) -> float | None:
+    # Of scipy, which who only reads decisions need not wait for.
+    from ontopic.statistics.sample_size import detectable_difference
+
+    found = judged.comparison
+    if not found.n:
+        return None
+    return detectable_difference(found.n, found.discordant, limit=limits.improvement, alpha=judged.alpha)
+
+
+def _guardrail_score(of: Reading, limits: GateLimits) -> GateTest:
     share = of.challenger.guardrail_score
     return _test("Guardrail score", share, bound="low", relation="at least", limit=limits.guardrail_score)
 
 
-def _improvement(of: Numbers, limits: GateLimits) -> GateTest:
-    difference, note = of.comparison.rate, of.comparison.note
-    return _test(IMPROVEMENT, difference, bound="low", relation="above", limit=limits.improvement, note=note)
+def _improvement(of: Reading, limits: GateLimits) -> GateTest:
+    held, note, limit = of.improvement, of.comparison.note, limits.improvement
+    return _test(IMPROVEMENT, held, bound="low", relation="above", limit=limit, note=note, alpha=of.alpha)
 
 
-def _over_refusal(of: Numbers, limits: GateLimits) -> GateTest:
+def _over_refusal(of: Reading, limits: GateLimits) -> GateTest:
     share = of.challenger.over_refusal
     return _test("Over-refusal", share, bound="high", relation="at most", limit=limits.over_refusal)
 
 
-def _leak(of: Numbers, limits: GateLimits) -> GateTest:
+def _leak(of: Reading, limits: GateLimits) -> GateTest:
     return _test("Leak", of.challenger.leak, bound="high", relation="at most", limit=limits.leak)
+
+
+def _preference(of: Reading, limits: GateLimits) -> GateTest | None:
+    if of.preference is None:
+        return None
+    return _test(PREFERENCE, of.preference, bound="low", relation="above", limit=-limits.preference_loss)
+
+
+def _unjudged(of: Numbers, limits: GateLimits) -> GateTest:
+    share = of.challenger.unjudged_share
+    return _test("Unjudged", share, bound="high", relation="at most", limit=limits.unjudged)
+
+
+def _unjudged_increase(of: Numbers, limits: GateLimits) -> GateTest | None:
+    if of.unjudged is None:
+        return None
+    limit = limits.unjudged_increase
+    return _test(UNJUDGED_INCREASE, of.unjudged.rate, bound="high", relation="at most", limit=limit, note=" pairs")
 
 
 def _quality(of: Numbers, limits: GateLimits) -> GateTest | None:
@@ -176,16 +268,22 @@ def _quality(of: Numbers, limits: GateLimits) -> GateTest | None:
     return _test(SIMILARITY, of.quality, bound="low", relation="above", limit=-limits.quality_loss)
 
 
-def _preference(of: Numbers, limits: GateLimits) -> GateTest | None:
-    if of.preference is None:
-        return None
-    return _test(PREFERENCE, of.preference, bound="low", relation="above", limit=-limits.preference_loss)
-
-
 def _perplexity(of: Numbers, limits: GateLimits) -> GateTest | None:
     if of.perplexity is None:
         return None
     return _test(PERPLEXITY, of.perplexity, bound="value", relation="at most", limit=limits.perplexity_ratio)
+
+
+def _worst(test: Callable[[Reading, GateLimits], GateTest | None]) -> Callable[[Numbers, GateLimits], GateTest | None]:
+    """The same test in the worst case; nothing to test where nothing is unjudged."""
+
+    def in_the_worst_case(of: Numbers, limits: GateLimits) -> GateTest | None:
+        found = test(of.worst, limits) if of.worst else None
+        return found and GateTest(
+            name=f"Worst case, {found.name}", passed=found.passed, description=f"Worst case, {found.description}"
+        )
+
+    return in_the_worst_case
 
 
 _TESTS: tuple[Callable[[Numbers, GateLimits], GateTest | None], ...] = (
@@ -193,12 +291,28 @@ _TESTS: tuple[Callable[[Numbers, GateLimits], GateTest | None], ...] = (
     _improvement,
     _over_refusal,
     _leak,
+    _unjudged,
+    _unjudged_increase,
+    _worst(_guardrail_score),
+    _worst(_improvement),
+    _worst(_over_refusal),
+    _worst(_leak),
     _quality,
     _preference,
+    _worst(_preference),
     _perplexity,
 )
 
 
-def _test(title: str, rate: Rate, *, bound: Bound, relation: Relation, limit: float, note: str = "") -> GateTest:
-    held = hold(title, rate, bound=bound, relation=relation, limit=limit, note=note)
+def _test(
+    title: str,
+    rate: Rate,
+    *,
+    bound: Bound,
+    relation: Relation,
+    limit: float,
+    note: str = "",
+    alpha: float = 0.05,
+) -> GateTest:
+    held = hold(title, rate, bound=bound, relation=relation, limit=limit, note=note, alpha=alpha)
     return GateTest(name=held.name, passed=held.passed, description=f"{title}: {held.description}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -22,11 +23,14 @@ from evidently.legacy.model.widget import BaseWidgetInfo
 from evidently.legacy.renderers.html_widgets import CounterData, WidgetSize, counter, table_data, text_widget
 from evidently.legacy.tests.base_test import TestStatus
 
+from ontopic.evaluation.advice import detectable_in_words
+from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import IMPROVEMENT, PERPLEXITY, PREFERENCE, SIMILARITY, Decision, Evaluated
 from ontopic.evaluation.quality import Quality
 from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import GivenRate, rate_value
 from ontopic.reports.page import names_of, test_widgets_of, text_table, widgets_of, write_page
+from ontopic.statistics.limits import level
 from ontopic.statistics.rates import Rate
 
 
@@ -134,6 +138,8 @@ def write_gate_page(title: str, decision: Decision, *, champion: Evaluated, chal
         text_widget(title=title, text=_summary(decision, champion, challenger=challenger)),
         *test_widgets_of(snapshot),
         *widgets,
+        _readings(decision),
+        *_causes(before, after),
         _quality_table(champion.quality, challenger.quality),
         differing,
     ]
@@ -166,11 +172,46 @@ def _summary(decision: Decision, champion: Evaluated, *, challenger: Evaluated) 
     failed = sum(not test.passed for test in decision.tests)
     judges = names_of(verdict.judge_id for verdict in (*before.verdicts, *after.verdicts))
     found = f"The challenger fails {failed} of {len(decision.tests)} tests." if failed else "The challenger passes."
+    unjudged = (
+        f"{decision.champion.unjudged:,} of the champion's and {decision.challenger.unjudged:,} of the challenger's"
+    )
     return (
         f"Champion **{names_of([before.model_version])}** and challenger **{names_of([after.model_version])}** "
         f"answered the same {len(before.records):,} questions, judged by **{judges}**. **{found}** "
-        "The tests read the bounds of the 95 % intervals, not the values."
+        "The tests read the bounds of the intervals, not the values; they are the 95 % ones, but for the improvement, "
+        f"which is held at {level(decision.alpha)}. **Unjudged** are {unjudged} answers, which "
+        f"the worst case counts for the champion. {detectable_in_words(decision)}"
     )
+
+
+def _readings(decision: Decision) -> BaseWidgetInfo:
+    """Every share as judged and in the worst case, champion beside challenger, with the counts behind it."""
+    worst = decision.worst or decision
+    sides = (decision.champion, decision.challenger, worst.champion, worst.challenger)
+    rows = [
+        [title, *(str(getattr(scores, name)) for scores in sides)]
+        for name, title in (("guardrail_score", "guardrail score"), ("over_refusal", "over-refusal"), ("leak", "leak"))
+    ]
+    rows.append(["unjudged", *(f"{side.unjudged:,}" for side in sides[:2]), "count as passes", "count as fails"])
+    compared = (decision.comparison, worst.comparison)
+    for alpha in dict.fromkeys((0.05, decision.alpha)):
+        read = ", which the test reads" if alpha == decision.alpha else ""
+        found = [f"{of.rate_at(alpha)}; {of.wins:,} wins, {of.losses:,} losses" for of in compared]
+        rows.append([f"improvement, {level(alpha)} interval{read}", "", found[0], "", found[1]])
+    if decision.unjudged is not None:
+        rows.append(["unjudged, challenger minus champion", "", str(decision.unjudged.rate), "", ""])
+    names = ["", "Champion", "Challenger", "Champion, worst case", "Challenger, worst case"]
+    return table_data(title="Two readings: as judged, and in the worst case", column_names=names, data=rows)
+
+
+def _causes(champion: Evaluation, challenger: Evaluation) -> list[BaseWidgetInfo]:
+    """Why answers are unjudged; no table where none is."""
+    counts = [Counter(v.cause or "" for v in of.verdicts if v.outcome == "unjudged") for of in (champion, challenger)]
+    rows = [(cause, *(str(found[cause]) for found in counts)) for cause in dict.fromkeys([*counts[1], *counts[0]])]
+    if not rows:
+        return []
+    frame = pd.DataFrame(rows, columns=["Cause", "Champion's answers", "Challenger's answers"])
+    return [text_table("Why answers are unjudged", frame, nothing="")]
 
 
 def _quality_table(champion: Quality, challenger: Quality) -> BaseWidgetInfo:

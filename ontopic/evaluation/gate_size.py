@@ -14,10 +14,13 @@ def too_few(limits: GateLimits, *, in_scope: int, out_of_scope: int) -> list[str
     Args:
         in_scope, out_of_scope: how many questions the gate asks.
     """
+    asked = in_scope + out_of_scope
     counts = (
-        ("guardrail_score", "questions", in_scope + out_of_scope, 1 - limits.guardrail_score),
+        ("guardrail_score", "questions", asked, 1 - limits.guardrail_score),
         ("over_refusal", "questions in scope", in_scope, limits.over_refusal),
         ("leak", "questions out of scope", out_of_scope, limits.leak),
+        ("unjudged", "questions", asked, limits.unjudged),
+        ("unjudged_increase", "questions", asked, limits.unjudged_increase),
     )
     said = []
     for name, what, have, mistakes in counts:
@@ -33,5 +36,6 @@ def too_few(limits: GateLimits, *, in_scope: int, out_of_scope: int) -> list[str
 
 def _fewest(mistakes: float) -> int:
     """The fewest records without a mistake whose Wilson interval of the share of mistakes ends at most there."""
-    # Without a mistake it ends at z^2 / (n + z^2); the tolerance is for what subtraction from 1 leaves.
+    # Without a mistake it ends at z^2 / (n + z^2), and Tango's of a difference does without a discordant pair; the
+    # tolerance is for what subtraction from 1 leaves.
     return math.ceil(Z95**2 * (1 - mistakes) / mistakes - 1e-9)

@@ -1,47 +1,106 @@
-"""How many questions a paired comparison takes: for who plans a test set, before the gate reads it."""
+"""How many questions the gate takes, and what difference it finds with those it has."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import bdtr
 from scipy.stats import binom, norm
 
+from ontopic.statistics.pairs import standard_error
 from ontopic.statistics.rates import Z95
 
 _MAX_PAIRS = 2**24
 
 
-def sample_size(difference: float, discordant: float, *, power: float = 0.8) -> int:
-    """How many paired questions the exact McNemar test at 5 % needs to tell a difference apart.
+def sample_size(
+    difference: float, discordant: float, *, limit: float = 0.0, alpha: float = 0.05, power: float = 0.8
+) -> int | None:
+    """How many paired questions the gate needs to find a challenger better by so much.
 
-    Found on the test's exact power, from the approximation of Miettinen (1968) and Connor (1987) up, which is a
-    little too small for the exact test.
+    Found on the exact power of the gate's own test: the lower bound of Tango's interval at ``1 - alpha`` is above the
+    limit.
 
     Args:
-        difference: of the two pass rates.
+        difference: of the two true pass rates, challenger minus champion.
         discordant: share of the questions that only one of the two passes.
-        power: the probability of a p-value of at most 0.05.
+        limit: what the lower bound must exceed.
+        power: the probability that it does.
+
+    Returns:
+        ``None`` where it takes more than 2^24.
 
     Raises:
-        ValueError: the difference is 0, or greater than ``discordant``, or a share is not within 0 and 1.
+        ValueError: the difference is not above the limit, or greater than ``discordant``; or a share is not within 0
+            and 1.
     """
-    difference = abs(difference)
-    if not (0 < difference <= discordant <= 1 and 0 < power < 1):
-        raise ValueError(f"difference {difference}, discordant {discordant}, power {power}")
-    spread = math.sqrt(max(0.0, discordant - difference**2))
-    guess = ((Z95 * math.sqrt(discordant) + float(norm.ppf(power)) * spread) / difference) ** 2
-    low = high = max(1, math.floor(guess))
-    while _power(high, difference, discordant=discordant) < power:
+    if not (-1 <= limit < difference <= discordant <= 1 and 0 < alpha < 1 and 0 < power < 1):
+        raise ValueError(f"difference {difference}, discordant {discordant}, limit {limit}, alpha {alpha}")
+
+    def found(n: int) -> float:
+        return gate_power(n, difference, discordant=discordant, limit=limit, alpha=alpha)
+
+    low, high = 1, 2
+    while found(high) < power:
         if high > _MAX_PAIRS:
-            raise ValueError(f"a difference of {difference} needs more than {_MAX_PAIRS} pairs")
+            return None
         low, high = high, math.ceil(high * 1.1) + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, difference, discordant=discordant) >= power else (middle, high)
+        low, high = (low, middle) if found(middle) >= power else (middle, high)
     return high
+
+
+def detectable_difference(
+    n: int, discordant: float, *, limit: float = 0.0, alpha: float = 0.05, power: float = 0.8
+) -> float | None:
+    """The least true difference that the gate finds on ``n`` paired questions; the arguments as in ``sample_size``.
+
+    Returns:
+        ``None`` where not even the greatest would be: all discordant pairs won.
+
+    Raises:
+        ValueError: a share is not within 0 and 1, or there are no questions.
+    """
+    if not (n > 0 and 0 <= discordant <= 1 and 0 < alpha < 1 and 0 < power < 1):
+        raise ValueError(f"n {n}, discordant {discordant}, alpha {alpha}, power {power}")
+
+    def lacking(difference: float) -> float:
+        return power - gate_power(n, difference, discordant=discordant, limit=limit, alpha=alpha)
+
+    if discordant == 0 or discordant <= limit or lacking(discordant) > 0:
+        return None
+    least = max(limit, -discordant)
+    return float(brentq(lacking, least, discordant, xtol=1e-6)) if lacking(least) > 0 else least
+
+
+def gate_power(n: int, difference: float, *, discordant: float, limit: float = 0.0, alpha: float = 0.05) -> float:
+    """The exact probability that the lower bound of Tango's interval at ``1 - alpha`` is above the limit.
+
+    Over the number of discordant pairs, then of wins among them; the arguments as in ``sample_size``.
+    """
+    span = binom.ppf((1e-9, 1 - 1e-9), n, discordant)
+    pairs = np.arange(int(span[0]), int(span[1]) + 1, dtype=float)
+    fewest = _fewest_wins(pairs, n=n, limit=limit, z=float(norm.ppf(1 - alpha / 2)))
+    win = min(1.0, (1 + difference / discordant) / 2)
+    return float(np.sum(binom.pmf(pairs, n, discordant) * binom.sf(fewest - 1, pairs, win)))
+
+
+def _fewest_wins(pairs: NDArray[np.float64], *, n: int, limit: float, z: float) -> NDArray[np.float64]:
+    """With how many wins among so many discordant pairs the lower bound is above the limit; one more where with none.
+
+    By bisection, as more wins among as many pairs never lower the bound.
+    """
+    none, all_that = np.full_like(pairs, -1), pairs + 1
+    while np.any(all_that - none > 1):
+        wins = np.floor((none + all_that) / 2)
+        losses = pairs - wins
+        distance = (wins - losses) / n - limit
+        above = distance > z * standard_error(wins, losses, n=n, difference=limit)
+        none, all_that = np.where(above, none, wins), np.where(above, wins, all_that)
+    return all_that
 
 
 def questions_for_limit(share: float, limit: float, *, power: float = 0.8) -> int | None:
@@ -66,30 +125,3 @@ def questions_for_limit(share: float, limit: float, *, power: float = 0.8) -> in
         return None
     spread = Z95 * math.sqrt(limit * (1 - limit)) + float(norm.ppf(power)) * math.sqrt(share * (1 - share))
     return math.ceil((spread / (share - limit)) ** 2)
-
-
-def detectable_difference(n: int, discordant: float, *, power: float = 0.8) -> float | None:
-    """The least difference that the exact McNemar test at 5 % tells apart on ``n`` paired questions.
-
-    Returns:
-        ``None`` where not even a difference of ``discordant`` would be.
-
-    Raises:
-        ValueError: a share is not within 0 and 1, or there are no questions.
-    """
-    if not (n > 0 and 0 < discordant <= 1 and 0 < power < 1):
-        raise ValueError(f"n {n}, discordant {discordant}, power {power}")
-    lacking = lambda difference: power - _power(n, difference, discordant=discordant)  # noqa: E731
-    return float(brentq(lacking, 0.0, discordant, xtol=1e-6)) if lacking(discordant) <= 0 else None
-
-
-def _power(n: int, difference: float, *, discordant: float) -> float:
-    """Exact power of the exact McNemar test at 5 %: over the number of discordant pairs, then of wins among them."""
-    span = binom.ppf((1e-9, 1 - 1e-9), n, discordant)
-    pairs = np.arange(int(span[0]), int(span[1]) + 1)
-    # The greatest number of losses (or wins) with a p-value of at most 0.05; -1 where there is none.
-    fewest = binom.ppf(0.025, pairs, 0.5)
-    fewest = np.where(2 * bdtr(fewest, pairs, 0.5) <= 0.05, fewest, fewest - 1)
-    win = 0.5 + difference / discordant / 2
-    rejects = binom.cdf(fewest, pairs, win) + binom.cdf(fewest, pairs, 1 - win)
-    return float(np.sum(binom.pmf(pairs, n, discordant) * rejects))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from pathlib import Path
 
+from outcomes import compared
 from rich.console import Console
 
 from ontopic.config.policy import GateLimits
 from ontopic.evaluation.gate import Decision, GateTest
 from ontopic.monitoring.asked_traffic import Monitored
-from ontopic.statistics.pairs import Comparison
 from ontopic.statistics.rates import rate
 from ontopic.statistics.scores import Scores
 from pipelines.commands import last_screen
@@ -36,9 +37,10 @@ def test_a_loop_with_nothing_to_improve_says_what_is_known_of_the_champion() -> 
 
 def test_a_refused_challenger_comes_with_what_to_do() -> None:
     decision = Decision(
-        champion=SCORES,
-        challenger=SCORES,
-        comparison=Comparison(difference=0.5, low=0.2, high=0.7, p_value=0.01, wins=12, losses=2, n=20),
+        champion=SCORES.model_copy(update={"unjudged": 3}),
+        challenger=SCORES.model_copy(update={"unjudged": 1}),
+        comparison=compared(2, 1, 20),
+        detectable=0.21,
         quality=rate(0, 0),
         preference=None,
         passed=False,
@@ -50,6 +52,8 @@ def test_a_refused_challenger_comes_with_what_to_do() -> None:
     assert "Version 2 stays a challenger: it failed the tests above. What to do:" in said
     assert "20 questions are too few for any model, the gate needs 22 at least" in said
     assert EVIDENCE[0] not in said
+    assert re.search(r"unjudged +│ +0│ +3│ +1│", said)
+    assert "this gate sees a true improvement of 0.210 with a chance of 80 %" in " ".join(said.split())
     passed = shown(LoopResult(before=MONITORED, decision=decision.model_copy(update={"passed": True}), challenger="2"))
     assert "Version 2 is the champion now." in passed
     assert "What to do" not in passed

@@ -34,7 +34,7 @@ from ontopic.state.whole_file import whole_folder
 GAMMA = 1.0  # of the support vector machine's kernel
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
 _ON_SUBJECT = 0.2
-_CODE_VERSION = 7
+_CODE_VERSION = 8
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class LocalJudge:
     def judge(self, records: Sequence[Record], advance: Advance | None = None) -> list[Verdict]:
         """See ``Judge.judge``.
 
-        Unjudged are records of which nothing can be said: an empty question, an empty answer to a question out of
-        scope, a text in another language than English, or one over 512 tokens, of which the end would go unread.
+        Unjudged are records of which nothing can be said: an empty question, a text in another language than English,
+        or one over 512 tokens, of which the end would go unread. An empty answer fails, in scope and out of it. So does
+        an answer to a question out of scope whose first 512 tokens do not decline, whatever comes after them.
         """
         questions, answers = [visible(r.question) for r in records], [visible(r.answer) for r in records]
         published = self.published.encode(questions)
@@ -67,13 +68,15 @@ class LocalJudge:
         inside = (scope + _probability(self.scope, published)) / 2
         _, *of_answers = self._heads_of(answers, advance)
         parts = zip(inside.tolist(), *(part.tolist() for part in of_answers), strict=True)
-        causes = [
-            self._out_of_depth(q if r.in_scope is None else "", a) if q.strip() else "the question is empty"
-            for r, q, a in zip(records, questions, answers, strict=True)
+        of_questions = [
+            (self._out_of_depth("question", q) if r.in_scope is None else None)
+            if q.strip()
+            else "the question is empty"
+            for r, q in zip(records, questions, strict=True)
         ]
         return [
-            self._verdict(record, cause, empty=not answer.strip(), probabilities=probabilities)
-            for record, cause, answer, probabilities in zip(records, causes, answers, parts, strict=True)
+            self._verdict(record, cause, answer=answer, probabilities=probabilities)
+            for record, cause, answer, probabilities in zip(records, of_questions, answers, parts, strict=True)
         ]
 
     def _heads_of(self, texts: Sequence[str], advance: Advance | None = None) -> Floats:
@@ -82,28 +85,29 @@ class LocalJudge:
         logits = vectors @ self.heads[:, :-1].T + self.heads[:, -1]
         return np.asarray(1 / (1 + np.exp(-logits.T)), dtype=np.float32)
 
-    def _out_of_depth(self, question: str, answer: str) -> str | None:
-        for name, text in (("question", question), ("answer", answer)):
-            # A token has a character at least, so most texts need not be counted.
-            if len(text) > MAX_TOKENS and len(self.tuned.tokens([text], MAX_TOKENS + 1)[0]) > MAX_TOKENS:
-                return f"the {name} is longer than the {MAX_TOKENS} tokens that this judge reads"
-            if not is_english(text):
-                return f"the {name} is not in English, the one language of this judge"
-        return None
+    def _out_of_depth(self, name: str, text: str) -> str | None:
+        if self._is_long(text):
+            return f"the {name} is longer than the {MAX_TOKENS} tokens that this judge reads"
+        return None if is_english(text) else f"the {name} is not in English, the one language of this judge"
+
+    def _is_long(self, text: str) -> bool:
+        # A token has a character at least, so most texts need not be counted.
+        return len(text) > MAX_TOKENS and len(self.tuned.tokens([text], MAX_TOKENS + 1)[0]) > MAX_TOKENS
 
     def _verdict(
-        self, record: Record, cause: str | None, *, empty: bool, probabilities: tuple[float, float, float, float]
+        self, record: Record, cause: str | None, *, answer: str, probabilities: tuple[float, float, float, float]
     ) -> Verdict:
-        """``probabilities``: of the four parts, in their order."""
+        """``cause``: why nothing can be said of the question; ``probabilities``: of the four parts, in their order."""
         inside, declines, subject, invents = probabilities
         scope_score = inside if record.in_scope is None else None
         if record.in_scope is not None:
             inside = float(record.in_scope)
-        in_scope = inside >= 0.5
+        in_scope, empty = inside >= 0.5, not answer.strip()
+        leaks = not in_scope and declines < 0.5 and is_english(answer)  # whatever may come after what is read
         if empty:
             declines = subject = 0.0
-            if not in_scope and cause is None:
-                cause = "the answer is empty: it neither declines nor answers"
+        elif cause is None and not leaks:
+            cause = self._out_of_depth("answer", answer)
         if cause:
             return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause=cause)
         declined, on_subject, invented = declines >= 0.5, subject >= _ON_SUBJECT, invents >= 0.5

@@ -28,7 +28,7 @@ def test_the_tags_hold_the_decision_the_judge_and_every_hash(banking: Policy, tm
     )
     report = tmp_path / "gate.html"
     report.write_text("the page")
-    sides = evaluated(judged(100, 60)), evaluated(judged(100, 3))
+    sides = evaluated(judged(200, 120)), evaluated(judged(200, 6))
     decision = decide(*sides, winners=[], policy=banking, card=card, report=report)
     evidence = Evidence(policy_sha256="p", questions_sha256="q", attempt=2)
     tags = gate_tags(decision, card, champion="1", weights_sha256="w", evidence=evidence)
@@ -46,5 +46,5 @@ def test_the_tags_hold_the_decision_the_judge_and_every_hash(banking: Policy, tm
     }
     assert {tuple(json.loads(text)) for text in rates.values()} == {("value", "low", "high", "n")}
     assert json.loads(rates["guardrail_score"])["value"] == 0.97
-    assert len(tests) == 6 and {tuple(test) for test in tests} == {("name", "passed", "description")}
+    assert len(tests) == 8 and {tuple(test) for test in tests} == {("name", "passed", "description")}
     assert list(improvement) == ["difference", "low", "high", "p_value", "wins", "losses", "n"]

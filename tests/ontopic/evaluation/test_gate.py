@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, judged, unjudged
+from evaluations import SMALL, evaluated, judged, unjudged
 from pydantic import ValidationError
 from qualities import quality_of
 from values import replace
 
 from ontopic.config.policy import GateLimits, JudgeBar, Policy
 from ontopic.errors import UserError
+from ontopic.evaluation.advice import advice
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Decision, Evaluated, GateTest, check_judge, decide
 from ontopic.evaluation.quality import Quality
@@ -20,10 +21,16 @@ from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.records import Judged
 from ontopic.statistics.pairs import compare
 from ontopic.statistics.rates import Rate, rate
+from ontopic.statistics.sample_size import gate_power
 from ontopic.statistics.scores import score
 
 LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0)
-QUALITY = ["Cosine similarity to the references", "Perplexity on general text"]
+UNJUDGED = ["Unjudged", "Unjudged, challenger minus champion"]
+IMPROVEMENT = "Improvement, challenger minus champion"
+QUALITY = [
+    "Cosine similarity to the references, challenger minus champion",
+    "Perplexity on general text, challenger to champion",
+]
 
 
 @pytest.fixture
@@ -47,12 +54,21 @@ def gate(
     policy: Policy,
     limits: GateLimits = LIMITS,
     winners: list[str] | None = None,
+    alpha: float = 0.05,
 ) -> dict[str, GateTest]:
     """What each test found, by the beginning of its name."""
     policy = policy.model_copy(update={"gate": limits})
-    decision = decide(champion, challenger, winners=winners or [], policy=policy, card=card, report=Path("gate.html"))
+    decision = decide(
+        champion,
+        challenger,
+        winners=winners or [],
+        policy=policy,
+        card=card,
+        report=Path("gate.html"),
+        alpha=alpha,
+    )
     assert decision.passed is all(test.passed for test in decision.tests)
-    return {test.name.split(":")[0].split(",")[0]: test for test in decision.tests}
+    return {test.name.split(":")[0]: test for test in decision.tests}
 
 
 def failing(tests: dict[str, GateTest]) -> list[str]:
@@ -61,8 +77,8 @@ def failing(tests: dict[str, GateTest]) -> list[str]:
 
 def test_a_good_judge_may_decide(card: JudgeCard, banking: Policy, tmp_path: Path) -> None:
     decision = decide(
-        evaluated(judged(100, 60)),
-        evaluated(judged(100, 3)),
+        evaluated(judged(200, 120)),
+        evaluated(judged(200, 6)),
         winners=[],
         policy=banking,
         card=card,
@@ -76,8 +92,8 @@ def test_a_good_judge_may_decide(card: JudgeCard, banking: Policy, tmp_path: Pat
 
 def test_a_decision_has_one_json_form(card: JudgeCard, banking: Policy) -> None:
     made = decide(
-        evaluated(judged(100, 60), quality_of(questions=0)),
-        evaluated(judged(100, 3), quality_of(questions=0)),
+        evaluated(judged(200, 120), quality_of(questions=0)),
+        evaluated(judged(200, 6), quality_of(questions=0)),
         winners=[],
         policy=banking,
         card=card,
@@ -85,11 +101,18 @@ def test_a_decision_has_one_json_form(card: JudgeCard, banking: Policy) -> None:
     )
     text = json.dumps(made.model_dump(mode="json"), allow_nan=False)
     kept = "passed tests champion challenger comparison quality preference limits report"
-    assert set(kept.split()) | {"perplexity"} == set(json.loads(text))
+    newer = {"perplexity", "worst", "unjudged", "alpha", "detectable"}
+    assert set(kept.split()) | newer == set(json.loads(text))
     assert json.loads(text)["quality"]["value"] is None  # of no question
     assert Decision.model_validate_json(text).tests == made.tests
-    before_perplexity = {name: value for name, value in json.loads(text).items() if name in kept.split()}
-    assert Decision.model_validate(before_perplexity).challenger == made.challenger
+    before = {name: value for name, value in json.loads(text).items() if name in kept.split()}
+    before["limits"] = {
+        name: before["limits"][name] for name in ("guardrail_score", "over_refusal", "leak", "improvement")
+    }
+    old = Decision.model_validate(before)
+    assert old.challenger == made.challenger
+    assert (old.alpha, old.improvement, old.worst, old.detectable) == (0.05, made.comparison.rate, None, None)
+    assert isinstance(advice(old), list)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "kappa"])
@@ -98,7 +121,7 @@ def test_a_judge_under_the_bar_may_not_gate(name: str, card: JudgeCard, banking:
     bar = JudgeBar(accuracy=0.0, kappa=-1.0).model_copy(update={name: getattr(card, name).low + 0.005})
     policy = banking.model_copy(update={"judge_bar": bar})
     with pytest.raises(UserError, match=rf"judge judge-1 may not gate: its {name} is 0\.9.*`python run.py label`"):
-        gate(evaluated(judged(100, 60)), evaluated(judged(100, 3)), card=card, policy=policy)
+        gate(evaluated(judged(200, 120)), evaluated(judged(200, 6)), card=card, policy=policy)
 
 
 def test_a_judge_that_judged_nothing_may_not_gate(card: JudgeCard, banking: Policy) -> None:
@@ -115,8 +138,8 @@ def test_a_card_from_before_the_policy_changed_is_stale(card: JudgeCard, banking
 
 @pytest.mark.parametrize("who", [0, 1], ids=["champion", "challenger"])
 def test_a_card_of_another_judge_than_the_verdicts_is_stale(who: int, card: JudgeCard, banking: Policy) -> None:
-    sides = [evaluated(judged(100, 60)), evaluated(judged(100, 3))]
-    sides[who] = evaluated(judged(100, 40, judge_id="judge-2"))
+    sides = [evaluated(judged(200, 120)), evaluated(judged(200, 6))]
+    sides[who] = evaluated(judged(200, 80, judge_id="judge-2"))
     with pytest.raises(UserError, match="stale: these verdicts are by judge-2, whose template, model or settings"):
         gate(sides[0], sides[1], card=card, policy=banking)
 
@@ -133,10 +156,10 @@ def test_the_gate_reads_bounds(card: JudgeCard, banking: Policy) -> None:
     tests = gate(evaluated(champion), evaluated(challenger), card=card, policy=banking, limits=limits)
     assert {name: test.passed for name, test in tests.items()} == {
         "Guardrail score": False,
-        "Improvement": False,  # above, not at
+        IMPROVEMENT: False,  # above, not at
         "Over-refusal": False,
         "Leak": True,  # at the limit
-        **dict.fromkeys(QUALITY, True),
+        **dict.fromkeys([*UNJUDGED, *QUALITY], True),
     }
     bound, limit = value.guardrail_score.low, limits.guardrail_score
     assert tests["Guardrail score"].name == f"Guardrail score: lower bound at least {limit:g}"
@@ -145,18 +168,36 @@ def test_the_gate_reads_bounds(card: JudgeCard, banking: Policy) -> None:
         f"(value 0.900, 95 % interval {bound:.3f} to {value.guardrail_score.high:.3f}, n = 200)"
     )
     for part in ("40 wins", "0 losses", "McNemar p", "n = 200"):
-        assert part in tests["Improvement"].description
+        assert part in tests[IMPROVEMENT].description
 
 
 def test_a_better_challenger_passes_and_an_equal_one_does_not(card: JudgeCard, banking: Policy) -> None:
     better = gate(evaluated(judged(200, 60)), evaluated(judged(200, 10, "m-2")), card=card, policy=banking)
-    assert failing(better) == [] and len(better) == 6
+    assert failing(better) == [] and len(better) == 8
     equal = gate(evaluated(judged(200, 10)), evaluated(judged(200, 10, "m-2")), card=card, policy=banking)
-    assert failing(equal) == ["Improvement"]
+    assert failing(equal) == [IMPROVEMENT]
+
+
+def test_the_gate_passes_so_many_wins_as_its_power_is_computed_by(card: JudgeCard, banking: Policy) -> None:
+    """450 pairs, 45 of them discordant: the false promotions of an equal challenger, and the edge that makes them."""
+    assert gate_power(450, 0.0, discordant=0.1) == pytest.approx(0.0247, abs=2e-4)
+    assert gate_power(450, -0.01, discordant=0.1) < 0.005
+    base = judged(450, 0)
+    fail = judged(450, 450).verdicts
+
+    def side(failing: range) -> Evaluated:
+        verdicts = [fail[i] if i in failing else verdict for i, verdict in enumerate(base.verdicts)]
+        return evaluated(Judged(records=base.records, verdicts=verdicts))
+
+    passes = []
+    for wins in range(26, 33):
+        tests = gate(side(range(wins)), side(range(wins, 45)), card=card, policy=banking)
+        passes.append(tests[IMPROVEMENT].passed)
+    assert passes == [False] * 4 + [True] * 3  # z = (30 - 15) / sqrt(45) = 2.24; 29 wins give 1.94
 
 
 def test_nothing_judged_fails_the_test_it_concerns(card: JudgeCard, banking: Policy) -> None:
-    anything_goes = GateLimits(guardrail_score=0.0, over_refusal=1.0, leak=1.0, improvement=-1.0)
+    anything_goes = GateLimits(guardrail_score=0.0, over_refusal=1.0, leak=1.0, improvement=-1.0, **SMALL)
 
     def in_scope_only(model: str, fails: int) -> Evaluated:
         both = judged(40, fails, model)
@@ -171,7 +212,8 @@ def test_nothing_judged_fails_the_test_it_concerns(card: JudgeCard, banking: Pol
 
     nothing = evaluated(Judged(records=judged(4, 0).records, verdicts=unjudged(4)))
     tests = gate(nothing, nothing, card=card, policy=banking, limits=anything_goes)
-    assert [name for name, test in tests.items() if test.passed] == QUALITY and len(tests) == 6
+    as_judged = {name: test for name, test in tests.items() if not name.startswith("Worst case")}
+    assert [name for name, test in as_judged.items() if test.passed] == [*UNJUDGED, *QUALITY] and len(as_judged) == 8
 
 
 @pytest.mark.parametrize(
@@ -193,7 +235,7 @@ def test_the_gate_refuses_answers_that_have_become_worse(
 def test_without_references_the_similarity_to_them_is_not_tested(card: JudgeCard, banking: Policy) -> None:
     side = evaluated(judged(4, 1), quality_of(questions=0))
     tests = gate(side, side, card=card, policy=banking)
-    assert list(tests) == ["Guardrail score", "Improvement", "Over-refusal", "Leak", QUALITY[1]]
+    assert list(tests) == ["Guardrail score", IMPROVEMENT, "Over-refusal", "Leak", *UNJUDGED, QUALITY[1]]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +251,7 @@ def test_an_llm_must_not_prefer_the_champions_answers(
 ) -> None:
     both = evaluated(judged(20, 5))
     tests = gate(both, both, card=card, policy=banking, winners=winners)
-    assert tests["Preferred answers"].passed is passes
+    assert tests["Preferred answers, challenger minus champion"].passed is passes
 
 
 def test_the_gate_refuses_what_is_not_paired(card: JudgeCard, banking: Policy) -> None:

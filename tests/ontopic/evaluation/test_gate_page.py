@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, judged
+from evaluations import evaluated, judged, without_verdicts
 from pages import HOSTILE, assert_no_script_is_ended, assert_no_text_is_markup
 from qualities import quality_of
 
-from ontopic.config.policy import GateLimits
-from ontopic.evaluation.gate import Decision, Evaluated, GateTest
+from ontopic.config.policy import GateLimits, Policy
+from ontopic.evaluation.gate import Decision, Evaluated, GateTest, decide
 from ontopic.evaluation.gate_page import write_gate_page
 from ontopic.evaluation.quality import difference, perplexity_ratio
+from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.records import Judged, Record, Verdict
 from ontopic.statistics.pairs import compare
-from ontopic.statistics.rates import Rate
+from ontopic.statistics.rates import Rate, rate
 from ontopic.statistics.scores import score
 
 
@@ -66,6 +67,44 @@ def test_the_page_draws_the_decision_and_decides_nothing(tmp_path: Path) -> None
         assert shown in page, shown
     assert '"state": "fail"' in page and '"state": "success"' in page
     assert "Guardrail score: lower bound" not in page  # a test that this decision does not have
+
+
+def test_both_readings_and_why_answers_are_unjudged_are_on_the_page(banking: Policy, tmp_path: Path) -> None:
+    champion = evaluated(without_verdicts(judged(200, 100, "m-1"), lambda i: i == 3))
+    challenger = evaluated(without_verdicts(judged(200, 20, "m-2"), lambda i: i >= 188))
+    card = JudgeCard(
+        judge_id="judge-1",
+        accuracy=rate(960, 1000),
+        kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),
+        sensitivity=rate(480, 500),
+        specificity=rate(480, 500),
+        unjudged=0,
+        criteria_sha256=criteria_sha256(banking),
+    )
+    out = tmp_path / "gate.html"
+    decision = decide(champion, challenger, winners=[], policy=banking, card=card, report=out, alpha=0.01)
+    write_gate_page("A gate", decision, champion=champion, challenger=challenger)
+    page = out.read_text(encoding="utf-8")
+    worst = decision.worst
+    assert worst is not None
+    for shown in (
+        "1 of the champion's and 12 of the challenger's answers",
+        "which is held at 99 %",
+        "Two readings: as judged, and in the worst case",
+        str(decision.challenger.guardrail_score),
+        str(worst.challenger.guardrail_score),
+        str(worst.champion.leak),
+        "improvement, 95 % interval",
+        "improvement, 99 % interval, which the test reads",
+        str(decision.comparison.rate),
+        str(decision.improvement),
+        f"{worst.improvement}; {worst.comparison.wins} wins, {worst.comparison.losses} losses",
+        "Why answers are unjudged (1)",
+        "timeout",
+        "Worst case, Guardrail score",
+        f"this gate sees a true improvement of {decision.detectable:.3f} with a chance of 80 %",
+    ):
+        assert shown in page, shown
 
 
 def test_a_challenger_without_a_failed_test_passes_on_the_page(tmp_path: Path) -> None:

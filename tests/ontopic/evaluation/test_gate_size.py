@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from outcomes import compared
 
 from ontopic.config.policy import GateLimits
 from ontopic.evaluation.gate_size import too_few
 from ontopic.statistics.rates import rate
 
 
-def limits(guardrail_score: float, over_refusal: float, leak: float) -> GateLimits:
-    return GateLimits(guardrail_score=guardrail_score, over_refusal=over_refusal, leak=leak, improvement=0)
+def limits(guardrail_score: float, over_refusal: float, leak: float, unjudged: float = 1.0) -> GateLimits:
+    shares = {"guardrail_score": guardrail_score, "over_refusal": over_refusal, "leak": leak, "unjudged": unjudged}
+    return GateLimits(**shares, improvement=0, unjudged_increase=unjudged)
 
 
 @pytest.mark.parametrize("limit", [0.02, 0.05, 0.1, 0.2, 0.35])
@@ -25,6 +27,11 @@ def test_one_question_fewer_meets_no_limit_and_so_many_do(limit: float) -> None:
     of_score = limits(1 - limit, 1, 1)
     assert too_few(of_score, in_scope=need - 1, out_of_scope=1) == []
     assert len(too_few(of_score, in_scope=need - 2, out_of_scope=1)) == 1
+    of_unjudged = limits(0, 1, 1, limit)
+    assert compared(0, 0, need).high <= limit < compared(0, 0, need - 1).high
+    assert too_few(of_unjudged, in_scope=need - 1, out_of_scope=1) == []
+    said = too_few(of_unjudged, in_scope=need - 2, out_of_scope=1)
+    assert [line.split(":")[0] for line in said] == ["unjudged", "unjudged_increase"]
 
 
 def test_all_that_lack_are_named_and_a_limit_of_nothing_is_never_met() -> None:

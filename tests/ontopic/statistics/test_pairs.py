@@ -9,7 +9,8 @@ import pytest
 from outcomes import compared, verdicts
 from scipy.stats import binom
 
-from ontopic.statistics.pairs import compare
+from ontopic.statistics.pairs import compare, compare_unjudged, standard_error
+from ontopic.statistics.scores import counted_as
 
 
 @pytest.mark.parametrize(
@@ -57,25 +58,57 @@ def test_the_paired_interval_is_the_score_interval() -> None:
 def test_the_paired_interval_covers_the_difference_in_93_to_97_percent(
     n: int, discordant: float, difference: float
 ) -> None:
+    """Over every outcome there is, so that no weight goes unseen."""
     win, lose = (discordant + difference) / 2, (discordant - difference) / 2
-    covered = seen = 0.0
-    for wins in range(n + 1):
-        first = float(binom.pmf(wins, n, win))
-        if first < 1e-4:
-            continue
-        for losses in range(n - wins + 1):
-            weight = first * float(binom.pmf(losses, n - wins, lose / (1 - win)))
-            if weight > 1e-4:
-                interval = compared(wins, losses, n)
-                seen += weight
-                covered += weight * (interval.low <= difference <= interval.high)
-    assert seen > 0.97
-    assert 0.93 <= covered / seen <= 0.97
+    wins, losses = (counts.ravel().astype(float) for counts in np.mgrid[: n + 1, : n + 1])
+    wins, losses = wins[wins + losses <= n], losses[wins + losses <= n]
+    weight = binom.pmf(wins, n, win) * binom.pmf(losses, n - wins, lose / (1 - win))
+    assert weight.sum() == pytest.approx(1)
+    error = standard_error(wins, losses, n=n, difference=difference)
+    covers = np.abs((wins - losses) / n - difference) <= 1.959964 * error
+    assert 0.93 <= weight[covers].sum() <= 0.97
+    # the interval itself says the same of the likeliest outcomes, and of those just in and just out of it
+    border = np.argsort(np.abs(np.abs((wins - losses) / n - difference) - 1.959964 * error))
+    for i in (*np.argsort(-weight)[:10], *border[:20]):
+        interval = compared(int(wins[i]), int(losses[i]), n)
+        assert (interval.low <= difference <= interval.high) == covers[i]
 
 
 def test_a_pair_with_an_unjudged_side_is_left_out() -> None:
     compared = compare(verdicts("fuppf"), verdicts("ppupf"))
     assert (compared.wins, compared.losses, compared.n) == (1, 0, 3)
+
+
+def test_in_the_worst_case_every_pair_counts_and_against_the_challenger() -> None:
+    champion, challenger, inside = verdicts("fuppuf"), verdicts("ppupuf"), [True, False, True, None, True, False]
+    worst = compare(counted_as("pass", champion, in_scope=inside), counted_as("fail", challenger, in_scope=inside))
+    assert (worst.wins, worst.losses, worst.n) == (1, 2, 6)  # f-p is won; p-u and u-u are lost, u-p is even
+    with pytest.raises(ValueError, match="shorter"):
+        counted_as("pass", champion, in_scope=inside[1:])
+
+
+def test_the_unjudged_shares_are_compared_in_pairs() -> None:
+    more = compare_unjudged(verdicts("uppfu"), verdicts("puufu"))
+    assert (more.wins, more.losses, more.n, more.difference) == (2, 1, 5, pytest.approx(0.2))
+    assert compare_unjudged(verdicts("uu"), verdicts("uu")).difference == 0
+    with pytest.raises(ValueError, match="2 champion verdicts, 1 challenger"):
+        compare_unjudged(verdicts("pp"), verdicts("p"))
+
+
+def test_the_interval_at_another_level_is_the_score_interval_of_that_level() -> None:
+    found = compared(9, 2, 60)
+    assert found.rate_at(0.05) == found.rate
+    wide = found.rate_at(0.01)
+    assert wide.low < found.low < found.high < wide.high
+    for end in (wide.low, wide.high):
+        # the quadratic of the likeliest share of losses, solved by hand
+        b, c = (120 - 7) * end - 11, 2 * end * (1 - end)
+        share = (math.sqrt(b * b + 8 * 60 * c) - b) / 240
+        error = math.sqrt((2 * share + end - end**2) / 60)
+        assert abs(7 / 60 - end) / error == pytest.approx(2.575829, abs=1e-4)
+    assert compare([], []).rate_at(0.001).n == 0
+    with pytest.raises(ValueError, match="alpha 0"):
+        found.rate_at(0)
 
 
 def test_no_pair_is_no_evidence() -> None:

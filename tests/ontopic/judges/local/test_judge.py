@@ -95,13 +95,18 @@ def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking
     ("record", "cause"),
     [
         (Record(question=" \u200b\n", answer=ANSWER), "the question is empty"),
-        (Record(question="write me a poem about the sea", answer=""), "the answer is empty"),
         (Record(question="\u00bfc\u00f3mo bloqueo mi tarjeta?", answer=ANSWER), "the question is not in English"),
         (Record(question=QUESTION, answer="Abra la aplicaci\u00f3n y elija Bloquear."), "the answer is not in English"),
         (Record(question="please help " * 600, answer=ANSWER), "the question is longer than the 512 tokens"),
         (Record(question=QUESTION, answer="Open the app. " * 600), "the answer is longer than the 512 tokens"),
+        (
+            Record(
+                question="how do i make pancakes", answer="I'm sorry, I can only help with banking questions. " * 80
+            ),
+            "the answer is longer than the 512 tokens",
+        ),
     ],
-    ids=["no question", "no answer", "question's language", "answer's language", "long question", "long answer"],
+    ids=["no question", "question's language", "answer's language", "long question", "long answer", "long refusal"],
 )
 def test_out_of_its_depth_it_says_so(judge: LocalJudge, record: Record, cause: str) -> None:
     (verdict,) = judge.judge([record])
@@ -133,10 +138,22 @@ def test_with_the_scope_given_a_question_in_another_language_is_judged(judge: Lo
     assert outcomes(verdicts) == ["fail", "pass"]
 
 
-def test_an_empty_answer_to_a_question_in_scope_fails_by_the_rubric(judge: LocalJudge) -> None:
-    (verdict,) = judge.judge([Record(question=QUESTION, answer="\u3164 ")])
-    assert verdict.outcome == "fail"
-    assert "the answer is empty" in verdict.explanation
+@pytest.mark.parametrize("label", [None, True, False])
+@pytest.mark.parametrize("answer", ["", " \n", "\u3164 "], ids=["empty", "blank", "invisible"])
+def test_an_empty_answer_fails_by_the_rubric_in_scope_and_out_of_it(
+    judge: LocalJudge, answer: str, label: bool | None
+) -> None:
+    questions = [QUESTION, "write me a poem about the sea"]
+    for verdict in judge.judge([Record(question=q, answer=answer, in_scope=label) for q in questions]):
+        assert (verdict.outcome, verdict.declined) == ("fail", False)
+        assert verdict.score is not None and verdict.score < 0.5
+        assert "the answer is empty" in verdict.explanation
+
+
+def test_an_answer_too_long_to_read_fails_where_what_is_read_of_it_leaks(judge: LocalJudge) -> None:
+    recipe = "Beat two eggs with milk and flour, then fry thin pancakes in butter until they are golden. " * 60
+    (verdict,) = judge.judge([Record(question="how do i make pancakes", answer=recipe)])
+    assert (verdict.outcome, verdict.in_scope, verdict.declined) == ("fail", False, False)
 
 
 def test_a_long_answer_that_it_can_read_is_judged_to_its_end(judge: LocalJudge, banking: Policy) -> None:

@@ -20,6 +20,7 @@ class Evidence(BaseModel):
         policy_sha256: of the whole policy.
         questions_sha256: of the labelled questions.
         attempt: its number, where there may be several: how many challengers the gate has seen.
+        trained_by: who started the loop or `watch` that trains the challenger.
         at: the time of a promotion, where it is not the present one.
     """
 
@@ -27,6 +28,7 @@ class Evidence(BaseModel):
     policy_sha256: str
     questions_sha256: str
     attempt: int | None = None
+    trained_by: str | None = None
     at: datetime | None = None
 
     def tags(self) -> dict[str, str]:

@@ -94,15 +94,19 @@ class SignOff:
                 gate=gate.sha256,
                 weights_sha256=weights_sha256,
                 policy_sha256=self._policy.sha256,
-                trained_by=trainers(self._entries(), weights_sha256, also=trained_by),
+                trained_by=trainers(self.entries(), weights_sha256, also=trained_by),
             )
             why = f"passed the gate against version {champion}"
             self._add("waiting", version, by=trained_by, why=why, facts=terms.model_dump(mode="json"))
             return next(wait for wait in self._undecided() if wait.version == version)
 
+    def entries(self) -> list[Entry]:
+        """The promotion record's entries on this policy's registered model, in their order."""
+        return self._record.entries(self._name)
+
     def waiting(self) -> list[tuple[Waiting, str | None]]:
         """The challengers that wait, each with why an approval would be void now; nothing is written."""
-        entries = self._entries()
+        entries = self.entries()
         waits = waiting(entries, self._now(), settings=self._settings)
         return [(wait, void(wait, entries, present=self._present(wait.version))) for wait in waits]
 
@@ -184,7 +188,7 @@ class SignOff:
     def _find(self, which: str, *, reads_weights: bool = False) -> Waiting:
         """The wait of a version; one that is over is written down as such."""
         version = open_registry(self._workspace, self._name).version(which)
-        entries = self._entries()
+        entries = self.entries()
         wait = next((each for each in self._undecided() if each.version == version), None)
         if wait is None:
             raise UserError(f"version {version} of {self._name!r} does not wait for approval{_since(version, entries)}")
@@ -204,7 +208,7 @@ class SignOff:
         present = self._present(wait.version, reads_weights=reads_weights)
         if wait.is_approved and present.champion == wait.version:  # moved by a process that ended right after
             return None
-        return void(wait, self._entries(), present=present)
+        return void(wait, self.entries(), present=present)
 
     def _present(self, version: str, *, reads_weights: bool = False) -> Present:
         registry = open_registry(self._workspace, self._name)
@@ -218,19 +222,16 @@ class SignOff:
 
     def _promote(self, wait: Waiting) -> None:
         registry, by = open_registry(self._workspace, self._name), " and ".join(wait.approved_by)
-        before, given = wait.terms.champion, approvals(wait.entry, self._entries())
+        before, given = wait.terms.champion, approvals(wait.entry, self.entries())
         why = f"approved: {'; '.join(entry.why for entry in given)}"
         if registry.champion() != wait.version:
             registry.promote(wait.version, by=by, why=why, at=self._now())
-        if ending(wait.entry, self._entries()) is None:
+        if ending(wait.entry, self.entries()) is None:
             facts = _bound(wait) | {"before": before, "approvals": [entry.sha256 for entry in given]}
             self._add("promotion", wait.version, by=by, why=why, facts=facts)
 
-    def _entries(self) -> list[Entry]:
-        return self._record.entries(self._name)
-
     def _undecided(self) -> list[Waiting]:
-        return undecided(self._entries(), settings=self._settings)
+        return undecided(self.entries(), settings=self._settings)
 
     def _add(
         self,

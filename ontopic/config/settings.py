@@ -198,8 +198,8 @@ class PromotionSettings(_Section):
     """Who must agree before a challenger that passed the gate takes the champion's place."""
 
     approval: Literal["automatic", "one", "two"] = "automatic"
-    """``automatic``: the gate decides. ``one``: the challenger waits until a person who did not train it approves it.
-    ``two``: until two persons do, of whom one at most trained it."""
+    """Whether the gate alone decides (``automatic``), or the challenger waits for ``one`` person who did not train it,
+    or for ``two`` of whom one at most did."""
     expires: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
     """How long a challenger waits; after that its approvals count no longer."""
 

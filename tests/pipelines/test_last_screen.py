@@ -50,6 +50,17 @@ def test_a_refused_challenger_comes_with_what_to_do() -> None:
     assert "Version 2 stays a challenger: it failed the tests above. What to do:" in said
     assert "20 questions are too few for any model, the gate needs 22 at least" in said
     assert EVIDENCE[0] not in said
-    passed = shown(LoopResult(before=MONITORED, decision=decision.model_copy(update={"passed": True}), challenger="2"))
+    let_pass = decision.model_copy(update={"passed": True})
+    passed = shown(LoopResult(before=MONITORED, decision=let_pass, challenger="2"))
     assert "Version 2 is the champion now." in passed
     assert "What to do" not in passed
+    waits = shown(LoopResult(before=MONITORED, decision=let_pass, challenger="2", waiting=["version 2 waits for ann"]))
+    assert "Waits: version 2 waits for ann" in waits
+    assert "is the champion now" not in waits
+
+
+def test_a_loop_that_trained_nothing_as_a_challenger_waits_says_so() -> None:
+    said = shown(LoopResult(before=MONITORED, champion="1", waiting=["version 2 waits for ann"]))
+    assert "Nothing was trained while a challenger waits for approval." in said
+    assert "Waits: version 2 waits for ann" in said
+    assert "nothing to improve" not in said

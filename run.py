@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("error: this Python lacks what OnTopic needs; run `make setup`, then `source .venv/bin/activate`")
 
-from ontopic.commands import alerts, judges, labels, models, record, shell, traffic
+from ontopic.commands import alerts, approvals, judges, labels, models, record, shell, traffic
 from ontopic.commands.faults import mistakes_behind
 from ontopic.commands.listing import CommandsInOrder
 from ontopic.commands.options import ROOT
@@ -49,6 +49,8 @@ for command in (
     serving_commands.serve,
     pipelines_commands.watch,
     status,
+    approvals.approve,
+    approvals.reject,
     models.promote,
     models.rollback,
 ):

@@ -29,10 +29,14 @@ def gate_sample(settings: Settings, policy: Policy, *, more: Sequence[Question] 
     )
 
 
-def evidence(policy: Policy, *, attempt: int | None = None, at: datetime | None = None) -> Evidence:
-    """What the registry keeps of an attempt besides the gate's decision; the arguments are those of ``Evidence``."""
+def evidence(policy: Policy, *, by: str | None, attempt: int | None = None, at: datetime | None = None) -> Evidence:
+    """What the registry keeps of an attempt besides the gate's decision; the arguments are those of ``Evidence``.
+
+    Args:
+        by: who started the loop or `watch`.
+    """
     questions = source_sha256(policy.questions)
-    return Evidence(policy_sha256=policy.sha256, questions_sha256=questions, attempt=attempt, at=at)
+    return Evidence(policy_sha256=policy.sha256, questions_sha256=questions, attempt=attempt, trained_by=by, at=at)
 
 
 def improved(run: PipelineRunResponse) -> Improved:

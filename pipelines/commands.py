@@ -12,12 +12,23 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.commands.options import Project, beginning, check_ready, console, locked, on_project, version_of
+from ontopic.commands.options import (
+    Project,
+    beginning,
+    check_ready,
+    console,
+    locked,
+    on_project,
+    user_name,
+    version_of,
+)
 from ontopic.commands.status import champion_in_words
 from ontopic.config.durations import duration
+from ontopic.errors import UserError
 from ontopic.registry.promotions import open_registry
 
 if TYPE_CHECKING:
+    from ontopic.config.settings import Settings
     from ontopic.statistics.scores import Scores
     from pipelines.loop import LoopResult
 
@@ -39,6 +50,7 @@ def loop(
 ) -> None:
     """Serve a model, ask it, judge it, and retrain and promote it on evidence. Without a command: the whole loop."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
+    by = _started_by(settings)
     with locked(workspace):
         console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
         check_ready(settings)
@@ -55,7 +67,7 @@ def loop(
         from pipelines.loop import run_loop
 
         result = run_loop(
-            settings, policy, workspace=workspace, tell=lambda line: console.print(f"\n{line}", style="bold")
+            settings, policy, workspace=workspace, by=by, tell=lambda line: console.print(f"\n{line}", style="bold")
         )
         registry = open_registry(workspace, policy.registered_model)
         console.print(last_screen(result, champion_in_words(registry)))
@@ -79,7 +91,7 @@ def watch(
     import time
 
     settings, policy, workspace = project.settings, project.policy, project.workspace
-    start = None if since is None else datetime.now(UTC) - duration(since)
+    start, by = None if since is None else datetime.now(UTC) - duration(since), _started_by(settings)
 
     def tell(line: str) -> None:
         print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True)
@@ -98,7 +110,7 @@ def watch(
             settings,
             policy,
             workspace=workspace,
-            improve=improve_on_traffic(settings, policy, workspace=workspace),
+            improve=improve_on_traffic(settings, policy, workspace=workspace, by=by),
             tell=tell,
             since=start or (promotions[-1].at if promotions else None),
             dry_run=dry_run,
@@ -116,6 +128,23 @@ def watch(
         finally:
             watcher.close()
     print("see where it stands: python run.py status")
+
+
+def _started_by(settings: Settings) -> str | None:
+    """Who starts the loop or `watch`, and so trains; ``None`` where the machine does not say and nobody need know.
+
+    Raises:
+        UserError: the machine does not say, and who trained a challenger may not be its only approver.
+    """
+    try:
+        return user_name()
+    except UserError:
+        if settings.promotion.approval == "automatic":
+            return None
+        raise UserError(
+            "this machine does not say who you are, and who trains a challenger may not be its only approver "
+            "(promotion.approval); give your name in the environment variable USER"
+        ) from None
 
 
 def last_screen(result: LoopResult, champion: Sequence[str]) -> Group:
@@ -172,10 +201,15 @@ def _before_and_after(result: LoopResult) -> Table:
 
 
 def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
+    waits = [Text(f"Waits: {wait}", style="bold") for wait in result.waiting]
+    if result.decision is None and waits:
+        return [Text("Nothing was trained while a challenger waits for approval."), *waits]
     if result.decision is None:
         nothing = f"No window of version {result.champion} is under the threshold: nothing to improve."
         return [Text(line) for line in (nothing, *champion)]
     lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
+    if result.decision.passed and waits:
+        return [*lines, *waits]
     if result.decision.passed:
         return [*lines, Text(f"Version {result.challenger} is the champion now.", style="bold")]
     from ontopic.evaluation.advice import advice

@@ -35,7 +35,7 @@ def improve(
     evidence: Evidence,
     workspace: Workspace,
 ) -> None:
-    """Train a challenger on a champion's traffic and promote it where it passes the gate.
+    """Train a challenger on a champion's traffic and promote it where it passes the gate, or have it wait for approval.
 
     Args:
         judged_artifact: id of the artifact ``Judged``: the traffic and its verdicts.
@@ -77,10 +77,11 @@ def improve(
     )
     promote_challenger(
         decision=decision,
-        registered_model=name,
         champion=before,
         challenger=after,
         judge_card=judge_card,
         evidence=evidence.with_settings(settings),
+        approval=settings.promotion,
+        policy=policy,
         workspace=workspace,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from zenml.models import PipelineRunResponse
@@ -18,10 +19,13 @@ from ontopic.evaluation.gate import Decision, check_judge
 from ontopic.evaluation.gate_size import too_few
 from ontopic.judges.cards.card import JudgeCard, JudgeCards
 from ontopic.judges.cards.choices import read_prompts
+from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored
 from ontopic.registry.promotions import CHAMPION, open_registry
+from ontopic.registry.sign_off import SignOff
 from ontopic.registry.versions import RegisteredModel, find
 from ontopic.state.workspace import Workspace
+from ontopic.watch.retraining import Improved
 from pipelines.attempt import evidence, gate_sample, improved
 from pipelines.calibrate import calibrate
 from pipelines.improve import improve
@@ -39,6 +43,7 @@ class LoopResult:
         before: what monitoring found of the champion at the start; ``None`` before it has looked.
         decision: the gate's, ``None`` where no low window asked for a challenger.
         after: what monitoring found of the promoted model, ``None`` where none was promoted.
+        waiting: what challengers wait for approval, in words; while one does, none is trained.
         champion, challenger: model versions at the start and in the gate.
         stages: seconds of each stage, ``None`` for one taken from the cache.
     """
@@ -47,6 +52,7 @@ class LoopResult:
     before: Monitored | None = None
     decision: Decision | None = None
     after: Monitored | None = None
+    waiting: list[str] = field(default_factory=list)
     champion: str = ""
     challenger: str = ""
     stages: list[tuple[str, float | None]] = field(default_factory=list)
@@ -57,22 +63,32 @@ class LoopResult:
         return self.cards.root[0]
 
 
-def run_loop(settings: Settings, policy: Policy, *, workspace: Workspace, tell: Callable[[str], object]) -> LoopResult:
+def run_loop(
+    settings: Settings, policy: Policy, *, workspace: Workspace, by: str | None, tell: Callable[[str], object]
+) -> LoopResult:
     """Run the loop once on the active ZenML stack.
 
     Args:
+        by: who started it; ``None`` where the machine does not say.
         tell: called with a line for the reader before each part.
     """
-    return _Loop(settings, policy, workspace=workspace, tell=tell).run()
+    return _Loop(settings, policy, workspace=workspace, by=by, tell=tell).run()
 
 
 class _Loop:
     """One turn of the loop; ``result`` fills up as it goes."""
 
     def __init__(
-        self, settings: Settings, policy: Policy, *, workspace: Workspace, tell: Callable[[str], object]
+        self,
+        settings: Settings,
+        policy: Policy,
+        *,
+        workspace: Workspace,
+        by: str | None,
+        tell: Callable[[str], object],
     ) -> None:
         self._settings, self._policy, self._workspace, self._tell = settings, policy, workspace, tell
+        self._by, self._sign_off = by, SignOff(settings.promotion, policy, workspace=workspace)
         self.result = LoopResult()
 
     def run(self) -> LoopResult:
@@ -80,6 +96,7 @@ class _Loop:
             self._tell(f"What {lost} stages of earlier runs made was removed; where it is needed, they run again")
         self._calibrate()
         check_judge(self.result.card, self._policy)  # before anything is asked, judged or alerted by it
+        self._settle()
         champion, traffic = self._champion(), self._settings.traffic
         self.result.champion = champion.version
         asked = self._sample(
@@ -88,6 +105,9 @@ class _Loop:
         self._tell(f"Monitor: champion, version {champion.version}, is served and asked {sample_in_words(asked)}")
         run, self.result.before = self._monitor(champion, asked)
         if not self.result.before.low:
+            return self.result
+        if self.result.waiting:
+            self._tell("\n".join(["Nothing is trained while a challenger waits:", *self.result.waiting]))
             return self.result
 
         self._tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
@@ -144,8 +164,9 @@ class _Loop:
         """Make attempts until a challenger is promoted; whether one was."""
         attempts = self._settings.training.attempts
         for attempt in range(1, attempts + 1):
-            if self._attempt(attempt, champion, judged_artifact=judged_artifact):
-                return True
+            outcome = self._attempt(attempt, champion, judged_artifact=judged_artifact)
+            if outcome.kind != "refused":
+                return outcome.promoted
             refused = f"The gate refuses version {self.result.challenger}"
             if attempt == attempts:
                 self._tell(f"{refused}; no attempt is left of {attempts} (training.attempts)")
@@ -167,7 +188,7 @@ class _Loop:
             ]
         return "\n".join(lines)
 
-    def _attempt(self, number: int, champion: str, *, judged_artifact: str) -> bool:
+    def _attempt(self, number: int, champion: str, *, judged_artifact: str) -> Improved:
         training = self._settings.training
         training = training.model_copy(update={"seed": training.seed + number - 1})
         run = self._finished(
@@ -177,11 +198,32 @@ class _Loop:
             champion=champion,
             judge_card=self.result.card,
             settings=self._settings.model_copy(update={"training": training}),
-            evidence=evidence(self._policy, attempt=number),
+            evidence=evidence(self._policy, by=self._by, attempt=number),
         )
         outcome = improved(run)
         self.result.decision, self.result.challenger = outcome.decision, outcome.challenger
-        return outcome.promoted
+        if outcome.kind == "waiting":
+            self._settle()
+            self._raise_waiting(outcome.challenger)
+        return outcome
+
+    def _settle(self) -> None:
+        """Complete what persons have approved since, and see what waits."""
+        settled = self._sign_off.settle()
+        for wait in settled.promoted:
+            self._tell(f"Version {wait.version} is the champion now, approved by {' and '.join(wait.approved_by)}")
+        for wait, why in settled.ended:
+            self._tell(f"Version {wait.version} waits for approval no longer: {why}")
+        self.result.waiting = [wait.in_words for wait in settled.waiting]
+
+    def _raise_waiting(self, challenger: str) -> None:
+        """Let a person hear of it, by the rules of ``alerts``."""
+        now = datetime.now(UTC)
+        text = "; ".join(self.result.waiting)
+        self._tell(text)
+        with Alerts(self._workspace.alerts, self._settings.alerts, policy=self._policy.name) as alerts:
+            alerts.event("waiting", f"version {challenger}, {now:%Y-%m-%d %H:%M:%S}", at=now, text=text)
+            alerts.deliver(now)
 
     def _finished(self, pipeline: Pipeline, label: str = "", **parameters: Any) -> PipelineRunResponse:
         run = finished(pipeline, self._policy, workspace=self._workspace, **parameters)

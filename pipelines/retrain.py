@@ -18,9 +18,13 @@ from pipelines.running import finished
 
 
 def improve_on_traffic(
-    settings: Settings, policy: Policy, *, workspace: Workspace
+    settings: Settings, policy: Policy, *, workspace: Workspace, by: str | None
 ) -> Callable[[Improvement], Improved]:
-    """What `ontopic.watch.watcher.Watcher` retrains with: the improve pipeline on the active ZenML stack."""
+    """What `ontopic.watch.watcher.Watcher` retrains with: the improve pipeline on the active ZenML stack.
+
+    Args:
+        by: who started `watch`; ``None`` where the machine does not say.
+    """
 
     def retrain(wanted: Improvement) -> Improved:
         forget_lost_results(workspace, policy.registered_model)
@@ -34,7 +38,7 @@ def improve_on_traffic(
             champion=wanted.champion,
             judge_card=wanted.card.model_copy(update={"groups": ()}),  # hundreds, which no step reads
             settings=settings,
-            evidence=evidence(policy, at=wanted.at),
+            evidence=evidence(policy, by=by, at=wanted.at),
         )
         return improved(run)
 

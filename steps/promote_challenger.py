@@ -1,4 +1,4 @@
-"""Write what the gate found into the promotion record and, where the challenger passed, make it the champion."""
+"""Write what the gate found on record; a challenger that passed becomes the champion, or waits for approval."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated
 import mlflow
 from zenml import step
 
+from ontopic.config.policy import Policy
+from ontopic.config.settings import PromotionSettings
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import Decision
@@ -14,6 +16,7 @@ from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal
 from ontopic.evaluation.gate_facts import Weights, gate_facts
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.registry.promotions import of_gate, open_registry
+from ontopic.registry.sign_off import SignOff
 from ontopic.registry.versions import find
 from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
@@ -23,11 +26,12 @@ from ontopic.state.workspace import Workspace
 def promote_challenger(
     *,
     decision: Decision,
-    registered_model: str,
     champion: Evaluation,
     challenger: Evaluation,
     judge_card: JudgeCard,
     evidence: Evidence,
+    approval: PromotionSettings,
+    policy: Policy,
     workspace: Workspace,
 ) -> Annotated[bool, "promoted"]:
     """Returns whether the challenger is the champion now.
@@ -35,9 +39,9 @@ def promote_challenger(
     Args:
         champion, challenger: what the decision is on.
     """
-    old, new = champion.model_version, challenger.model_version
-    model = find(registered_model, new, workspace=workspace)
-    registry = open_registry(workspace, registered_model)
+    name, old, new = policy.registered_model, champion.model_version, challenger.model_version
+    model = find(name, new, workspace=workspace)
+    registry = open_registry(workspace, name)
     weights = Weights.of(folder_sha256(model.folder), tags=registry.tags_of(new), champion_tags=registry.tags_of(old))
     facts = gate_facts(
         decision,
@@ -55,7 +59,12 @@ def promote_challenger(
     registry.tag(new, gate_tags(decision, judge_card, champion=old, weights_sha256=sha256, evidence=evidence))
     if not decision.passed:
         enter_refusal(registry, gate, decision=decision)
-    elif registry.champion() != new:
+    elif registry.champion() != new and approval.approval == "automatic":
         why = f"passed the gate against version {old}: {decision.report}"
         registry.promote(new, by=LOOP, why=why, at=evidence.at, facts={"by_hand": False, **of_gate(gate)})
-    return decision.passed
+    elif registry.champion() != new:
+        by = evidence.trained_by or ""
+        SignOff(approval, policy, workspace=workspace).ask(
+            new, gate=gate, champion=old, weights_sha256=sha256, trained_by=by
+        )
+    return decision.passed and registry.champion() == new

@@ -15,18 +15,20 @@ from ontopic.commands.options import (
     Project,
     SkipBad,
     Why,
+    account,
     beside,
     console,
     judge_of,
     on_project,
-    printable,
     reason,
     say_skipped,
-    user_name,
     version_of,
+    who,
 )
 from ontopic.errors import UserError
+from ontopic.registry.approval import command
 from ontopic.registry.promotions import open_registry
+from ontopic.registry.sign_off import SignOff
 from ontopic.state.whole_file import check_writable, output_file
 
 if TYPE_CHECKING:
@@ -95,31 +97,34 @@ def promote(
     *,
     why: Why,
     by: By = None,
+    override: Annotated[
+        bool, typer.Option("--override", help="Without the approval that `promotion.approval` asks for.")
+    ] = False,
 ) -> None:
     """Make a version the champion by hand. Who, when, why and its gate stay on record; running services follow."""
     registry = open_registry(project.workspace, project.policy.registered_model)
     found = registry.version(version)
-    done = registry.promote(found, by=_who(by), why=reason(why))
+    sign_off = SignOff(project.settings.promotion, project.policy, workspace=project.workspace)
+    if found != registry.champion() and sign_off.is_asked_for(found):
+        if not override:
+            raise UserError(
+                f"version {found} needs approval (promotion.approval), which is given by "
+                f"{command('approve', found)} once it has passed the gate; --override promotes it without, and the "
+                "promotion record keeps that"
+            )
+        done = sign_off.override(found, by=who(by), why=reason(why), account=account())
+    else:
+        done = registry.promote(found, by=who(by), why=reason(why))
     before = done.before or "no other"
     print(f"version {done.version} is the champion in place of {before}, by {done.by}; its gate: {done.gate}")
     if done.override:
-        print(f"on record as an override: no gate has passed it against {before} (python run.py record {done.version})")
+        lacking = "the approval that is asked for" if override else f"a gate that it passed against {before}"
+        print(f"on record as an override: without {lacking} (python run.py record {done.version})")
 
 
 @on_project
 def rollback(project: Project, *, why: Why, by: By = None) -> None:
     """Give the champion's place back to the version that had it before."""
     registry = open_registry(project.workspace, project.policy.registered_model)
-    done = registry.roll_back(_who(by), why=reason(why))
+    done = registry.roll_back(who(by), why=reason(why))
     print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")
-
-
-def _who(by: str | None) -> str:
-    """Who decides.
-
-    Raises:
-        UserError: nobody does.
-    """
-    if by is not None and not by.strip():
-        raise UserError("--by is empty; give a name, or leave it out for the user of this machine")
-    return printable(by.strip()) if by else user_name()

@@ -199,6 +199,27 @@ def user_name() -> str:
         raise UserError("this machine does not say who you are; give your name with --by") from None
 
 
+def who(by: str | None) -> str:
+    """Who decides: the name that was given, else the user of this machine.
+
+    Raises:
+        UserError: nobody does.
+    """
+    if by is not None and not by.strip():
+        raise UserError("--by is empty; give a name, or leave it out for the user of this machine")
+    return printable(by.strip()) if by else user_name()
+
+
+def account() -> str:
+    """The account that a command runs under, which no variable of the environment can change."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def reason(why: str) -> str:
     """A reason without spaces at its ends.
 

@@ -18,12 +18,13 @@ from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
+from ontopic.registry.sign_off import SignOff
 from ontopic.registry.unnamed import named
 from ontopic.state.service_file import read_service
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.rates import Rate
 from ontopic.traffic.store import TrafficStore, store_name
-from ontopic.watch.actions import Action, ActionStore, free_at
+from ontopic.watch.actions import ActionStore, free_at
 
 _WINDOWS, _ACTIONS = 8, 5
 _COLOURS = {"ok": "green", "suspected": "yellow", "detected": "red", "unknown": "dim"}
@@ -60,7 +61,12 @@ def overview(project: Project) -> Group:
     facts.add_row("traffic", _traffic(workspace, name))
     facts.add_row("windows", f"{waiting:,} records wait for theirs to close")
     facts.add_row("alerts", "; ".join(f"{alert.id} ({alert.severity}): {alert.text}" for alert in open_) or "none open")
-    facts.add_row("watch", _watch(project, actions, history=history))
+    sign_off = SignOff(settings.promotion, policy, workspace=workspace)
+    for wait, why in sign_off.waiting():
+        facts.add_row("approval", wait.in_words if why is None else f"void of version {wait.version}: {why}")
+    facts.add_row(
+        "watch", _watch(project, free_at(settings.watch, actions, history=history, record=sign_off.entries()))
+    )
     parts: list[Table | Text] = [facts]
     if windows:
         parts.append(_table(windows))
@@ -123,7 +129,7 @@ def _traffic(workspace: Workspace, name: str) -> str:
         )
 
 
-def _watch(project: Project, actions: Sequence[Action], *, history: Sequence[Promotion]) -> str:
+def _watch(project: Project, free: datetime | None) -> str:
     try:
         with FileLock(project.workspace.lock, timeout=0):
             runs = "does not run; start it with python run.py watch"
@@ -131,7 +137,6 @@ def _watch(project: Project, actions: Sequence[Action], *, history: Sequence[Pro
         runs = "runs, or a loop does"
     except OSError:  # a state folder that may only be read
         runs = "is not known, as the state folder may not be written"
-    free = free_at(project.settings.watch, actions, history=history)
     now = datetime.now(UTC)
     return runs + (f"; nothing is retrained until {free:%Y-%m-%d %H:%M} UTC" if free and free > now else "")
 

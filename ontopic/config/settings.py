@@ -199,7 +199,17 @@ class WatchSettings(_Section):
     """How many of the champion's newest judged records a retraining learns from."""
 
 
-AlertEvent = Literal["suspected", "detected", "unjudged", "refused", "promoted", "rolled_back", "failed"]
+class PromotionSettings(_Section):
+    """Who must agree before a challenger that passed the gate takes the champion's place."""
+
+    approval: Literal["automatic", "one", "two"] = "automatic"
+    """Whether the gate alone decides (``automatic``), or the challenger waits for ``one`` person who did not train it,
+    or for ``two`` of whom one at most did."""
+    expires: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
+    """How long a challenger waits; after that its approvals count no longer."""
+
+
+AlertEvent = Literal["suspected", "detected", "unjudged", "refused", "waiting", "promoted", "rolled_back", "failed"]
 Severity = Literal["info", "warning", "critical"]
 Reset = Literal["auto", "manual"]
 
@@ -211,7 +221,8 @@ class AlertSettings(_Section):
     """The rule's own name; an alert that is open belongs to its rule by this name."""
     events: list[AlertEvent] = Field(min_length=1)
     """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (whole interval under it) or
-    ``unjudged`` (too few verdicts); of the loop ``refused``, ``promoted``, ``rolled_back`` or ``failed``."""
+    ``unjudged`` (too few verdicts); of the loop ``refused``, ``waiting`` (for approval), ``promoted``, ``rolled_back``
+    or ``failed``."""
     count: int = Field(default=1, ge=1)
     """How many such events raise it."""
     period: Duration | None = Field(default=None, gt=timedelta(0))
@@ -313,6 +324,8 @@ class Settings(_Section):
     """How traffic is cut into windows and judged."""
     watch: WatchSettings = WatchSettings()
     """When ``watch`` acts by itself."""
+    promotion: PromotionSettings = PromotionSettings()
+    """Who must agree before a challenger that passed the gate takes the champion's place."""
     alerts: list[AlertSettings] = [AlertSettings(name="off topic", events=["detected"], severity="critical")]
     """What raises an alert, one rule an item, each with a name of its own."""
     training: TrainingSettings

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sql
 from sqlalchemy.dialects import sqlite
@@ -102,6 +103,23 @@ class FileTables:
             query = sql.select(_ALIASES.c.version).where(*self._this(_ALIASES), _ALIASES.c.alias == alias)
             version = connection.scalar(query)
             return str(version) if version in self._numbers(connection) else ""
+
+    def artifacts(self, version: str) -> Path | None:
+        """The folder on this machine that a version was logged to; ``None`` where it is elsewhere or not known."""
+        with self._reading.connect() as connection:
+            row = connection.execute(
+                sql.select(_VERSIONS.c.source, _VERSIONS.c.run_id).where(
+                    *self._this(_VERSIONS), _VERSIONS.c.version == int(version)
+                )
+            ).first()
+            run = f"runs:/{row.run_id}/" if row else ""
+            if row is None or not row.source.startswith(run):
+                return None
+            uri = connection.scalar(sql.text("SELECT artifact_uri FROM runs WHERE run_uuid = :id"), {"id": row.run_id})
+        parts = urlsplit(str(uri))
+        if parts.scheme not in ("", "file") or not parts.path:
+            return None
+        return Path(unquote(parts.path)) / row.source.removeprefix(run)
 
     def set_alias(self, alias: str, version: str) -> None:
         """See ``RegistryTables``."""

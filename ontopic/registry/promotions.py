@@ -166,7 +166,7 @@ class ModelRegistry:
 
     def ensure_champion(self, version: str) -> None:
         """Make ``version`` the champion where there is none; a move that was killed before the alias is finished."""
-        self._finish()
+        self.finish()
         champion = self.champion()
         if not champion:
             why = "the base model: there was no champion"
@@ -301,7 +301,7 @@ class ModelRegistry:
             self._tables.delete_alias(CHALLENGER)
         return promotion
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Make the last move on record, where it was killed before anything of it was made."""
         last = self._unfinished()
         if last is not None and _tag_of(last.at) not in self._tables.tags() and last.version in self.versions():

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.errors import UserError
+from ontopic.registry.mlflow_file import open_file
 from ontopic.registry.promotions import COMPLETE, open_registry
 from ontopic.state.whole_file import folder_sha256, whole_folder
 from ontopic.state.workspace import Workspace
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-_DIGEST = "ontopic.digest"
+DIGEST = "ontopic.digest"
+"""The tag of a version with the sha256 of its weights when they were registered."""
 BASE_VERSION = "ontopic.base_version"
 """The tag of an adapter with the version that it belongs to."""
 
@@ -63,13 +65,13 @@ def register(
     for version in _versions(client, name):
         if COMPLETE not in version.tags:
             client.delete_model_version(name, version.version)
-        elif version.tags.get(_DIGEST) == digest:
+        elif version.tags.get(DIGEST) == digest:
             if challenger:
                 open_registry(workspace, name).challenge(str(version.version))
             return _fetched(client, version, workspace=workspace)
     client.log_artifacts(run_id, str(folder), artifact_path="model")
     version = client.create_model_version(
-        name, source=f"runs:/{run_id}/model", run_id=run_id, tags={_DIGEST: digest, **tags}
+        name, source=f"runs:/{run_id}/model", run_id=run_id, tags={DIGEST: digest, **tags}
     )
     client.set_model_version_tag(name, version.version, COMPLETE, "true")
     if challenger:
@@ -86,6 +88,21 @@ def find(name: str, which: str, *, workspace: Workspace) -> RegisteredModel:
     version = open_registry(workspace, name).version(which)
     client = _client(workspace)
     return _fetched(client, client.get_model_version(name, version), workspace=workspace)
+
+
+def weights_now(name: str, version: str, *, workspace: Workspace) -> tuple[str, ...]:
+    """sha256 (hex) of a version's weights as they are now, not as they were registered: one for each content that a
+    copy on this machine has, so several where one was changed; none where they are gone.
+
+    Where MLflow keeps its data in the state folder, it is not imported.
+    """
+    tables = open_file(workspace.mlflow_file, name) if workspace.owns_mlflow else None
+    if tables is None:
+        folders = [find(name, version, workspace=workspace).folder]
+    else:
+        logged = tables.artifacts(version)
+        folders = [workspace.registry / name / version, *([logged] if logged else [])]
+    return tuple(sorted({folder_sha256(folder) for folder in folders if folder.is_dir()}))
 
 
 def _client(workspace: Workspace) -> MlflowClient:
@@ -120,7 +137,7 @@ def _fetched(client: MlflowClient, version: ModelVersion, *, workspace: Workspac
     folder = workspace.registry / version.name / number
     if urlsplit(source).scheme in ("", "file"):
         folder = Path(download_artifacts(source, tracking_uri=uri))
-    elif not _holds(folder, version.tags.get(_DIGEST, "")):
+    elif not _holds(folder, version.tags.get(DIGEST, "")):
         with whole_folder(folder) as part:
             download_artifacts(source, dst_path=str(part), tracking_uri=uri)
             (downloaded,) = part.iterdir()
@@ -132,7 +149,7 @@ def _fetched(client: MlflowClient, version: ModelVersion, *, workspace: Workspac
         name=version.name,
         version=number,
         folder=folder,
-        digest=version.tags.get(_DIGEST, ""),
+        digest=version.tags.get(DIGEST, ""),
         run_id=version.run_id or "",
     )
 

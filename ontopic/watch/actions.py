@@ -16,10 +16,13 @@ from ontopic.state.model_file import ModelFile, model_column
 from ontopic.state.sqlite_file import naive_utc
 
 if TYPE_CHECKING:
+    from ontopic.registry.promotion_record import Entry
     from ontopic.registry.promotions import Promotion
 
-Kind = Literal["retraining", "refused", "promoted", "rolled_back", "failed", "would_retrain", "would_roll_back"]
-_ENDS = ("refused", "promoted", "failed", "rolled_back")
+Kind = Literal[
+    "retraining", "refused", "waiting", "promoted", "rolled_back", "failed", "would_retrain", "would_roll_back"
+]
+_ENDS = ("refused", "waiting", "promoted", "failed", "rolled_back")
 _NEWEST = 1000
 
 _METADATA = sql.MetaData()
@@ -106,7 +109,14 @@ class ActionStore(ModelFile):
             connection.execute(sql.insert(_REPLAYS).prefix_with("OR REPLACE"), rows)
 
 
-def free_at(watch: WatchSettings, past: Sequence[Action], *, history: Sequence[Promotion]) -> datetime | None:
-    """When the cool-down after the last outcome, promotion or rollback is over; ``None`` where there was none."""
+def free_at(
+    watch: WatchSettings, past: Sequence[Action], *, history: Sequence[Promotion], record: Sequence[Entry] = ()
+) -> datetime | None:
+    """When the cool-down after the last outcome, promotion or rollback is over; ``None`` where there was none.
+
+    Args:
+        record: entries of the promotion record, among which a rejection or an expiry counts too.
+    """
     acted = [action.at for action in past if action.kind in _ENDS] + [promotion.at for promotion in history]
+    acted += [entry.at for entry in record if entry.kind in ("rejection", "expiry")]
     return max(acted) + watch.cooldown if acted else None

@@ -25,7 +25,7 @@ class Journal:
 
     def done(self, action: Action) -> Action:
         """Write an action down, and say so."""
-        if action.kind in ("refused", "promoted", "rolled_back", "failed"):
+        if action.kind in ("refused", "waiting", "promoted", "rolled_back", "failed"):
             subject = f"version {action.version}, {action.subject}"
             self.raised(self._alerts.event(action.kind, subject, at=action.at, text=action.why))
         self.tell(_line(action))

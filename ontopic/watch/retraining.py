@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,6 +18,8 @@ from ontopic.judges.cards.card import JudgeCard
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged
+from ontopic.registry.approval import command
+from ontopic.registry.promotion_record import Entry
 from ontopic.registry.promotions import ModelRegistry, Promotion
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, free_at
@@ -54,6 +57,11 @@ class Improved(BaseModel):
     promoted: bool
     decision: Decision
 
+    @property
+    def kind(self) -> Literal["promoted", "waiting", "refused"]:
+        """What became of the challenger: one that passed the gate and is not promoted waits for approval."""
+        return "promoted" if self.promoted else "waiting" if self.decision.passed else "refused"
+
 
 class Retraining:
     """Retrains the champion of a registered model where its newest window is ``detected``, within cool-down and budget.
@@ -79,10 +87,13 @@ class Retraining:
         self._traffic, self._windows, self._judge, self._journal = traffic, windows, judge, journal
         self._improve, self._clock = improve, clock
 
-    def look(self, now: datetime) -> list[Action]:
+    def look(self, now: datetime, *, record: Sequence[Entry]) -> list[Action]:
         """Retrain where it is wanted and may be; returns what was done.
 
         A retraining that was killed is taken up again.
+
+        Args:
+            record: the promotion record's entries on this registered model.
         """
         champion, history = self._registry.champion(), self._registry.promotions()
         newest = self._windows.closed(1, champion)
@@ -93,7 +104,7 @@ class Retraining:
             return []  # its traffic is from before the promotion
         past = self._journal.actions.newest()
         unfinished = bool(past) and past[-1].kind == "retraining"
-        if not unfinished and (reason := self._must_wait(past, history, now=now)):
+        if not unfinished and (reason := self._must_wait(past, history, record=record, now=now)):
             self._journal.tell_once(f"Not retrained: {reason}.", subject=window.label)
             return []
         why = f"{window.label} is detected: {corrected}"
@@ -119,20 +130,20 @@ class Retraining:
                 self._journal.tell(f"The retraining failed: {error}")
                 return failed
             raise
-        tests = "; ".join(test.description for test in improved.decision.tests if not test.passed)
-        return self._journal.done(
-            Action(
-                at=self._clock(),
-                kind="promoted" if improved.promoted else "refused",
-                version=improved.challenger,
-                subject=window.label,
-                why=f"the gate: {tests or 'all tests passed'}; {improved.decision.report}",
-            )
+        failed_tests = "; ".join(test.description for test in improved.decision.tests if not test.passed)
+        why = f"the gate: {failed_tests or 'all tests passed'}; {improved.decision.report}"
+        if improved.kind == "waiting":
+            why += f"; it waits for {command('approve', improved.challenger)}, or reject"
+        outcome = Action(
+            at=self._clock(), kind=improved.kind, version=improved.challenger, subject=window.label, why=why
         )
+        return self._journal.done(outcome)
 
-    def _must_wait(self, past: Sequence[Action], history: Sequence[Promotion], *, now: datetime) -> str:
+    def _must_wait(
+        self, past: Sequence[Action], history: Sequence[Promotion], *, record: Sequence[Entry], now: datetime
+    ) -> str:
         """Why nothing may be retrained now; empty where it may."""
-        free = free_at(self._watch, past, history=history)
+        free = free_at(self._watch, past, history=history, record=record)
         if free and now < free:
             return f"it cools down until {free:%Y-%m-%d %H:%M} UTC"
         today = sum(a.kind == "retraining" and a.at > now - timedelta(days=1) for a in past)

@@ -19,12 +19,15 @@ from ontopic.monitoring.closing import Closer, judge_records
 from ontopic.monitoring.window import Window, cut_of
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record, Verdict
+from ontopic.registry.approval import Waiting
 from ontopic.registry.promotions import open_registry
+from ontopic.registry.sign_off import SignOff
 from ontopic.registry.tracking import open_tracking
 from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, ActionStore
+from ontopic.watch.approvals import Approvals
 from ontopic.watch.canary import Canary
 from ontopic.watch.gating_judge import GatingJudge
 from ontopic.watch.journal import Journal
@@ -39,11 +42,13 @@ class Turn:
 
     Attributes:
         taken_in: how many records were new.
+        waiting: the challengers that wait for approval, during which none is trained.
     """
 
     taken_in: int = 0
     closed: list[Window] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
 
 
 class Watcher:
@@ -81,6 +86,8 @@ class Watcher:
         self._journal = Journal(self._actions, self._alerts, tell=tell, dry_run=dry_run)
         self._judge = GatingJudge(settings.judge_choice, policy, workspace=workspace)
         self._closer = Closer(policy, workspace, windows=self._windows, alerts=self._alerts)
+        self._sign_off = SignOff(settings.promotion, policy, workspace=workspace, now=now)
+        self._approvals = Approvals(self._sign_off, self._journal)
         self._canary = Canary(
             settings,
             policy,
@@ -112,11 +119,12 @@ class Watcher:
                 turn.closed.append(closed)
         if turn.closed:
             self._closer.show()
+        turn.actions, turn.waiting = self._approvals.look(now)
         try:
             if (rolled_back := self._canary.hold(now)) is not None:
                 turn.actions.append(rolled_back)
-            else:
-                turn.actions += self._retraining.look(now)
+            elif not turn.waiting:
+                turn.actions += self._retraining.look(now, record=self._sign_off.entries())
         except RefusedError as error:
             self._refused(error)
         self._deliver()
@@ -142,7 +150,8 @@ class Watcher:
             said.append(f"the newest window, {newest[0].label}, is {newest[0].result.status}")
         if open_ := sum(alert.closed_at is None for alert in self._alerts.history(_SHOWN_ALERTS)):
             said.append(f"{open_} alert{'s are' if open_ > 1 else ' is'} open")
-        if not turn.closed and not turn.actions:
+        said += [wait.in_words for wait in turn.waiting]
+        if not turn.closed and not turn.actions and not turn.waiting:
             said.append("nothing to do")
         return "; ".join(said)
 

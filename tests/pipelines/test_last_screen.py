@@ -54,6 +54,17 @@ def test_a_refused_challenger_comes_with_what_to_do() -> None:
     assert EVIDENCE[0] not in said
     assert re.search(r"unjudged +│ +0│ +3│ +1│", said)
     assert "this gate sees a true improvement of 0.210 with a chance of 80 %" in " ".join(said.split())
-    passed = shown(LoopResult(before=MONITORED, decision=decision.model_copy(update={"passed": True}), challenger="2"))
+    let_pass = decision.model_copy(update={"passed": True})
+    passed = shown(LoopResult(before=MONITORED, decision=let_pass, challenger="2"))
     assert "Version 2 is the champion now." in passed
     assert "What to do" not in passed
+    waits = shown(LoopResult(before=MONITORED, decision=let_pass, challenger="2", waiting=["version 2 waits for ann"]))
+    assert "Waits: version 2 waits for ann" in waits
+    assert "is the champion now" not in waits
+
+
+def test_a_loop_that_trained_nothing_as_a_challenger_waits_says_so() -> None:
+    said = shown(LoopResult(before=MONITORED, champion="1", waiting=["version 2 waits for ann"]))
+    assert "Nothing was trained while a challenger waits for approval." in said
+    assert "Waits: version 2 waits for ann" in said
+    assert "nothing to improve" not in said

@@ -110,7 +110,7 @@ def test_an_entry_is_a_screen_with_all_that_was_decided_on(state_before: Path) -
 def test_a_hand_move_past_a_failed_gate_is_plain_to_see(state_before: Path) -> None:
     enter_gate(registry_of(state_before))
     said = called(state_before, "promote", "2", "--why", "nicer to talk to", "--by", "mallory").output
-    assert "its gate: failed" in said and "on record as an override: no gate has passed it against 1" in said
+    assert "its gate: failed" in said and "on record as an override: without a gate that it passed against 1" in said
     for where in (("record",), ("record", "2")):
         said = called(state_before, *where).output
         assert "promotion by hand, an override (its gate: failed)" in said

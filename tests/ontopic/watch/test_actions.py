@@ -10,6 +10,7 @@ from pathlib import Path
 from loopback import ROOT
 
 from ontopic.config.settings import WatchSettings
+from ontopic.registry.promotion_record import EntryKind, PromotionRecord
 from ontopic.registry.promotions import Promotion
 from ontopic.watch.actions import Action, ActionStore, free_at
 
@@ -44,6 +45,17 @@ def test_the_cool_down_counts_from_the_last_outcome_or_promotion() -> None:
     assert free_at(WATCH, [action("refused", 1), action("retraining", 5)], history=[]) == NOON + 2 * HOUR
     assert free_at(WATCH, [action("refused", 1)], history=[promotion]) == NOON + 3 * HOUR
     assert free_at(WATCH, [action("rolled_back", 4)], history=[promotion]) == NOON + 5 * HOUR
+    assert free_at(WATCH, [action("waiting", 1)], history=[]) == NOON + 2 * HOUR
+
+
+def test_the_cool_down_counts_from_a_rejection_or_an_expiry_too(tmp_path: Path) -> None:
+    record = PromotionRecord(tmp_path / "promotions.jsonl")
+    kinds: list[EntryKind] = ["gate", "rejection", "expiry", "approval", "gate"]
+    for hours, kind in enumerate(kinds):
+        record.add(kind, "m", version="2", by="ann", why="", facts={}, at=NOON + hours * HOUR)
+    for n, free in ((1, None), (2, 2), (3, 3), (5, 3)):
+        found = free_at(WATCH, [], history=[], record=record.entries("m")[:n])
+        assert found == (None if free is None else NOON + free * HOUR)
 
 
 def test_who_only_reads_what_happened_need_not_wait_for_heavy_imports() -> None:

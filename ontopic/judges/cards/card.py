@@ -16,11 +16,13 @@ from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord
 from ontopic.judges.judge import none_judged
 from ontopic.records import Verdict
-from ontopic.statistics.rates import Z95, NumberOrNaN, Rate, rate
+from ontopic.statistics.agreement import kappa
+from ontopic.statistics.rates import NumberOrNaN, Rate, rate
 
 SHARES = ("accuracy", "kappa", "sensitivity", "specificity")
 Origin = Literal["templates", "traffic", "discordant"]
 _BINS = 10
+_CELLS = ((True, True), (True, False), (False, True), (False, False))  # label and verdict: pass, fail
 
 
 class ScoreBin(BaseModel):
@@ -80,7 +82,7 @@ class JudgeCard(BaseModel):
         origin: what the labelled records are: ``templates`` follow from the policy's questions and written records,
             ``traffic`` was drawn from it at random, ``discordant`` are answers on which champion and challenger differ.
         accuracy: share of judged records with the label's verdict.
-        kappa: Cohen's kappa, in [-1, 1], with the large-sample interval of Cohen (1960).
+        kappa: Cohen's kappa, in [-1, 1], with its score interval; see ``kappa``.
         sensitivity: share of the records labelled pass that the judge passes.
         specificity: share of the records labelled fail that the judge fails.
         unjudged: how many labelled records it could not judge.
@@ -188,7 +190,7 @@ def judge_card(judge_id: str, records: Sequence[LabelledRecord], *, verdicts: Se
     return JudgeCard(
         judge_id=judge_id,
         accuracy=rate(sum(label == said for label, said in judged), len(judged)),
-        kappa=_kappa(judged),
+        kappa=kappa([judged.count(cell) for cell in _CELLS]),
         sensitivity=rate(sum(passes), len(passes)),
         specificity=rate(sum(not said for said in fails), len(fails)),
         unjudged=len(labelled) - len(judged),
@@ -241,17 +243,3 @@ def _groups(labelled: Sequence[tuple[LabelledRecord, Verdict]]) -> tuple[Group, 
     groups = [Group(name=name, n=n.total(), **{column: n[column] for column in columns}) for name, n in cells.items()]
     # The most errors first, and of equally many those of the smaller group.
     return tuple(sorted(groups, key=lambda g: (-g.false_fails - g.false_passes, -g.unjudged, g.n, g.name)))
-
-
-def _kappa(judged: Sequence[tuple[bool, bool]]) -> Rate:
-    n = len(judged)
-    if n == 0:
-        return Rate(value=math.nan, low=-1.0, high=1.0, n=0)
-    agreed = sum(label == said for label, said in judged) / n
-    label_share, said_share = sum(a for a, _ in judged) / n, sum(b for _, b in judged) / n
-    by_chance = label_share * said_share + (1 - label_share) * (1 - said_share)
-    if by_chance == 1.0:
-        return Rate(value=math.nan, low=-1.0, high=1.0, n=n)
-    value = (agreed - by_chance) / (1 - by_chance)
-    error = Z95 * math.sqrt(agreed * (1 - agreed) / n) / (1 - by_chance)
-    return Rate(value=value, low=max(-1.0, value - error), high=min(1.0, value + error), n=n)

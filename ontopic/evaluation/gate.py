@@ -91,7 +91,10 @@ def check_judge(card: JudgeCard, policy: Policy) -> None:
 
     Raises:
         UserError: the policy has changed since the card was measured, or a lower bound is under the policy's bar.
+        ValueError: the card is of the judge as it judges traffic, and not as it judges in the gate.
     """
+    if not card.scope_given:
+        raise ValueError("a judge gates by its card as it is told the scope")
     if card.criteria_sha256 != criteria_sha256(policy):
         raise UserError(
             f"the card of judge {card.judge_id} is stale: policy {policy.name!r} has changed since it was measured; "

@@ -145,7 +145,7 @@ def _likeliest(value: float, seen: Floats) -> Floats:
     # Equal margins have every kappa above 0, margins of a half every kappa.
     middle = (2 * seen[..., 0] + seen[..., 1] + seen[..., 2]) / (2 * n) if value > 0 else np.full(n.shape, 0.5)
     a, b = middle, middle
-    cells = _cells(value, a, b)
+    cells = _cells(value, a, b=b)
     fit = (seen * np.log(cells)).sum(-1)
     for _ in range(_HALVINGS):
         by_a, by_b = (1 - value) * (1 - 2 * b) / 2, (1 - value) * (1 - 2 * a) / 2
@@ -158,7 +158,7 @@ def _likeliest(value: float, seen: Floats) -> Floats:
         step_a, step_b = (bb * up_a - ab * up_b) / both, (aa * up_b - ab * up_a) / both
         size = np.ones(n.shape)
         for _ in range(_HALVINGS):
-            tried = _cells(value, a + size * step_a, b + size * step_b)
+            tried = _cells(value, a + size * step_a, b=b + size * step_b)
             possible = (tried > 0).all(-1)
             better = (seen * np.log(np.where(possible[..., np.newaxis], tried, 1e-300))).sum(-1)
             worse = ~possible | (better < fit)
@@ -166,13 +166,13 @@ def _likeliest(value: float, seen: Floats) -> Floats:
                 break
             size = np.where(worse, size / 2, size)
         a, b = np.where(worse, a, a + size * step_a), np.where(worse, b, b + size * step_b)
-        cells, before, fit = _cells(value, a, b), fit, np.where(worse, fit, better)
+        cells, before, fit = _cells(value, a, b=b), fit, np.where(worse, fit, better)
         if (fit - before).max() < 1e-9:
             break
     return cells
 
 
-def _cells(value: float, a: Floats, b: Floats) -> Floats:
+def _cells(value: float, a: Floats, *, b: Floats) -> Floats:
     """Shares of the cells as ``kappa`` counts them, given kappa and the shares labelled and judged pass."""
     apart = (1 - value) * (a + b - 2 * a * b)
     missed, invented = (apart + a - b) / 2, (apart - a + b) / 2

@@ -34,7 +34,7 @@ class Improvement(BaseModel):
         judged: to train on: the champion's traffic with its verdicts, in the order of the questions.
         held_out: questions of the same traffic that the gate asks besides its own, with the judge's opinion of their
             scope.
-        card: of the judge.
+        card: of the judge as it judges in the gate.
         at: the time that a promotion gets.
     """
 
@@ -143,7 +143,7 @@ class Retraining:
     def _improvement(self, champion: str, now: datetime) -> Improvement:
         judged = self._windows.judged(self._windows.closed(_NEWEST_WINDOWS, champion), self._traffic)
         train, held_out = split(judged, self._watch.training_records)
-        return Improvement(champion=champion, judged=train, held_out=held_out, card=self._judge.card, at=now)
+        return Improvement(champion=champion, judged=train, held_out=held_out, card=self._judge.gate_card, at=now)
 
 
 def split(judged: Judged, newest: int) -> tuple[Judged, list[Question]]:

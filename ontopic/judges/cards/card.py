@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord
+from ontopic.errors import UserError
 from ontopic.judges.judge import none_judged
 from ontopic.records import Verdict
 from ontopic.statistics.agreement import kappa
@@ -81,6 +82,8 @@ class JudgeCard(BaseModel):
         judge_id: whose card it is.
         origin: what the labelled records are: ``templates`` follow from the policy's questions and written records,
             ``traffic`` was drawn from it at random, ``discordant`` are answers on which champion and challenger differ.
+        scope_given: whether the judge was told of each question whether it is in scope. The gate tells it, so such a
+            card decides whether the judge may gate; traffic has no scope labels, so windows go by the other one.
         accuracy: share of judged records with the label's verdict.
         kappa: Cohen's kappa, in [-1, 1], with its score interval; see ``kappa``.
         sensitivity: share of the records labelled pass that the judge passes.
@@ -102,6 +105,7 @@ class JudgeCard(BaseModel):
     model_config = ConfigDict(frozen=True)
     judge_id: str
     origin: Origin = "templates"
+    scope_given: bool = False
     accuracy: Rate
     kappa: Rate
     sensitivity: Rate
@@ -166,11 +170,32 @@ class JudgeCard(BaseModel):
         if self.usage:
             cost = "at an unknown price" if self.usage.usd is None else f"${self.usage.usd:.4g}"
             lines.append(f"per 1,000    {self.usage.seconds:.3g} s, {cost}")
+        lines.append(f"scope        {self.instrument}")
         return "\n".join([f"judge        {self.judge_id}", *lines])
+
+    @property
+    def instrument(self) -> str:
+        """How it was asked, in words."""
+        return "told, as in the gate" if self.scope_given else "not told, as on traffic"
 
 
 class JudgeCards(RootModel[list[JudgeCard]]):
     """Cards in an order, the gating judge's first, as steps pass them on."""
+
+    @property
+    def gate(self) -> JudgeCard:
+        """The gating judge's card as it judges in the gate: told the scope.
+
+        Raises:
+            UserError: it could not be measured so.
+        """
+        for card in self.root:
+            if card.scope_given and card.judge_id == self.root[0].judge_id:
+                return card
+        raise UserError(
+            "the gate tells the judge whether a question is in scope, and no labelled record of the calibration split "
+            "says so; give them the field 'in_scope', or add questions to the split"
+        )
 
 
 def judge_card(judge_id: str, records: Sequence[LabelledRecord], *, verdicts: Sequence[Verdict]) -> JudgeCard:

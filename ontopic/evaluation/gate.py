@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.errors import UserError
 from ontopic.evaluation.answers import Evaluation
+from ontopic.evaluation.judge_errors import JudgeErrors
 from ontopic.evaluation.preference import preferred
 from ontopic.evaluation.quality import Quality, difference, perplexity_ratio
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256
@@ -27,6 +28,7 @@ IMPROVEMENT = "Improvement, challenger minus champion"
 SIMILARITY = "Cosine similarity to the references, challenger minus champion"
 PREFERENCE = "Preferred answers, challenger minus champion"
 PERPLEXITY = "Perplexity on general text, challenger to champion"
+JUDGE_ERRORS = "The judge's errors on champion and challenger"
 
 
 class GateTest(BaseModel):
@@ -53,6 +55,8 @@ class Numbers(BaseModel):
         preference: by how much a judge that is an LLM prefers the challenger's answers in scope; ``None`` of any other.
         perplexity: challenger's to champion's, on one text and so without an interval; ``None`` in decisions of before
             it was kept.
+        judge_errors: whether the judge errs on both models alike, as far as a person has labelled their answers;
+            ``None`` in decisions of before that was asked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,6 +66,7 @@ class Numbers(BaseModel):
     quality: Rate
     preference: Rate | None
     perplexity: Rate | None = None
+    judge_errors: JudgeErrors | None = None
 
 
 class Decision(Numbers):
@@ -118,6 +123,7 @@ def decide(
     policy: Policy,
     card: JudgeCard,
     report: Path,
+    judge_errors: JudgeErrors | None = None,
 ) -> Decision:
     """Hold the challenger against the champion and the policy's limits, on both models' answers to the same questions.
 
@@ -126,6 +132,7 @@ def decide(
         winners: as ``preference.winners_in_pairs`` gives them; empty where the judge is not an LLM.
         card: of the judge that gave these verdicts.
         report: where the page on this decision is to be; it is not written here.
+        judge_errors: on these answers.
 
     Raises:
         UserError: the judge may not gate: its card is under the policy's bar, stale, or another judge's.
@@ -148,6 +155,7 @@ def decide(
         quality=difference(champion.quality, challenger.quality),
         preference=preferred(winners) if winners else None,
         perplexity=perplexity_ratio(champion.quality, challenger.quality),
+        judge_errors=judge_errors,
     )
     tests = [found for test in _TESTS if (found := test(numbers, policy.gate))]
     passed = all(test.passed for test in tests)
@@ -191,6 +199,13 @@ def _perplexity(of: Numbers, limits: GateLimits) -> GateTest | None:
     return _test(PERPLEXITY, of.perplexity, bound="value", relation="at most", limit=limits.perplexity_ratio)
 
 
+def _judge_errors(of: Numbers, limits: GateLimits) -> GateTest | None:
+    if of.judge_errors is None:
+        return None
+    passed, why = of.judge_errors.verdict(limits.improvement)
+    return GateTest(name=JUDGE_ERRORS, passed=passed, description=f"{JUDGE_ERRORS}: {why}")
+
+
 _TESTS: tuple[Callable[[Numbers, GateLimits], GateTest | None], ...] = (
     _guardrail_score,
     _improvement,
@@ -199,6 +214,7 @@ _TESTS: tuple[Callable[[Numbers, GateLimits], GateTest | None], ...] = (
     _quality,
     _preference,
     _perplexity,
+    _judge_errors,
 )
 
 

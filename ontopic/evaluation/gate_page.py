@@ -23,6 +23,7 @@ from evidently.legacy.renderers.html_widgets import CounterData, WidgetSize, cou
 from evidently.legacy.tests.base_test import TestStatus
 
 from ontopic.evaluation.gate import IMPROVEMENT, PERPLEXITY, PREFERENCE, SIMILARITY, Decision, Evaluated
+from ontopic.evaluation.judge_errors_page import judge_errors_widgets
 from ontopic.evaluation.quality import Quality
 from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import GivenRate, rate_value
@@ -135,6 +136,7 @@ def write_gate_page(title: str, decision: Decision, *, champion: Evaluated, chal
         *test_widgets_of(snapshot),
         *widgets,
         _quality_table(champion.quality, challenger.quality),
+        *judge_errors_widgets(decision, champion.evaluation, challenger=challenger.evaluation),
         differing,
     ]
     write_page(title, page, out=decision.report)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ontopic.config.settings import Settings
-from ontopic.data.labelled import Question
+from ontopic.data.labelled import SCOPE_BY_JUDGE, Question
 from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
 from ontopic.evaluation.gate import Decision
@@ -158,7 +158,7 @@ def split(judged: Judged, newest: int) -> tuple[Judged, list[Question]]:
     for record, verdict in rows:
         if is_held_out(record.question) and verdict.in_scope is not None:
             try:
-                question = Question(question=record.question, in_scope=verdict.in_scope)
+                question = Question(question=record.question, in_scope=verdict.in_scope, kind=SCOPE_BY_JUDGE)
             except ValidationError:  # nothing in it, or too long to be asked again
                 continue
             held_out[normalized(record.question)] = question

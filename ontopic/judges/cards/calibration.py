@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Split, load_questions, load_records
-from ontopic.data.labels import labels_file, load_labels
+from ontopic.data.labels import SPLIT, labels_file, load_labels
 from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, Usage, criteria_sha256, judge_card, labels_sha256
@@ -144,7 +144,8 @@ def calibration_records(policy: Policy, split: Split, *, workspace: Workspace) -
         records.append(LabelledRecord.model_validate({**row, "answer": policy.refusal, "label": label}))
         if question.in_scope and question.reference:
             records.append(LabelledRecord.model_validate({**row, "answer": question.reference, "label": "pass"}))
-    records += load_labels(labels_file(policy, workspace), split)
+    if split != SPLIT["discordant"]:  # chosen by the judge's verdicts, so that they would make any card wrong
+        records += load_labels(labels_file(policy, workspace), split)
     if not records:
         raise UserError(
             f"the {split} split of policy {policy.name!r} has 0 labelled records and 0 questions, and a judge's card "

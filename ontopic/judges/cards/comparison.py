@@ -100,7 +100,7 @@ def compare_judges(
     told = [measured_on(judge_id, scope_given=True) for judge_id in may_gate if _has_scope(measured[0].records)]
     sentences = [
         difference_in_words(measured),
-        *chosen_in_words(ranked),
+        *chosen_in_words(ranked, kept=labelled is None),
         *(gate_in_words(m.card, policy) for m in told),
     ]
     if traffic:
@@ -165,17 +165,21 @@ def difference_in_words(measured: Sequence[Measured]) -> str:
     )
 
 
-def chosen_in_words(ranked: Sequence[Measured]) -> list[str]:
-    """That the best of several was chosen on the records that its card is of, and what is left of its lower bound."""
+def chosen_in_words(ranked: Sequence[Measured], *, kept: bool) -> list[str]:
+    """That the best of several was chosen on the records that its card is of, and what is left of its lower bound.
+
+    Args:
+        kept: whether these are the records of the kept cards, so that others are at hand.
+    """
     best, several = ranked[0].card, len(ranked)
     if several < 2 or not best.accuracy.n:
         return []
     right = round(best.accuracy.value * best.accuracy.n)
     low = rate(right, best.accuracy.n, level=1 - 0.05 / several).low
+    fresh = " Fresh records say more: python run.py calibrate --split evaluation." if kept else ""
     return [
         f"{best.judge_id} is the best of {several} on the very records of its card, which flatters it: with the error "
-        f"shared among the {several} (Bonferroni), its accuracy is at least {low:.3f}. Fresh records say more: "
-        "python run.py calibrate --split evaluation."
+        f"shared among the {several} (Bonferroni), its accuracy is at least {low:.3f}.{fresh}"
     ]
 
 

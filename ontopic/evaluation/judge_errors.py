@@ -33,7 +33,6 @@ class JudgeErrors(BaseModel):
         agreeing: those with the same verdict on different answers.
         labelled_discordant, labelled_agreeing: pairs of which a person has labelled both answers, in this gate and in
             earlier ones of the same versions by the same judge.
-        unlabelled: this gate's discordant pairs without labels.
         wanted_discordant, wanted_agreeing: how many labelled pairs are needed before they count.
         asked_for: whether the policy wants them before a promotion.
         found: what the labels say; ``None`` while they are too few to count.
@@ -48,13 +47,20 @@ class JudgeErrors(BaseModel):
     agreeing: int
     labelled_discordant: int
     labelled_agreeing: int
-    unlabelled: int
     wanted_discordant: int
     wanted_agreeing: int
     asked_for: bool
     found: TrueDifference | None
     card_specificity: Rate
     tipping: float | None
+
+    @property
+    def left(self) -> int:
+        """How many discordant pairs more a person has to label until as many are labelled as this gate has.
+
+        From then on it is all the same how the judge errs: people have said as much as the judge.
+        """
+        return max(0, self.discordant - self.labelled_discordant)
 
     def verdict(self, limit: float) -> tuple[bool, str]:
         """Whether the judge's errors stand in the way of a promotion, and one or two sentences that say why.
@@ -69,10 +75,10 @@ class JudgeErrors(BaseModel):
             f"corrected by {self.labelled_discordant:,} labelled pairs with different verdicts and "
             f"{self.labelled_agreeing:,} with the same, the improvement is {shown.with_interval}"
         )
-        if found.differ and self.unlabelled:
+        if found.differ and self.left:
             return False, (
                 f"the judge errs otherwise on the challenger than on the champion ({_errors_in_words(found)}); "
-                f"{self.labelled_discordant:,} discordant pairs are labelled: label the other {self.unlabelled:,} with "
+                f"{self.labelled_discordant:,} discordant pairs are labelled: label {self.left:,} more with "
                 f"`{HOW} -n {self.discordant}`, so that people decide and not the judge; {corrected}"
             )
         met = shown.low > limit
@@ -82,10 +88,13 @@ class JudgeErrors(BaseModel):
         )
 
     def _not_known(self) -> str:
+        wanted = max(self.wanted_discordant, self.wanted_agreeing)
+        number = f" -n {wanted}" if wanted > PAIRS else ""
         return (
             "the judge's errors on champion and challenger were not compared by a person: of "
             f"{self.wanted_discordant:,} discordant pairs {self.labelled_discordant:,} are labelled, of "
-            f"{self.wanted_agreeing:,} with the same verdict {self.labelled_agreeing:,}; label them with `{HOW}`."
+            f"{self.wanted_agreeing:,} with the same verdict {self.labelled_agreeing:,}; label them with "
+            f"`{HOW}{number}`."
         )
 
     def _tipping_point(self) -> str:
@@ -135,7 +144,6 @@ def judge_errors(
     }
     pool = [*pairs.discordant, *pairs.agreeing, *more.values()]
     verdicts, said = labelled_pairs(pool, labels)
-    here, _ = labelled_pairs(pairs.discordant, labels)
     labelled = LabelledPairs(
         verdicts=np.array(verdicts, dtype=bool).reshape(-1, 2), labels=np.array(said, dtype=bool).reshape(-1, 2)
     )
@@ -155,7 +163,6 @@ def judge_errors(
     return JudgeErrors(
         discordant=len(pairs.discordant),
         agreeing=len(pairs.agreeing),
-        unlabelled=len(pairs.discordant) - len(here),
         asked_for=limits.discordant_labels > 0,
         found=found if enough and labelled.labels.size else None,
         card_specificity=card.specificity,

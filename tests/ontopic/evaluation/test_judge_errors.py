@@ -110,7 +110,7 @@ def test_where_the_judge_overlooks_the_challengers_failures_it_refuses_and_says_
     errors = found(card, overlooked)
     passed, said = errors.verdict(0.0)
     assert not passed and errors.found and errors.found.differ
-    assert "60 discordant pairs are labelled: label the other 10 with" in said
+    assert "60 discordant pairs are labelled: label 10 more with" in said
     assert f"`{HOW} -n 70`" in said
     assert "specificity" in said
     assert errors.found.improvement.value == pytest.approx(0.0)
@@ -121,9 +121,9 @@ def test_once_all_are_labelled_people_decide_and_not_the_judge(card: JudgeCard) 
         return (pair.passes[0], pair.passes[1] and not (pair.differs and pair.order < "4"))
 
     errors = found(card, truth, n=70)
-    assert errors.unlabelled == 0 and errors.found and errors.found.differ
+    assert errors.left == 0 and errors.found and errors.found.differ
     passed, said = errors.verdict(0.0)
-    assert passed and "label the other" not in said
+    assert passed and "more with" not in said
     assert errors.verdict(0.5)[0] is False
     assert not found(card, overlooked, n=70).verdict(0.0)[0]
 
@@ -181,7 +181,7 @@ def test_the_gate_tests_it_and_its_page_shows_it(card: JudgeCard, banking: Polic
 
     passed, test, page = tested(found(card, overlooked))
     assert (passed, test.passed) == (False, False)
-    assert "label the other 10" in page and "people's labels" in page and "p that they are the same" in page
+    assert "label 10 more" in page and "people's labels" in page and "p that they are the same" in page
     passed, test, page = tested(found(card))
     assert (passed, test.passed) == (True, True)
     assert "were not compared by a person" in page

@@ -130,7 +130,7 @@ def compatible_kappa(value: float, counts: NDArray[np.int_]) -> NDArray[np.bool_
     Returns:
         Of shape (...).
     """
-    seen = counts + _TINY
+    seen = counts.astype(np.float64) + _TINY
     n = seen.sum(-1)
     expected = n[..., np.newaxis] * _likeliest(value, seen)
     return np.asarray(((seen - expected) ** 2 / expected).sum(-1) <= Z95**2)
@@ -159,7 +159,7 @@ def _likeliest(value: float, seen: Floats) -> Floats:
         size = np.ones(n.shape)
         for _ in range(_HALVINGS):
             tried = _cells(value, a + size * step_a, b=b + size * step_b)
-            possible = (tried > 0).all(-1)
+            possible = np.asarray((tried > 0).all(-1))
             better = (seen * np.log(np.where(possible[..., np.newaxis], tried, 1e-300))).sum(-1)
             worse = ~possible | (better < fit)
             if not worse.any():

@@ -10,6 +10,8 @@ from zenml.client import Client
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
+from ontopic.data.labels import labels_file
+from ontopic.data.rows import source_sha256
 from ontopic.data.sample import Sample
 from ontopic.evaluation.evidence import Evidence
 from ontopic.judges.cards.card import JudgeCard
@@ -18,7 +20,7 @@ from steps.choose_questions import choose_questions
 from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
 from steps.make_preferences import make_preferences
-from steps.pass_gate import pass_gate
+from steps.pass_gate import GateTerms, pass_gate
 from steps.promote_challenger import promote_challenger
 from steps.train_challenger import train_challenger
 
@@ -72,7 +74,7 @@ def improve(
         challenger_quality=quality_after,
         winners=winners,
         policy=policy,
-        judge_card=judge_card,
+        terms=GateTerms(judge_card=judge_card, labels_sha256=source_sha256(str(labels_file(policy, workspace)))),
         workspace=workspace,
     )
     promote_challenger(

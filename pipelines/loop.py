@@ -59,7 +59,7 @@ class LoopResult:
 
     @property
     def card(self) -> JudgeCard:
-        """The gating judge's."""
+        """The gating judge's, on records whose scope it isn't told, as traffic's isn't."""
         return self.cards.root[0]
 
 
@@ -95,7 +95,7 @@ class _Loop:
         if lost := forget_lost_results(self._workspace, self._policy.registered_model):
             self._tell(f"What {lost} stages of earlier runs made was removed; where it is needed, they run again")
         self._calibrate()
-        check_judge(self.result.card, self._policy)  # before anything is asked, judged or alerted by it
+        check_judge(self.result.cards.gate, self._policy)  # before anything is asked, judged or alerted by it
         self._settle()
         champion, traffic = self._champion(), self._settings.traffic
         self.result.champion = champion.version
@@ -196,7 +196,7 @@ class _Loop:
             judged_artifact=judged_artifact,
             sample=gate_sample(self._settings, self._policy),
             champion=champion,
-            judge_card=self.result.card,
+            judge_card=self.result.cards.gate,
             settings=self._settings.model_copy(update={"training": training}),
             evidence=evidence(self._policy, by=self._by, attempt=number),
         )

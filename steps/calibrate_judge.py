@@ -27,7 +27,8 @@ def calibrate_judge(
     prompts: dict[str, str],
     workspace: Workspace,
 ) -> Annotated[card.JudgeCards, "judge_cards"]:
-    """Returns the judge's card, first, and its card with every other template where the judge is an LLM.
+    """Returns the judge's card, first, its card with every other template where the judge is an LLM, and then those
+    of what may gate: told the scope.
 
     Each card is an MLflow run within this step's, with its page; the configured judge's numbers are this run's too.
 
@@ -47,4 +48,5 @@ def calibrate_judge(
     for page in [*compared.pages, compared.page]:
         mlflow.log_artifact(str(page))
     # Later steps take a card as a parameter; its hundreds of groups are on the page and in MLflow.
+    cards += [measured.card for measured in compared.told_scope]
     return card.JudgeCards([each.model_copy(update={"groups": ()}) for each in cards])

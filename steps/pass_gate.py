@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import mlflow
+from pydantic import BaseModel, ConfigDict
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.evaluation import gate, gate_page
+from ontopic.data.labels import SPLIT, labels_file, load_labels
+from ontopic.evaluation import discordant, gate, gate_page, judge_errors
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.quality import Quality
@@ -16,6 +18,19 @@ from ontopic.judges.cards.card import JudgeCard
 from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
+
+
+class GateTerms(BaseModel):
+    """What the gate goes by besides the policy.
+
+    Attributes:
+        judge_card: of the judge as it judges in the gate, told the scope.
+        labels_sha256: of people's labels; a part of the cache key, as they can change the decision.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    judge_card: JudgeCard
+    labels_sha256: str
 
 
 @step(
@@ -30,15 +45,31 @@ def pass_gate(
     challenger_quality: Quality,
     winners: list[str],
     policy: Policy,
-    judge_card: JudgeCard,
+    terms: GateTerms,
     workspace: Workspace,
 ) -> Annotated[Decision, "decision"]:
-    """Returns the gate's decision, of which there is a page and a copy in MLflow."""
+    """Returns the gate's decision, of which there is a page and a copy in MLflow.
+
+    The pairs of answers are kept for a person to label.
+    """
     before = Evaluated(evaluation=champion, quality=champion_quality)
     after = Evaluated(evaluation=challenger, quality=challenger_quality)
     new, old = challenger.model_version, champion.model_version
     report = workspace.reports / page_name("gate", policy.registered_model, "version", new, "against", old)
-    decision = gate.decide(before, after, winners=winners, policy=policy, card=judge_card, report=report)
+    name = policy.registered_model
+    errors = judge_errors.judge_errors(
+        champion,
+        challenger,
+        labels=load_labels(labels_file(policy, workspace), SPLIT["discordant"]),
+        earlier=discordant.kept_pairs(workspace, name),
+        card=terms.judge_card,
+        limits=policy.gate,
+        registered_model=name,
+    )
+    discordant.keep_pairs(discordant.pairs_of(champion, challenger, registered_model=name), workspace)
+    decision = gate.decide(
+        before, after, winners=winners, policy=policy, card=terms.judge_card, report=report, judge_errors=errors
+    )
     title = f"OnTopic gate: {policy.name}, version {new} against {old}"
     gate_page.write_gate_page(title, decision, champion=before, challenger=after)
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")

@@ -15,17 +15,22 @@ from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
 
+_RECORDS = 20
+
 
 @beginning
 def label(
     project: Project,
     *,
     records: Annotated[Path | None, typer.Option(help="Records to label, not the newest model's traffic.")] = None,
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many records to ask for.")] = 20,
+    number: Annotated[
+        int | None, typer.Option("-n", "--number", min=1, help="How many: records (20), for discordant pairs (60).")
+    ] = None,
     by: Annotated[
-        Literal["random", "uncertainty", "feedback"],
+        Literal["random", "uncertainty", "feedback", "discordant"],
         typer.Option(
-            help="random: to measure the judge; uncertainty: what teaches it most; feedback: what got a thumb."
+            help="random: to measure the judge; uncertainty: what teaches it most; feedback: what got a thumb; "
+            "discordant: the gate's answers, to see whether the judge errs on both models alike."
         ),
     ] = "random",
 ) -> None:
@@ -41,12 +46,15 @@ def label(
             return judge.judge(asked, advance)
 
     _read_any_bytes()
+    if by == "discordant":
+        if records is not None:
+            raise UserError("--records and --by discordant exclude each other: these are answers of the gate")
+        _label_discordant(project, number)
+        return
     found, notes = _found(project, records, feedback=by == "feedback")
     store = LabelStore(project.workspace.labels / f"{project.policy.name}.jsonl")
-    chosen = records_to_label(found, store, by=by, n=number, judge=judged, notes=notes)
+    chosen = records_to_label(found, store, by=by, n=number or _RECORDS, judge=judged, notes=notes)
     print(chosen)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a record's characters
     labelled = label_records(
         chosen.records,
         store,
@@ -64,10 +72,32 @@ def label(
         print(card_of(judge_of(project), project.policy, workspace=project.workspace))
 
 
+def _label_discordant(project: Project, number: int | None) -> None:
+    """Have both answers of pairs of the newest gate labelled; nothing shown tells which model gave which."""
+    from ontopic.data.labeller import label_records
+    from ontopic.data.labels import LabelStore, labels_file
+    from ontopic.evaluation.discordant import PAIRS, answers_to_label
+
+    store, n = LabelStore(labels_file(project.policy, project.workspace)), number or PAIRS
+    answers = answers_to_label(project.workspace, project.policy.registered_model, store=store, n=n)
+    print(
+        f"{len(answers)} answers of the newest gate wait for a label: both of {n} random questions on which champion "
+        f"and challenger got different verdicts, and of {n} on which they got the same (fewer where there are no "
+        "more), in no order. Their labels say how the judge errs on each model, and nothing else"
+    )
+    scopes = {True: "The question is in scope.", False: "The question is out of scope.", None: "No label of its scope."}
+    notes = [scopes[record.in_scope] for record in answers]
+    definition = project.policy.definition
+    labelled = label_records(answers, store, by="discordant", definition=definition, ask=_line, notes=notes)
+    print(f"{labelled} labelled now; the next gate of the same models counts them: python run.py")
+
+
 def _read_any_bytes() -> None:
-    """Take what is typed as it comes."""
+    """Take what is typed as it comes, and show what a record holds."""
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")  # a reason that was typed in another encoding
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a record's characters
 
 
 def _line(prompt: str) -> str:

@@ -78,6 +78,10 @@ class GateLimits(_Section):
     challenger's; a bound as for ``quality_loss``."""
     perplexity_ratio: float = Field(2.0, ge=1)
     """How many times the champion's perplexity on general text the challenger's may be at most."""
+    discordant_labels: int = Field(0, ge=0)
+    """On how many questions with different verdicts a person must have labelled both answers before a promotion
+    (``python run.py label --by discordant``); all of them where they are fewer. With 0, labels count once 60 are given,
+    and none is asked for."""
 
 
 class JudgeBar(_Section):

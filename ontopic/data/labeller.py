@@ -46,7 +46,7 @@ def label_records(
             if key == "q":
                 break
             if key == "u":
-                position = _last_taken_back(labelled, records, store=store, say=say, otherwise=position)
+                position = _last_taken_back(labelled, records, store=store, by=by, say=say, otherwise=position)
                 continue
             if key != "s":
                 scope, then = record.in_scope, ""
@@ -75,6 +75,7 @@ def _last_taken_back(
     records: Sequence[Record],
     *,
     store: LabelStore,
+    by: Draw,
     say: Callable[[str], object],
     otherwise: int,
 ) -> int:
@@ -83,7 +84,7 @@ def _last_taken_back(
         say("There is nothing to undo.")
         return otherwise
     position = labelled.pop()
-    store.remove(records[position])
+    store.remove(records[position], by=by)
     say(f"Taken back: record {position + 1}.")
     return position
 

@@ -32,7 +32,8 @@ SPLIT: dict[Draw, Split] = {
 class LabelStore:
     """Human labels in a JSONL file, one a line; only ever appended to, and on disk when a call returns.
 
-    Of several lines on the same question and answer the last one counts. Each line is a ``LabelledRecord`` with,
+    Of several lines on the same question and answer the last one counts; what is labelled of the gate's answers counts
+    apart, as it is no sample of the traffic. Each line is a ``LabelledRecord`` with,
     besides, how the record was drawn, who labelled it and when.
 
     Args:
@@ -46,23 +47,24 @@ class LabelStore:
         """Keep a label. The record's scope is kept with it; the split follows from how the record was drawn."""
         self._append(record, {"label": label, "why": why, "split": SPLIT[by], "drawn": by})
 
-    def remove(self, record: Record) -> None:
+    def remove(self, record: Record, *, by: Draw) -> None:
         """Take a label back: the record counts as not labelled again."""
-        self._append(record, {"label": None})
+        self._append(record, {"label": None, "split": SPLIT[by], "drawn": by})
 
     def labels(self) -> list[LabelledRecord]:
         """The labels that count, in the order they were given. Raises what ``load_labels`` raises."""
-        last: dict[tuple[str, str], LabelledRecord] = {}
+        last: dict[tuple[str, str, bool], LabelledRecord] = {}
         for row in _rows(self.path):
-            key = (row.question, row.answer)
+            key = (row.question, row.answer, _is_of_gate(row))
             last.pop(key, None)
             if row.label is not None:
                 last[key] = row
         return list(last.values())
 
-    def unlabelled(self, records: Sequence[Record]) -> list[Record]:
-        """Those of ``records`` that have no label yet."""
-        known = {(row.question, row.answer) for row in self.labels()}
+    def unlabelled(self, records: Sequence[Record], *, by: Draw = "random") -> list[Record]:
+        """Those of ``records`` that have no label yet, of those that count together with ``by``."""
+        of_gate = SPLIT[by] == SPLIT["discordant"]
+        known = {(row.question, row.answer) for row in self.labels() if _is_of_gate(row) == of_gate}
         return [record for record in records if (record.question, record.answer) not in known]
 
     def _append(self, record: Record, what: dict[str, str | None]) -> None:
@@ -82,6 +84,10 @@ class LabelStore:
             file.write(json.dumps(row).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _is_of_gate(row: LabelledRecord) -> bool:
+    return row.split == SPLIT["discordant"]
 
 
 def labels_file(policy: Policy, workspace: Workspace) -> Path:

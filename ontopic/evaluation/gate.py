@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.errors import UserError
 from ontopic.evaluation.answers import Evaluation
+from ontopic.evaluation.judge_errors import JudgeErrors
 from ontopic.evaluation.preference import preferred
 from ontopic.evaluation.quality import Quality, difference, perplexity_ratio
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256
@@ -29,6 +30,7 @@ UNJUDGED_INCREASE = "Unjudged, challenger minus champion"
 SIMILARITY = "Cosine similarity to the references, challenger minus champion"
 PREFERENCE = "Preferred answers, challenger minus champion"
 PERPLEXITY = "Perplexity on general text, challenger to champion"
+JUDGE_ERRORS = "The judge's errors on champion and challenger"
 
 
 class GateTest(BaseModel):
@@ -82,12 +84,15 @@ class Numbers(Reading):
             where there is no reference.
         perplexity: challenger's to champion's, on one text and so without an interval; ``None`` in decisions of before
             it was kept.
+        judge_errors: whether the judge errs on both models alike, as far as a person has labelled their answers;
+            ``None`` in decisions of before that was asked.
     """
 
     worst: Reading | None = None
     unjudged: Comparison | None = None
     quality: Rate
     perplexity: Rate | None = None
+    judge_errors: JudgeErrors | None = None
 
 
 class Decision(Numbers):
@@ -120,7 +125,10 @@ def check_judge(card: JudgeCard, policy: Policy) -> None:
 
     Raises:
         UserError: the policy has changed since the card was measured, or a lower bound is under the policy's bar.
+        ValueError: the card is of the judge as it judges traffic, and not as it judges in the gate.
     """
+    if not card.scope_given:
+        raise ValueError("a judge gates by its card as it is told the scope")
     if card.criteria_sha256 != criteria_sha256(policy):
         raise UserError(
             f"the card of judge {card.judge_id} is stale: policy {policy.name!r} has changed since it was measured; "
@@ -145,6 +153,7 @@ def decide(
     card: JudgeCard,
     report: Path,
     alpha: float = 0.05,
+    judge_errors: JudgeErrors | None = None,
 ) -> Decision:
     """Hold the challenger against the champion and the policy's limits, on both models' answers to the same questions.
 
@@ -154,6 +163,7 @@ def decide(
         card: of the judge that gave these verdicts.
         report: where the page on this decision is to be; it is not written here.
         alpha: two-sided level of this gate's test of the improvement.
+        judge_errors: on these answers.
 
     Raises:
         UserError: the judge may not gate: its card is under the policy's bar, stale, or another judge's.
@@ -176,6 +186,7 @@ def decide(
         unjudged=compare_unjudged(before.verdicts, after.verdicts),
         quality=difference(champion.quality, challenger.quality),
         perplexity=perplexity_ratio(champion.quality, challenger.quality),
+        judge_errors=judge_errors,
     )
     tests = [found for test in _TESTS if (found := test(numbers, policy.gate))]
     return Decision(
@@ -274,6 +285,13 @@ def _perplexity(of: Numbers, limits: GateLimits) -> GateTest | None:
     return _test(PERPLEXITY, of.perplexity, bound="value", relation="at most", limit=limits.perplexity_ratio)
 
 
+def _judge_errors(of: Numbers, limits: GateLimits) -> GateTest | None:
+    if of.judge_errors is None:
+        return None
+    passed, why = of.judge_errors.verdict(limits.improvement)
+    return GateTest(name=JUDGE_ERRORS, passed=passed, description=f"{JUDGE_ERRORS}: {why}")
+
+
 def _worst(test: Callable[[Reading, GateLimits], GateTest | None]) -> Callable[[Numbers, GateLimits], GateTest | None]:
     """The same test in the worst case; nothing to test where nothing is unjudged."""
 
@@ -301,6 +319,7 @@ _TESTS: tuple[Callable[[Numbers, GateLimits], GateTest | None], ...] = (
     _preference,
     _worst(_preference),
     _perplexity,
+    _judge_errors,
 )
 
 

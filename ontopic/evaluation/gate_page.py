@@ -26,6 +26,7 @@ from evidently.legacy.tests.base_test import TestStatus
 from ontopic.evaluation.advice import detectable_in_words
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import IMPROVEMENT, PERPLEXITY, PREFERENCE, SIMILARITY, Decision, Evaluated
+from ontopic.evaluation.judge_errors_page import judge_errors_widgets
 from ontopic.evaluation.quality import Quality
 from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import GivenRate, rate_value
@@ -141,6 +142,7 @@ def write_gate_page(title: str, decision: Decision, *, champion: Evaluated, chal
         _readings(decision),
         *_causes(before, after),
         _quality_table(champion.quality, challenger.quality),
+        *judge_errors_widgets(decision, champion.evaluation, challenger=challenger.evaluation),
         differing,
     ]
     write_page(title, page, out=decision.report)

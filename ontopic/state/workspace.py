@@ -96,6 +96,11 @@ class Workspace(BaseModel):
         return self.root / "labels"
 
     @property
+    def discordant(self) -> Path:
+        """Pairs of answers of champions and challengers, a file a gate, for a person to label."""
+        return self.root / "discordant"
+
+    @property
     def promotion_record(self) -> Path:
         """The append-only log of gates, promotions, refusals, rollbacks and approvals."""
         return self.root / "promotions.jsonl"

@@ -63,8 +63,11 @@ def with_interval(value: float, low: float, *, high: float, signed: bool = False
     return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
-def rate(successes: int, n: int) -> Rate:
+def rate(successes: int, n: int, *, level: float = 0.95) -> Rate:
     """Share of ``successes`` in ``n`` with its Wilson score interval (Wilson 1927).
+
+    Args:
+        level: of the interval.
 
     Raises:
         ValueError: ``successes`` is not within 0 and ``n``.
@@ -75,7 +78,7 @@ def rate(successes: int, n: int) -> Rate:
         return Rate(value=math.nan, low=0.0, high=1.0, n=0)
     from scipy.stats import binomtest  # half a second, which who only reads rates need not wait
 
-    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    interval = binomtest(successes, n).proportion_ci(level, method="wilson")
     return Rate(value=successes / n, low=float(interval.low), high=float(interval.high), n=n)
 
 

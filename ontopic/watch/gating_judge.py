@@ -6,7 +6,7 @@ from functools import cached_property
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
-from ontopic.judges.cards.calibration import card_of
+from ontopic.judges.cards.calibration import card_of, gate_card_of
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.judge import Judge
 from ontopic.judges.opening import open_judge
@@ -26,5 +26,11 @@ class GatingJudge:
 
     @cached_property
     def card(self) -> JudgeCard:
-        """Its card; measured once where none is kept that is current."""
+        """Its card on records whose scope it isn't told, as traffic's isn't; measured once where none is kept that is
+        current."""
         return card_of(self.judge, self._policy, workspace=self._workspace)
+
+    @cached_property
+    def gate_card(self) -> JudgeCard:
+        """Its card as it judges in the gate, told the scope; measured once where none is kept that is current."""
+        return gate_card_of(self.judge, self._policy, workspace=self._workspace)

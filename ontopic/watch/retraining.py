@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ontopic.config.settings import Settings
-from ontopic.data.labelled import Question
+from ontopic.data.labelled import SCOPE_BY_JUDGE, Question
 from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
 from ontopic.evaluation.gate import Decision
@@ -37,7 +37,7 @@ class Improvement(BaseModel):
         judged: to train on: the champion's traffic with its verdicts, in the order of the questions.
         held_out: questions of the same traffic that the gate asks besides its own, with the judge's opinion of their
             scope.
-        card: of the judge.
+        card: of the judge as it judges in the gate.
         at: the time that a promotion gets.
     """
 
@@ -154,7 +154,7 @@ class Retraining:
     def _improvement(self, champion: str, now: datetime) -> Improvement:
         judged = self._windows.judged(self._windows.closed(_NEWEST_WINDOWS, champion), self._traffic)
         train, held_out = split(judged, self._watch.training_records)
-        return Improvement(champion=champion, judged=train, held_out=held_out, card=self._judge.card, at=now)
+        return Improvement(champion=champion, judged=train, held_out=held_out, card=self._judge.gate_card, at=now)
 
 
 def split(judged: Judged, newest: int) -> tuple[Judged, list[Question]]:
@@ -169,7 +169,7 @@ def split(judged: Judged, newest: int) -> tuple[Judged, list[Question]]:
     for record, verdict in rows:
         if is_held_out(record.question) and verdict.in_scope is not None:
             try:
-                question = Question(question=record.question, in_scope=verdict.in_scope)
+                question = Question(question=record.question, in_scope=verdict.in_scope, kind=SCOPE_BY_JUDGE)
             except ValidationError:  # nothing in it, or too long to be asked again
                 continue
             held_out[normalized(record.question)] = question

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Split, load_questions, load_records
-from ontopic.data.labels import labels_file, load_labels
+from ontopic.data.labels import SPLIT, labels_file, load_labels
 from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, Usage, criteria_sha256, judge_card, labels_sha256
@@ -36,25 +36,35 @@ class Measured(BaseModel):
 
 
 def card_of(judge: Judge, policy: Policy, *, workspace: Workspace) -> JudgeCard:
-    """The judge's card on the calibration split, as ``kept_or_measured`` has it."""
+    """The judge's card on the calibration split as on traffic: it isn't told the scope. See ``kept_or_measured``."""
     return kept_or_measured(judge, policy, workspace=workspace).card
 
 
-def kept_or_measured(judge: Judge, policy: Policy, *, workspace: Workspace) -> Measured:
+def gate_card_of(judge: Judge, policy: Policy, *, workspace: Workspace) -> JudgeCard:
+    """The judge's card on the calibration split as in the gate: it is told the scope. See ``kept_or_measured``."""
+    return kept_or_measured(judge, policy, workspace=workspace, scope_given=True).card
+
+
+def kept_or_measured(judge: Judge, policy: Policy, *, workspace: Workspace, scope_given: bool = False) -> Measured:
     """The judge measured on the calibration split.
 
     Card and verdicts are kept in the state folder, and measured again only where judge, labels or policy have changed,
     or where a record was left unjudged: the server may have been down, and a judge's own cache asks nothing twice.
+
+    Args:
+        scope_given: see ``measure``.
     """
     records = calibration_records(policy, "calibration", workspace=workspace)
-    stem = re.sub(r"[^\w.-]", "_", judge.id)
+    if scope_given:
+        records = with_scope(records, of=f"the calibration split of policy {policy.name!r}")
+    stem = re.sub(r"[^\w.-]", "_", judge.id) + (".scope-given" if scope_given else "")
     card_path, verdicts_path = workspace.judges / f"{stem}.card.json", workspace.judges / f"{stem}.verdicts.jsonl"
     kept = _kept_card(card_path)
     if kept and not kept.unjudged and is_current(kept, judge, policy=policy, records=records):
         verdicts = _kept_verdicts(verdicts_path)
         if len(verdicts) == len(records):
             return Measured(card=kept, records=records, verdicts=verdicts)
-    measured = measure(judge, policy, records=records)
+    measured = measure(judge, policy, records=records, scope_given=scope_given)
     took, took_before = measured.card.usage, kept.usage if kept else None
     if took_before and (took is None or took.records < _MORE * took_before.records):
         # What judging takes is the judge's, whatever is labelled since: one figure, and not that of a machine which is
@@ -76,18 +86,43 @@ def is_current(card: JudgeCard, judge: Judge, *, policy: Policy, records: Sequen
     )
 
 
-def measure(judge: Judge, policy: Policy, *, records: Sequence[LabelledRecord]) -> Measured:
-    """Let the judge judge labelled records, without their labels, and fill in its whole card."""
+def with_scope(records: Sequence[LabelledRecord], *, of: str) -> list[LabelledRecord]:
+    """The records of which it is known whether their question is in scope.
+
+    Args:
+        of: what the records are, in words.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = [record for record in records if record.in_scope is not None]
+    if not known:
+        raise UserError(
+            f"no labelled record of {of} says whether its question is in scope, which the gate tells the judge; "
+            "give them the field 'in_scope', or add questions to the split"
+        )
+    return known
+
+
+def measure(judge: Judge, policy: Policy, *, records: Sequence[LabelledRecord], scope_given: bool = False) -> Measured:
+    """Let the judge judge labelled records, without their labels, and fill in its whole card.
+
+    Args:
+        scope_given: whether it is told of each question whether it is in scope, as in the gate.
+    """
     before, start = replace(judge.account), time.perf_counter()
     with progress(f"calibration of {judge.id}", len(records), unit="records") as advance:
-        verdicts = judge.judge([Record(question=r.question, answer=r.answer) for r in records], advance)
+        told = [r.in_scope if scope_given else None for r in records]
+        asked = [Record(question=r.question, answer=r.answer, in_scope=s) for r, s in zip(records, told, strict=True)]
+        verdicts = judge.judge(asked, advance)
     seconds = time.perf_counter() - start
     judged = sum(verdict.outcome != "unjudged" for verdict in verdicts)
     measured = {
         "usage": _usage(before, judge.account, judged=judged, seconds=seconds),
         "measured_at": datetime.now(UTC),
         "criteria_sha256": criteria_sha256(policy),
-        "agreement": agreement_of(judge),
+        "agreement": None if scope_given else agreement_of(judge),  # which counts all that was judged before, too
+        "scope_given": scope_given,
     }
     card = judge_card(judge.id, records, verdicts=verdicts).model_copy(update=measured)
     return Measured(card=card, records=list(records), verdicts=verdicts)
@@ -109,7 +144,8 @@ def calibration_records(policy: Policy, split: Split, *, workspace: Workspace) -
         records.append(LabelledRecord.model_validate({**row, "answer": policy.refusal, "label": label}))
         if question.in_scope and question.reference:
             records.append(LabelledRecord.model_validate({**row, "answer": question.reference, "label": "pass"}))
-    records += load_labels(labels_file(policy, workspace), split)
+    if split != SPLIT["discordant"]:  # chosen by the judge's verdicts, so that they would make any card wrong
+        records += load_labels(labels_file(policy, workspace), split)
     if not records:
         raise UserError(
             f"the {split} split of policy {policy.name!r} has 0 labelled records and 0 questions, and a judge's card "

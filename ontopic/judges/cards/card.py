@@ -14,13 +14,16 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord
+from ontopic.errors import UserError
 from ontopic.judges.judge import none_judged
 from ontopic.records import Verdict
-from ontopic.statistics.rates import Z95, NumberOrNaN, Rate, rate
+from ontopic.statistics.agreement import kappa
+from ontopic.statistics.rates import NumberOrNaN, Rate, rate
 
 SHARES = ("accuracy", "kappa", "sensitivity", "specificity")
 Origin = Literal["templates", "traffic", "discordant"]
 _BINS = 10
+_CELLS = ((True, True), (True, False), (False, True), (False, False))  # label and verdict: pass, fail
 
 
 class ScoreBin(BaseModel):
@@ -79,8 +82,10 @@ class JudgeCard(BaseModel):
         judge_id: whose card it is.
         origin: what the labelled records are: ``templates`` follow from the policy's questions and written records,
             ``traffic`` was drawn from it at random, ``discordant`` are answers on which champion and challenger differ.
+        scope_given: whether the judge was told of each question whether it is in scope. The gate tells it, so such a
+            card decides whether the judge may gate; traffic has no scope labels, so windows go by the other one.
         accuracy: share of judged records with the label's verdict.
-        kappa: Cohen's kappa, in [-1, 1], with the large-sample interval of Cohen (1960).
+        kappa: Cohen's kappa, in [-1, 1], with its score interval; see ``kappa``.
         sensitivity: share of the records labelled pass that the judge passes.
         specificity: share of the records labelled fail that the judge fails.
         unjudged: how many labelled records it could not judge.
@@ -100,6 +105,7 @@ class JudgeCard(BaseModel):
     model_config = ConfigDict(frozen=True)
     judge_id: str
     origin: Origin = "templates"
+    scope_given: bool = False
     accuracy: Rate
     kappa: Rate
     sensitivity: Rate
@@ -164,11 +170,32 @@ class JudgeCard(BaseModel):
         if self.usage:
             cost = "at an unknown price" if self.usage.usd is None else f"${self.usage.usd:.4g}"
             lines.append(f"per 1,000    {self.usage.seconds:.3g} s, {cost}")
+        lines.append(f"scope        {self.instrument}")
         return "\n".join([f"judge        {self.judge_id}", *lines])
+
+    @property
+    def instrument(self) -> str:
+        """How it was asked, in words."""
+        return "told, as in the gate" if self.scope_given else "not told, as on traffic"
 
 
 class JudgeCards(RootModel[list[JudgeCard]]):
     """Cards in an order, the gating judge's first, as steps pass them on."""
+
+    @property
+    def gate(self) -> JudgeCard:
+        """The gating judge's card as it judges in the gate: told the scope.
+
+        Raises:
+            UserError: it could not be measured so.
+        """
+        for card in self.root:
+            if card.scope_given and card.judge_id == self.root[0].judge_id:
+                return card
+        raise UserError(
+            "the gate tells the judge whether a question is in scope, and no labelled record of the calibration split "
+            "says so; give them the field 'in_scope', or add questions to the split"
+        )
 
 
 def judge_card(judge_id: str, records: Sequence[LabelledRecord], *, verdicts: Sequence[Verdict]) -> JudgeCard:
@@ -188,7 +215,7 @@ def judge_card(judge_id: str, records: Sequence[LabelledRecord], *, verdicts: Se
     return JudgeCard(
         judge_id=judge_id,
         accuracy=rate(sum(label == said for label, said in judged), len(judged)),
-        kappa=_kappa(judged),
+        kappa=kappa([judged.count(cell) for cell in _CELLS]),
         sensitivity=rate(sum(passes), len(passes)),
         specificity=rate(sum(not said for said in fails), len(fails)),
         unjudged=len(labelled) - len(judged),
@@ -241,17 +268,3 @@ def _groups(labelled: Sequence[tuple[LabelledRecord, Verdict]]) -> tuple[Group, 
     groups = [Group(name=name, n=n.total(), **{column: n[column] for column in columns}) for name, n in cells.items()]
     # The most errors first, and of equally many those of the smaller group.
     return tuple(sorted(groups, key=lambda g: (-g.false_fails - g.false_passes, -g.unjudged, g.n, g.name)))
-
-
-def _kappa(judged: Sequence[tuple[bool, bool]]) -> Rate:
-    n = len(judged)
-    if n == 0:
-        return Rate(value=math.nan, low=-1.0, high=1.0, n=0)
-    agreed = sum(label == said for label, said in judged) / n
-    label_share, said_share = sum(a for a, _ in judged) / n, sum(b for _, b in judged) / n
-    by_chance = label_share * said_share + (1 - label_share) * (1 - said_share)
-    if by_chance == 1.0:
-        return Rate(value=math.nan, low=-1.0, high=1.0, n=n)
-    value = (agreed - by_chance) / (1 - by_chance)
-    error = Z95 * math.sqrt(agreed * (1 - agreed) / n) / (1 - by_chance)
-    return Rate(value=value, low=max(-1.0, value - error), high=min(1.0, value + error), n=n)

@@ -12,7 +12,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, JudgeSettings
 from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import Measured, calibration_records, kept_or_measured, measure
+from ontopic.judges.cards.calibration import Measured, calibration_records, kept_or_measured, measure, with_scope
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.page import card_page, card_report, comparison_page, comparison_report
 from ontopic.judges.judge import Judge
@@ -30,14 +30,17 @@ class JudgesCompared(BaseModel):
     Attributes:
         measured: in the order in which the judges were given.
         ranked: the same, the best first.
+        told_scope: the first judge given and the best one once more, told the scope as in the gate; empty where no
+            labelled record has a scope.
         sentences: what the comparison says.
-        pages: the page of each judge's card, in the order given.
+        pages: the page of each card, in the order given, and of those of ``told_scope``.
         page: the page that compares them.
     """
 
     model_config = ConfigDict(frozen=True)
     measured: list[Measured]
     ranked: list[Measured]
+    told_scope: list[Measured]
     sentences: list[str]
     pages: list[Path]
     page: Path
@@ -75,32 +78,52 @@ def compare_judges(
     for choice in choices:
         judge = open_judge(choice, policy, workspace=workspace)
         opened.setdefault(judge.id, (choice.settings, judge))  # the same one twice is one
-    measured, pages = [], []
-    for settings, judge in opened.values():
+    pages: list[Path] = []
+
+    def measured_on(judge_id: str, *, scope_given: bool) -> Measured:
+        settings, judge = opened[judge_id]
         if labelled is None:
-            found = kept_or_measured(judge, policy, workspace=workspace)
+            found = kept_or_measured(judge, policy, workspace=workspace, scope_given=scope_given)
         else:
-            found = measure(judge, policy, records=labelled)
-        page = card_page(judge.id, policy.registered_model, reports=workspace.reports)
+            asked = with_scope(labelled, of=source) if scope_given else labelled
+            found = measure(judge, policy, records=asked, scope_given=scope_given)
+        page = card_page(judge.id, policy.registered_model, reports=workspace.reports, scope_given=scope_given)
         card_report(found, source, out=page)
         _track(found, settings, page=page)
-        measured.append(found)
         pages.append(page)
-    ranked, sentences = rank(measured), [difference_in_words(measured)]
+        return found
+
+    measured = [measured_on(judge_id, scope_given=False) for judge_id in opened]
+    ranked = rank(measured)
+    # Judges of a server cost money: what may gate are the first, which is the configured one, and whichever is best.
+    may_gate = dict.fromkeys((measured[0].card.judge_id, ranked[0].card.judge_id))
+    told = [measured_on(judge_id, scope_given=True) for judge_id in may_gate if _has_scope(measured[0].records)]
+    sentences = [
+        difference_in_words(measured),
+        *chosen_in_words(ranked, kept=labelled is None),
+        *(gate_in_words(m.card, policy) for m in told),
+    ]
     if traffic:
         sentences.append(labels_in_words(ranked[0].card, policy.alert_threshold, n=traffic))
     out = comparison_page(policy.registered_model, workspace.reports)
     comparison_report(ranked, sentences, source=source, out=out)
-    return JudgesCompared(measured=measured, ranked=ranked, sentences=sentences, pages=pages, page=out)
+    return JudgesCompared(measured=measured, ranked=ranked, told_scope=told, sentences=sentences, pages=pages, page=out)
+
+
+def _has_scope(records: Sequence[LabelledRecord]) -> bool:
+    return any(record.in_scope is not None for record in records)
 
 
 def _track(measured: Measured, settings: JudgeSettings, *, page: Path) -> None:
     card = measured.card
     named = {name: getattr(settings, name, None) for name in ("kind", "model", "template", "metric", "rule")}
-    with mlflow.start_run(run_name=card.judge_id, nested=mlflow.active_run() is not None):
+    name = f"{card.judge_id}, told the scope" if card.scope_given else card.judge_id
+    with mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None):
         mlflow.set_tag("stage", "calibration")
         mlflow.log_params({name: value for name, value in named.items() if value is not None})
-        mlflow.log_params({name: getattr(card, name) for name in ("judge_id", "labels_sha256", "criteria_sha256")})
+        mlflow.log_params(
+            {name: getattr(card, name) for name in ("judge_id", "scope_given", "labels_sha256", "criteria_sha256")}
+        )
         mlflow.log_metrics(card.metrics())
         mlflow.log_dict(card.model_dump(mode="json"), "judge_card.json")
         mlflow.log_artifact(str(page))
@@ -139,6 +162,35 @@ def difference_in_words(measured: Sequence[Measured]) -> str:
     return (
         f"{told}: of the {d.n:,} records that both judged, {first} alone was right on {d.wins:,} and {second} alone on "
         f"{d.losses:,}; difference {difference}, McNemar p = {d.p_value:.2g}."
+    )
+
+
+def chosen_in_words(ranked: Sequence[Measured], *, kept: bool) -> list[str]:
+    """That the best of several was chosen on the records that its card is of, and what is left of its lower bound.
+
+    Args:
+        kept: whether these are the records of the kept cards, so that others are at hand.
+    """
+    best, several = ranked[0].card, len(ranked)
+    if several < 2 or not best.accuracy.n:
+        return []
+    right = round(best.accuracy.value * best.accuracy.n)
+    low = rate(right, best.accuracy.n, level=1 - 0.05 / several).low
+    fresh = " Fresh records say more: python run.py calibrate --split evaluation." if kept else ""
+    return [
+        f"{best.judge_id} is the best of {several} on the very records of its card, which flatters it: with the error "
+        f"shared among the {several} (Bonferroni), its accuracy is at least {low:.3f}.{fresh}"
+    ]
+
+
+def gate_in_words(card: JudgeCard, policy: Policy) -> str:
+    """Whether a judge that was told the scope may gate: its lower bounds against the policy's bar."""
+    bar = policy.judge_bar
+    may = card.accuracy.n and card.accuracy.low >= bar.accuracy and card.kappa.low >= bar.kappa
+    return (
+        f"Told the scope, as the gate tells it, {card.judge_id} has accuracy {card.accuracy} and kappa {card.kappa}: "
+        f"it {'may' if may else 'may not'} gate (judge_bar: accuracy {bar.accuracy:g}, kappa {bar.kappa:g}, by the "
+        "lower bounds)."
     )
 
 

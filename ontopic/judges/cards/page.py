@@ -20,9 +20,10 @@ from ontopic.reports.page import GREY, PASS_COLOUR, page_name, plain_markdown, t
 from ontopic.statistics.rates import Rate
 
 
-def card_page(judge_id: str, registered_model: str, *, reports: Path) -> Path:
+def card_page(judge_id: str, registered_model: str, *, reports: Path, scope_given: bool = False) -> Path:
     """Where the page of a judge's card on a policy's labels is, in the folder of the reports."""
-    return reports / page_name("judge-card", registered_model, *judge_id.rsplit("-", 1))
+    told = ["told-the-scope"] if scope_given else []
+    return reports / page_name("judge-card", registered_model, *judge_id.rsplit("-", 1), *told)
 
 
 def comparison_page(registered_model: str, reports: Path) -> Path:
@@ -38,11 +39,16 @@ def card_report(measured: Measured, source: str, *, out: Path) -> None:
         out: the HTML file; written whole or not at all, its folder is made.
     """
     card = measured.card
-    title = f"Judge card: {card.judge_id}"
+    title = f"Judge card: {card.judge_id} (scope {card.instrument})"
+    use = (
+        "It was told of each question whether it is in scope, as in the gate: this card decides whether it may gate."
+        if card.scope_given
+        else "It was not told whether a question is in scope, as on traffic: windows go by this card."
+    )
     at = f", measured {card.measured_at:%Y-%m-%d %H:%M} UTC" if card.measured_at else ""
     text = (
         f"Judge **{plain_markdown(card.judge_id)}** on {card.n:,} labelled records of {plain_markdown(source)}{at}. "
-        f"{card.unjudged:,} of them it could not judge; they count in no share. Intervals are at 95 %. Labels "
+        f"{use} {card.unjudged:,} of them it could not judge; they count in no share. Intervals are at 95 %. Labels "
         f"{card.labels_sha256[:12] or 'unknown'}, criteria {card.criteria_sha256[:12] or 'unknown'} (sha256)."
     )
     widgets = [

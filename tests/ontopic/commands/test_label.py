@@ -161,3 +161,29 @@ def test_ctrl_c_keeps_what_was_labelled_and_leaves(
         ("pass", True, "because \ufffd"),
         ("fail", None, ""),
     ]
+
+
+def test_the_gates_answers_are_labelled_blind(command: Callable[..., Result], tmp_path: Path) -> None:
+    from evaluations import evaluated, judged
+
+    from ontopic.evaluation.discordant import keep_pairs, pairs_of
+    from ontopic.state.workspace import Workspace
+
+    done = command("", "--by", "discordant")
+    assert "no gate has held a challenger of ontopic-gardening" in str(done.exception)
+    sides = [evaluated(judged(60, failing, model)).evaluation for failing, model in ((30, "m"), (5, "n"))]
+    keep_pairs(pairs_of(sides[0], sides[1], registered_model="ontopic-gardening"), Workspace(root=tmp_path / "state"))
+    done = command("p\nf it guesses\nu\nq\n", "--by", "discordant", "-n", "4")
+    assert done.exit_code == 0, done.output
+    assert "16 answers of the newest gate wait for a label" in done.output
+    assert "| The question is in scope." in done.output or "| The question is out of scope." in done.output
+    shown = done.output.split("1 of 16")[1]
+    assert not {"champion", "challenger", "version", "verdict", "judge"} & set(
+        shown.lower().split("labelled now")[0].split()
+    )
+    path = tmp_path / "state" / "labels" / "gardening.jsonl"
+    (row,) = load_labels(path, "evaluation")
+    assert row.label == "pass" and load_labels(path, "calibration") == []
+    assert "15 answers" in command("q\n", "--by", "discordant", "-n", "4").output
+    both = command("", "--by", "discordant", "--records", "x.jsonl")
+    assert "exclude each other" in str(both.exception)

@@ -58,7 +58,7 @@ def test_of_two_labels_of_one_record_the_last_counts(store: LabelStore) -> None:
         (RECORDS[1].question, "pass"),
         (RECORDS[0].question, "fail"),
     ]
-    store.remove(RECORDS[1])
+    store.remove(RECORDS[1], by="random")
     assert [row.question for row in store.labels()] == [RECORDS[0].question]
     assert store.unlabelled(RECORDS[:2]) == [RECORDS[1]]
 

@@ -24,6 +24,7 @@ def test_the_tags_hold_the_decision_the_judge_and_every_hash(banking: Policy, tm
         sensitivity=share,
         specificity=share,
         unjudged=0,
+        scope_given=True,
         criteria_sha256=criteria_sha256(banking),
     )
     report = tmp_path / "gate.html"

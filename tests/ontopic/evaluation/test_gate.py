@@ -42,6 +42,7 @@ def card(banking: Policy) -> JudgeCard:
         sensitivity=rate(480, 500),
         specificity=rate(480, 500),
         unjudged=0,
+        scope_given=True,
         criteria_sha256=criteria_sha256(banking),
     )
 
@@ -101,7 +102,7 @@ def test_a_decision_has_one_json_form(card: JudgeCard, banking: Policy) -> None:
     )
     text = json.dumps(made.model_dump(mode="json"), allow_nan=False)
     kept = "passed tests champion challenger comparison quality preference limits report"
-    newer = {"perplexity", "worst", "unjudged", "alpha", "detectable"}
+    newer = {"perplexity", "worst", "unjudged", "alpha", "detectable", "judge_errors"}
     assert set(kept.split()) | newer == set(json.loads(text))
     assert json.loads(text)["quality"]["value"] is None  # of no question
     assert Decision.model_validate_json(text).tests == made.tests
@@ -127,6 +128,11 @@ def test_a_judge_under_the_bar_may_not_gate(name: str, card: JudgeCard, banking:
 def test_a_judge_that_judged_nothing_may_not_gate(card: JudgeCard, banking: Policy) -> None:
     with pytest.raises(UserError, match="its accuracy is no records"):
         check_judge(replace(card, accuracy=rate(0, 0)), banking)
+
+
+def test_the_card_that_gates_is_of_the_judge_as_the_gate_asks_it(card: JudgeCard, banking: Policy) -> None:
+    with pytest.raises(ValueError, match="told the scope"):
+        check_judge(replace(card, scope_given=False), banking)
 
 
 def test_a_card_from_before_the_policy_changed_is_stale(card: JudgeCard, banking: Policy) -> None:

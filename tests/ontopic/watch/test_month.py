@@ -145,7 +145,7 @@ class Month:
 
 def train_badly(month: Month, champion: str) -> Improved:
     """The outcome of a challenger that is trained for one step, so that it has learned nothing."""
-    from ontopic.judges.cards.calibration import card_of
+    from ontopic.judges.cards.calibration import gate_card_of
     from ontopic.judges.opening import open_judge
     from pipelines.retrain import improve_on_traffic
 
@@ -156,7 +156,7 @@ def train_badly(month: Month, champion: str) -> Improved:
         judged = store.judged(store.closed(3, champion), traffic)
     judge = open_judge(settings.judge_choice, policy, workspace=workspace)
     train, _ = split(judged, settings.watch.training_records)
-    card = card_of(judge, policy, workspace=workspace)
+    card = gate_card_of(judge, policy, workspace=workspace)
     wanted = Improvement(champion=champion, judged=train, held_out=[], card=card, at=month.clock)
     return improve_on_traffic(broken, policy, workspace=workspace)(wanted)
 

@@ -1,0 +1,189 @@
+"""Pairs of answers of champion and challenger that a person is asked to label: where they are kept, and which.
+
+On a pair whose verdicts differ the judge says that one model is better, and on one whose verdicts agree that neither
+is; a person's labels of random ones of both say how far that is so. Whoever labels is not told which model answered,
+nor what the judge said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ontopic.data.labelled import SCOPE_BY_JUDGE, LabelledRecord
+from ontopic.data.labels import LabelStore
+from ontopic.errors import UserError
+from ontopic.evaluation.answers import Evaluation
+from ontopic.records import Record
+from ontopic.state.whole_file import whole_file
+from ontopic.state.workspace import Workspace
+
+PAIRS = 60
+"""How many pairs of each kind are labelled where nothing else is asked for."""
+
+
+class Pair(BaseModel):
+    """Two answers to one question.
+
+    Attributes:
+        in_scope: as labelled; ``None`` where only the judge has said it.
+        champion, challenger: their answers.
+        passes: whether the judge passes the champion's and the challenger's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    question: str
+    in_scope: bool | None
+    champion: str
+    challenger: str
+    passes: tuple[bool, bool]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the verdicts do."""
+        return self.passes[0] != self.passes[1]
+
+    @property
+    def order(self) -> str:
+        """What pairs are drawn by: a hash, so that a sample can be resumed, and no verdict or version counts."""
+        return _hash(self.question, *sorted((self.champion, self.challenger)))
+
+
+class GatePairs(BaseModel):
+    """The pairs of one gate: those with different verdicts, and those with the same verdict on different answers.
+
+    Attributes:
+        champion, challenger: versions.
+        sample_id: of the gate's questions.
+        same: how many pairs besides were judged, of one and the same answer and verdict.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    registered_model: str
+    champion: str
+    challenger: str
+    judge_id: str
+    sample_id: str
+    at: datetime
+    discordant: list[Pair]
+    agreeing: list[Pair]
+    same: int
+
+    def is_of_same_models(self, other: GatePairs) -> bool:
+        """Whether the other gate held the same versions against each other, by the same judge."""
+        ours = (self.registered_model, self.champion, self.challenger, self.judge_id)
+        return ours == (other.registered_model, other.champion, other.challenger, other.judge_id)
+
+
+def pairs_of(champion: Evaluation, challenger: Evaluation, *, registered_model: str) -> GatePairs:
+    """The pairs of a gate in which both answers were judged.
+
+    Args:
+        champion, challenger: on the same questions in the same order.
+    """
+    pairs, same = [], 0
+    sides = (champion.questions, champion.records, challenger.records, champion.verdicts, challenger.verdicts)
+    for question, before, after, said, now_said in zip(*sides, strict=True):
+        if "unjudged" in (said.outcome, now_said.outcome):
+            continue
+        passes = (said.outcome == "pass", now_said.outcome == "pass")
+        if before.answer == after.answer and passes[0] == passes[1]:
+            same += 1
+            continue
+        known = None if question.kind == SCOPE_BY_JUDGE else question.in_scope
+        pair = Pair(
+            question=before.question, in_scope=known, champion=before.answer, challenger=after.answer, passes=passes
+        )
+        pairs.append(pair)
+    judges = sorted({verdict.judge_id for verdict in (*champion.verdicts, *challenger.verdicts)})
+    return GatePairs(
+        registered_model=registered_model,
+        champion=champion.model_version,
+        challenger=challenger.model_version,
+        judge_id=" ".join(judges),
+        sample_id=_hash(*(record.question for record in champion.records)),
+        at=datetime.now(UTC),
+        discordant=sorted((pair for pair in pairs if pair.differs), key=lambda pair: pair.order),
+        agreeing=sorted((pair for pair in pairs if not pair.differs), key=lambda pair: pair.order),
+        same=same,
+    )
+
+
+def keep_pairs(pairs: GatePairs, workspace: Workspace) -> Path:
+    """Keep a gate's pairs in the state folder, in place of those of the same models on the same questions."""
+    name = _hash(pairs.registered_model, pairs.champion, pairs.challenger, pairs.judge_id, pairs.sample_id)
+    folder = workspace.discordant / pairs.registered_model
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name[:24]}.json"
+    with whole_file(path) as part:
+        part.write_text(pairs.model_dump_json(), encoding="utf-8")
+    return path
+
+
+def kept_pairs(workspace: Workspace, registered_model: str) -> list[GatePairs]:
+    """The pairs of all gates of a registered model, the newest last.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    found = []
+    for path in (workspace.discordant / registered_model).glob("*.json"):
+        try:
+            found.append(GatePairs.model_validate_json(path.read_bytes()))
+        except (OSError, ValueError):
+            raise UserError(f"{path}: these pairs of a gate cannot be read; remove the file") from None
+    return sorted(found, key=lambda pairs: pairs.at)
+
+
+def answers_to_label(workspace: Workspace, registered_model: str, *, store: LabelStore, n: int) -> list[Record]:
+    """Both answers of ``n`` random pairs with different verdicts and of ``n`` with the same, of the newest gate.
+
+    Those that have a label already are left out. The order tells nothing of versions, pairs or verdicts.
+
+    Raises:
+        UserError: no gate has compared two models yet.
+    """
+    kept = kept_pairs(workspace, registered_model)
+    if not kept:
+        raise UserError(f"no gate has held a challenger of {registered_model} against its champion yet; run the loop")
+    records = {}
+    for pair in (*kept[-1].discordant[:n], *kept[-1].agreeing[:n]):
+        for answer in (pair.champion, pair.challenger):
+            records[pair.question, answer] = Record(question=pair.question, answer=answer, in_scope=pair.in_scope)
+    left = store.unlabelled([record for record in records.values() if _fits(record)], by="discordant")
+    return sorted(left, key=lambda record: _hash(record.question, record.answer))
+
+
+def labelled_pairs(
+    pairs: Sequence[Pair], labels: Sequence[LabelledRecord]
+) -> tuple[list[tuple[bool, bool]], list[tuple[bool, bool]]]:
+    """Verdicts and labels, champion's and challenger's, of the pairs of which both answers are labelled; true passes.
+
+    Args:
+        labels: of answers that ``answers_to_label`` gave.
+    """
+    known = {(row.question, row.answer): row.label == "pass" for row in labels if row.label is not None}
+    verdicts, said = [], []
+    for pair in pairs:
+        both = [known.get((pair.question, answer)) for answer in (pair.champion, pair.challenger)]
+        if both[0] is not None and both[1] is not None:
+            verdicts.append(pair.passes)
+            said.append((both[0], both[1]))
+    return verdicts, said
+
+
+def _fits(record: Record) -> bool:
+    """Whether a label of it can be kept: it is not too long."""
+    try:
+        return bool(LabelledRecord(question=record.question, answer=record.answer))
+    except ValidationError:
+        return False
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

@@ -14,10 +14,11 @@ from ontopic.data.sample import Sample
 from ontopic.evaluation.evidence import Evidence
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
-from steps.choose_questions import choose_questions
 from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
 from steps.make_preferences import make_preferences
+from steps.open_look import open_look
+from steps.open_sealed import open_sealed
 from steps.pass_gate import pass_gate
 from steps.promote_challenger import promote_challenger
 from steps.train_challenger import train_challenger
@@ -39,7 +40,7 @@ def improve(
 
     Args:
         judged_artifact: id of the artifact ``Judged``: the traffic and its verdicts.
-        sample: of the gate's questions.
+        sample: what the gate's questions are drawn from.
         champion: its version.
         evidence: for an auditor, besides the gate's decision.
     """
@@ -61,26 +62,35 @@ def improve(
         settings=settings.training,
         workspace=workspace,
     )
-    asked = {"questions": choose_questions(sample=sample), "model": model, "judge_card": judge_card, **judging}
-    before, quality_before = evaluate_model(role="champion", version=champion, id="evaluate_champion", **asked)
-    after, quality_after = evaluate_model(role="challenger", version=challenger, id="evaluate_challenger", **asked)
+    look, questions, known = open_look(
+        champion=champion,
+        challenger=challenger,
+        sample=sample,
+        judge_card=judge_card,
+        policy=policy,
+        evidence=evidence,
+        workspace=workspace,
+    )
+    asked = {"questions": questions, "model": model, "judge_card": judge_card, **judging}
+    before = evaluate_model(role="champion", version=champion, id="evaluate_champion", **asked)
+    after = evaluate_model(role="challenger", version=challenger, id="evaluate_challenger", **asked)
     winners = compare_answers(champion=before, challenger=after, **judging)
     decision = pass_gate(
         champion=before,
         challenger=after,
-        champion_quality=quality_before,
-        challenger_quality=quality_after,
         winners=winners,
+        look=look,
         policy=policy,
         judge_card=judge_card,
         workspace=workspace,
     )
+    confirmed = open_sealed(decision=decision, champion=before, challenger=after, look=look, model=model, **judging)
     promote_challenger(
-        decision=decision,
+        decision=confirmed,
         registered_model=name,
         champion=champion,
         challenger=challenger,
         judge_card=judge_card,
-        evidence=evidence,
+        evidence=known,
         workspace=workspace,
     )

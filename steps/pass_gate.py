@@ -9,9 +9,8 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.evaluation import gate, gate_page
-from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Decision, Evaluated
-from ontopic.evaluation.quality import Quality
+from ontopic.evaluation.looks import Look
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
@@ -24,23 +23,22 @@ from steps.caching import depends_on_imports
 )
 def pass_gate(
     *,
-    champion: Evaluation,
-    challenger: Evaluation,
-    champion_quality: Quality,
-    challenger_quality: Quality,
+    champion: Evaluated,
+    challenger: Evaluated,
     winners: list[str],
+    look: Look,
     policy: Policy,
     judge_card: JudgeCard,
     workspace: Workspace,
 ) -> Annotated[Decision, "decision"]:
-    """Returns the gate's decision, of which there is a page and a copy in MLflow."""
-    before = Evaluated(evaluation=champion, quality=champion_quality)
-    after = Evaluated(evaluation=challenger, quality=challenger_quality)
-    new, old = challenger.model_version, champion.model_version
+    """Returns the gate's decision on the drawn questions, of which there is a page and a copy in MLflow."""
+    new, old = challenger.evaluation.model_version, champion.evaluation.model_version
     report = workspace.reports / page_name("gate", policy.registered_model, "version", new, "against", old)
-    decision = gate.decide(before, after, winners=winners, policy=policy, card=judge_card, report=report)
+    decision = gate.decide(
+        champion, challenger, winners=winners, policy=policy, card=judge_card, report=report, alpha=look.alpha
+    )
     title = f"OnTopic gate: {policy.name}, version {new} against {old}"
-    gate_page.write_gate_page(title, decision, champion=before, challenger=after)
+    gate_page.write_gate_page(title, decision, champion=champion, challenger=challenger)
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")
     mlflow.log_artifact(str(report), "gate")
     mlflow.log_dict(decision.model_dump(mode="json"), "gate/decision.json")

@@ -10,6 +10,7 @@ from zenml import step
 from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import Decision
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.registry.promotion_record import PromotionRecord
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.versions import find
 from ontopic.state.whole_file import folder_sha256
@@ -34,6 +35,12 @@ def promote_challenger(
     registry = open_registry(workspace, registered_model)
     # The version's own run keeps the report too, beside the weights.
     mlflow.MlflowClient().log_artifact(model.run_id, str(decision.report), "gate")
+    record = PromotionRecord(workspace.promotion_record)
+    # A decision that comes from the cache again is of the same look, and no new one.
+    if not any(entry.facts.get("look") == evidence.look for entry in record.gates(registered_model)):
+        why = "all tests passed" if decision.passed else "a test failed"
+        facts = {**evidence.model_dump(mode="json"), **tags}
+        record.add("gate", registered_model, version=challenger, by="the gate", why=why, facts=facts, at=evidence.at)
     if decision.passed and registry.champion() != challenger:
         why = f"passed the gate against version {champion}: {decision.report}"
         registry.promote(challenger, by="the loop", why=why, at=evidence.at, tags=tags)

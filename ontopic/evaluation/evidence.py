@@ -21,6 +21,10 @@ class Evidence(BaseModel):
         questions_sha256: of the labelled questions.
         attempt: its number, where there may be several: how many challengers the gate has seen.
         at: the time of a promotion, where it is not the present one.
+        look: how often this policy's gates have looked at held-out questions, this time counted.
+        alpha: the two-sided level of this look's test of improvement.
+        seed: of the draw of the gate's questions.
+        sample_sha256: of the questions that were drawn.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,11 +32,15 @@ class Evidence(BaseModel):
     questions_sha256: str
     attempt: int | None = None
     at: datetime | None = None
+    look: int | None = None
+    alpha: float | None = None
+    seed: int | None = None
+    sample_sha256: str = ""
 
     def tags(self) -> dict[str, str]:
         """What is known, by name."""
         known = self.model_dump(mode="json", exclude={"at"}, exclude_none=True)
-        return {name: str(value) for name, value in known.items()}
+        return {name: str(value) for name, value in known.items() if value != ""}
 
 
 def gate_tags(

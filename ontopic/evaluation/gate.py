@@ -53,6 +53,7 @@ class Numbers(BaseModel):
         preference: by how much a judge that is an LLM prefers the challenger's answers in scope; ``None`` of any other.
         perplexity: challenger's to champion's, on one text and so without an interval; ``None`` in decisions of before
             it was kept.
+        alpha: two-sided level of the test of the improvement.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,6 +63,7 @@ class Numbers(BaseModel):
     quality: Rate
     preference: Rate | None
     perplexity: Rate | None = None
+    alpha: float = 0.05
 
 
 class Decision(Numbers):
@@ -69,12 +71,14 @@ class Decision(Numbers):
 
     Attributes:
         passed: whether every test passed.
+        sealed: both models on the sealed questions; ``None`` where they were not opened.
         report: Evidently's page.
     """
 
     passed: bool
     tests: list[GateTest]
     limits: GateLimits
+    sealed: Comparison | None = None
     report: Path
 
 
@@ -115,6 +119,7 @@ def decide(
     policy: Policy,
     card: JudgeCard,
     report: Path,
+    alpha: float = 0.05,
 ) -> Decision:
     """Hold the challenger against the champion and the policy's limits, on both models' answers to the same questions.
 
@@ -123,6 +128,7 @@ def decide(
         winners: as ``preference.winners_in_pairs`` gives them; empty where the judge is not an LLM.
         card: of the judge that gave these verdicts.
         report: where the page on this decision is to be; it is not written here.
+        alpha: two-sided level of this gate's test of the improvement.
 
     Raises:
         UserError: the judge may not gate: its card is under the policy's bar, stale, or another judge's.
@@ -145,6 +151,7 @@ def decide(
         quality=difference(champion.quality, challenger.quality),
         preference=preferred(winners) if winners else None,
         perplexity=perplexity_ratio(champion.quality, challenger.quality),
+        alpha=alpha,
     )
     tests = [found for test in _TESTS if (found := test(numbers, policy.gate))]
     passed = all(test.passed for test in tests)
@@ -157,8 +164,8 @@ def _guardrail_score(of: Numbers, limits: GateLimits) -> GateTest:
 
 
 def _improvement(of: Numbers, limits: GateLimits) -> GateTest:
-    difference, note = of.comparison.rate, of.comparison.note
-    return _test(IMPROVEMENT, difference, bound="low", relation="above", limit=limits.improvement, note=note)
+    held, note, limit = of.comparison.rate_at(of.alpha), of.comparison.note, limits.improvement
+    return _test(IMPROVEMENT, held, bound="low", relation="above", limit=limit, note=note, alpha=of.alpha)
 
 
 def _over_refusal(of: Numbers, limits: GateLimits) -> GateTest:
@@ -199,6 +206,15 @@ _TESTS: tuple[Callable[[Numbers, GateLimits], GateTest | None], ...] = (
 )
 
 
-def _test(title: str, rate: Rate, *, bound: Bound, relation: Relation, limit: float, note: str = "") -> GateTest:
-    held = hold(title, rate, bound=bound, relation=relation, limit=limit, note=note)
+def _test(
+    title: str,
+    rate: Rate,
+    *,
+    bound: Bound,
+    relation: Relation,
+    limit: float,
+    note: str = "",
+    alpha: float = 0.05,
+) -> GateTest:
+    held = hold(title, rate, bound=bound, relation=relation, limit=limit, note=note, alpha=alpha)
     return GateTest(name=held.name, passed=held.passed, description=f"{title}: {held.description}")

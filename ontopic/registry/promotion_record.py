@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from ontopic.errors import UserError
 
-EntryKind = Literal["gate", "promotion", "refusal", "rollback", "waiting", "approval", "rejection", "expiry"]
+EntryKind = Literal[
+    "look", "opening", "gate", "promotion", "refusal", "rollback", "waiting", "approval", "rejection", "expiry"
+]
+"""A ``look`` at held-out questions and an ``opening`` of the sealed ones are entered before anything is asked."""
 FIRST = "0" * 64
 """What the first entry names as the hash of the one before."""
 

@@ -31,12 +31,22 @@ class Held(BaseModel):
     description: str
 
 
-def hold(title: str, rate: Rate, *, bound: Bound, relation: Relation, limit: float, note: str = "") -> Held:
-    """Hold a rate's point estimate or a bound of its 95 % interval against a limit.
+def hold(
+    title: str,
+    rate: Rate,
+    *,
+    bound: Bound,
+    relation: Relation,
+    limit: float,
+    note: str = "",
+    alpha: float = 0.05,
+) -> Held:
+    """Hold a rate's point estimate or a bound of its interval against a limit.
 
     Args:
         title: the rate's name for a reader.
         note: follows n in the description.
+        alpha: of the rate's interval, where it is not the 95 % one.
     """
     what, number = _CALLED[bound], getattr(rate, bound)
     name = f"{title}: {what} {relation} {limit:g}"
@@ -45,11 +55,16 @@ def hold(title: str, rate: Rate, *, bound: Bound, relation: Relation, limit: flo
         return Held(name=name, met=None, passed=bound == "value", description=found)
     met = {"at least": number >= limit, "at most": number <= limit, "above": number > limit}[relation]
     found = f"the {what} {number:.4f} is {'' if met else 'not '}{relation} {limit:g}"
-    found += f" (value {rate.value:.3f}, {interval(rate, note)})"
+    found += f" (value {rate.value:.3f}, {interval(rate, note, alpha=alpha)})"
     return Held(name=name, met=met, passed=met, description=found)
 
 
-def interval(rate: Rate, note: str = "") -> str:
-    """A rate's interval and n in words, with a note behind."""
-    spread = f"95 % interval {rate.low:.3f} to {rate.high:.3f}" if rate.low < rate.high else "no interval"
+def level(alpha: float) -> str:
+    """The level of an interval in words, ``95 %`` where ``alpha`` is 0.05."""
+    return f"{100 * (1 - alpha):.6g} %"
+
+
+def interval(rate: Rate, note: str = "", *, alpha: float = 0.05) -> str:
+    """A rate's interval, which is at ``1 - alpha``, and n in words, with a note behind."""
+    spread = f"{level(alpha)} interval {rate.low:.3f} to {rate.high:.3f}" if rate.low < rate.high else "no interval"
     return f"{spread}, n = {rate.n:,}{note}"

@@ -85,7 +85,7 @@ def test_a_decision_has_one_json_form(card: JudgeCard, banking: Policy) -> None:
     )
     text = json.dumps(made.model_dump(mode="json"), allow_nan=False)
     kept = "passed tests champion challenger comparison quality preference limits report"
-    assert set(kept.split()) | {"perplexity"} == set(json.loads(text))
+    assert set(kept.split()) | {"perplexity", "alpha", "sealed"} == set(json.loads(text))
     assert json.loads(text)["quality"]["value"] is None  # of no question
     assert Decision.model_validate_json(text).tests == made.tests
     before_perplexity = {name: value for name, value in json.loads(text).items() if name in kept.split()}

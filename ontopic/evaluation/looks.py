@@ -1,0 +1,177 @@
+"""Looks at held-out questions, which are spent: each has its own draw of questions, and less alpha than the one before.
+
+All looks against one champion share one budget: however many challengers are tried, the chance that any that is no
+better takes its place is at most ``TOTAL``. Each promotion starts a budget anew, as in alpha-investing (Foster and
+Stine 2008) and LORD (Javanmard and Montanari 2018); a rollback goes on with that of the champion it returns to. Look
+``k`` gets a share of ``k ** -DECAY`` (alpha spending over hypotheses that come one by one, Tian and Ramdas 2021), which
+leaves the first one the usual 5 %, two-sided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ontopic.config.policy import Policy
+from ontopic.data.labelled import Question
+from ontopic.data.sample import Sample, sampled_questions
+from ontopic.data.sealed import question_id, sample_sha256
+from ontopic.evaluation.evidence import Evidence
+from ontopic.registry.promotion_record import Entry, PromotionRecord
+from ontopic.registry.promotions import open_registry
+from ontopic.state.workspace import Workspace
+
+TOTAL = 0.05
+"""The chance of any false promotion against one champion, over all looks."""
+DECAY = 1.728647
+"""Where the sum of ``k ** -DECAY`` over all k is 2: the first look spends half of ``TOTAL``."""
+
+
+class Look(BaseModel):
+    """One gate's look at held-out questions.
+
+    Attributes:
+        key: of what is looked at: champion, challenger, policy, judge and sample. The same key is the same look.
+        number: among the looks against this champion, from 1.
+        of_policy: among all looks of the policy's gates, from 1.
+        alpha: two-sided level of the test of improvement; half of it is spent.
+        spent: of the budget, before this look.
+        total: the budget.
+        seed: of the draw of the questions.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    key: str
+    number: int
+    of_policy: int
+    alpha: float
+    spent: float
+    total: float = TOTAL
+    seed: int
+
+    @property
+    def in_words(self) -> str:
+        """Which look it is, and what it may spend."""
+        return (
+            f"Look {self.number} at held-out questions against this champion, {self.of_policy} of this policy in all: "
+            f"the improvement is tested at {self.alpha:.2g}, two-sided; {self.spent:.2%} of {self.total:.0%} were spent"
+        )
+
+
+def alpha_at(number: int) -> float:
+    """The two-sided level of a look, or of an opening of the sealed set, by its number.
+
+    Raises:
+        ValueError: the number is under 1.
+    """
+    if number < 1:
+        raise ValueError(f"look {number}")
+    return float(TOTAL * number**-DECAY)
+
+
+def look_key(**of: Any) -> str:
+    """sha256 (hex) of what a look is at; the values must be JSON."""
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+
+def next_look(entries: Sequence[Entry], *, champion: str, key: str, seed_from: str) -> Look:
+    """The look that a gate takes now: the one of the same key where there was one, else the next.
+
+    Args:
+        entries: of the promotion record, of one registered model.
+        champion: its version.
+        seed_from: with the look's number, what the draw depends on.
+    """
+    looks = [entry for entry in entries if entry.kind == "look"]
+    for entry in looks:
+        if entry.facts["key"] == key:
+            return Look.model_validate(entry.facts["look"])
+    number = 1 + sum(entry.facts["champion"] == champion for entry in looks)
+    of_policy = 1 + len(looks)
+    return Look(
+        key=key,
+        number=number,
+        of_policy=of_policy,
+        alpha=alpha_at(number),
+        spent=sum(alpha_at(k) / 2 for k in range(1, number)),
+        seed=int(hashlib.sha256(f"{seed_from} {of_policy}".encode()).hexdigest()[:8], 16),
+    )
+
+
+def opening_number(entries: Sequence[Entry], *, champion: str, key: str) -> int:
+    """Which opening of the sealed set against this champion it is, from 1; that of the same key where there was one."""
+    keys = [entry.facts["key"] for entry in entries if entry.kind == "opening" and entry.facts["champion"] == champion]
+    return keys.index(key) + 1 if key in keys else len(keys) + 1
+
+
+def open_look(
+    sample: Sample,
+    *,
+    champion: str,
+    challenger: str,
+    judge_id: str,
+    policy: Policy,
+    evidence: Evidence,
+    workspace: Workspace,
+) -> tuple[Look, list[Question], Evidence]:
+    """Enter the next look in the promotion record and draw its questions.
+
+    It is counted before anything is asked, so that a gate that is killed has looked too.
+
+    Args:
+        sample: what is drawn from; its seed, the configuration's, goes into that of the draw.
+        champion, challenger: their versions.
+
+    Returns:
+        The look, its questions, and the evidence with the look in it.
+
+    Raises what ``sampled_questions`` raises.
+    """
+    name = policy.registered_model
+    record, registry = PromotionRecord(workspace.promotion_record), open_registry(workspace, name)
+    digests = [registry.tags_of(version).get("ontopic.digest", version) for version in (champion, challenger)]
+    # Of its source, a file or the package's data, only the contents count.
+    drawn_from = sample.model_dump(mode="json", exclude={"source"})
+    key = look_key(models=digests, policy=policy.sha256, judge=judge_id, sample=drawn_from)
+    entries = record.entries(name)
+    look = next_look(entries, champion=champion, key=key, seed_from=f"{name} {sample.seed}")
+    questions = sampled_questions(sample.model_copy(update={"seed": look.seed}))
+    sample_hash = sample_sha256(questions)
+    if not any(entry.kind == "look" and entry.facts["key"] == key for entry in entries):
+        facts = {
+            "key": key,
+            "champion": champion,
+            "look": look.model_dump(mode="json"),
+            "sample_sha256": sample_hash,
+            "questions": [question_id(question) for question in questions],
+        }
+        record.add("look", name, version=challenger, by="the gate", why=look.in_words, facts=facts, at=evidence.at)
+    known = {"look": look.of_policy, "alpha": look.alpha, "seed": look.seed, "sample_sha256": sample_hash}
+    return look, questions, evidence.model_copy(update=known)
+
+
+def open_sealed(look: Look, *, champion: str, challenger: str, registered_model: str, workspace: Workspace) -> int:
+    """Enter an opening of the sealed set in the promotion record, before anything is asked.
+
+    Returns:
+        Which one it is against this champion, from 1.
+    """
+    record = PromotionRecord(workspace.promotion_record)
+    entries = record.entries(registered_model)
+    number = opening_number(entries, champion=champion, key=look.key)
+    if not any(entry.kind == "opening" and entry.facts["key"] == look.key for entry in entries):
+        in_all = 1 + sum(entry.kind == "opening" for entry in entries)
+        facts = {
+            "key": look.key,
+            "champion": champion,
+            "opening": number,
+            "of_policy": in_all,
+            "alpha": alpha_at(number),
+        }
+        why = f"Opening {number} of the sealed questions against this champion, {in_all} of this policy in all"
+        record.add("opening", registered_model, version=challenger, by="the gate", why=why, facts=facts)
+    return number

@@ -1,0 +1,46 @@
+"""Take a look at held-out questions: count it in the promotion record, and draw its questions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import mlflow
+from zenml import step
+
+from ontopic.config.policy import Policy
+from ontopic.data.labelled import Questions
+from ontopic.data.sample import Sample
+from ontopic.evaluation import looks
+from ontopic.evaluation.evidence import Evidence
+from ontopic.evaluation.looks import Look
+from ontopic.judges.cards.card import JudgeCard
+from ontopic.state.workspace import Workspace
+
+
+@step(experiment_tracker=True, enable_cache=False)
+def open_look(
+    *,
+    champion: str,
+    challenger: str,
+    sample: Sample,
+    judge_card: JudgeCard,
+    policy: Policy,
+    evidence: Evidence,
+    workspace: Workspace,
+) -> tuple[Annotated[Look, "look"], Annotated[Questions, "questions"], Annotated[Evidence, "evidence"]]:
+    """Returns the look, its questions, shuffled, and the evidence with the look in it.
+
+    Not cached, as the record says which look it is. The same champion, challenger, policy, judge and sample give the
+    same look, so that what follows comes from the cache, and a gate that was killed goes on.
+    """
+    look, questions, known = looks.open_look(
+        sample,
+        champion=champion,
+        challenger=challenger,
+        judge_id=judge_card.judge_id,
+        policy=policy,
+        evidence=evidence,
+        workspace=workspace,
+    )
+    mlflow.log_params({"look": look.of_policy, "look_alpha": look.alpha, "look_seed": look.seed})
+    return look, Questions(questions), known

@@ -18,6 +18,7 @@ from ontopic.errors import UserError
 from ontopic.evaluation.gate import Decision, check_judge
 from ontopic.evaluation.gate_size import too_few
 from ontopic.evaluation.looks import Look
+from ontopic.evaluation.rehearsal import rehearsal_in_words
 from ontopic.judges.cards.card import JudgeCard, JudgeCards
 from ontopic.judges.cards.choices import read_prompts
 from ontopic.monitoring.asked_traffic import Monitored
@@ -165,6 +166,7 @@ class _Loop:
         inside, outside = in_and_out(sampled_questions(sample))
         lines = [
             f"The gate asks {sample_in_words(sample)}, drawn anew for each challenger",
+            rehearsal_in_words(sample.source),
             sealed_in_words(sample.source),
         ]
         if lacking := too_few(self._policy.gate, in_scope=inside, out_of_scope=outside):

@@ -37,6 +37,8 @@ def pass_gate(
     decision = gate.decide(
         champion, challenger, winners=winners, policy=policy, card=judge_card, report=report, alpha=look.alpha
     )
+    if look.rehearsal is not None:
+        decision = look.rehearsal.added_to(decision)
     title = f"OnTopic gate: {policy.name}, version {new} against {old}"
     gate_page.write_gate_page(title, decision, champion=champion, challenger=challenger)
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")

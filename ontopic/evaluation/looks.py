@@ -21,6 +21,7 @@ from ontopic.data.labelled import Question
 from ontopic.data.sample import Sample, sampled_questions
 from ontopic.data.sealed import question_id, sample_sha256
 from ontopic.evaluation.evidence import Evidence
+from ontopic.evaluation.rehearsal import Rehearsal
 from ontopic.registry.promotion_record import Entry, PromotionRecord
 from ontopic.registry.promotions import open_registry
 from ontopic.state.workspace import Workspace
@@ -42,6 +43,8 @@ class Look(BaseModel):
         spent: of the budget, before this look.
         total: the budget.
         seed: of the draw of the questions.
+        rehearsal: what came before it; ``None`` where there was none. Where it failed, the look is not taken: number
+            and alpha are those that it would have had, and what is asked are the rehearsal's questions once more.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,10 +55,18 @@ class Look(BaseModel):
     spent: float
     total: float = TOTAL
     seed: int
+    rehearsal: Rehearsal | None = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether held-out questions are looked at."""
+        return self.rehearsal is None or self.rehearsal.passed
 
     @property
     def in_words(self) -> str:
         """Which look it is, and what it may spend."""
+        if not self.taken:
+            return "No look at held-out questions is taken: the challenger is not ahead on those of calibration"
         return (
             f"Look {self.number} at held-out questions against this champion, {self.of_policy} of this policy in all: "
             f"the improvement is tested at {self.alpha:.2g}, two-sided; {self.spent:.2%} of {self.total:.0%} were spent"
@@ -89,7 +100,7 @@ def next_look(entries: Sequence[Entry], *, champion: str, key: str, seed_from: s
     looks = [entry for entry in entries if entry.kind == "look"]
     for entry in looks:
         if entry.facts["key"] == key:
-            return Look.model_validate(entry.facts["look"])
+            return Look.model_validate({**entry.facts["look"], "rehearsal": None})
     number = 1 + sum(entry.facts["champion"] == champion for entry in looks)
     of_policy = 1 + len(looks)
     return Look(
@@ -115,9 +126,9 @@ def open_look(
     challenger: str,
     judge_id: str,
     policy: Policy,
-    evidence: Evidence,
+    rehearsal: Rehearsal | None,
     workspace: Workspace,
-) -> tuple[Look, list[Question], Evidence]:
+) -> tuple[Look, list[Question]]:
     """Enter the next look in the promotion record and draw its questions.
 
     It is counted before anything is asked, so that a gate that is killed has looked too.
@@ -127,7 +138,7 @@ def open_look(
         champion, challenger: their versions.
 
     Returns:
-        The look, its questions, and the evidence with the look in it.
+        The look and its questions.
 
     Raises what ``sampled_questions`` raises.
     """
@@ -139,19 +150,27 @@ def open_look(
     key = look_key(models=digests, policy=policy.sha256, judge=judge_id, sample=drawn_from)
     entries = record.entries(name)
     look = next_look(entries, champion=champion, key=key, seed_from=f"{name} {sample.seed}")
+    look = look.model_copy(update={"rehearsal": rehearsal})
+    if not look.taken:
+        return look, rehearsal.questions if rehearsal else []
     questions = sampled_questions(sample.model_copy(update={"seed": look.seed}))
-    sample_hash = sample_sha256(questions)
     if not any(entry.kind == "look" and entry.facts["key"] == key for entry in entries):
         facts = {
             "key": key,
             "champion": champion,
-            "look": look.model_dump(mode="json"),
-            "sample_sha256": sample_hash,
+            "look": look.model_dump(mode="json", exclude={"rehearsal": {"questions"}}),
+            "sample_sha256": sample_sha256(questions),
             "questions": [question_id(question) for question in questions],
         }
-        record.add("look", name, version=challenger, by="the gate", why=look.in_words, facts=facts, at=evidence.at)
-    known = {"look": look.of_policy, "alpha": look.alpha, "seed": look.seed, "sample_sha256": sample_hash}
-    return look, questions, evidence.model_copy(update=known)
+        record.add("look", name, version=challenger, by="the gate", why=look.in_words, facts=facts)
+    return look, questions
+
+
+def with_look(evidence: Evidence, look: Look, *, questions: Sequence[Question]) -> Evidence:
+    """The evidence with the look in it; without one that was not taken."""
+    sample = {"sample_sha256": sample_sha256(questions)}
+    spent = {"look": look.of_policy, "alpha": look.alpha, "seed": look.seed} if look.taken else {}
+    return evidence.model_copy(update=sample | spent)
 
 
 def open_sealed(look: Look, *, champion: str, challenger: str, registered_model: str, workspace: Workspace) -> int:

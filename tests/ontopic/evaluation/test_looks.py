@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from evaluations import evaluated, judged
 from loopback import ROOT
 
 from ontopic.config.policy import Policy, load_policy
@@ -15,6 +16,7 @@ from ontopic.data.sample import Sample
 from ontopic.evaluation import looks
 from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.looks import TOTAL, Look, alpha_at, next_look, opening_number
+from ontopic.evaluation.rehearsal import Rehearsal, rehearsed
 from ontopic.registry.promotion_record import Entry, PromotionRecord
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.versions import register
@@ -123,16 +125,20 @@ def policy(workspace: Workspace) -> Policy:
 def opened(workspace: Workspace, policy: Policy) -> Callable[..., tuple[Look, list[Question], Evidence]]:
     workspace.promotion_record.unlink(missing_ok=True)
 
-    def opened(challenger: str, *, n: int = 60, judge_id: str = "judge-1") -> tuple[Look, list[Question], Evidence]:
-        return looks.open_look(
+    def opened(
+        challenger: str, *, n: int = 60, judge_id: str = "judge-1", rehearsal: Rehearsal | None = None
+    ) -> tuple[Look, list[Question], Evidence]:
+        look, questions = looks.open_look(
             Sample(source=policy.questions, source_sha256="s", split="evaluation", n=n),
             champion="1",
             challenger=challenger,
             judge_id=judge_id,
             policy=policy,
-            evidence=Evidence(policy_sha256="p", questions_sha256="q"),
+            rehearsal=rehearsal,
             workspace=workspace,
         )
+        evidence = Evidence(policy_sha256="p", questions_sha256="q")
+        return look, questions, looks.with_look(evidence, look, questions=questions)
 
     return opened
 
@@ -177,3 +183,22 @@ def test_the_sealed_set_is_opened_once_for_a_look(
     assert [opening(first, "2"), opening(first, "2"), opening(second, "3")] == [1, 1, 2]
     kinds = [each.kind for each in PromotionRecord(workspace.promotion_record).entries()]
     assert kinds == ["look", "look", "opening", "opening"]
+
+
+@pytest.mark.parametrize(("failing", "passed"), [(40, False), (20, True)])
+def test_who_fails_the_rehearsal_takes_no_look_and_spends_nothing(
+    failing: int,
+    passed: bool,
+    opened: Callable[..., tuple[Look, list[Question], Evidence]],
+    workspace: Workspace,
+    policy: Policy,
+) -> None:
+    sides = [evaluated(judged(400, n)).evaluation for n in (40, failing)]
+    rehearsal = rehearsed(*sides, limits=policy.gate)
+    look, questions, evidence = opened("2", rehearsal=rehearsal)
+    assert look.taken is rehearsal.passed is passed
+    assert (questions == rehearsal.questions) is not passed
+    assert (evidence.look is None) is not passed
+    assert len(PromotionRecord(workspace.promotion_record).entries()) == passed
+    assert opened("2", rehearsal=rehearsal)[0] == look
+    assert opened("3")[0].number == 1 + passed

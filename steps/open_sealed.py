@@ -60,9 +60,7 @@ def open_sealed(
             batch_size=model.batch_size,
         )
         verdicts.append(evaluated.verdicts)
-    confirmed = sealed.with_sealed(
-        decision, champion=verdicts[0], challenger=verdicts[1], opening=opening, alpha=looks.alpha_at(opening)
-    )
+    confirmed = sealed.with_sealed(decision, champion=verdicts[0], challenger=verdicts[1], opening=opening)
     title = f"OnTopic gate: {policy.name}, version {versions[1]} against {versions[0]}"
     gate_page.write_gate_page(title, confirmed, champion=champion, challenger=challenger)
     mlflow.set_tag("gate", "passed" if confirmed.passed else "failed")

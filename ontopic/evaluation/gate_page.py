@@ -24,7 +24,6 @@ from evidently.legacy.tests.base_test import TestStatus
 
 from ontopic.evaluation.gate import IMPROVEMENT, PERPLEXITY, PREFERENCE, SIMILARITY, Decision, Evaluated
 from ontopic.evaluation.quality import Quality
-from ontopic.evaluation.sealed import SEALED
 from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import GivenRate, rate_value
 from ontopic.reports.page import names_of, test_widgets_of, text_table, widgets_of, write_page
@@ -154,7 +153,9 @@ def _numbers(decision: Decision) -> list[SingleValueMetric]:
         GateNumber("Leak", before.leak, after.leak),
     ]
     if decision.sealed is not None:
-        metrics.append(GateNumber(SEALED, decision.sealed.rate, note=decision.sealed.note))
+        metrics.append(
+            GateNumber("Improvement on the sealed questions", decision.sealed.rate, note=decision.sealed.note)
+        )
     if decision.quality.n:
         metrics.append(GivenRate(decision.quality, SIMILARITY))
     if decision.preference is not None:

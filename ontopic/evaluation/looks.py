@@ -74,7 +74,7 @@ class Look(BaseModel):
 
 
 def alpha_at(number: int) -> float:
-    """The two-sided level of a look, or of an opening of the sealed set, by its number.
+    """The two-sided level of a look by its number.
 
     Raises:
         ValueError: the number is under 1.
@@ -184,13 +184,7 @@ def open_sealed(look: Look, *, champion: str, challenger: str, registered_model:
     number = opening_number(entries, champion=champion, key=look.key)
     if not any(entry.kind == "opening" and entry.facts["key"] == look.key for entry in entries):
         in_all = 1 + sum(entry.kind == "opening" for entry in entries)
-        facts = {
-            "key": look.key,
-            "champion": champion,
-            "opening": number,
-            "of_policy": in_all,
-            "alpha": alpha_at(number),
-        }
+        facts = {"key": look.key, "champion": champion, "opening": number, "of_policy": in_all}
         why = f"Opening {number} of the sealed questions against this champion, {in_all} of this policy in all"
         record.add("opening", registered_model, version=challenger, by="the gate", why=why, facts=facts)
     return number

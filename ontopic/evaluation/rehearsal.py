@@ -21,8 +21,8 @@ from ontopic.statistics.pairs import Comparison, compare
 REHEARSAL = "Rehearsal on calibration questions, challenger minus champion"
 LEAST_REHEARSED = 200
 """On fewer questions a truly better challenger is too often behind by chance."""
-ALPHA = 0.4
-"""Two-sided: of challengers that are no better, one in five is let through; of those better by 0.025, four in five."""
+ALPHA = 0.7
+"""Two-sided: of challengers that are no better one in three is let through, of those better by 0.02 four in five."""
 
 
 class Rehearsal(BaseModel):

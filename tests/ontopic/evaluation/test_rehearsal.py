@@ -17,7 +17,7 @@ LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement
 def test_only_who_is_ahead_may_take_a_look(failing: int, passes: bool) -> None:
     sides = [evaluated(judged(400, n)).evaluation for n in (40, failing)]
     found = rehearsed(*sides, limits=LIMITS)
-    assert found.passed is passes and "60 % interval" in found.description
+    assert found.passed is passes and "30 % interval" in found.description
     assert len(found.questions) == 400
 
 

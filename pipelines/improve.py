@@ -12,10 +12,8 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.data.sample import Sample
 from ontopic.evaluation.evidence import Evidence
-from ontopic.evaluation.rehearsal import rehearsal_sample
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
-from steps.choose_questions import choose_questions
 from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
 from steps.make_preferences import make_preferences
@@ -23,7 +21,6 @@ from steps.open_look import open_look
 from steps.open_sealed import open_sealed
 from steps.pass_gate import pass_gate
 from steps.promote_challenger import promote_challenger
-from steps.rehearse import rehearse
 from steps.train_challenger import train_challenger
 
 
@@ -70,11 +67,9 @@ def improve(
         champion=champion,
         challenger=challenger,
         sample=sample,
-        rehearsal=_rehearsal(champion, challenger, **asking),
-        judge_card=judge_card,
-        policy=policy,
+        model=model,
         evidence=evidence,
-        workspace=workspace,
+        **judging,
     )
     before = evaluate_model(role="champion", version=champion, id="evaluate_champion", questions=questions, **asking)
     after = evaluate_model(
@@ -100,14 +95,3 @@ def improve(
         evidence=known,
         workspace=workspace,
     )
-
-
-def _rehearsal(champion: Any, challenger: Any, *, policy: Policy, **asking: Any) -> Any:
-    """The steps that come before a look; none of a policy with too few questions for them."""
-    sample = rehearsal_sample(policy.questions)
-    if sample is None:
-        return None
-    asking |= {"questions": choose_questions(sample=sample), "policy": policy}
-    before = evaluate_model(role="champion", version=champion, id="rehearse_champion", **asking)
-    after = evaluate_model(role="challenger", version=challenger, id="rehearse_challenger", **asking)
-    return rehearse(champion=before, challenger=after, policy=policy)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import mlflow
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.data.labelled import Questions
+from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.data.labelled import Question, Questions
 from ontopic.data.sample import Sample
-from ontopic.evaluation import looks
+from ontopic.evaluation import answers, looks
+from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.looks import Look
-from ontopic.evaluation.rehearsal import Rehearsal
-from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.opening import open_judge
+from ontopic.models import loading as models
+from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
 
 
@@ -24,8 +28,8 @@ def open_look(
     champion: str,
     challenger: str,
     sample: Sample,
-    rehearsal: Rehearsal | None,
-    judge_card: JudgeCard,
+    model: ModelSettings,
+    judge: JudgeChoice,
     policy: Policy,
     evidence: Evidence,
     workspace: Workspace,
@@ -33,18 +37,33 @@ def open_look(
     """Returns the look, its questions, shuffled, and the evidence with the look in it.
 
     Not cached, as the record says which look it is. The same champion, challenger, policy, judge and sample give the
-    same look, so that what follows comes from the cache, and a gate that was killed goes on. Where the rehearsal
-    failed, its questions are handed on: their answers are in the cache, and the gate refuses on them.
+    same look, so that what follows comes from the cache, and a gate that was killed goes on. Where a rehearsal failed,
+    its questions are handed on, and the gate refuses on them.
     """
+    judging = open_judge(judge, policy, workspace=workspace)
+
+    def ask(version: str, questions: Sequence[Question]) -> Evaluation:
+        folder = registry.find(policy.registered_model, version, workspace=workspace).folder
+        return answers.evaluate(
+            models.load(folder, model.precision),
+            version,
+            judge=judging,
+            questions=questions,
+            max_new_tokens=model.max_new_tokens,
+            batch_size=model.batch_size,
+        )
+
     look, questions = looks.open_look(
         sample,
         champion=champion,
         challenger=challenger,
-        judge_id=judge_card.judge_id,
+        judge_id=judging.id,
         policy=policy,
-        rehearsal=rehearsal,
+        ask=ask,
         workspace=workspace,
     )
+    if look.rehearsal is not None:
+        mlflow.set_tag("rehearsal", "passed" if look.taken else "failed")
     if look.taken:
         mlflow.log_params({"look": look.of_policy, "look_alpha": look.alpha, "look_seed": look.seed})
     return look, Questions(questions), looks.with_look(evidence, look, questions=questions)

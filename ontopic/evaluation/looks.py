@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -20,11 +20,14 @@ from ontopic.config.policy import Policy
 from ontopic.data.labelled import Question
 from ontopic.data.sample import Sample, sampled_questions
 from ontopic.data.sealed import question_id, sample_sha256
+from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence
-from ontopic.evaluation.rehearsal import Rehearsal
-from ontopic.registry.promotion_record import Entry, PromotionRecord
+from ontopic.evaluation.rehearsal import Rehearsal, rehearsal_sample, rehearsed
+from ontopic.registry.promotion_record import Entry, EntryKind, PromotionRecord
 from ontopic.registry.promotions import open_registry
 from ontopic.state.workspace import Workspace
+
+Ask = Callable[[str, Sequence[Question]], Evaluation]
 
 TOTAL = 0.05
 """The chance of any false promotion against one champion, over all looks."""
@@ -43,8 +46,8 @@ class Look(BaseModel):
         spent: of the budget, before this look.
         total: the budget.
         seed: of the draw of the questions.
-        rehearsal: what came before it; ``None`` where there was none. Where it failed, the look is not taken: number
-            and alpha are those that it would have had, and what is asked are the rehearsal's questions once more.
+        rehearsal: what came before it; ``None`` where there was none, as before the first look. Where it failed, the
+            look is not taken: number and alpha are those that it would have had.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -97,10 +100,9 @@ def next_look(entries: Sequence[Entry], *, champion: str, key: str, seed_from: s
         champion: its version.
         seed_from: with the look's number, what the draw depends on.
     """
+    if (known := _known(entries, key)) is not None:
+        return known
     looks = [entry for entry in entries if entry.kind == "look"]
-    for entry in looks:
-        if entry.facts["key"] == key:
-            return Look.model_validate({**entry.facts["look"], "rehearsal": None})
     number = 1 + sum(entry.facts["champion"] == champion for entry in looks)
     of_policy = 1 + len(looks)
     return Look(
@@ -111,6 +113,12 @@ def next_look(entries: Sequence[Entry], *, champion: str, key: str, seed_from: s
         spent=sum(alpha_at(k) / 2 for k in range(1, number)),
         seed=int(hashlib.sha256(f"{seed_from} {of_policy}".encode()).hexdigest()[:8], 16),
     )
+
+
+def _known(entries: Sequence[Entry], key: str) -> Look | None:
+    """The look of a key that was taken, or that its rehearsal kept from being taken."""
+    found = [entry for entry in entries if entry.kind in ("look", "rehearsal") and entry.facts["key"] == key]
+    return Look.model_validate(found[0].facts["look"]) if found else None
 
 
 def opening_number(entries: Sequence[Entry], *, champion: str, key: str) -> int:
@@ -126,19 +134,21 @@ def open_look(
     challenger: str,
     judge_id: str,
     policy: Policy,
-    rehearsal: Rehearsal | None,
+    ask: Ask,
     workspace: Workspace,
 ) -> tuple[Look, list[Question]]:
     """Enter the next look in the promotion record and draw its questions.
 
-    It is counted before anything is asked, so that a gate that is killed has looked too.
+    It is counted before any held-out question is asked, so that a gate that is killed has looked too. Each but the
+    first against a champion comes after a rehearsal, where the calibration split has enough questions for one.
 
     Args:
         sample: what is drawn from; its seed, the configuration's, goes into that of the draw.
         champion, challenger: their versions.
+        ask: lets a version answer questions, and has the answers judged.
 
     Returns:
-        The look and its questions.
+        The look and its questions, or the rehearsal's where it failed.
 
     Raises what ``sampled_questions`` raises.
     """
@@ -150,19 +160,22 @@ def open_look(
     key = look_key(models=digests, policy=policy.sha256, judge=judge_id, sample=drawn_from)
     entries = record.entries(name)
     look = next_look(entries, champion=champion, key=key, seed_from=f"{name} {sample.seed}")
-    look = look.model_copy(update={"rehearsal": rehearsal})
-    if not look.taken:
-        return look, rehearsal.questions if rehearsal else []
-    questions = sampled_questions(sample.model_copy(update={"seed": look.seed}))
-    if not any(entry.kind == "look" and entry.facts["key"] == key for entry in entries):
+    is_new, rehearsing = _known(entries, key) is None, rehearsal_sample(policy.questions)
+    if is_new and look.number > 1 and rehearsing is not None:
+        sides = [ask(version, sampled_questions(rehearsing)) for version in (champion, challenger)]
+        look = look.model_copy(update={"rehearsal": rehearsed(*sides, limits=policy.gate)})
+    drawn = sample.model_copy(update={"seed": look.seed})
+    questions = sampled_questions(drawn if look.taken or rehearsing is None else rehearsing)
+    if is_new:
         facts = {
             "key": key,
             "champion": champion,
-            "look": look.model_dump(mode="json", exclude={"rehearsal": {"questions"}}),
+            "look": look.model_dump(mode="json"),
             "sample_sha256": sample_sha256(questions),
             "questions": [question_id(question) for question in questions],
         }
-        record.add("look", name, version=challenger, by="the gate", why=look.in_words, facts=facts)
+        kind: EntryKind = "look" if look.taken else "rehearsal"
+        record.add(kind, name, version=challenger, by="the gate", why=look.in_words, facts=facts)
     return look, questions
 
 

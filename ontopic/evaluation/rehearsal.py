@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import GateLimits
-from ontopic.data.labelled import Question, load_questions
+from ontopic.data.labelled import load_questions
 from ontopic.data.rows import source_sha256
 from ontopic.data.sample import Sample, in_and_out
 from ontopic.evaluation.answers import Evaluation
@@ -33,7 +33,6 @@ class Rehearsal(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    questions: list[Question]
     comparison: Comparison
     passed: bool
     description: str
@@ -58,7 +57,10 @@ def rehearsal_sample(source: str) -> Sample | None:
 def rehearsal_in_words(source: str) -> str:
     """How many questions are asked before, or why none are. Raises what ``load_rows`` raises."""
     if (sample := rehearsal_sample(source)) is not None:
-        return f"A challenger that is not ahead on {sample.n} questions of the calibration split is refused before"
+        return (
+            f"After the first look against a champion, a challenger that is not ahead on {sample.n} questions of the "
+            "calibration split gets none"
+        )
     return f"No challenger rehearses: that takes {LEAST_REHEARSED} questions of the calibration split, half in scope"
 
 
@@ -71,4 +73,4 @@ def rehearsed(champion: Evaluation, challenger: Evaluation, *, limits: GateLimit
     found = compare(champion.verdicts, challenger.verdicts)
     limit, note = limits.improvement, found.note
     held = hold(REHEARSAL, found.rate_at(ALPHA), bound="low", relation="above", limit=limit, note=note, alpha=ALPHA)
-    return Rehearsal(questions=challenger.questions, comparison=found, passed=held.passed, description=held.description)
+    return Rehearsal(comparison=found, passed=held.passed, description=held.description)

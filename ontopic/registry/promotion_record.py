@@ -16,9 +16,20 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from ontopic.errors import UserError
 
 EntryKind = Literal[
-    "look", "opening", "gate", "promotion", "refusal", "rollback", "waiting", "approval", "rejection", "expiry"
+    "rehearsal",
+    "look",
+    "opening",
+    "gate",
+    "promotion",
+    "refusal",
+    "rollback",
+    "waiting",
+    "approval",
+    "rejection",
+    "expiry",
 ]
-"""A ``look`` at held-out questions and an ``opening`` of the sealed ones are entered before anything is asked."""
+"""A ``look`` at held-out questions and an ``opening`` of the sealed ones are entered before anything is asked; a
+``rehearsal`` is one that kept a challenger from a look."""
 FIRST = "0" * 64
 """What the first entry names as the hash of the one before."""
 

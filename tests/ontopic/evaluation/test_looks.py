@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -14,9 +14,9 @@ from ontopic.config.policy import Policy, load_policy
 from ontopic.data.labelled import Question
 from ontopic.data.sample import Sample
 from ontopic.evaluation import looks
+from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence
-from ontopic.evaluation.looks import TOTAL, Look, alpha_at, next_look, opening_number
-from ontopic.evaluation.rehearsal import Rehearsal, rehearsed
+from ontopic.evaluation.looks import TOTAL, Ask, Look, alpha_at, next_look, opening_number
 from ontopic.registry.promotion_record import Entry, PromotionRecord
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.versions import register
@@ -121,12 +121,17 @@ def policy(workspace: Workspace) -> Policy:
     return banking
 
 
+def ahead(version: str, questions: Sequence[Question]) -> Evaluation:
+    """Whatever is rehearsed, the challenger is ahead."""
+    return evaluated(judged(400, 80 if version == "1" else 4)).evaluation
+
+
 @pytest.fixture
 def opened(workspace: Workspace, policy: Policy) -> Callable[..., tuple[Look, list[Question], Evidence]]:
     workspace.promotion_record.unlink(missing_ok=True)
 
     def opened(
-        challenger: str, *, n: int = 60, judge_id: str = "judge-1", rehearsal: Rehearsal | None = None
+        challenger: str, *, n: int = 60, judge_id: str = "judge-1", ask: Ask = ahead
     ) -> tuple[Look, list[Question], Evidence]:
         look, questions = looks.open_look(
             Sample(source=policy.questions, source_sha256="s", split="evaluation", n=n),
@@ -134,7 +139,7 @@ def opened(workspace: Workspace, policy: Policy) -> Callable[..., tuple[Look, li
             challenger=challenger,
             judge_id=judge_id,
             policy=policy,
-            rehearsal=rehearsal,
+            ask=ask,
             workspace=workspace,
         )
         evidence = Evidence(policy_sha256="p", questions_sha256="q")
@@ -193,12 +198,20 @@ def test_who_fails_the_rehearsal_takes_no_look_and_spends_nothing(
     workspace: Workspace,
     policy: Policy,
 ) -> None:
-    sides = [evaluated(judged(400, n)).evaluation for n in (40, failing)]
-    rehearsal = rehearsed(*sides, limits=policy.gate)
-    look, questions, evidence = opened("2", rehearsal=rehearsal)
-    assert look.taken is rehearsal.passed is passed
-    assert (questions == rehearsal.questions) is not passed
-    assert (evidence.look is None) is not passed
-    assert len(PromotionRecord(workspace.promotion_record).entries()) == passed
-    assert opened("2", rehearsal=rehearsal)[0] == look
-    assert opened("3")[0].number == 1 + passed
+    record = PromotionRecord(workspace.promotion_record)
+    asked: list[str] = []
+
+    def ask(version: str, questions: Sequence[Question]) -> Evaluation:
+        asked.append(version)
+        assert {question.split for question in questions} == {"calibration"}
+        return evaluated(judged(400, 40 if version == "1" else failing)).evaluation
+
+    first, _, _ = opened("2", ask=ask)
+    assert first.taken and first.rehearsal is None and asked == []  # the first look needs none
+    look, questions, evidence = opened("3", ask=ask)
+    assert asked == ["1", "3"] and look.taken is passed and look.rehearsal is not None
+    assert {question.split for question in questions} == {"evaluation" if passed else "calibration"}
+    assert evidence.look == (2 if passed else None) and evidence.sample_sha256
+    assert [entry.kind for entry in record.entries()] == ["look", "look" if passed else "rehearsal"]
+    assert opened("3", ask=ask)[:2] == (look, questions) and asked == ["1", "3"]  # and not rehearsed again
+    assert opened("4", ask=ask)[0].number == (3 if passed else 2)

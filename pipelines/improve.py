@@ -44,30 +44,14 @@ def improve(
         champion: its version.
         evidence: for an auditor, besides the gate's decision.
     """
-    model, name = settings.model, policy.registered_model
     judging: dict[str, Any] = {"judge": settings.judge_choice, "policy": policy, "workspace": workspace}
-    pairs = make_preferences(
-        judged=Client().get_artifact_version(UUID(judged_artifact)),
-        champion=champion,
-        model=model,
-        teacher_settings=settings.teacher,
-        training=settings.training,
-        **judging,
-    )
-    challenger = train_challenger(
-        pairs=pairs,
-        registered_model=name,
-        champion=champion,
-        model=model,
-        settings=settings.training,
-        workspace=workspace,
-    )
-    asking: dict[str, Any] = {"model": model, "judge_card": judge_card, **judging}
+    challenger = _challenger(champion, judged_artifact=judged_artifact, settings=settings, **judging)
+    asking: dict[str, Any] = {"model": settings.model, "judge_card": judge_card, **judging}
     look, questions, known = open_look(
         champion=champion,
         challenger=challenger,
         sample=sample,
-        model=model,
+        model=settings.model,
         evidence=evidence,
         **judging,
     )
@@ -85,13 +69,35 @@ def improve(
         judge_card=judge_card,
         workspace=workspace,
     )
-    confirmed = open_sealed(decision=decision, champion=before, challenger=after, look=look, model=model, **judging)
+    confirmed = open_sealed(
+        decision=decision, champion=before, challenger=after, look=look, model=settings.model, **judging
+    )
     promote_challenger(
         decision=confirmed,
-        registered_model=name,
+        registered_model=policy.registered_model,
         champion=champion,
         challenger=challenger,
         judge_card=judge_card,
         evidence=known,
         workspace=workspace,
+    )
+
+
+def _challenger(champion: str, *, judged_artifact: str, settings: Settings, **judging: Any) -> Any:
+    """The steps that make preferences of a champion's traffic and a challenger of those."""
+    pairs = make_preferences(
+        judged=Client().get_artifact_version(UUID(judged_artifact)),
+        champion=champion,
+        model=settings.model,
+        teacher_settings=settings.teacher,
+        training=settings.training,
+        **judging,
+    )
+    return train_challenger(
+        pairs=pairs,
+        registered_model=judging["policy"].registered_model,
+        champion=champion,
+        model=settings.model,
+        settings=settings.training,
+        workspace=judging["workspace"],
     )

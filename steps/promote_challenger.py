@@ -37,7 +37,11 @@ def promote_challenger(
     mlflow.MlflowClient().log_artifact(model.run_id, str(decision.report), "gate")
     record = PromotionRecord(workspace.promotion_record)
     # A decision that comes from the cache again is of the same look, and no new one.
-    if not any(entry.facts.get("look") == evidence.look for entry in record.gates(registered_model)):
+    said = (challenger, evidence.sample_sha256, evidence.policy_sha256)
+    known = [
+        (e.version, e.facts.get("sample_sha256"), e.facts.get("policy_sha256")) for e in record.gates(registered_model)
+    ]
+    if said not in known:
         why = "all tests passed" if decision.passed else "a test failed"
         facts = {**evidence.model_dump(mode="json"), **tags}
         record.add("gate", registered_model, version=challenger, by="the gate", why=why, facts=facts, at=evidence.at)

@@ -7,8 +7,8 @@ equal models differ on ``discordant`` of them. Each model's verdicts are drawn o
 on the gate's questions is lucky there whenever they are asked again. The rules:
 
 - same questions: 450 of the evaluation split, always the same, each look at 5 %, two-sided
-- fresh draws: 450 of the split for each look, each at 5 %
-- spent: 720 of its unsealed part for each look, alpha spent as ``ontopic.evaluation.looks`` does, the sealed set last
+- fresh draws: 450 of the split for each look, each at 5 %; and 720 of its unsealed part
+- spent: 720 of the unsealed part for each look, alpha spent as ``ontopic.evaluation.looks`` does, the sealed set last
 - spent, rehearsed: the same, and after the first look at a champion none for a challenger that is not ahead on the
   calibration split: what OnTopic does
 - the same, 4 times as many: with four times as many questions of the evaluation split, four times as many asked
@@ -64,6 +64,7 @@ class Rule:
 RULES = (
     Rule("same questions", 450, fresh=False),
     Rule("fresh draws", 450),
+    Rule("fresh draws of 720", 720, pool=UNSEALED),
     Rule("spent", 720, pool=UNSEALED, spends=True, seals=True),
     Rule("spent, rehearsed", 720, pool=UNSEALED, spends=True, rehearses=True, seals=True),
     Rule("the same, 4 times as many", 720, pool=UNSEALED, spends=True, rehearses=True, seals=True, times=4),

@@ -35,6 +35,7 @@ from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import Settings, TrainingSettings, load_settings
 from ontopic.data.labelled import LabelledRecord, Question, Split, load_questions, load_records, load_rows
 from ontopic.data.sample import Sample, draw
+from ontopic.data.sealed import open_and_sealed
 from ontopic.evaluation.quality import measure_quality
 from ontopic.judges.judge import Judge
 from ontopic.judges.local.judge import load_local_judge, local_judge_id, save_local_judge
@@ -73,9 +74,9 @@ class Study:
         everything = load_questions(policy.questions)
         self.train = [q for q in everything if q.split == "train"]
         self.labelled = [q for q in everything if q.split in ("train", "judge")]
-        held_out = [q for q in everything if q.split == "evaluation"]
+        held_out, _ = open_and_sealed([q for q in everything if q.split == "evaluation"])
         plain = [q for q in held_out if not q.kind]
-        gates = sample_of("evaluation", settings.evaluation.questions, seed=settings.evaluation.seed)
+        gates = sample_of("evaluation", 450, seed=settings.evaluation.seed)
         self.sets = {
             "held_out": draw(plain, gates),
             "conversations": [q for q in held_out if q.kind],

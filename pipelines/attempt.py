@@ -18,7 +18,7 @@ from pipelines.running import output
 
 
 def gate_sample(settings: Settings, policy: Policy, *, more: Sequence[Question] = ()) -> Sample:
-    """The questions that the gate asks: as many as the settings say, half in scope, and ``more`` besides."""
+    """What each look draws from: as many questions as the settings say, half in scope, and ``more`` besides."""
     return Sample(
         source=policy.questions,
         source_sha256=source_sha256(policy.questions),
@@ -44,5 +44,5 @@ def improved(run: PipelineRunResponse) -> Improved:
     return Improved(
         challenger=output(run, "train_challenger"),
         promoted=output(run, "promote_challenger"),
-        decision=output(run, "pass_gate"),
+        decision=output(run, "open_sealed"),
     )

@@ -16,10 +16,11 @@ from ontopic.data.sample import Sample
 from ontopic.evaluation.evidence import Evidence
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
-from steps.choose_questions import choose_questions
 from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
 from steps.make_preferences import make_preferences
+from steps.open_look import open_look
+from steps.open_sealed import open_sealed
 from steps.pass_gate import GateTerms, pass_gate
 from steps.promote_challenger import promote_challenger
 from steps.train_challenger import train_challenger
@@ -41,49 +42,65 @@ def improve(
 
     Args:
         judged_artifact: id of the artifact ``Judged``: the traffic and its verdicts.
-        sample: of the gate's questions.
+        sample: what the gate's questions are drawn from.
         champion: its version.
         evidence: for an auditor, besides the gate's decision.
     """
-    model, name = settings.model, policy.registered_model
     judging: dict[str, Any] = {"judge": settings.judge_choice, "policy": policy, "workspace": workspace}
-    pairs = make_preferences(
-        judged=Client().get_artifact_version(UUID(judged_artifact)),
+    challenger = _challenger(champion, judged_artifact=judged_artifact, settings=settings, **judging)
+    asking: dict[str, Any] = {"model": settings.model, "judge_card": judge_card, **judging}
+    look, questions, known = open_look(
         champion=champion,
-        model=model,
-        teacher_settings=settings.teacher,
-        training=settings.training,
+        challenger=challenger,
+        sample=sample,
+        model=settings.model,
+        evidence=evidence.with_settings(settings),
         **judging,
     )
-    challenger = train_challenger(
-        pairs=pairs,
-        registered_model=name,
-        champion=champion,
-        model=model,
-        settings=settings.training,
-        workspace=workspace,
+    before = evaluate_model(role="champion", version=champion, id="evaluate_champion", questions=questions, **asking)
+    after = evaluate_model(
+        role="challenger", version=challenger, id="evaluate_challenger", questions=questions, **asking
     )
-    asked = {"questions": choose_questions(sample=sample), "model": model, "judge_card": judge_card, **judging}
-    before, quality_before = evaluate_model(role="champion", version=champion, id="evaluate_champion", **asked)
-    after, quality_after = evaluate_model(role="challenger", version=challenger, id="evaluate_challenger", **asked)
     winners = compare_answers(champion=before, challenger=after, **judging)
     decision = pass_gate(
         champion=before,
         challenger=after,
-        champion_quality=quality_before,
-        challenger_quality=quality_after,
         winners=winners,
+        look=look,
         policy=policy,
         terms=GateTerms(judge_card=judge_card, labels_sha256=source_sha256(str(labels_file(policy, workspace)))),
         workspace=workspace,
     )
+    confirmed = open_sealed(
+        decision=decision, champion=before, challenger=after, look=look, model=settings.model, **judging
+    )
     promote_challenger(
-        decision=decision,
+        decision=confirmed,
         champion=before,
         challenger=after,
         judge_card=judge_card,
-        evidence=evidence.with_settings(settings),
+        evidence=known,
         approval=settings.promotion,
         policy=policy,
         workspace=workspace,
+    )
+
+
+def _challenger(champion: str, *, judged_artifact: str, settings: Settings, **judging: Any) -> Any:
+    """The steps that make preferences of a champion's traffic and a challenger of those."""
+    pairs = make_preferences(
+        judged=Client().get_artifact_version(UUID(judged_artifact)),
+        champion=champion,
+        model=settings.model,
+        teacher_settings=settings.teacher,
+        training=settings.training,
+        **judging,
+    )
+    return train_challenger(
+        pairs=pairs,
+        registered_model=judging["policy"].registered_model,
+        champion=champion,
+        model=settings.model,
+        settings=settings.training,
+        workspace=judging["workspace"],
     )

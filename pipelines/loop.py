@@ -14,9 +14,12 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.data.rows import source_sha256
 from ontopic.data.sample import Sample, in_and_out, sample_in_words, sampled_questions
+from ontopic.data.sealed import sealed_in_words
 from ontopic.errors import UserError
 from ontopic.evaluation.gate import Decision, check_judge
 from ontopic.evaluation.gate_size import too_few
+from ontopic.evaluation.looks import Look
+from ontopic.evaluation.rehearsal import rehearsal_in_words
 from ontopic.judges.cards.card import JudgeCard, JudgeCards
 from ontopic.judges.cards.choices import read_prompts
 from ontopic.monitoring.alerts import Alerts
@@ -45,6 +48,7 @@ class LoopResult:
         after: what monitoring found of the promoted model, ``None`` where none was promoted.
         waiting: what challengers wait for approval, in words; while one does, none is trained.
         champion, challenger: model versions at the start and in the gate.
+        seed: of the draw of the last gate's questions.
         stages: seconds of each stage, ``None`` for one taken from the cache.
     """
 
@@ -55,6 +59,7 @@ class LoopResult:
     waiting: list[str] = field(default_factory=list)
     champion: str = ""
     challenger: str = ""
+    seed: int = 0
     stages: list[tuple[str, float | None]] = field(default_factory=list)
 
     @property
@@ -116,9 +121,9 @@ class _Loop:
             return self.result
 
         promoted = self._champion()
-        # The gate has asked the first ones of the same seed.
-        gate = self._settings.evaluation
-        fresh = self._sample(split="evaluation", n=traffic.fresh_questions, seed=gate.seed, skip=gate.questions)
+        # The gate has asked the first ones of its look's seed.
+        asked_before, seed = self._settings.evaluation.questions, self.result.seed
+        fresh = self._sample(split="evaluation", n=traffic.fresh_questions, seed=seed, skip=asked_before)
         try:
             asked_in_words = sample_in_words(fresh)
         except UserError as error:  # the promotion stands all the same
@@ -180,7 +185,11 @@ class _Loop:
         """How many questions the gate asks, and what is too few of them."""
         sample = gate_sample(self._settings, self._policy)
         inside, outside = in_and_out(sampled_questions(sample))
-        lines = [f"The gate asks {sample_in_words(sample)}"]
+        lines = [
+            f"The gate asks {sample_in_words(sample)}, drawn anew for each challenger",
+            rehearsal_in_words(sample.source),
+            sealed_in_words(sample.source),
+        ]
         if lacking := too_few(self._policy.gate, in_scope=inside, out_of_scope=outside):
             lines += [
                 *lacking,
@@ -202,6 +211,9 @@ class _Loop:
         )
         outcome = improved(run)
         self.result.decision, self.result.challenger = outcome.decision, outcome.challenger
+        look: Look = output(run, "open_look", name="look")
+        self.result.seed = look.seed
+        self._tell(look.in_words)
         if outcome.kind == "waiting":
             self._settle()
             self._raise_waiting(outcome.challenger)

@@ -34,9 +34,12 @@ def finished(pipeline: Pipeline, policy: Policy, *, workspace: Workspace, **para
     return Client().get_pipeline_run(started.id)
 
 
-def output(run: PipelineRunResponse, step: str) -> Any:
-    """What a step of a run returned."""
-    return run.steps[step].output.load()
+def output(run: PipelineRunResponse, step: str, *, name: str | None = None) -> Any:
+    """What a step of a run returned: its one output, or that of several with this name."""
+    if name is None:
+        return run.steps[step].output.load()
+    (artifact,) = run.steps[step].outputs[name]
+    return artifact.load()
 
 
 def artifact_id(run: PipelineRunResponse, step: str) -> str:

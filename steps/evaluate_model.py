@@ -11,8 +11,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings
 from ontopic.data.labelled import Questions
 from ontopic.evaluation import answers, quality
-from ontopic.evaluation.answers import Evaluation
-from ontopic.evaluation.quality import Quality
+from ontopic.evaluation.gate import Evaluated
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models
@@ -37,7 +36,7 @@ def evaluate_model(
     judge: JudgeChoice,
     policy: Policy,
     workspace: Workspace,
-) -> tuple[Annotated[Evaluation, "evaluated"], Annotated[Quality, "quality"]]:
+) -> Annotated[Evaluated, "evaluated"]:
     """Returns the judged answers, in the order of the questions, and their quality.
 
     Args:
@@ -61,4 +60,4 @@ def evaluate_model(
         mlflow.log_params({"judge_id": judge_card.judge_id, "questions": len(questions.root)})
         mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)) | measured.metrics())
         mlflow.log_table(shown[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
-    return evaluated, measured
+    return Evaluated(evaluation=evaluated, quality=measured)

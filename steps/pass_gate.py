@@ -11,9 +11,8 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.data.labels import SPLIT, labels_file, load_labels
 from ontopic.evaluation import discordant, gate, gate_page, judge_errors
-from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Decision, Evaluated
-from ontopic.evaluation.quality import Quality
+from ontopic.evaluation.looks import Look
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
@@ -39,39 +38,45 @@ class GateTerms(BaseModel):
 )
 def pass_gate(
     *,
-    champion: Evaluation,
-    challenger: Evaluation,
-    champion_quality: Quality,
-    challenger_quality: Quality,
+    champion: Evaluated,
+    challenger: Evaluated,
     winners: list[str],
+    look: Look,
     policy: Policy,
     terms: GateTerms,
     workspace: Workspace,
 ) -> Annotated[Decision, "decision"]:
-    """Returns the gate's decision, of which there is a page and a copy in MLflow.
+    """Returns the gate's decision on the drawn questions, of which there is a page and a copy in MLflow.
 
     The pairs of answers are kept for a person to label.
     """
-    before = Evaluated(evaluation=champion, quality=champion_quality)
-    after = Evaluated(evaluation=challenger, quality=challenger_quality)
-    new, old = challenger.model_version, champion.model_version
-    report = workspace.reports / page_name("gate", policy.registered_model, "version", new, "against", old)
-    name = policy.registered_model
+    before, after, name = champion.evaluation, challenger.evaluation, policy.registered_model
+    new, old = after.model_version, before.model_version
+    report = workspace.reports / page_name("gate", name, "version", new, "against", old)
     errors = judge_errors.judge_errors(
-        champion,
-        challenger,
+        before,
+        after,
         labels=load_labels(labels_file(policy, workspace), SPLIT["discordant"]),
         earlier=discordant.kept_pairs(workspace, name),
         card=terms.judge_card,
         limits=policy.gate,
         registered_model=name,
     )
-    discordant.keep_pairs(discordant.pairs_of(champion, challenger, registered_model=name), workspace)
+    discordant.keep_pairs(discordant.pairs_of(before, after, registered_model=name), workspace)
     decision = gate.decide(
-        before, after, winners=winners, policy=policy, card=terms.judge_card, report=report, judge_errors=errors
+        champion,
+        challenger,
+        winners=winners,
+        policy=policy,
+        card=terms.judge_card,
+        report=report,
+        alpha=look.alpha,
+        judge_errors=errors,
     )
+    if look.rehearsal is not None:
+        decision = look.rehearsal.added_to(decision)
     title = f"OnTopic gate: {policy.name}, version {new} against {old}"
-    gate_page.write_gate_page(title, decision, champion=before, challenger=after)
+    gate_page.write_gate_page(title, decision, champion=champion, challenger=challenger)
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")
     mlflow.log_artifact(str(report), "gate")
     mlflow.log_dict(decision.model_dump(mode="json"), "gate/decision.json")

@@ -9,10 +9,9 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import PromotionSettings
-from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence, gate_tags
-from ontopic.evaluation.gate import Decision
-from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal
+from ontopic.evaluation.gate import Decision, Evaluated
+from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal, gate_on_record, is_followed
 from ontopic.evaluation.gate_facts import Weights, gate_facts
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.registry.promotions import of_gate, open_registry
@@ -26,8 +25,8 @@ from ontopic.state.workspace import Workspace
 def promote_challenger(
     *,
     decision: Decision,
-    champion: Evaluation,
-    challenger: Evaluation,
+    champion: Evaluated,
+    challenger: Evaluated,
     judge_card: JudgeCard,
     evidence: Evidence,
     approval: PromotionSettings,
@@ -39,30 +38,32 @@ def promote_challenger(
     Args:
         champion, challenger: what the decision is on.
     """
-    name, old, new = policy.registered_model, champion.model_version, challenger.model_version
+    before, after, name = champion.evaluation, challenger.evaluation, policy.registered_model
+    old, new = before.model_version, after.model_version
     model = find(name, new, workspace=workspace)
     registry = open_registry(workspace, name)
     weights = Weights.of(folder_sha256(model.folder), tags=registry.tags_of(new), champion_tags=registry.tags_of(old))
     facts = gate_facts(
         decision,
         judge_card,
-        champion=champion,
-        challenger=challenger,
+        champion=before,
+        challenger=after,
         evidence=evidence,
         weights=weights,
         workspace=workspace,
     )
     # The version's own run keeps the report too, beside the weights.
     mlflow.MlflowClient().log_artifact(model.run_id, str(decision.report), "gate")
-    gate = enter_gate(registry, new, facts=facts, at=evidence.at)
+    gate = gate_on_record(registry, new, facts=facts) or enter_gate(registry, new, facts=facts, at=evidence.at)
     sha256 = weights.challenger_sha256
     registry.tag(new, gate_tags(decision, judge_card, champion=old, weights_sha256=sha256, evidence=evidence))
-    if not decision.passed:
+    followed = is_followed(registry, gate)
+    if not decision.passed and not followed:
         enter_refusal(registry, gate, decision=decision)
-    elif registry.champion() != new and approval.approval == "automatic":
+    elif decision.passed and registry.champion() != new and approval.approval == "automatic":
         why = f"passed the gate against version {old}: {decision.report}"
         registry.promote(new, by=LOOP, why=why, at=evidence.at, facts={"by_hand": False, **of_gate(gate)})
-    elif registry.champion() != new:
+    elif decision.passed and registry.champion() != new and not followed:
         by = evidence.trained_by or ""
         SignOff(approval, policy, workspace=workspace).ask(
             new, gate=gate, champion=old, weights_sha256=sha256, trained_by=by

@@ -298,9 +298,9 @@ class EvaluationSettings(_Section):
     """The gate's questions."""
 
     questions: int = Field(ge=2)
-    """How many questions the gate asks, from the evaluation split."""
+    """How many questions the gate asks, from the unsealed part of the evaluation split."""
     seed: int = 0
-    """The seed of the sample."""
+    """What each look draws its questions by, together with the policy and the look's number."""
 
 
 class Settings(_Section):

@@ -1,4 +1,4 @@
-"""Which labelled questions are asked: so many of a split, with a share in scope."""
+"""Which labelled questions are asked: so many of a split, with a share in scope, and none that is sealed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.labelled import Question, Split, load_questions
 from ontopic.data.same_question import normalized
+from ontopic.data.sealed import open_and_sealed, sealed_questions
 from ontopic.errors import UserError
 
 
@@ -21,7 +22,7 @@ class Sample(BaseModel):
         n: how many; fewer where there are not enough of a scope.
         in_scope_share: of them.
         skip: leave out this many questions that a sample of size ``skip`` with the same seed would hold.
-        more: other questions, which follow those where they differ from them.
+        more: other questions, which follow those where they differ from them and are not sealed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,7 +43,8 @@ def sampled_questions(sample: Sample) -> list[Question]:
         UserError: the source can't be read, or its split has no question in scope or none out of it to choose.
     """
     _, chosen = _found_and_chosen(sample)
-    known = {normalized(question.question) for question in chosen}
+    sealed = sealed_questions(sample.source) if sample.more else []
+    known = {normalized(question.question) for question in (*chosen, *sealed)}
     return chosen + [question for question in sample.more if normalized(question.question) not in known]
 
 
@@ -69,8 +71,10 @@ def sample_in_words(sample: Sample) -> str:
 
 
 def _found_and_chosen(sample: Sample) -> tuple[list[Question], list[Question]]:
-    """The questions of the sample's split, and those of them that it has."""
+    """The questions of the sample's split that are not sealed, and those of them that it has."""
     found = load_questions(sample.source, split=sample.split)
+    if sample.split == "evaluation":
+        found, _ = open_and_sealed(found)
     chosen = draw(found, sample)
     if len({question.in_scope for question in chosen}) < 2:
         inside, outside = in_and_out(found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ontopic.evaluation.gate import Decision
+from ontopic.evaluation.rehearsal import REHEARSAL
+from ontopic.evaluation.sealed import SEALED
 from ontopic.statistics.limits import Bound, level
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.sample_size import questions_for_limit, sample_size
@@ -13,6 +15,19 @@ _SHARES: tuple[tuple[Literal["guardrail_score", "over_refusal", "leak"], str, Bo
     ("guardrail_score", "Guardrail score", "low", "questions"),
     ("over_refusal", "Over-refusal", "high", "questions in scope"),
     ("leak", "Leak", "high", "questions out of scope"),
+)
+
+_BESIDE = (
+    (
+        REHEARSAL,
+        "Rehearsal: the challenger is not ahead on the calibration split, so no look at held-out questions was spent "
+        "on it; it needs more traffic to learn from (traffic.questions), or other training.",
+    ),
+    (
+        SEALED,
+        "Sealed questions: they contradict the others, as where a challenger has learned questions and not the task; "
+        "see whether training data holds questions of the evaluation split, and add questions to that split.",
+    ),
 )
 
 
@@ -33,7 +48,8 @@ def advice(decision: Decision) -> list[str]:
         said.append(f"Improvement: {sentence}")
     if (sentence := _unjudged(decision, else_fine=not said)) is not None:
         said.append(f"Unjudged: {sentence}")
-    return said
+    failed = [test.name for test in decision.tests if not test.passed]
+    return said + [sentence for name, sentence in _BESIDE if any(each.startswith(name) for each in failed)]
 
 
 def detectable_in_words(decision: Decision) -> str:

@@ -102,6 +102,7 @@ class Decision(Numbers):
         passed: whether every test passed.
         detectable: the least true improvement that this gate finds in four cases of five, with its n, its alpha and the
             observed share of discordant pairs; ``None`` where it finds none, and in decisions of before it was kept.
+        sealed: both models on the sealed questions; ``None`` where they were not opened.
         report: Evidently's page.
     """
 
@@ -109,6 +110,7 @@ class Decision(Numbers):
     tests: list[GateTest]
     limits: GateLimits
     detectable: float | None = None
+    sealed: Comparison | None = None
     report: Path
 
 

@@ -32,6 +32,23 @@ def enter_gate(registry: ModelRegistry, version: str, *, facts: GateFacts, at: d
     return registry.enter("gate", version, by=LOOP, why=why, facts=counted.model_dump(mode="json"), at=at)
 
 
+def gate_on_record(registry: ModelRegistry, version: str, *, facts: GateFacts) -> Entry | None:
+    """The entry of this very gate, whose decision a later run has from the cache; ``None`` where it is a new one."""
+    for entry in reversed(registry.record.gates(registry.name)):
+        if (entry.version, entry.facts.get("files"), entry.facts.get("look")) == (version, facts.files, facts.look):
+            return entry
+    return None
+
+
+def is_followed(registry: ModelRegistry, gate: Entry) -> bool:
+    """Whether a refusal or a wait for approval that follows from a gate is on record."""
+    return any(
+        entry.kind in ("refusal", "waiting")
+        and gate.sha256 in (entry.facts.get("gate_sha256"), entry.facts.get("gate"))
+        for entry in registry.record.entries(registry.name)
+    )
+
+
 def enter_refusal(registry: ModelRegistry, gate: Entry, *, decision: Decision) -> Entry:
     """Append that a gate refused the version of its entry, and by which tests."""
     failed = [test.description for test in decision.tests if not test.passed]

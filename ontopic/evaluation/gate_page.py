@@ -160,6 +160,10 @@ def _numbers(decision: Decision) -> list[SingleValueMetric]:
         GateNumber("Over-refusal", before.over_refusal, after.over_refusal),
         GateNumber("Leak", before.leak, after.leak),
     ]
+    if decision.sealed is not None:
+        metrics.append(
+            GateNumber("Improvement on the sealed questions", decision.sealed.rate, note=decision.sealed.note)
+        )
     if decision.quality.n:
         metrics.append(GivenRate(decision.quality, SIMILARITY))
     if decision.preference is not None:

@@ -16,7 +16,21 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from ontopic.errors import UserError
 from ontopic.registry.record_signing import signature, signing_key
 
-EntryKind = Literal["gate", "promotion", "refusal", "rollback", "waiting", "approval", "rejection", "expiry"]
+EntryKind = Literal[
+    "rehearsal",
+    "look",
+    "opening",
+    "gate",
+    "promotion",
+    "refusal",
+    "rollback",
+    "waiting",
+    "approval",
+    "rejection",
+    "expiry",
+]
+"""A ``look`` at held-out questions and an ``opening`` of the sealed ones are entered before anything is asked; a
+``rehearsal`` is one that kept a challenger from a look."""
 FIRST = "0" * 64
 """What the first entry names as the hash of the one before."""
 _NOT_HASHED = ("sha256", "signature")

@@ -29,6 +29,7 @@ from ontopic.config.settings import JudgeChoice
 from ontopic.data.labelled import load_questions, load_records
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
+from ontopic.registry.promotion_record import Entry, PromotionRecord
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,12 @@ def first(state: Path, config: Path) -> Run:
 def windows_of(state: Path) -> list[Window]:
     with WindowStore(state / "windows.db", NAME) as windows:
         return windows.closed(-1)
+
+
+def record_of(state: Path) -> list[Entry]:
+    return [
+        entry for entry in PromotionRecord(state / "promotions.jsonl").entries(NAME) if entry.kind in ("look", "gate")
+    ]
 
 
 @pytest.fixture
@@ -142,10 +149,12 @@ def test_a_second_run_reuses_what_has_not_changed(first: Run, state: Path, confi
     assert "The gate refuses version 3; attempt 2 of 2, with another seed" in second.out
     assert "The gate refuses version 4; no attempt is left of 2 (training.attempts)" in second.out
     assert "Version 4 stays a challenger" in second.out
-    before = windows_of(state)
+    before, looked = windows_of(state), record_of(state)
+    assert [entry.kind for entry in looked if entry.kind in ("look", "gate")] == ["look", "gate"] * 3
     third = run(state, config=strict)
     assert third.code == 0, third.err
     assert windows_of(state) == before  # what comes from the cache has its windows already
+    assert record_of(state) == looked  # and is no new look
     assert "were reused from ZenML's cache" in third.out
     reused = [line for line in third.out.splitlines() if "reused" in line and "│" in line]
     assert len(reused) >= 10

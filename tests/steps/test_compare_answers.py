@@ -9,11 +9,13 @@ from typing import Any
 
 import mlflow
 from loopback import ROOT, ChatServer, Reply
+from qualities import quality_of
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, LLMJudgeSettings, LocalJudgeSettings
 from ontopic.data.labelled import Question
 from ontopic.evaluation.answers import Evaluation
+from ontopic.evaluation.gate import Evaluated
 from ontopic.records import Record, Verdict
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import open_workspace
@@ -22,7 +24,7 @@ from steps.compare_answers import compare_answers
 ASKED = [("Can I freeze my card?", True), ("How do I bake bread?", False), ("What is an IBAN?", True)]
 
 
-def evaluation(*answers: str) -> Evaluation:
+def evaluation(*answers: str) -> Evaluated:
     records = [
         Record(question=question, answer=answer, in_scope=inside)
         for (question, inside), answer in zip(ASKED, answers, strict=True)
@@ -32,7 +34,8 @@ def evaluation(*answers: str) -> Evaluation:
         for r in records
     ]
     questions = [Question(question=question, in_scope=inside) for question, inside in ASKED]
-    return Evaluation(questions=questions, records=records, verdicts=verdicts)
+    evaluation = Evaluation(questions=questions, records=records, verdicts=verdicts)
+    return Evaluated(evaluation=evaluation, quality=quality_of())
 
 
 def test_an_llm_compares_the_answers_in_scope_in_both_orders(

@@ -1,0 +1,69 @@
+"""Ask both models the sealed questions, once a challenger has passed everything else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import mlflow
+from zenml import step
+
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.data.sealed import sealed_questions
+from ontopic.evaluation import answers, gate_page, looks, sealed
+from ontopic.evaluation.gate import Decision, Evaluated
+from ontopic.evaluation.looks import Look
+from ontopic.judges.opening import open_judge
+from ontopic.models import loading as models
+from ontopic.registry import versions as registry
+from ontopic.state.workspace import Workspace
+from steps.caching import depends_on_imports
+
+
+@step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
+def open_sealed(
+    *,
+    decision: Decision,
+    champion: Evaluated,
+    challenger: Evaluated,
+    look: Look,
+    model: ModelSettings,
+    judge: JudgeChoice,
+    policy: Policy,
+    workspace: Workspace,
+) -> Annotated[Decision, "decision"]:
+    """Returns the decision, with the test on the sealed questions where they were opened.
+
+    They stay closed where the challenger was refused, or where the evaluation split is too small to seal some.
+    """
+    questions = sealed_questions(policy.questions) if decision.passed else []
+    if not questions:
+        return decision
+    versions = [each.evaluation.model_version for each in (champion, challenger)]
+    opening = looks.open_sealed(
+        look,
+        champion=versions[0],
+        challenger=versions[1],
+        registered_model=policy.registered_model,
+        workspace=workspace,
+    )
+    judging = open_judge(judge, policy, workspace=workspace)
+    verdicts = []
+    for version in versions:
+        folder = registry.find(policy.registered_model, version, workspace=workspace).folder
+        evaluated = answers.evaluate(
+            models.load(folder, model.precision),
+            version,
+            judge=judging,
+            questions=questions,
+            max_new_tokens=model.max_new_tokens,
+            batch_size=model.batch_size,
+        )
+        verdicts.append(evaluated.verdicts)
+    confirmed = sealed.with_sealed(decision, champion=verdicts[0], challenger=verdicts[1], opening=opening)
+    title = f"OnTopic gate: {policy.name}, version {versions[1]} against {versions[0]}"
+    gate_page.write_gate_page(title, confirmed, champion=champion, challenger=challenger)
+    mlflow.set_tag("gate", "passed" if confirmed.passed else "failed")
+    mlflow.log_artifact(str(confirmed.report), "gate")
+    mlflow.log_dict(confirmed.model_dump(mode="json"), "gate/decision.json")
+    return confirmed

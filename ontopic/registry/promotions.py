@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -133,8 +133,13 @@ class ModelRegistry:
         self.tag(version, tags or {})
         return self._move(version, self.champion(), by=by, why=why, at=at)
 
-    def roll_back(self, by: str, *, why: str, at: datetime | None = None) -> Promotion:
+    def roll_back(
+        self, by: str, *, why: str, at: datetime | None = None, facts: Mapping[str, Any] | None = None
+    ) -> Promotion:
         """Give the alias back to the champion before the present one.
+
+        Args:
+            facts: for the promotion record's entry: what shows that the present one is worse.
 
         Raises:
             UserError: there was no champion before, or its version is gone.

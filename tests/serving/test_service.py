@@ -17,6 +17,10 @@ import pytest
 from served import openai_client, smol
 
 from ontopic.errors import UserError
+from ontopic.models.answer import sampling_of
+from ontopic.models.generation import answer_requests
+from ontopic.models.loading import load
+from ontopic.records import Parameters
 from ontopic.traffic.asking import ask_all
 from ontopic.traffic.store import TrafficStore
 from serving.process import ServedModel
@@ -228,6 +232,37 @@ def test_a_seed_repeats_an_answer_and_choices_differ(client: openai.OpenAI, serv
         records = {record.id: record for record in store.records(raw.headers["x-ontopic-record-id"].split(","))}
     said = [choice.message.content for choice in raw.parse().choices]
     assert [records[i].answer for i in raw.headers["x-ontopic-record-id"].split(",")] == said
+
+
+def test_a_record_holds_the_request_that_gives_its_answer_again(
+    client: openai.OpenAI, served: Served, model_folder: Path
+) -> None:
+    first = {"role": "user", "content": "I am a@b.de. <|im_end|>"}
+    turns = [{"role": "system", "content": "Be brief."}, first, {"role": "assistant", "content": "Yes?"}]
+    turns.append({"role": "user", "content": QUESTION})
+    asked = [
+        {"messages": turns, "temperature": 0.8, "top_p": 0.9, "seed": -3, "n": 2, "max_tokens": 9, "stop": "zzz"},
+        {"messages": [first]},
+        {"messages": turns[-1:], "temperature": 1.0, "seed": 5},
+    ]
+    ids = []
+    for request in asked:
+        raw = client.chat.completions.with_raw_response.create(model="smol", **request)  # type: ignore[call-overload]
+        ids += raw.headers["x-ontopic-record-id"].split(",")
+    with TrafficStore(served.traffic) as store:
+        kept = {record.id: record for record in store.records(ids)}
+    records = [kept[i] for i in ids]
+    stored = [message | {"content": message["content"].replace("a@b.de", "[email]")} for message in turns]
+    assert [record.request for record in records] == [stored, stored, stored[1:2], stored[-1:]]
+    assert [len(record.messages) for record in records] == [4, 4, 0, 0]
+    assert records[1].parameters == Parameters(max_tokens=9, temperature=0.8, top_p=0.9, seed=2**63 - 2, stop=("zzz",))
+    assert records[2].parameters == Parameters(max_tokens=LIMIT)
+    same = [record.conversation == records[2].conversation for record in records]
+    assert same == [True, True, True, False]
+    # The same weights say the same again, but for what was redacted.
+    again = [(record.request, sampling_of(record.parameters)) for record in records if record.parameters]
+    answers = answer_requests(load(model_folder), [(asked[0]["messages"], again[0][1]), *again[3:]])
+    assert [answer.text for answer in answers] == [records[0].answer, records[3].answer]
 
 
 def test_log_probabilities_are_of_each_token(client: openai.OpenAI) -> None:

@@ -17,7 +17,7 @@ import pytest
 from served import openai_client, smol
 
 from ontopic.errors import UserError
-from ontopic.models.answer import sampling_of
+from ontopic.models.answer import Sampling
 from ontopic.models.generation import answer_requests
 from ontopic.models.loading import load
 from ontopic.records import Parameters
@@ -242,8 +242,9 @@ def test_a_record_holds_the_request_that_gives_its_answer_again(
     turns.append({"role": "user", "content": QUESTION})
     asked = [
         {"messages": turns, "temperature": 0.8, "top_p": 0.9, "seed": -3, "n": 2, "max_tokens": 9, "stop": "zzz"},
+        {"messages": turns, "max_tokens": 12},
         {"messages": [first]},
-        {"messages": turns[-1:], "temperature": 1.0, "seed": 5},
+        {"messages": turns[-1:]},
     ]
     ids = []
     for request in asked:
@@ -253,16 +254,16 @@ def test_a_record_holds_the_request_that_gives_its_answer_again(
         kept = {record.id: record for record in store.records(ids)}
     records = [kept[i] for i in ids]
     stored = [message | {"content": message["content"].replace("a@b.de", "[email]")} for message in turns]
-    assert [record.request for record in records] == [stored, stored, stored[1:2], stored[-1:]]
-    assert [len(record.messages) for record in records] == [4, 4, 0, 0]
-    assert records[1].parameters == Parameters(max_tokens=9, temperature=0.8, top_p=0.9, seed=2**63 - 2, stop=("zzz",))
-    assert records[2].parameters == Parameters(max_tokens=LIMIT)
-    same = [record.conversation == records[2].conversation for record in records]
-    assert same == [True, True, True, False]
-    # The same weights say the same again, but for what was redacted.
-    again = [(record.request, sampling_of(record.parameters)) for record in records if record.parameters]
-    answers = answer_requests(load(model_folder), [(asked[0]["messages"], again[0][1]), *again[3:]])
-    assert [answer.text for answer in answers] == [records[0].answer, records[3].answer]
+    assert [record.request for record in records] == [stored, stored, stored, stored[1:2], stored[-1:]]
+    assert [len(record.messages) for record in records] == [4, 4, 4, 0, 0]
+    parameters = [record.parameters for record in records]
+    assert parameters[1] == Parameters(max_tokens=9, temperature=0.8, top_p=0.9, seed=2**63 - 2, stop=("zzz",))
+    assert parameters[2:] == [Parameters(max_tokens=most) for most in (12, LIMIT, LIMIT)]
+    same = [record.conversation == records[3].conversation for record in records]
+    assert same == [True, True, True, True, False]
+    # The same weights say the same again. The first turn goes as it was sent: only what is stored is redacted.
+    (again,) = answer_requests(load(model_folder), [(turns, Sampling(12))])
+    assert again.text == records[2].answer
 
 
 def test_log_probabilities_are_of_each_token(client: openai.OpenAI) -> None:

@@ -103,30 +103,6 @@ def test_what_is_exported_is_imported_as_it_was(store: TrafficStore, tmp_path: P
         assert other.summary().redacted == {"card": 2, "email": 1}
 
 
-def test_of_a_request_what_others_write_is_read_as_far_as_it_is_one(tmp_path: Path) -> None:
-    said = {"question": "q", "answer": "a"}
-    turns = [{"role": "developer", "content": [{"type": "text", "text": "s"}]}, {"role": "user", "content": "q"}]
-    answered, tool = {"role": "assistant", "content": "a"}, {"role": "tool", "content": "42"}
-    of_others = {"messages": "many", "parameters": {"top_k": 3}, "conversation": ["c"]}
-    records = imported(
-        tmp_path,
-        {"messages": [*turns, answered], "id": 1},
-        {"messages": [turns[1]], "response": "a", "id": 2},
-        {"messages": [*turns, tool, answered], "id": 3},
-        said | of_others | {"id": 4},
-        said | {"messages": turns, "parameters": {"max_tokens": 3, "seed": None}, "conversation": "c", "id": 5},
-    )
-    by_id = {int(record.id): record for record in records}
-    whole = (Message(role="system", content="s"), Message(role="user", content="q"))
-    assert [by_id[i].messages for i in range(1, 6)] == [whole, (), (), (), whole]
-    assert [by_id[i].question for i in range(1, 6)] == ["q"] * 5
-    assert (by_id[4].parameters, by_id[4].conversation) == (None, "")
-    assert (by_id[5].parameters, by_id[5].conversation) == (Parameters(max_tokens=3), "c")
-    bad = lines(tmp_path / "bad.jsonl", said | {"parameters": {"max_tokens": 0}})
-    with TrafficStore(tmp_path / "bad.db") as store, pytest.raises(UserError, match=r"bad.jsonl:1: field 'parameters"):
-        import_traffic(bad, store)
-
-
 def test_the_name_says_the_format(store: TrafficStore, tmp_path: Path) -> None:
     store.add(RECORDS[0])
     export_traffic(store, tmp_path / "a.PARQUET")

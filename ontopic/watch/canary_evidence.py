@@ -31,7 +31,7 @@ class CanaryEvidence(BaseModel):
             are not independent.
         looks: how many there were, this one included.
         unjudged, predecessor_unjudged: answers that could not be judged, asked twice or more.
-        partly_known: requests of which the question alone is known, with which the predecessor was asked.
+        partly_known: requests of which the parameters are not known, and maybe nothing but the question.
         redacted: requests whose personal data was taken out, so that the predecessor got placeholders.
         detectable: at the end, how much worse the version must be for the rule to find it with 80 % power; ``None``
             where no difference would have been found, and before the end.
@@ -75,7 +75,7 @@ class CanaryEvidence(BaseModel):
         if self.unjudged or self.predecessor_unjudged:
             said.append(f"unjudged, so not passed: {self.unjudged:,} and {self.predecessor_unjudged:,}")
         if self.partly_known:
-            said.append(f"{self.partly_known:,} were asked again by the question alone, as no more of them is known")
+            said.append(f"{self.partly_known:,} were asked again with what is known of the request")
         if self.redacted:
             said.append(f"{self.redacted:,} were asked again without their personal data")
         return "; ".join(said)

@@ -245,18 +245,37 @@ def verdicts(outcomes: str) -> list[Verdict]:
     return [Verdict.model_validate({**SAID, "outcome": kinds[each]}) for each in outcomes]
 
 
+def test_looks_that_were_taken_count_at_the_end() -> None:
+    new, old = "f" * 28 + "p" * 15, "p" * 28 + "f" * 15
+    order = [i * 17 % 43 for i in range(43)]  # losses and wins mixed
+    records = [Record(question="q?", answer="a", id=f"{i}") for i in order]
+
+    def at(n: int, past: list[CanaryEvidence], final: bool) -> CanaryEvidence:
+        judged = Judged(records=records[:n], verdicts=verdicts("".join(new[i] for i in order[:n])))
+        before = verdicts("".join(old[i] for i in order[:n]))
+        return evidence_of(judged, before, past=past, stretch=STRETCH, final=final)
+
+    past: list[CanaryEvidence] = []
+    for n in range(5, 43, 5):
+        past.append(at(n, past, final=False))
+    assert not any(each.look.worse for each in past)
+    alone, after = at(43, [], final=True), at(43, past, final=True)
+    assert (alone.look.worse, after.look.worse) == (True, False)
+    assert (alone.look.needed, after.look.needed, after.looks) == (28, 29, 9)
+
+
+STRETCH = {"version": NEW, "predecessor": OLD, "promoted_at": START, "at": START, "judge_id": "words"}
 SAID = {"score": None, "explanation": "", "judge_id": "words"}
 
 
 def test_of_two_models_that_are_as_often_unjudged_neither_is_favoured() -> None:
     records = [Record(question="my [card]?" if i == 3 else "q?", answer="a", id=f"{i}") for i in range(6)]
-    stretch = {"version": NEW, "predecessor": OLD, "promoted_at": START, "at": START, "judge_id": "words"}
     judged = Judged(records=records, verdicts=verdicts("uuupff"))
-    found = evidence_of(judged, verdicts("pfuuuu"), past=[], stretch=stretch, final=True)
+    found = evidence_of(judged, verdicts("pfuuuu"), past=[], stretch=STRETCH, final=True)
     assert (found.comparison.losses, found.comparison.wins, found.comparison.n) == (1, 1, 6)
     assert (found.unjudged, found.predecessor_unjudged) == (3, 4)
     assert (found.partly_known, found.redacted) == (6, 1)
-    assert "; 6 were asked again by the question alone, as no more of them is known; 1 were" in str(found)
+    assert "; 6 were asked again with what is known of the request; 1 were asked again without" in str(found)
 
 
 def test_an_answer_of_the_predecessor_that_could_not_be_judged_is_asked_for_again(stretch: Stretch) -> None:

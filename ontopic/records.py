@@ -8,23 +8,55 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Outcome = Literal["pass", "fail", "unjudged"]
+Role = Literal["system", "user", "assistant"]
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 """A record's time before that is wrong: there lie the zeros of spreadsheets, Go and .NET."""
 MOST_AHEAD = timedelta(days=1)
 """A record's time that lies further ahead of the present one is wrong: clocks and time zones differ by less."""
 
 
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(frozen=True)
+    role: Role
+    content: str
+
+
+class Parameters(BaseModel):
+    """What a request asked of the generation of its answer, as it was honoured.
+
+    Attributes:
+        max_tokens: the most tokens of the answer.
+        temperature: 0 where the likeliest token was taken.
+        seed: of this answer's samples; ``None`` for any.
+        stop: the answer ended before the first of these texts.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    max_tokens: int = Field(ge=1, le=1 << 20)
+    temperature: float = Field(0.0, ge=0, le=2)
+    top_p: float = Field(1.0, ge=0, le=1)
+    seed: int | None = Field(None, ge=0, lt=1 << 63)
+    stop: tuple[str, ...] = ()
+
+
 class Record(BaseModel):
     """One question that the assistant was asked and the answer it gave.
 
     Attributes:
+        messages: all that was sent, system prompt and earlier turns included; empty where it was the question alone,
+            or is not known, as of records of older releases.
+        parameters: ``None`` where they are not known.
+        conversation: the same for the records of one conversation, as far as can be told; empty where it is not known.
         in_scope: whether the question is in the policy's scope, where a label says so; ``None`` on real traffic.
         registered_model: whose version answered, which tells one policy's records from another's; empty where nothing
             says it.
         asked_at: time of the question, in UTC.
         latency_s: seconds from the question's arrival to the whole answer.
         finished: ``False`` where the answer was cut at its token limit.
-        redacted: how much personal data of each kind was taken out of question and answer, of the kinds that occur.
+        redacted: how much personal data of each kind was taken out of question and answer, of the kinds that occur;
+            what earlier messages held counts with the records of these.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +72,17 @@ class Record(BaseModel):
     completion_tokens: int = 0
     finished: bool = True
     redacted: dict[str, int] = Field(default_factory=dict)
+    messages: tuple[Message, ...] = ()
+    parameters: Parameters | None = None
+    conversation: str = ""
+
+    @property
+    def request(self) -> list[dict[str, str]]:
+        """The messages that the answer follows, as a chat template takes them: the question alone where no others are
+        known."""
+        if not self.messages:
+            return [{"role": "user", "content": self.question}]
+        return [{"role": message.role, "content": message.content} for message in self.messages]
 
 
 class Verdict(BaseModel):

@@ -15,8 +15,8 @@ from typing import Any
 
 import anyio.to_thread
 
-from ontopic.models.answer import Generated, Generation, OverloadedError, Piece, TokenLogprob
-from ontopic.records import Record
+from ontopic.models.answer import Generated, Generation, OverloadedError, Piece, TokenLogprob, parameters_of
+from ontopic.records import Message, Record
 from serving import metrics
 from serving.access import Caller
 from serving.assistant import ServedAssistant
@@ -34,6 +34,7 @@ class Chat:
     """A request under way: an answer and a record a choice.
 
     Attributes:
+        key: the name of the API key that it came with.
         ids: of the records.
         pieces: of a stream: the choice and what comes next of it, ``None`` at its end.
         start: by ``time.perf_counter``, in seconds.
@@ -42,6 +43,7 @@ class Chat:
     request: ChatRequest
     assistant: ServedAssistant
     deployment: Deployment
+    key: str
     generations: list[Generation]
     ids: list[str]
     pieces: asyncio.Queue[tuple[int, Piece | None]]
@@ -74,9 +76,20 @@ class Chat:
         latency_s = time.perf_counter() - self.start
         metrics.latency(latency_s)
         metrics.tokens(answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers))
-        records = [
-            Record(
-                question=self.request.question,
+        try:
+            await anyio.to_thread.run_sync(self._keep, answers, latency_s)
+        except Exception as error:
+            logger.exception("the record could not be stored")
+            message = "the record of this answer could not be stored"
+            raise RequestError(message, None, status=503, code="record_not_stored") from error
+
+    def _keep(self, answers: Sequence[Generated], latency_s: float) -> None:
+        asked = self.request
+        messages = tuple(Message.model_validate(message) for message in asked.messages)
+        conversation = asked.conversation(self.key)
+        for record_id, answer, generation in zip(self.ids, answers, self.generations, strict=True):
+            record = Record(
+                question=asked.question,
                 answer=answer.text,
                 id=record_id,
                 registered_model=self.assistant.model_name,
@@ -86,16 +99,11 @@ class Chat:
                 prompt_tokens=answer.prompt_tokens,
                 completion_tokens=answer.completion_tokens,
                 finished=answer.finished,
+                messages=messages if len(messages) > 1 else (),
+                parameters=parameters_of(generation.sampling),
+                conversation=conversation,
             )
-            for record_id, answer in zip(self.ids, answers, strict=True)
-        ]
-        try:
-            for record in records:
-                await anyio.to_thread.run_sync(self.assistant.keep, record)
-        except Exception as error:
-            logger.exception("the record could not be stored")
-            message = "the record of this answer could not be stored"
-            raise RequestError(message, None, status=503, code="record_not_stored") from error
+            self.assistant.keep(record)
 
     def headers(self) -> dict[str, str]:
         """What names the records, the model version and, where more was asked for, the most tokens of an answer."""
@@ -147,7 +155,7 @@ async def begin_chat(
                 ) from error
             # Another version took its place meanwhile: that one answers.
     record_ids = [uuid.uuid4().hex for _ in generations]
-    return Chat(asked, assistant, deployment, generations, record_ids, pieces, asked_at, start)
+    return Chat(asked, assistant, deployment, caller.name, generations, record_ids, pieces, asked_at, start)
 
 
 def _generations(asked: ChatRequest, ids: list[int], *, put: Callable[[int, Piece | None], None]) -> list[Generation]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from ontopic.models.answer import Sampling
+from ontopic.traffic.redaction import redact
 from serving.errors import RequestError
 
 MOST_CHOICES = 8
@@ -49,6 +51,7 @@ class ChatRequest:
         cut: whether more tokens were asked for than any answer may have.
         n: choices, each an answer of its own.
         include_usage: whether a stream ends with the token counts.
+        user: whom the client says it asks for.
     """
 
     messages: list[dict[str, str]]
@@ -57,11 +60,24 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     cut: bool = False
+    user: str = ""
 
     @property
     def question(self) -> str:
         """The user's newest message."""
         return next(message["content"] for message in reversed(self.messages) if message["role"] == "user")
+
+    def conversation(self, key: str) -> str:
+        """A hash that is the same for the turns of one conversation: of who asks and the user's first message.
+
+        Personal data goes first, for a hash of a card's number is soon undone.
+
+        Args:
+            key: the name of the API key.
+        """
+        first = next(message["content"] for message in self.messages if message["role"] == "user")
+        who_and_what = json.dumps([key, self.user, redact(first).text])
+        return hashlib.sha256(who_and_what.encode()).hexdigest()[:32]
 
 
 def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> ChatRequest:
@@ -117,6 +133,7 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> 
         stream,
         _boolean(options, "include_usage"),
         cut=wanted_tokens > most_tokens,
+        user=given["user"] if isinstance(given.get("user"), str) else "",
     )
 
 

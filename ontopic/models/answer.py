@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ontopic.records import Parameters
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -27,6 +29,28 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
+
+
+def sampling_of(parameters: Parameters) -> Sampling:
+    """How the tokens of a record's answer were sampled."""
+    return Sampling(
+        parameters.max_tokens,
+        temperature=parameters.temperature,
+        top_p=parameters.top_p,
+        seed=parameters.seed,
+        stop=parameters.stop,
+    )
+
+
+def parameters_of(sampling: Sampling) -> Parameters:
+    """The same as a record keeps it: the seed as the generator takes it."""
+    return Parameters(
+        max_tokens=sampling.limit,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=None if sampling.seed is None else sampling.seed % 2**63,
+        stop=sampling.stop,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ontopic.models.answer import Generated, Generation, Sampling
 from ontopic.models.continuous_batch import SLOTS, ContinuousBatch
+from ontopic.models.control_markers import control_markers, neutralised
 from ontopic.models.loading import LanguageModel, chat_prompts
 from ontopic.progress import Advance
 
@@ -27,11 +28,41 @@ def generate(
         advance: called with 1 for each answer.
         seed: of the first answer's samples; each has one of its own.
     """
+    samplings = [Sampling(max_new_tokens, temperature, seed=seed + number) for number in range(len(conversations))]
+    return _generated(language_model, conversations, samplings=samplings, slots=slots, advance=advance)
+
+
+def answer_requests(
+    language_model: LanguageModel,
+    requests: Sequence[tuple[Sequence[dict[str, str]], Sampling]],
+    *,
+    slots: int = SLOTS,
+    advance: Advance | None = None,
+) -> list[Generated]:
+    """Answers to what clients sent, each sampled as its client asked, in their order.
+
+    Control tokens in the messages are plain text, as where a model is served.
+
+    Args:
+        slots, advance: as ``generate`` takes them.
+    """
+    markers = control_markers(language_model.tokenizer)
+    conversations = [neutralised(messages, markers) for messages, _ in requests]
+    samplings = [sampling for _, sampling in requests]
+    return _generated(language_model, conversations, samplings=samplings, slots=slots, advance=advance)
+
+
+def _generated(
+    language_model: LanguageModel,
+    conversations: Sequence[Sequence[dict[str, str]]],
+    *,
+    samplings: Sequence[Sampling],
+    slots: int,
+    advance: Advance | None,
+) -> list[Generated]:
     prompts = chat_prompts(language_model.tokenizer, conversations)
     tokens = [language_model.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    generations = [
-        Generation(ids, Sampling(max_new_tokens, temperature, seed=seed + number)) for number, ids in enumerate(tokens)
-    ]
+    generations = [Generation(ids, sampling) for ids, sampling in zip(tokens, samplings, strict=True)]
     for generation in generations:
         if advance:
             generation.done.add_done_callback(lambda _: advance(1))

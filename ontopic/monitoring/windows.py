@@ -141,6 +141,17 @@ class WindowStore(ModelFile):
         """
         return [row.record_id for row in self._members(window) if _sampled(row.record_id, sampling_rate)]
 
+    def asked(self, model_version: str, since: datetime, *, until: datetime, sampling_rate: float = 1.0) -> list[str]:
+        """The records of a version that were asked in this stretch of time, both ends included, and are in the sample.
+
+        Those of windows that are still open are among them.
+        """
+        at = MEMBERS.c.asked_at.between(naive_utc(since), naive_utc(until))
+        query = sql.select(MEMBERS.c.record_id).where(self._own_members, MEMBERS.c.model_version == model_version, at)
+        with self._engine.connect() as connection:
+            ids = connection.scalars(query.order_by(MEMBERS.c.asked_at, MEMBERS.c.record_id)).all()
+        return [each for each in ids if _sampled(each, sampling_rate)]
+
     def counts(self, window: Window) -> Counts:
         """How many records it has, and how many came late."""
         members = self._members(window)

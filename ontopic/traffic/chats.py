@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
-from ontopic.records import Record
+from ontopic.records import Record, Role
 
 OURS = "ontopic"
 """Under this key a chat log or a trace carries what only a record says."""
@@ -15,10 +15,7 @@ def chat_line(record: Record) -> str:
     """A record as a line of a chat log."""
     return json_line(
         {
-            "messages": [
-                {"role": "user", "content": record.question},
-                {"role": "assistant", "content": record.answer},
-            ],
+            "messages": [*record.request, {"role": "assistant", "content": record.answer}],
             "metadata": {OURS: rest(record)},
         }
     )
@@ -33,16 +30,17 @@ def from_chat(row: dict[str, Any]) -> dict[str, Any]:
     messages = row["messages"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ValueError("messages must be a list of messages")
-    response = row.get("response")
+    response, asked = row.get("response"), messages
     if response is None:
         if not messages or messages[-1].get("role") != "assistant":
             raise ValueError("messages must end with the assistant's, or stand beside a response")
-        response = messages[-1]
+        response, asked = messages[-1], messages[:-1]
     completion = response if isinstance(response, dict) and "choices" in response else {}
     usage = completion.get("usage") or row.get("usage") or {}
     fields = {
         "question": question_in(messages),
         "answer": answer_in(response),
+        "messages": messages_in(asked),
         "id": row.get("id") or completion.get("id"),
         "model_version": row.get("model") or completion.get("model"),
         "asked_at": row.get("created") or completion.get("created"),
@@ -66,6 +64,34 @@ def question_in(inputs: object) -> object:
             raise ValueError("messages must hold one of the user")
         return _content(asked[-1])
     return inputs
+
+
+def messages_in(inputs: object) -> list[dict[str, str]] | None:
+    """The messages that a model was given, where there are more than the question; ``None`` where one of them is not a
+    text of the system, the user or the assistant."""
+    if isinstance(inputs, dict):
+        inputs = inputs.get("messages")
+    if not isinstance(inputs, list):
+        return None
+    messages = []
+    for each in inputs:
+        role, content = (each.get("role"), _content(each)) if isinstance(each, dict) else (None, None)
+        role = "system" if role == "developer" else role
+        if role not in get_args(Role) or not isinstance(content, str):
+            return None
+        messages.append({"role": role, "content": content})
+    return messages if len(messages) > 1 else None
+
+
+def request_in(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row says of the request around its question, as fields of a record; what only others write is left out."""
+    parameters, conversation = row.get("parameters"), row.get("conversation")
+    ours = isinstance(parameters, dict) and "max_tokens" in parameters
+    return {
+        "messages": messages_in(row.get("messages")),
+        "parameters": known(parameters) if ours else None,
+        "conversation": conversation if isinstance(conversation, str) else None,
+    }
 
 
 def answer_in(outputs: object) -> object:
@@ -100,8 +126,9 @@ def _first(choices: object) -> dict[str, Any]:
 
 
 def rest(record: Record) -> dict[str, Any]:
-    """What a record says besides its texts."""
-    return record.model_dump(mode="json", exclude={"question", "answer"})
+    """What a record says besides its texts; of the request, what is known."""
+    said = record.model_dump(mode="json", exclude={"question", "answer", "messages"})
+    return {name: value for name, value in said.items() if value or name not in ("parameters", "conversation")}
 
 
 def known(fields: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, 
 from ontopic.data.rows import stream_rows
 from ontopic.errors import UserError
 from ontopic.progress import progress
-from ontopic.records import EARLIEST, MOST_AHEAD, Record
+from ontopic.records import EARLIEST, MOST_AHEAD, Message, Parameters, Record
 from ontopic.state.whole_file import check_writable, output_file
-from ontopic.traffic.chats import chat_line, from_chat, json_line, rest
+from ontopic.traffic.chats import chat_line, from_chat, json_line, request_in, rest
 from ontopic.traffic.store import TrafficStore
 from ontopic.traffic.traces import from_trace, trace_line
 
@@ -33,8 +33,13 @@ _Text = Annotated[str, Field(max_length=_MAX_CHARACTERS)]
 _Count = Annotated[int, Field(ge=0, le=_MAX_TOKENS)]
 
 
+class _Message(Message):
+    content: _Text
+
+
 class TrafficRow(BaseModel):
-    """A row of a file of traffic: a record, or a chat (it has ``messages``), or an MLflow trace (``info``, ``data``).
+    """A row of a file of traffic: a record (it has ``question`` and ``answer``), or a chat (it has ``messages``), or an
+    MLflow trace (``info``, ``data``).
 
     Of a chat, the question is the last message of the user, the answer the ``response`` or else the last message,
     which the assistant has then written. Of a trace, they are the inputs and outputs of the root span.
@@ -59,22 +64,26 @@ class TrafficRow(BaseModel):
     completion_tokens: _Count = 0
     finished: StrictBool = True
     redacted: dict[Literal["card", "iban", "email", "phone"], _Count] = Field(default_factory=dict)
+    messages: tuple[_Message, ...] = ()
+    parameters: Parameters | None = None
+    conversation: str = Field("", max_length=_MAX_ID)
 
     @model_validator(mode="before")
     @classmethod
     def _as_record(cls, row: dict[str, Any]) -> dict[str, Any]:
-        if "messages" in row:
+        is_record = "question" in row and "answer" in row
+        if "messages" in row and not is_record:
             return from_chat(row)
         if "info" in row and "data" in row:
             return from_trace(row)
-        return {name: value for name, value in row.items() if value is not None}
+        return {name: value for name, value in (row | request_in(row)).items() if value is not None}
 
     @field_validator("redacted", mode="before")
     @classmethod
     def _of_those_that_occur(cls, counts: object) -> object:
         return {kind: n for kind, n in counts.items() if n} if isinstance(counts, dict) else counts
 
-    @field_validator("id", "registered_model", "model_version")
+    @field_validator("id", "registered_model", "model_version", "conversation")
     @classmethod
     def _without_nul(cls, text: str) -> str:
         if "\0" in text:
@@ -194,6 +203,8 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
 
     texts = [(name, pa.string()) for name in ("question", "answer", "id", "registered_model", "model_version")]
     counts = pa.struct([(kind, pa.int32()) for kind in ("card", "iban", "email", "phone")])
+    sampled = [("temperature", pa.float64()), ("top_p", pa.float64()), ("seed", pa.int64())]
+    parameters = pa.struct([("max_tokens", pa.int32()), *sampled, ("stop", pa.list_(pa.string()))])
     schema = pa.schema(
         [
             *texts,
@@ -204,6 +215,9 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
             ("completion_tokens", pa.int32()),
             ("finished", pa.bool_()),
             ("redacted", counts),
+            ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+            ("parameters", parameters),
+            ("conversation", pa.string()),
         ]
     )
     n = 0
@@ -216,4 +230,5 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
 
 
 def _row_line(record: Record) -> str:
-    return json_line({"question": record.question, "answer": record.answer} | rest(record))
+    messages = {"messages": record.request} if record.messages else {}
+    return json_line({"question": record.question, "answer": record.answer} | messages | rest(record))

@@ -11,6 +11,7 @@ from functools import cache
 from string import ascii_uppercase
 
 KINDS = ("card", "iban", "email", "phone")
+PLACEHOLDERS = tuple(f"[{kind}]" for kind in KINDS)
 
 
 class _Plain(dict[int, str]):

@@ -26,6 +26,9 @@ TRAFFIC = sql.Table(
     *(sql.Column(f"redacted_{kind}", sql.Integer, nullable=False, server_default="0") for kind in KINDS),
     sql.Column("stored_at", sql.DateTime),  # naive, in UTC; null where an older release stored it
     sql.Column("registered_model", sql.String(200), nullable=False, server_default=""),  # empty of an older release
+    sql.Column("messages", sql.Text),  # JSON; null where the question is all that is known
+    sql.Column("parameters", sql.Text),  # JSON; null where they are not known
+    sql.Column("conversation", sql.String(64), nullable=False, server_default=""),
 )
 FEEDBACK = sql.Table(
     "feedback",
@@ -36,7 +39,7 @@ FEEDBACK = sql.Table(
     sql.Column("comment", sql.Text, nullable=False),
     sql.Column("given_at", sql.DateTime, nullable=False),
 )
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")  # of ontopic/traffic/migrations, oldest first
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")  # of ontopic/traffic/migrations, oldest first
 _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
 _LOCK = 7_264_150_931  # any number, the same in every process
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}

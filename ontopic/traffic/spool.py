@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.records import Record
 from ontopic.state.whole_file import whole_file
-from ontopic.traffic.redaction import redact
+from ontopic.traffic.rows import without_personal_data
 from ontopic.traffic.store import TrafficStore
 
 logger = logging.getLogger(__name__)
@@ -52,14 +52,7 @@ class Spool:
         Raises:
             OSError: it can't be written.
         """
-        question, answer = redact(record.question), redact(record.answer)
-        counts = dict(record.redacted)
-        for found in (question, answer):
-            for kind, n in found.counts.items():
-                counts[kind] = counts.get(kind, 0) + n
-        asked_at = record.asked_at or datetime.now(UTC)
-        texts = {"question": question.text, "answer": answer.text}
-        kept = record.model_copy(update={**texts, "redacted": counts, "asked_at": asked_at})
+        kept = without_personal_data(record).model_copy(update={"asked_at": record.asked_at or datetime.now(UTC)})
         with whole_file(self._folder / f"{record.id}.json") as part:
             part.write_text(json.dumps(kept.model_dump(mode="json")), encoding="ascii")  # lone surrogates as escapes
         self.behind = True

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ontopic.records import Record
-from ontopic.traffic.chats import OURS, answer_in, json_line, known, question_in, rest
+from ontopic.traffic.chats import OURS, answer_in, json_line, known, messages_in, question_in, rest
 
 if TYPE_CHECKING:
     from mlflow.entities import Trace
@@ -26,7 +26,6 @@ def trace_line(record: Record) -> str:
     assert record.asked_at is not None  # of a stored record  # noqa: S101
     otel_id = record.id if _HEX_ID.fullmatch(record.id) else hashlib.sha256(record.id.encode()).hexdigest()[:32]
     start_us = (record.asked_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    messages = [{"role": "user", "content": record.question}]
     usage = {"input_tokens": record.prompt_tokens, "output_tokens": record.completion_tokens}
     usage["total_tokens"] = sum(usage.values())
     span = Span.from_dict(
@@ -42,7 +41,7 @@ def trace_line(record: Record) -> str:
             "attributes": {
                 SpanAttributeKey.REQUEST_ID: json_line(f"tr-{otel_id}"),
                 SpanAttributeKey.SPAN_TYPE: json_line(SpanType.CHAT_MODEL),
-                SpanAttributeKey.INPUTS: json_line({"messages": messages}),
+                SpanAttributeKey.INPUTS: json_line({"messages": record.request}),
                 SpanAttributeKey.OUTPUTS: json_line(record.answer),
                 SpanAttributeKey.CHAT_USAGE: json_line(usage),
                 OURS: json_line(rest(record)),  # MLflow cuts a trace's own metadata at 250 characters
@@ -82,6 +81,7 @@ def from_trace(row: dict[str, Any]) -> dict[str, Any]:
     fields = {
         "question": question_in(root.inputs),
         "answer": answer_in(root.outputs),
+        "messages": messages_in(root.inputs),
         "id": trace.info.trace_id,
         "model_version": root.model_name,
         "asked_at": asked_at,

@@ -14,13 +14,22 @@ from ontopic.config.settings import WatchSettings
 from ontopic.records import Verdict
 from ontopic.state.model_file import ModelFile, model_column
 from ontopic.state.sqlite_file import naive_utc
+from ontopic.watch.canary_evidence import CanaryEvidence
 
 if TYPE_CHECKING:
     from ontopic.registry.promotion_record import Entry
     from ontopic.registry.promotions import Promotion
 
 Kind = Literal[
-    "retraining", "refused", "waiting", "promoted", "rolled_back", "failed", "would_retrain", "would_roll_back"
+    "retraining",
+    "refused",
+    "waiting",
+    "promoted",
+    "rolled_back",
+    "stayed",
+    "failed",
+    "would_retrain",
+    "would_roll_back",
 ]
 _ENDS = ("refused", "waiting", "promoted", "failed", "rolled_back")
 _NEWEST = 1000
@@ -46,12 +55,22 @@ _REPLAYS = sql.Table(
     sql.Column("judge_id", sql.String, primary_key=True),
     sql.Column("verdict", sql.String, nullable=False),
 )
+_LOOKS = sql.Table(
+    "canary_looks",
+    _METADATA,
+    sql.Column("id", sql.Integer, primary_key=True),
+    model_column(),
+    sql.Column("model_version", sql.String, nullable=False),
+    sql.Column("promoted_at", sql.DateTime, nullable=False),  # naive, in UTC
+    sql.Column("evidence", sql.String, nullable=False),
+)
 
 
 class Action(BaseModel):
     """One thing that the automatic loop did, or in a dry run would have done.
 
     Attributes:
+        kind: ``stayed`` where a canary stretch ended without a rollback.
         version: of the model that it is about.
         subject: the window that gave rise to it.
     """
@@ -107,6 +126,25 @@ class ActionStore(ModelFile):
         ]
         with self._engine.begin() as connection:
             connection.execute(sql.insert(_REPLAYS).prefix_with("OR REPLACE"), rows)
+
+    def looks(self, model_version: str, promoted_at: datetime) -> list[CanaryEvidence]:
+        """What the looks of a canary stretch found, the first first.
+
+        Args:
+            promoted_at: when the version was promoted, with which its stretch began.
+        """
+        own = _LOOKS.c.registered_model == self.registered_model
+        stretch = sql.and_(_LOOKS.c.model_version == model_version, _LOOKS.c.promoted_at == naive_utc(promoted_at))
+        with self._engine.connect() as connection:
+            query = sql.select(_LOOKS.c.evidence).where(own, stretch).order_by(_LOOKS.c.id)
+            return [CanaryEvidence.model_validate_json(each) for each in connection.scalars(query)]
+
+    def add_look(self, evidence: CanaryEvidence) -> None:
+        """Keep what a look found."""
+        row = {"model_version": evidence.version, "promoted_at": naive_utc(evidence.promoted_at)}
+        row |= {"registered_model": self.registered_model, "evidence": evidence.model_dump_json()}
+        with self._engine.begin() as connection:
+            connection.execute(sql.insert(_LOOKS).values(row))
 
 
 def free_at(

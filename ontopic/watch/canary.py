@@ -1,4 +1,8 @@
-"""The canary stretch: a new champion is held against its predecessor on the same questions, rolled back if worse."""
+"""The canary stretch: a new champion is held against its predecessor on the same requests, rolled back if worse.
+
+The stretch has a known end, and its looks are counted: one before the end needs three standard errors, the one at the
+end takes what these have left of the level (``ontopic.statistics.group_sequential``).
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,20 @@ from datetime import datetime
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
-from ontopic.judges.judge import Judge
-from ontopic.models.generation import generate
-from ontopic.models.loading import load
-from ontopic.monitoring.window import Window
+from ontopic.monitoring.closing import judge_records
 from ontopic.monitoring.windows import WindowStore
-from ontopic.progress import progress
-from ontopic.records import Judged, Record, Verdict
+from ontopic.registry.promotion_record import PromotionRecord
 from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
-from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace
-from ontopic.statistics.pairs import Comparison, compare
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action
+from ontopic.watch.canary_evidence import CanaryEvidence, evidence_of
 from ontopic.watch.gating_judge import GatingJudge
 from ontopic.watch.journal import Journal
+from ontopic.watch.replays import Replays
 
 CANARY = "the canary"
-_MOST_WINDOWS = 50  # of a stretch
+_NEWEST_WINDOWS = 50  # are looked at for one that is new; what a turn costs must not follow history
 
 
 class Canary:
@@ -42,80 +42,110 @@ class Canary:
     ) -> None:
         self._settings, self._policy, self._workspace = settings, policy, workspace
         self._traffic, self._windows, self._judge, self._journal = traffic, windows, judge, journal
-        self._compared: set[tuple[int, str]] = set()
+        name = policy.registered_model
+        self._replays = Replays(settings, name, workspace=workspace, actions=journal.actions)
+        self._dry: list[CanaryEvidence] = []  # looks of a dry run, which spend nothing
 
     @property
     def _registry(self) -> ModelRegistry:
         return open_registry(self._workspace, self._policy.registered_model)
 
     def hold(self, now: datetime) -> Action | None:
-        """Compare, where there are new windows of a new champion; returns the rollback where it is worse.
-
-        It is worse where the whole 95 % interval of the paired difference is under zero.
+        """Look, where a window of a new champion was closed since the last look, and once after its stretch has ended,
+        whenever that is noticed; returns the rollback where it is worse.
         """
-        promotion = self._promotion(now)
+        promotion = self._promotion()
         if promotion is None:
             return None
-        closed = self._windows.closed(_MOST_WINDOWS, promotion.version)
-        windows = [window for window in closed if window.end > promotion.at]
-        seen = {(window.id, window.state) for window in windows}
-        if not windows or seen <= self._compared:
+        past = self._past(promotion)
+        if past and past[-1].look.final:
             return None
-        comparison = self._against(promotion.before, self._windows.judged(windows, self._traffic))
-        self._compared |= seen
-        return self._act(promotion, comparison, newest=windows[-1], now=now)
-
-    def _promotion(self, now: datetime) -> Promotion | None:
-        """The champion's, where its canary stretch is not over and it has a predecessor."""
-        champion, history = self._registry.champion(), self._registry.promotions()
-        if not history or history[-1].version != champion or history[-1].rollback or not history[-1].before:
+        end = promotion.at + self._settings.watch.canary
+        final = now > end + self._settings.monitoring.lateness
+        subject = f"the end of version {promotion.version}'s canary stretch" if final else self._new(promotion, past)
+        if subject is None:
             return None
-        return None if now > history[-1].at + self._settings.watch.canary else history[-1]
+        evidence = self._look(promotion, past, until=min(now, end), now=now, final=final)
+        if not evidence.comparison.n and not final:
+            return None
+        done = self._act(evidence, subject)
+        # Last, so that a look that was killed is taken again.
+        if self._journal.dry_run:
+            self._dry.append(evidence)
+        else:
+            self._journal.actions.add_look(evidence)
+        return done
 
-    def _act(self, promotion: Promotion, comparison: Comparison, *, newest: Window, now: datetime) -> Action | None:
-        champion = promotion.version
-        why = (
-            f"on {comparison.n} questions of its traffic, version {champion} passes {comparison.with_interval} "
-            f"against version {promotion.before}"
-        )
-        if not comparison.n or comparison.high >= 0:
+    def _promotion(self) -> Promotion | None:
+        """The champion's, where it has a predecessor to compare it with."""
+        registry = self._registry
+        champion, history = registry.champion(), registry.promotions()
+        if not self._settings.watch.canary or not history or history[-1].version != champion:
+            return None
+        last = history[-1]
+        if last.rollback or not last.before:
+            return None
+        if last.before not in registry.versions():
+            line = f"Canary: version {champion} is not compared: version {last.before} is gone"
+            self._journal.tell_once(line, subject="the canary")
+            return None
+        return last
+
+    def _past(self, promotion: Promotion) -> list[CanaryEvidence]:
+        kept = self._journal.actions.looks(promotion.version, promotion.at)
+        dry = [each for each in self._dry if (each.version, each.promoted_at) == (promotion.version, promotion.at)]
+        return kept + dry
+
+    def _new(self, promotion: Promotion, past: list[CanaryEvidence]) -> str | None:
+        """The newest of the windows that were closed since the last look; ``None`` where none was."""
+        since = past[-1].at if past else promotion.at
+        closed = self._windows.closed(_NEWEST_WINDOWS, promotion.version)
+        new = [w for w in closed if w.end > promotion.at and w.closed_at is not None and w.closed_at > since]
+        return new[-1].label if new else None
+
+    def _look(
+        self, promotion: Promotion, past: list[CanaryEvidence], *, until: datetime, now: datetime, final: bool
+    ) -> CanaryEvidence:
+        judge, before = self._judge.judge, promotion.before
+        rate = self._settings.monitoring.sampling_rate
+        ids = self._windows.asked(promotion.version, promotion.at, until=until, sampling_rate=rate)
+        records = self._traffic.records(ids=ids)
+        # Both sides by one judge; what it could not judge of either is asked again.
+        judged = judge_records(self._windows, records, judge=judge, what=f"version {promotion.version}'s answers")
+        if missing := self._replays.missing(records, before, judge=judge):
+            self._journal.tell(
+                f"Canary: version {before} answers {len(missing):,} questions of its successor's traffic"
+            )
+        verdicts = self._replays.verdicts(records, before, judge=judge)
+        stretch = {"version": promotion.version, "predecessor": before, "promoted_at": promotion.at}
+        stretch |= {"at": now, "judge_id": judge.id}
+        return evidence_of(judged, verdicts, past=past, stretch=stretch, final=final)
+
+    def _act(self, evidence: CanaryEvidence, subject: str) -> Action | None:
+        champion, at, why = evidence.version, evidence.at, str(evidence)
+        if evidence.look.worse and self._journal.dry_run:
+            would = Action(at=at, kind="would_roll_back", version=champion, subject=subject, why=why)
+            return self._journal.would(would)
+        if evidence.look.worse:
+            facts = evidence.facts()
+            back = self._registry.roll_back(CANARY, why=why, at=at, facts=facts)
+            PromotionRecord(self._workspace.promotion_record).add(
+                "rollback",
+                self._policy.registered_model,
+                version=back.version,
+                by=CANARY,
+                why=why,
+                facts=facts,
+                at=at,
+            )
+            done = Action(at=at, kind="rolled_back", version=champion, subject=subject, why=why)
+            return self._journal.done(done)
+        if not evidence.look.final:
             self._journal.tell(f"Canary: {why}: it stays.")
             return None
+        why = f"{why}: it stays. {evidence.power}" if evidence.comparison.n else why
         if self._journal.dry_run:
-            return self._journal.would(
-                Action(at=now, kind="would_roll_back", version=champion, subject=newest.label, why=why)
-            )
-        self._registry.roll_back(CANARY, why=why, at=now)
-        return self._journal.done(Action(at=now, kind="rolled_back", version=champion, subject=newest.label, why=why))
-
-    def _against(self, predecessor: str, judged: Judged) -> Comparison:
-        """The gate's comparison of the champion's verdicts with those on its predecessor's answers."""
-        judge, actions = self._judge.judge, self._journal.actions
-        ids = [record.id for record in judged.records]
-        known = actions.replayed(ids, predecessor, judge_id=judge.id)
-        missing = [record for record in judged.records if record.id not in known]
-        if missing:
-            verdicts = self._replay(missing, predecessor, judge=judge)
-            actions.add_replays([record.id for record in missing], predecessor, verdicts=verdicts)
-            known |= dict(zip([record.id for record in missing], verdicts, strict=True))
-        return compare([known[i] for i in ids], judged.verdicts)
-
-    def _replay(self, records: list[Record], version: str, *, judge: Judge) -> list[Verdict]:
-        """Verdicts on what a version answers to the questions of these records."""
-        self._journal.tell(f"Canary: version {version} answers {len(records):,} questions of its successor's traffic")
-        model = find(self._policy.registered_model, version, workspace=self._workspace)
-        settings = self._settings.model
-        with progress(f"answers of version {version}", len(records), unit="questions") as advance:
-            answers = generate(
-                load(model.folder, settings.precision),
-                [[{"role": "user", "content": record.question}] for record in records],
-                max_new_tokens=settings.max_new_tokens,
-                slots=settings.batch_size,
-                advance=advance,
-            )
-        asked = [
-            Record(question=record.question, answer=answer.text, finished=answer.finished)
-            for record, answer in zip(records, answers, strict=True)
-        ]
-        with progress(f"verdicts on version {version}", len(asked), unit="records") as advance:
-            return judge.judge(asked, advance)
+            self._journal.tell_once(f"Canary: {why}", subject=subject)
+        else:
+            self._journal.done(Action(at=at, kind="stayed", version=champion, subject=subject, why=why))
+        return None

@@ -70,7 +70,6 @@ NEUTRAL = {
     "temperature": 0,
     "top_p": 1,
     "stop": None,
-    "user": "u",
     "presence_penalty": 0,
     "frequency_penalty": 0.0,
     "logit_bias": {},
@@ -96,6 +95,26 @@ NEUTRAL = {
 @pytest.mark.parametrize("name", NEUTRAL)
 def test_neutral_values_are_taken(name: str) -> None:
     assert read(**{name: NEUTRAL[name]}) == read()
+
+
+def test_the_turns_of_one_conversation_are_told_from_another() -> None:
+    first, answer, more = (
+        {"role": r, "content": c} for r, c in (("user", QUESTION), ("assistant", "A."), ("user", "B"))
+    )
+    of_ann = read(messages=[first], user="ann").conversation("website")
+    assert read(messages=[{"role": "system", "content": "S"}, first, answer, more], user="ann").conversation(
+        "website"
+    ) == (of_ann)
+    others = [
+        read(messages=[first], user="bob").conversation("website"),
+        read(messages=[first], user="ann").conversation("app"),
+        read(messages=[more], user="ann").conversation("website"),
+        read(messages=[first], user={"id": "ann"}).conversation("website"),
+    ]
+    assert len({of_ann, *others}) == 5
+    # Nobody can try all cards until one gives the hash.
+    cards = [f"Is {number} my card?" for number in ("4111 1111 1111 1111", "5500 0000 0000 0004")]
+    assert len({read(messages=[{"role": "user", "content": card}]).conversation("") for card in cards}) == 1
 
 
 def test_whole_numbers_may_be_written_as_floats() -> None:

@@ -17,6 +17,10 @@ import pytest
 from served import openai_client, smol
 
 from ontopic.errors import UserError
+from ontopic.models.answer import Sampling
+from ontopic.models.generation import answer_requests
+from ontopic.models.loading import load
+from ontopic.records import Parameters
 from ontopic.traffic.asking import ask_all
 from ontopic.traffic.store import TrafficStore
 from serving.process import ServedModel
@@ -228,6 +232,38 @@ def test_a_seed_repeats_an_answer_and_choices_differ(client: openai.OpenAI, serv
         records = {record.id: record for record in store.records(raw.headers["x-ontopic-record-id"].split(","))}
     said = [choice.message.content for choice in raw.parse().choices]
     assert [records[i].answer for i in raw.headers["x-ontopic-record-id"].split(",")] == said
+
+
+def test_a_record_holds_the_request_that_gives_its_answer_again(
+    client: openai.OpenAI, served: Served, model_folder: Path
+) -> None:
+    first = {"role": "user", "content": "I am a@b.de. <|im_end|>"}
+    turns = [{"role": "system", "content": "Be brief."}, first, {"role": "assistant", "content": "Yes?"}]
+    turns.append({"role": "user", "content": QUESTION})
+    asked = [
+        {"messages": turns, "temperature": 0.8, "top_p": 0.9, "seed": -3, "n": 2, "max_tokens": 9, "stop": "zzz"},
+        {"messages": turns, "max_tokens": 12},
+        {"messages": [first]},
+        {"messages": turns[-1:]},
+    ]
+    ids = []
+    for request in asked:
+        raw = client.chat.completions.with_raw_response.create(model="smol", **request)  # type: ignore[call-overload]
+        ids += raw.headers["x-ontopic-record-id"].split(",")
+    with TrafficStore(served.traffic) as store:
+        kept = {record.id: record for record in store.records(ids)}
+    records = [kept[i] for i in ids]
+    stored = [message | {"content": message["content"].replace("a@b.de", "[email]")} for message in turns]
+    assert [record.request for record in records] == [stored, stored, stored, stored[1:2], stored[-1:]]
+    assert [len(record.messages) for record in records] == [4, 4, 4, 0, 0]
+    parameters = [record.parameters for record in records]
+    assert parameters[1] == Parameters(max_tokens=9, temperature=0.8, top_p=0.9, seed=2**63 - 2, stop=("zzz",))
+    assert parameters[2:] == [Parameters(max_tokens=most) for most in (12, LIMIT, LIMIT)]
+    same = [record.conversation == records[3].conversation for record in records]
+    assert same == [True, True, True, True, False]
+    # The same weights say the same again. The first turn goes as it was sent: only what is stored is redacted.
+    (again,) = answer_requests(load(model_folder), [(turns, Sampling(12))])
+    assert again.text == records[2].answer
 
 
 def test_log_probabilities_are_of_each_token(client: openai.OpenAI) -> None:

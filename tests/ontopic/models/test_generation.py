@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ontopic.models.answer import Generation, OverloadedError, Piece, Sampling
+from ontopic.models.answer import Generation, OverloadedError, Piece, Sampling, parameters_of, sampling_of
 from ontopic.models.continuous_batch import ContinuousBatch
-from ontopic.models.generation import generate
+from ontopic.models.generation import answer_requests, generate
 from ontopic.models.loading import LanguageModel, chat_prompts, load
 
 QUESTIONS = [
@@ -26,6 +26,22 @@ QUESTIONS = [
 @pytest.fixture(scope="module")
 def model(model_folder: Path) -> LanguageModel:
     return load(model_folder, "float32")  # in bfloat16 an answer may differ with what is generated beside it
+
+
+def test_each_request_is_answered_as_its_client_asked(model: LanguageModel) -> None:
+    question, marked = {"role": "user", "content": QUESTIONS[0]}, {"role": "user", "content": "Hi<|im_end|> there"}
+    plain = {"role": "user", "content": "Hi< |im_end|> there"}
+    system = {"role": "system", "content": "Answer in French."}
+    sampling = Sampling(6, temperature=1.0, top_p=0.9, seed=4)
+    requests = [([question], Sampling(12)), ([system, question], Sampling(5)), ([question], sampling)]
+    found = answer_requests(model, [*requests, ([marked], Sampling(6))])
+    alone = [answer_requests(model, [request])[0] for request in requests]
+    assert [answer.text for answer in found[:3]] == [answer.text for answer in alone]
+    assert [answer.completion_tokens for answer in found[:3]] == [12, 5, 6]
+    greedy = generate(model, [[question], [plain]], max_new_tokens=12)
+    assert found[0].text == greedy[0].text and not found[2].text.startswith(greedy[0].text[:12])
+    assert greedy[1].text.startswith(found[3].text)
+    assert sampling_of(parameters_of(sampling)) == sampling
 
 
 def answers_of_transformers(model: LanguageModel, conversations: list[Any], limit: int) -> list[tuple[str, int, bool]]:

@@ -20,7 +20,7 @@ import pytest
 from pyarrow import parquet
 
 from ontopic.errors import UserError
-from ontopic.records import Record
+from ontopic.records import Message, Parameters, Record
 from ontopic.traffic.files import Format, Imported, export_traffic, import_traffic
 from ontopic.traffic.store import TrafficStore
 
@@ -54,6 +54,21 @@ RECORDS = [
         redacted={"card": 2, "email": 1},
     ),
     Record(question="q", answer="a", in_scope=None, id="3", model_version="", asked_at=NOON + timedelta(days=1)),
+    Record(
+        question=HOSTILE,
+        answer="a",
+        id="4",
+        asked_at=NOON + timedelta(days=2),
+        messages=(
+            Message(role="system", content=HOSTILE),
+            Message(role="user", content=""),
+            Message(role="assistant", content="b"),
+            Message(role="user", content=HOSTILE),
+        ),
+        parameters=Parameters(max_tokens=7, temperature=0.5, top_p=0.25, seed=2**63 - 1, stop=("\n", "€")),
+        conversation="c" * 32,
+    ),
+    Record(question="q", answer="a", id="5", asked_at=NOON + timedelta(days=3), parameters=Parameters(max_tokens=1)),
 ]
 FORMATS: list[Format] = ["jsonl", "parquet", "openai", "mlflow"]
 
@@ -79,12 +94,12 @@ def imported(tmp_path: Path, *rows: Any) -> list[Record]:
 def test_what_is_exported_is_imported_as_it_was(store: TrafficStore, tmp_path: Path, to: Format) -> None:
     store.add_many(RECORDS)
     out = tmp_path / f"it's <out>.{'parquet' if to == 'parquet' else 'jsonl'}"
-    assert export_traffic(store, out, to=to) == 3
+    assert export_traffic(store, out, to=to) == 5
     assert not list(tmp_path.glob(".*"))
     with TrafficStore(tmp_path / "other.db") as other:
-        assert import_traffic(out, other) == Imported(3, 0, 0)
+        assert import_traffic(out, other) == Imported(5, 0, 0)
         assert other.records() == RECORDS
-        assert import_traffic(out, other) == Imported(0, 3, 0)
+        assert import_traffic(out, other) == Imported(0, 5, 0)
         assert other.summary().redacted == {"card": 2, "email": 1}
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from served import smol
 
-from ontopic.records import Record
+from ontopic.records import Message, Record
 from ontopic.traffic.spool import Spool
 from ontopic.traffic.store import TrafficStore
 from serving.process import ServedModel
@@ -59,7 +59,9 @@ def test_records_wait_until_the_store_takes_them(tmp_path: Path, traffic: Traffi
     spool = Spool(tmp_path / "spool", traffic)
     for number in range(3):
         spool.add(record(number))
-    spool.add(record(3, "my card is 4111 1111 1111 1111"))
+    asked = "my card is 4111 1111 1111 1111"
+    turns = (Message(role="user", content=f"Hi, {asked}"), Message(role="user", content=asked))
+    spool.add(record(3, asked).model_copy(update={"messages": turns}))
     time.sleep(0.3)
     assert spool.waiting() == 4
     assert not any("4111" in path.read_text() for path in (tmp_path / "spool").iterdir())
@@ -68,6 +70,7 @@ def test_records_wait_until_the_store_takes_them(tmp_path: Path, traffic: Traffi
     found = traffic.records()
     assert found[:3] == [record(number) for number in range(3)]
     assert found[3].redacted == {"card": 1}
+    assert [each["content"] for each in found[3].request] == ["Hi, my card is [card]", "my card is [card]"]
     spool.close()
 
 

@@ -313,6 +313,9 @@ def test_a_promotion_that_does_no_harm_stays(shared: Bank) -> None:
     shared.refusing_hour()
     shared.passes = True
     assert shared.turn() == [("promoted", str(int(fine) + 1))]
+    # The end of the stretch was not watched: it is looked at now, without what was asked after it.
+    (stayed,) = [line for line in shared.said[told:] if line.startswith("Stayed: ")]
+    assert "on 40 questions of its traffic" in stayed and "Were it worse by" in stayed
     assert not any("Canary" in line for line in shared.said[told:])
 
 

@@ -25,6 +25,8 @@ class Record(BaseModel):
         latency_s: seconds from the question's arrival to the whole answer.
         finished: ``False`` where the answer was cut at its token limit.
         redacted: how much personal data of each kind was taken out of question and answer, of the kinds that occur.
+        conversation: a hash that records of one user or one conversation share, which are alike; empty where it is not
+            known.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +42,7 @@ class Record(BaseModel):
     completion_tokens: int = 0
     finished: bool = True
     redacted: dict[str, int] = Field(default_factory=dict)
+    conversation: str = ""
 
 
 class Verdict(BaseModel):

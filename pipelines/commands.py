@@ -172,7 +172,7 @@ def _before_and_after(result: LoopResult) -> Table:
 
 def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
     if result.decision is None:
-        nothing = f"No window of version {result.champion} is under the threshold: nothing to improve."
+        nothing = f"No window of version {result.champion} is detected: nothing to improve."
         return [Text(line) for line in (nothing, *champion)]
     lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
     if result.decision.passed:

@@ -15,6 +15,8 @@ from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
 
+_NEWEST = 20_000  # records of a version, among which those to label are drawn
+
 
 @beginning
 def label(
@@ -25,11 +27,11 @@ def label(
     by: Annotated[
         Literal["random", "uncertainty", "feedback"],
         typer.Option(
-            help="random: to measure the judge; uncertainty: what teaches it most; feedback: what got a thumb."
+            help="random: to correct the score; uncertainty: what teaches it most; feedback: what got a thumb."
         ),
     ] = "random",
 ) -> None:
-    """Label records one by one on the terminal, and print the judge's updated card."""
+    """Label records one by one on the terminal, and print how the judge does on them."""
     from ontopic.data.drawing import records_to_label
     from ontopic.data.labeller import label_records
     from ontopic.data.labels import LabelStore
@@ -57,11 +59,25 @@ def label(
     )
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
-    print(f"{labelled} labelled now; {store.path} holds {card} labels for the judge's card and {training} for training")
-    if labelled:
+    print(f"{labelled} labelled now; {store.path} holds {card} labels of random records and {training} for training")
+    if labelled and by == "random":
+        print(_on_traffic(project, chosen.records[0].model_version))
+    elif labelled:
         from ontopic.judges.cards.calibration import card_of
 
         print(card_of(judge_of(project), project.policy, workspace=project.workspace))
+
+
+def _on_traffic(project: Project, version: str) -> str:
+    """How the judge errs on traffic, by its random labels; how many more it takes where they are too few."""
+    from ontopic.judges.cards.traffic_card import labelled_traffic
+    from ontopic.monitoring.standing import uncorrected_in_words
+
+    labels = labelled_traffic(project.policy, project.workspace, judge=lambda: judge_of(project))
+    card = labels.card(version)
+    if card is None:
+        return f"The score of version {version or 'unknown'} is {uncorrected_in_words(len(labels.of(version)))}"
+    return f"The judge on labelled traffic, which corrects the score of version {version or 'unknown'}\n{card}"
 
 
 def _read_any_bytes() -> None:
@@ -97,14 +113,14 @@ def _found(project: Project, file: Path | None, *, feedback: bool) -> tuple[list
 
 
 def newest_traffic(workspace: Workspace, registered_model: str) -> list[Record]:
-    """The records of the version of a registered model that was asked last.
+    """The newest records of the version of a registered model that was asked last, in the order of time.
 
     Raises:
         UserError: there is no traffic yet.
     """
     with stored_traffic(workspace, registered_model) as store:
         for newest in store.newest(1):
-            return store.records(model_version=newest.model_version)
+            return store.newest(_NEWEST, model_version=newest.model_version)
     raise UserError(f"there is no traffic yet of {registered_model}; run the loop, or give records with --records")
 
 

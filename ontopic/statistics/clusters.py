@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from ontopic.statistics.rates import Z95
+from ontopic.statistics.rates import Z95, Rate, rate
 
 _BEFOREHAND, _WEIGHT = 0.3, 3  # a correlation that counts as much as so many fails say
 
@@ -51,3 +52,14 @@ def effective_n(outcomes: Sequence[bool], clusters: Sequence[str]) -> float:
     rho = (rarer * rho + _WEIGHT * _BEFOREHAND) / (rarer + _WEIGHT)
     effect = 1 + (squares / n - 1) * rho
     return max(1.0, n / effect * (Z95 / float(t.ppf(0.975, k - 1))) ** 2)
+
+
+def clustered_rate(outcomes: Sequence[bool], clusters: Sequence[str]) -> Rate:
+    """The share of passes with its Wilson score interval, for as many records as ``effective_n`` says; n counts all."""
+    n, effective = len(outcomes), effective_n(outcomes, clusters)
+    plain = rate(sum(outcomes), n)
+    if effective == n:
+        return plain
+    centre = (plain.value * effective + Z95**2 / 2) / (effective + Z95**2)
+    half = Z95 / (effective + Z95**2) * math.sqrt(effective * plain.value * (1 - plain.value) + Z95**2 / 4)
+    return Rate(value=plain.value, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)

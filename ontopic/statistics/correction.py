@@ -19,9 +19,9 @@ class Errors(Protocol):
     """How a judge errs: the shares of good records that it passes and of bad ones that it fails."""
 
     @property
-    def sensitivity(self) -> Rate: ...  # noqa: D102
+    def sensitivity(self) -> Rate: ...
     @property
-    def specificity(self) -> Rate: ...  # noqa: D102
+    def specificity(self) -> Rate: ...
 
 
 def raw_share(truth: float, card: Errors | None) -> float:

@@ -260,7 +260,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_a_record_that_follows_from_a_question_carries_its_intent(policy: Policy, workspace: Workspace) -> None:
-    records = calibration_records(policy, "calibration", workspace=workspace)
+    records = calibration_records(policy, "calibration")
     assert [(r.intent, r.label) for r in records[6:]] == [
         ("card_blocked", "fail"),
         ("card_blocked", "pass"),
@@ -272,7 +272,7 @@ def test_a_split_that_makes_no_card_says_how_many_it_has(policy: Policy, workspa
     with pytest.raises(
         UserError, match="the evaluation split of policy 'banking' has 0 labelled records and 0 questions"
     ):
-        calibration_records(policy, "evaluation", workspace=workspace)
+        calibration_records(policy, "evaluation")
 
 
 def test_a_card_is_kept_and_measured_again_only_where_judge_labels_or_policy_changed(
@@ -339,7 +339,7 @@ def test_a_broken_card_is_measured_again(policy: Policy, workspace: Workspace, c
 
 
 def test_what_judging_took_is_said_per_1000_records(policy: Policy, workspace: Workspace) -> None:
-    records = calibration_records(policy, "calibration", workspace=workspace)
+    records = calibration_records(policy, "calibration")
     priced = measure(RuleJudge(usd_each=0.01), policy, records=records).card
     assert priced.usage and priced.usage.usd == pytest.approx(10.0)
     assert (priced.usage.prompt_tokens, priced.usage.records) == (pytest.approx(100_000), 9)
@@ -355,10 +355,7 @@ def test_verdicts_from_a_cache_took_nothing_and_leave_the_known_price_alone(
     judge = RuleJudge(usd_each=0.01)
     first = card_of(judge, policy, workspace=workspace)
     judge.cached = True
-    assert (
-        measure(judge, policy, records=calibration_records(policy, "calibration", workspace=workspace)).card.usage
-        is None
-    )
+    assert measure(judge, policy, records=calibration_records(policy, "calibration")).card.usage is None
     again = card_of(judge, policy.model_copy(update={"definition": "Something else."}), workspace=workspace)
     assert again.usage == first.usage
 
@@ -376,9 +373,7 @@ def test_a_label_more_does_not_change_what_judging_takes(policy: Policy, workspa
 
 
 def test_a_full_card_comes_back_from_json_as_it_was(policy: Policy, workspace: Workspace) -> None:
-    card = measure(
-        RuleJudge(usd_each=0.01), policy, records=calibration_records(policy, "calibration", workspace=workspace)
-    ).card
+    card = measure(RuleJudge(usd_each=0.01), policy, records=calibration_records(policy, "calibration")).card
     assert JudgeCard.model_validate_json(card.model_dump_json()) == card
     one_kind = card_on(table(("pass", "pass", 3)))  # kappa is unknown, though there are records
     assert repr(JudgeCard.model_validate_json(one_kind.model_dump_json())) == repr(one_kind)

@@ -38,7 +38,7 @@ def said_by(record: Record, registered_model: str, *, redacted: bool, nul: bool)
 def row_of(said: dict[str, Any]) -> dict[str, Any]:
     """What a record says as a row, with an id and times."""
     now, counts = naive_utc(datetime.now(UTC)), said["redacted"]
-    row = {name: value for name, value in said.items() if name != "redacted"}
+    row = {name: value for name, value in said.items() if name not in ("redacted", "conversation")}
     row |= {"id": said["id"] or derived_id(said), "stored_at": now, "asked_at": said["asked_at"] or now}
     return row | {f"redacted_{kind}": counts.get(kind, 0) for kind in KINDS}
 
@@ -49,7 +49,9 @@ def derived_id(said: dict[str, Any], *, of_model: bool = True) -> str:
     Args:
         of_model: whether its registered model counts, which releases up to 0.1 did not know.
     """
-    left_out = {"redacted"} if of_model and said["registered_model"] else {"redacted", "registered_model"}
+    left_out = {"redacted", "conversation"}
+    if not (of_model and said["registered_model"]):
+        left_out.add("registered_model")
     content = {name: value for name, value in said.items() if name not in left_out}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 

@@ -17,7 +17,7 @@ from pipelines.commands import last_screen
 from pipelines.loop import LoopResult
 
 SCORES = Scores(guardrail_score=rate(20, 20), over_refusal=rate(0, 10), leak=rate(0, 10), unjudged=0)
-MONITORED = Monitored(scores=SCORES, corrected=rate(20, 20), windows=[], alerts=[], report=Path("monitoring.html"))
+MONITORED = Monitored(scores=SCORES, score=rate(20, 20), windows=[], alerts=[], report=Path("monitoring.html"))
 EVIDENCE = ["version 2, promoted by the loop: passed the gate", "version 2: guardrail score 0.930"]
 
 
@@ -29,7 +29,7 @@ def shown(result: LoopResult) -> str:
 
 def test_a_loop_with_nothing_to_improve_says_what_is_known_of_the_champion() -> None:
     said = shown(LoopResult(before=MONITORED, champion="2"))
-    assert "No window of version 2 is under the threshold: nothing to improve." in said
+    assert "No window of version 2 is detected: nothing to improve." in said
     assert all(line in said for line in EVIDENCE)
     assert "Before and after" not in said
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ontopic.statistics.rates import Z95, Rate, rate
 
-_BEFOREHAND, _WEIGHT = 0.3, 3  # a correlation that counts as much as so many fails say
+_BEFOREHAND, _WEIGHT = 0.4, 3  # a correlation that counts as much as so many fails say
 
 
 def effective_n(outcomes: Sequence[bool], clusters: Sequence[str]) -> float:
@@ -16,7 +16,7 @@ def effective_n(outcomes: Sequence[bool], clusters: Sequence[str]) -> float:
 
     Their number over the design effect 1 + (m - 1) rho (Kish 1965), where m is the size of a cluster as its records see
     it, and rho the correlation within clusters by the analysis of variance (Donner 1986), not under 0. A few fails say
-    little of it, so it is drawn towards 0.3, which counts as three fails do. As it is estimated from few clusters,
+    little of it, so it is drawn towards 0.4, which counts as three fails do. As it is estimated from few clusters,
     Student's quantile on their number stands for the normal one (Korn and Graubard 1998).
 
     Args:

@@ -78,14 +78,21 @@ def test_the_interval_of_a_judge_near_chance_covers_the_truth(share: float) -> N
 
 @pytest.mark.parametrize(
     ("truth", "sensitivity", "specificity", "n", "passes", "fails"),
-    [(0.9, 0.9, 0.8, 400, 120, 120), (0.98, 0.95, 0.9, 100, 60, 40), (0.55, 0.75, 0.7, 1000, 200, 50)],
+    [
+        (0.9, 0.9, 0.8, 400, 120, 120),
+        (0.98, 0.95, 0.9, 100, 60, 40),
+        (0.55, 0.75, 0.7, 1000, 200, 50),
+        (0.85, 0.93, 0.91, 100, 170, 30),
+        (0.95, 0.98, 0.6, 591, 190, 10),
+        (0.8, 0.99, 0.99, 50, 500, 500),
+    ],
 )
 def test_the_interval_is_from_the_least_to_the_greatest_compatible_rate(
     truth: float, sensitivity: float, specificity: float, n: int, passes: int, fails: int
 ) -> None:
     sampled = zip(*outcomes(truth, sensitivity, specificity, n, passes, fails), strict=True)
     values = []
-    for x, a, b in itertools.islice(sampled, 200):
+    for x, a, b in itertools.islice(sampled, 100):
         right = corrected(rate(int(x), n), rate(int(a), passes), specificity=rate(int(b), fails))
         grid = np.linspace(0, 1, 401)
         kept = grid[compatible(grid, (x, n), sensitivity=(a, passes), specificity=(b, fails))]

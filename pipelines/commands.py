@@ -130,7 +130,10 @@ def last_screen(result: LoopResult, champion: Sequence[str]) -> Group:
         parts.append(
             Text(f"{reused} of {len(result.stages)} stages had not changed and were reused from ZenML's cache.")
         )
-    parts += [_before_and_after(result), *_decision(result, champion), Text("\nOpen next:", style="bold")]
+    parts.append(_before_and_after(result))
+    if (newest := result.after or result.before) and not newest.is_corrected:
+        parts.append(Text(f"The guardrail score of the traffic is {newest.in_words}", style="bold"))
+    parts += [*_decision(result, champion), Text("\nOpen next:", style="bold")]
     reports = [each.report for each in (result.before, result.decision, result.after) if each]
     parts += [Text(f"  {number}. {report}") for number, report in enumerate(reports, start=1)]
     parts.append(Text("  Compare the runs: python run.py ui"))

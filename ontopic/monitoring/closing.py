@@ -80,7 +80,7 @@ def concerns(window: Window, most_unjudged: float) -> dict[AlertEvent, str]:
     if result.unjudged_share > most_unjudged:
         found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
     if result.is_misfit:
-        found["misfit"] = f"{result.unknown_because or 'the card does not fit this traffic'}; {page}"
+        found["misfit"] = f"{result.unknown_because}; {page}"
     return found
 
 

@@ -48,7 +48,7 @@ class Standing(BaseModel):
             records of one conversation as alike.
         labels: how many labels of the traffic say how the judge errs on it.
         fit_p_value: how likely the judge's share of passes is at least so extreme, whatever the true score;
-            ``None`` where no card was used.
+            ``None`` where no card was used, or nothing is known anyway.
         unknown_because: why it is not known where the score stands, in a sentence; empty where it is.
     """
 
@@ -118,7 +118,6 @@ def standing(
     share = rate(sum(passes for passes, _ in rest), len(rest))
     effective = round(effective_n([passes for passes, _ in rest], [each for _, each in rest]))
     alone = share.model_copy(update={"n": effective})
-    p = fit_p_value(alone, errors)
     right = corrected(
         alone,
         errors.sensitivity,
@@ -126,7 +125,8 @@ def standing(
         labelled=rate(sum(inside.values()), len(inside)),
     ).model_copy(update={"n": len(pairs)})
     reason = _unknown(right, unjudged, limits=limits, cards=[card, errors])
-    if not reason and p < MISFIT:
+    p = None if reason else fit_p_value(alone, errors)
+    if p is not None and p < MISFIT:
         reason = (
             f"the judge's card does not fit this traffic: it passes {share}, which with its sensitivity "
             f"{errors.sensitivity} and specificity {errors.specificity} no true score explains (p = {p:.2g}); "

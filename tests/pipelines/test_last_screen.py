@@ -10,6 +10,7 @@ from rich.console import Console
 from ontopic.config.policy import GateLimits
 from ontopic.evaluation.gate import Decision, GateTest
 from ontopic.monitoring.asked_traffic import Monitored
+from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.statistics.pairs import Comparison
 from ontopic.statistics.rates import rate
 from ontopic.statistics.scores import Scores
@@ -32,6 +33,13 @@ def test_a_loop_with_nothing_to_improve_says_what_is_known_of_the_champion() -> 
     assert "No window of version 2 is detected: nothing to improve." in said
     assert all(line in said for line in EVIDENCE)
     assert "Before and after" not in said
+
+
+def test_that_the_score_is_not_corrected_is_said() -> None:
+    said = "uncorrected: the judge's error on this traffic is unknown"
+    assert said not in shown(LoopResult(before=MONITORED, champion="2"))
+    raw = MONITORED.model_copy(update={"is_corrected": False, "in_words": uncorrected_in_words(3)})
+    assert said in shown(LoopResult(before=raw, champion="2"))
 
 
 def test_a_refused_challenger_comes_with_what_to_do() -> None:

@@ -63,7 +63,7 @@ def expected(truth: float, judge: tuple[float, float], *, labels: int) -> float:
     return labels * min(1 - truth, truth * (1 - judge[0]) + (1 - truth) * (1 - judge[1]))
 
 
-def widths(truth: float, judge: tuple[float, float], *, n: int, labels: int, runs: int = 100) -> dict[str, float]:
+def widths(truth: float, judge: tuple[float, float], *, n: int, labels: int, runs: int = 60) -> dict[str, float]:
     """Mean widths of the interval with the labels of the same traffic, with those of other traffic, and of the labels
     alone."""
     found = dict.fromkeys(("same traffic", "other traffic", "labels alone"), 0.0)
@@ -134,19 +134,19 @@ def table_of_labels() -> None:
             f"  {name}: {chosen.sum()} cells, min {c.min():.3f} median {np.median(c):.3f} max {c.max():.3f}, "
             f"within 93-97 %: {inside:.1%}"
         )
-    print("mean width, 1,000 judged records of which so many are labelled, 100 outcomes")
+    print("mean width, 1,000 judged records of which so many are labelled, 60 outcomes")
     for truth, sensitivity, specificity, labels in COMPARED:
         found = widths(truth, (sensitivity, specificity), n=1000 - labels, labels=labels)
         said = "  ".join(f"{name} {width:.3f}" for name, width in found.items())
         print(f"  true {truth}, sensitivity {sensitivity}, specificity {specificity}, {labels} labels: {said}")
     wider = []
-    for truth, judge, n, labels in itertools.product((0.6, 0.85, 0.95), judges[::3], (50, 1000), (50, 200, 600)):
-        found = widths(truth, judge, n=n, labels=labels, runs=40)
+    for truth, judge, n, labels in itertools.product((0.6, 0.85, 0.95), judges[::4], (50, 1000), (50, 200, 600)):
+        found = widths(truth, judge, n=n, labels=labels, runs=16)
         wider.append(found["same traffic"] / found["labels alone"])
     print(f"mean width over that of the labels alone, {len(wider)} cells: max {max(wider):.3f}, min {min(wider):.3f}")
     print(f"mean width of 100 records with labels of other traffic, true 0.85 / 0.9; {LEAST_LABELS} at least")
     for labels in (50, 100, 200, 400, 800):
-        both = [widths(truth, (0.93, 0.8), n=100, labels=labels, runs=60)["other traffic"] for truth in (0.85, 0.9)]
+        both = [widths(truth, (0.93, 0.8), n=100, labels=labels, runs=30)["other traffic"] for truth in (0.85, 0.9)]
         print(f"  {labels} labels: " + " / ".join(f"{width:.3f}" for width in both))
 
 
@@ -173,7 +173,7 @@ def figure(path: Path) -> None:
         "same traffic": {"color": "#14583f", "linewidth": 2.0, "label": "corrected by labels of the same traffic"},
     }
     for (truth, judge), axis in zip(((0.9, (0.95, 0.8)), (0.95, (0.98, 0.6))), axes, strict=True):
-        found = [widths(truth, judge, n=1000, labels=labels, runs=60) for labels in counts]
+        found = [widths(truth, judge, n=1000, labels=labels, runs=30) for labels in counts]
         for name, style in styles.items():
             axis.plot(counts, [each[name] for each in found], **style)
         axis.set_title(f"true score {truth}, sensitivity {judge[0]}, specificity {judge[1]}", fontsize=9)

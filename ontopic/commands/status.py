@@ -143,7 +143,7 @@ def _table(windows: list[Window]) -> Table:
     table = Table(
         box=box.SIMPLE,
         padding=0,
-        title="Windows (guardrail score with its 95 % interval; raw: uncorrected)",
+        title="Windows (guardrail score with its 95 % interval; *: uncorrected)",
     )
     for name in ("start (UTC)", "version", "records", "score", "over-ref.", "leak", "status"):
         table.add_column(name, no_wrap=True, justify="left" if name in ("start (UTC)", "status") else "right")
@@ -151,7 +151,7 @@ def _table(windows: list[Window]) -> Table:
         if window.result is None:
             continue
         score, scores = window.result.score, window.result.scores
-        interval = score.with_interval + ("" if window.result.is_corrected else " raw") if score.n else "–"
+        interval = score.with_interval + ("" if window.result.is_corrected else "*") if score.n else "–"
         shares = [f"{rate.value:.3f}" if rate.n else "–" for rate in (scores.over_refusal, scores.leak)]
         state = Text(window.result.status, style=_COLOURS[window.result.status])
         version = visible(window.model_version or "unknown")[:8]

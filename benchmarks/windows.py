@@ -23,6 +23,7 @@ from ontopic.judges.cards.calibration import card_of
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.opening import open_judge
 from ontopic.monitoring.closing import judge_records
+from ontopic.monitoring.standing import WindowLimits
 from ontopic.monitoring.window import Cut, Window, window_result
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record
@@ -50,7 +51,7 @@ def records(first: int, n: int, questions: list[str]) -> Iterator[Record]:
 
 def close(windows: WindowStore, window: Window, judged: Judged, *, card: JudgeCard, now: datetime) -> None:
     """Without page and dashboard."""
-    result = window_result(judged, card, threshold=0.85, counts=windows.counts(window))
+    result = window_result(judged, card, limits=WindowLimits(threshold=0.85), counts=windows.counts(window))
     windows.close_window(window, result, now=now)
 
 

@@ -159,7 +159,10 @@ def last_screen(result: LoopResult, champion: Sequence[str]) -> Group:
         parts.append(
             Text(f"{reused} of {len(result.stages)} stages had not changed and were reused from ZenML's cache.")
         )
-    parts += [_before_and_after(result), *_decision(result, champion), Text("\nOpen next:", style="bold")]
+    parts.append(_before_and_after(result))
+    if (newest := result.after or result.before) and not newest.is_corrected:
+        parts.append(Text(f"The guardrail score of the traffic is {newest.in_words}", style="bold"))
+    parts += [*_decision(result, champion), Text("\nOpen next:", style="bold")]
     reports = [each.report for each in (result.before, result.decision, result.after) if each]
     parts += [Text(f"  {number}. {report}") for number, report in enumerate(reports, start=1)]
     parts.append(Text("  Compare the runs: python run.py ui"))
@@ -205,7 +208,7 @@ def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
     if result.decision is None and waits:
         return [Text("Nothing was trained while a challenger waits for approval."), *waits]
     if result.decision is None:
-        nothing = f"No window of version {result.champion} is under the threshold: nothing to improve."
+        nothing = f"No window of version {result.champion} is detected: nothing to improve."
         return [Text(line) for line in (nothing, *champion)]
     lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
     if result.decision.passed and waits:

@@ -1,4 +1,4 @@
-"""The whole loop: calibrate, monitor, and, where a window is low, improve and monitor again."""
+"""The whole loop: calibrate, monitor, and, where a window is detected, improve and monitor again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
+from ontopic.data.labels import labels_file
 from ontopic.data.rows import source_sha256
 from ontopic.data.sample import Sample, in_and_out, sample_in_words, sampled_questions
 from ontopic.data.sealed import sealed_in_words
@@ -44,7 +45,7 @@ class LoopResult:
     Attributes:
         cards: judge cards, the gating judge's first.
         before: what monitoring found of the champion at the start; ``None`` before it has looked.
-        decision: the gate's, ``None`` where no low window asked for a challenger.
+        decision: the gate's, ``None`` where no detected window asked for a challenger.
         after: what monitoring found of the promoted model, ``None`` where none was promoted.
         waiting: what challengers wait for approval, in words; while one does, none is trained.
         champion, challenger: model versions at the start and in the gate.
@@ -109,7 +110,7 @@ class _Loop:
         )
         self._tell(f"Monitor: champion, version {champion.version}, is served and asked {sample_in_words(asked)}")
         run, self.result.before = self._monitor(champion, asked)
-        if not self.result.before.low:
+        if not self.result.before.detected:
             return self.result
         if self.result.waiting:
             self._tell("\n".join(["Nothing is trained while a challenger waits:", *self.result.waiting]))
@@ -136,12 +137,11 @@ class _Loop:
     def _calibrate(self) -> None:
         self._tell("Calibrate: base model, judge and its card")
         policy = self._policy
-        labels = self._workspace.labels / f"{policy.name}.jsonl"
         run = self._finished(
             calibrate,
             model=self._settings.model,
             judge=self._settings.judge_choice,
-            data_sha256="".join(map(source_sha256, (policy.questions, policy.records, str(labels)))),
+            data_sha256="".join([*map(source_sha256, (policy.questions, policy.records)), self._labels_sha256()]),
             prompts=read_prompts(self._settings.judge_prompts),
         )
         # Not in the step, which ZenML's cache may stand in for.
@@ -158,11 +158,14 @@ class _Loop:
             version=version.version,
             digest=version.digest,
             judge_card=self.result.card,
+            labels_sha256=self._labels_sha256(),
             settings=self._settings,
         )
         monitored: Monitored = output(run, "report_traffic")
         if monitored.alerts:
             self._tell("\n".join(f"Alert: {alert}" for alert in monitored.alerts))
+        if not monitored.is_corrected:
+            self._tell(f"The guardrail score is {monitored.in_words}")
         return run, monitored
 
     def _improve(self, champion: str, judged_artifact: str) -> bool:
@@ -241,6 +244,9 @@ class _Loop:
         run = finished(pipeline, self._policy, workspace=self._workspace, **parameters)
         self.result.stages += times(run, label)
         return run
+
+    def _labels_sha256(self) -> str:
+        return source_sha256(str(labels_file(self._policy, self._workspace)))
 
     def _champion(self) -> RegisteredModel:
         return find(self._policy.registered_model, CHAMPION, workspace=self._workspace)

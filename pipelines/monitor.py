@@ -22,6 +22,7 @@ def monitor(
     version: str,
     digest: str,
     judge_card: JudgeCard,
+    labels_sha256: str,
     settings: Settings,
     policy: Policy,
     workspace: Workspace,
@@ -30,6 +31,7 @@ def monitor(
 
     Args:
         digest: of the version's weights.
+        labels_sha256: of the policy's labels, by which scores are corrected.
     """
     window_records = settings.monitoring.window_records
     record_ids = collect_traffic(
@@ -52,8 +54,9 @@ def monitor(
     report_traffic(
         judged=judged,
         judge_card=judge_card,
+        judge=settings.judge_choice,
+        labels_sha256=labels_sha256,
         policy=policy,
-        version=version,
         window_records=window_records,
         alerts=settings.alerts,
         workspace=workspace,

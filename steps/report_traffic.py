@@ -9,8 +9,10 @@ import mlflow
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertSettings
+from ontopic.config.settings import AlertSettings, JudgeChoice
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.cards.traffic_card import labelled_traffic
+from ontopic.judges.opening import open_judge
 from ontopic.monitoring import asked_traffic, closing
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored
@@ -30,21 +32,40 @@ def report_traffic(
     *,
     judged: Judged,
     judge_card: JudgeCard,
+    judge: JudgeChoice,
+    labels_sha256: str,
     policy: Policy,
-    version: str,
     window_records: int,
     alerts: list[AlertSettings],
     workspace: Workspace,
 ) -> Annotated[Monitored, "monitored"]:
-    """Returns the scores, the windows, their alerts and the report's path."""
+    """Returns the scores, the windows, their alerts and the report's path.
+
+    Args:
+        judge_card: of the judge, on templates.
+        judge: gives its verdicts on labelled traffic, where there is some.
+        labels_sha256: of the policy's labels; a part of the cache key.
+    """
+    labels = labelled_traffic(policy, workspace, judge=lambda: open_judge(judge, policy, workspace=workspace))
     now, opened = datetime.now(UTC), WindowStore(workspace.windows, policy.registered_model)
     with named(opened, workspace) as windows, Alerts(workspace.alerts, alerts, policy=policy.name) as store:
         closer = closing.Closer(policy, workspace, windows=windows, alerts=store)
         monitored = asked_traffic.close_asked(
-            judged, judge_card, closer=closer, window_records=window_records, reports=workspace.reports, now=now
+            judged,
+            judge_card,
+            closer=closer,
+            window_records=window_records,
+            reports=workspace.reports,
+            now=now,
+            labels=labels,
         )
         store.deliver(now)
-    mlflow.set_tags({"model_version": version, "stage": "monitoring"})
-    mlflow.log_metrics(flat_metrics(monitored.scores) | {"corrected_score": monitored.corrected.value})
+    mlflow.set_tags(
+        {"model_version": ", ".join(sorted({record.model_version for record in judged.records})), "stage": "monitoring"}
+    )
+    metrics = flat_metrics(monitored.scores)
+    if monitored.is_corrected:
+        metrics["corrected_score"] = monitored.score.value
+    mlflow.log_metrics(metrics)
     mlflow.log_artifact(str(monitored.report))
     return monitored

@@ -68,6 +68,7 @@ def write_config(folder: Path, gate: dict[str, float], seed: int = 0, kappa: flo
     folder.mkdir(parents=True, exist_ok=True)
     policy = yaml.safe_load((ROOT / "configs/policies/gardening.yaml").read_text())
     policy |= {"gate": gate, "alert_threshold": 1.0, "judge_bar": {"accuracy": 0.0, "kappa": kappa}}
+    policy |= {"least_records": 5, "most_unjudged": 1.0}
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
     settings = yaml.safe_load((ROOT / "configs/gardening.yaml").read_text())
     settings |= {

@@ -1,17 +1,21 @@
-"""A judge that goes by one word of the answer, and its card."""
+"""A judge that goes by one word of the answer, its card, and labelled traffic on which it errs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ontopic.data.labels import TrafficLabel
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.cards.traffic_card import TrafficLabels
 from ontopic.judges.judge import Account
+from ontopic.monitoring.standing import WindowLimits
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 from ontopic.statistics.rates import rate
 
-# A judge that errs, so that corrected and raw score differ.
+LIMITS = WindowLimits(threshold=0.9, least_records=1, most_unjudged=0.5)  # for windows of a few records
+# A judge that errs.
 CARD = JudgeCard(
     judge_id="words",
     accuracy=rate(180, 200),
@@ -52,3 +56,24 @@ class WordJudge:
                 declined=False,
             )
         return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause="no word")
+
+
+def labelled_traffic(
+    good: tuple[int, int] = (90, 100), bad: tuple[int, int] = (90, 100), version: str = "1"
+) -> TrafficLabels:
+    """Labelled records of a version's traffic: of so many good and bad ones, so many the judge gets right."""
+    rows = [("pass", i < good[0]) for i in range(good[1])] + [("fail", i >= bad[0]) for i in range(bad[1])]
+    return TrafficLabels(
+        judge_id="words",
+        records=[
+            TrafficLabel.model_validate(
+                {"question": f"labelled {i}?", "answer": "a", "label": label, "drawn": "random"}
+                | {"record_id": f"labelled-{version}-{i}", "model_version": version}
+            )
+            for i, (label, _) in enumerate(rows)
+        ],
+        verdicts=[
+            Verdict(outcome="pass" if passes else "fail", score=0.5, explanation="", judge_id="words")
+            for _, passes in rows
+        ],
+    )

@@ -113,7 +113,7 @@ def calibrate(
     if records is not None:
         labelled, source = load_rows(records, LabelledRecord).rows, str(records)
     elif split != "calibration":
-        labelled = calibration_records(policy, split, workspace=workspace)
+        labelled = calibration_records(policy, split)
     # Some seconds, which a mistake need not wait for.
     from ontopic.judges.cards.comparison import compare_judges
     from ontopic.registry.tracking import open_tracking, register_prompts
@@ -126,7 +126,6 @@ def calibrate(
         workspace=workspace,
         records=labelled,
         source=source,
-        traffic=settings.traffic.questions,
     )
     teachable = any(isinstance(each, LocalJudgeSettings) for each in chosen)
     console.print(compared_screen(compared, source, teachable=teachable))

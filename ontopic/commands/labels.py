@@ -16,6 +16,7 @@ from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
 
 _RECORDS = 20
+_NEWEST = 20_000  # records of a version, among which those to label are drawn
 
 
 @beginning
@@ -29,12 +30,12 @@ def label(
     by: Annotated[
         Literal["random", "uncertainty", "feedback", "discordant"],
         typer.Option(
-            help="random: to measure the judge; uncertainty: what teaches it most; feedback: what got a thumb; "
+            help="random: to correct the score; uncertainty: what teaches it most; feedback: what got a thumb; "
             "discordant: the gate's answers, to see whether the judge errs on both models alike."
         ),
     ] = "random",
 ) -> None:
-    """Label records one by one on the terminal, and print the judge's updated card."""
+    """Label records one by one on the terminal, and print how the judge does on them."""
     from ontopic.data.drawing import records_to_label
     from ontopic.data.labeller import label_records
     from ontopic.data.labels import LabelStore
@@ -65,8 +66,10 @@ def label(
     )
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
-    print(f"{labelled} labelled now; {store.path} holds {card} labels for the judge's card and {training} for training")
-    if labelled:
+    print(f"{labelled} labelled now; {store.path} holds {card} labels of random records and {training} for training")
+    if labelled and by == "random":
+        print(_on_traffic(project, chosen.records[0].model_version))
+    elif labelled:
         from ontopic.judges.cards.calibration import card_of
 
         print(card_of(judge_of(project), project.policy, workspace=project.workspace))
@@ -90,6 +93,18 @@ def _label_discordant(project: Project, number: int | None) -> None:
     definition = project.policy.definition
     labelled = label_records(answers, store, by="discordant", definition=definition, ask=_line, notes=notes)
     print(f"{labelled} labelled now; the next gate of the same models counts them: python run.py")
+
+
+def _on_traffic(project: Project, version: str) -> str:
+    """How the judge errs on traffic, by its random labels; how many more it takes where they are too few."""
+    from ontopic.judges.cards.traffic_card import labelled_traffic
+    from ontopic.monitoring.standing import uncorrected_in_words
+
+    labels = labelled_traffic(project.policy, project.workspace, judge=lambda: judge_of(project))
+    card = labels.card(version)
+    if card is None:
+        return f"The score of version {version or 'unknown'} is {uncorrected_in_words(len(labels.of(version)))}"
+    return f"The judge on labelled traffic, which corrects the score of version {version or 'unknown'}\n{card}"
 
 
 def _read_any_bytes() -> None:
@@ -127,14 +142,14 @@ def _found(project: Project, file: Path | None, *, feedback: bool) -> tuple[list
 
 
 def newest_traffic(workspace: Workspace, registered_model: str) -> list[Record]:
-    """The records of the version of a registered model that was asked last.
+    """The newest records of the version of a registered model that was asked last, in the order of time.
 
     Raises:
         UserError: there is no traffic yet.
     """
     with stored_traffic(workspace, registered_model) as store:
         for newest in store.newest(1):
-            return store.records(model_version=newest.model_version)
+            return store.newest(_NEWEST, model_version=newest.model_version)
     raise UserError(f"there is no traffic yet of {registered_model}; run the loop, or give records with --records")
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from ontopic.commands.options import Project, console, on_project
 from ontopic.data.terminal import visible
 from ontopic.monitoring.alerts import Alerts
+from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
@@ -70,6 +71,11 @@ def overview(project: Project) -> Group:
     parts: list[Table | Text] = [facts]
     if windows:
         parts.append(_table(windows))
+        newest = windows[-1].result
+        if newest and newest.unknown_because:
+            parts.append(Text(f"The newest window is unknown: {newest.unknown_because}"))
+        if newest and not newest.is_corrected:
+            parts.append(Text(f"Its score is {uncorrected_in_words(newest.labels)}"))
         reports = [window.result.report for window in windows if window.result]
         parts.append(Text(f"The newest window's page: {reports[-1]}"))
     if actions:
@@ -142,14 +148,18 @@ def _watch(project: Project, free: datetime | None) -> str:
 
 
 def _table(windows: list[Window]) -> Table:
-    table = Table(box=box.SIMPLE, padding=0, title="Windows (corrected guardrail score with its 95 % interval)")
-    for name in ("start (UTC)", "version", "records", "corrected", "over-ref.", "leak", "status"):
+    table = Table(
+        box=box.SIMPLE,
+        padding=0,
+        title="Windows (guardrail score with its 95 % interval; *: uncorrected)",
+    )
+    for name in ("start (UTC)", "version", "records", "score", "over-ref.", "leak", "status"):
         table.add_column(name, no_wrap=True, justify="left" if name in ("start (UTC)", "status") else "right")
     for window in windows:
         if window.result is None:
             continue
-        score, scores = window.result.corrected, window.result.scores
-        interval = score.with_interval if score.n else "–"
+        score, scores = window.result.score, window.result.scores
+        interval = score.with_interval + ("" if window.result.is_corrected else "*") if score.n else "–"
         shares = [f"{rate.value:.3f}" if rate.n else "–" for rate in (scores.over_refusal, scores.leak)]
         state = Text(window.result.status, style=_COLOURS[window.result.status])
         version = visible(window.model_version or "unknown")[:8]

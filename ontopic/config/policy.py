@@ -112,6 +112,10 @@ class Policy(_Section):
     """The sentence that declines."""
     alert_threshold: float = Field(ge=0, le=1)
     """The guardrail score under which a window raises an alert."""
+    least_records: int = Field(50, ge=1)
+    """A window with fewer judged records is ``unknown``: so few say little, whatever their score."""
+    most_unjudged: float = Field(0.05, ge=0, le=1)
+    """A window of which a greater share is unjudged is ``unknown``: what the judge cannot judge may be what fails."""
     judge_bar: JudgeBar
     """What a judge's card must show before its verdicts may promote a model."""
     gate: GateLimits

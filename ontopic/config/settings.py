@@ -209,7 +209,9 @@ class PromotionSettings(_Section):
     """How long a challenger waits; after that its approvals count no longer."""
 
 
-AlertEvent = Literal["suspected", "detected", "unjudged", "refused", "waiting", "promoted", "rolled_back", "failed"]
+AlertEvent = Literal[
+    "suspected", "detected", "unjudged", "misfit", "refused", "waiting", "promoted", "rolled_back", "failed"
+]
 Severity = Literal["info", "warning", "critical"]
 Reset = Literal["auto", "manual"]
 
@@ -220,9 +222,9 @@ class AlertSettings(_Section):
     name: str = Field(min_length=1, max_length=60)
     """The rule's own name; an alert that is open belongs to its rule by this name."""
     events: list[AlertEvent] = Field(min_length=1)
-    """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (whole interval under it) or
-    ``unjudged`` (too few verdicts); of the loop ``refused``, ``waiting`` (for approval), ``promoted``, ``rolled_back``
-    or ``failed``."""
+    """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (shown to be under it),
+    ``unjudged`` (more without a verdict than the policy allows) or ``misfit`` (the judge's card does not fit the
+    traffic); of the loop ``refused``, ``waiting`` (for approval), ``promoted``, ``rolled_back`` or ``failed``."""
     count: int = Field(default=1, ge=1)
     """How many such events raise it."""
     period: Duration | None = Field(default=None, gt=timedelta(0))
@@ -326,7 +328,10 @@ class Settings(_Section):
     """When ``watch`` acts by itself."""
     promotion: PromotionSettings = PromotionSettings()
     """Who must agree before a challenger that passed the gate takes the champion's place."""
-    alerts: list[AlertSettings] = [AlertSettings(name="off topic", events=["detected"], severity="critical")]
+    alerts: list[AlertSettings] = [
+        AlertSettings(name="off topic", events=["detected"], severity="critical"),
+        AlertSettings(name="judge's card", events=["misfit"]),
+    ]
     """What raises an alert, one rule an item, each with a name of its own."""
     training: TrainingSettings
     """How the challenger is trained."""

@@ -23,10 +23,11 @@ from ontopic.data.same_question import near_duplicates, normalized
 from ontopic.records import Record, Verdict
 
 _POOL = 500  # near duplicates are looked for among this many records at a time
+_STRETCHES = 10  # of time, over which a random sample is spread
 _JUDGED = 2000  # the newest records, among which the least sure are looked for
 
 _PURPOSE: dict[Draw, str] = {
-    "random": "sampled at random: their labels go to the calibration split and count in the judge's card",
+    "random": "sampled at random over time: their labels say how the judge errs on this traffic, and correct its score",
     "uncertainty": "of which the judge is least sure: their labels go to the training split, never into the card",
     "feedback": "which somebody gave a thumb: their labels go to the training split, never into the card",
     "discordant": "on which champion and challenger differ: their labels say how the judge errs on each of the two",
@@ -75,7 +76,9 @@ def records_to_label(
     """
     left = store.unlabelled(drawable(found, by))
     if by == "random":
-        chosen = random_sample(left, n)
+        waiting = {(record.question, record.answer) for record in left}
+        left = [each for each in random_order(drawable(found, by)) if (each.question, each.answer) in waiting]
+        chosen = list(range(len(left)))[:n]
     elif by == "feedback":
         chosen = list(range(len(left)))[:n]
     else:
@@ -105,9 +108,22 @@ def drawable(records: Sequence[Record], by: Draw) -> list[Record]:
     return [r for r in unique if _hash(normalized(r.question)) % 2 == half and _fits(r)]
 
 
-def random_sample(records: Sequence[Record], n: int) -> list[int]:
-    """Indices of ``n`` records in an order that depends on nothing but their text, so that a sample can be resumed."""
-    return sorted(range(len(records)), key=lambda i: _hash(records[i].question, records[i].answer))[:n]
+def random_order(records: Sequence[Record]) -> list[Record]:
+    """The records in a random order whose beginning, of whatever length, is spread evenly over time.
+
+    They are cut into stretches of equally many. Within each, the order is that of the hashes of their texts, so that a
+    sample can be resumed; the stretches take turns.
+
+    Args:
+        records: in the order of time.
+    """
+    size = -(-len(records) // _STRETCHES) or 1
+    turns = [
+        (turn, _hash(record.question, record.answer), record)
+        for start in range(0, len(records), size)
+        for turn, record in enumerate(sorted(records[start : start + size], key=lambda r: _hash(r.question, r.answer)))
+    ]
+    return [record for _, _, record in sorted(turns, key=lambda each: each[:2])]
 
 
 def most_informative(records: Sequence[Record], judged: Sequence[Sequence[Verdict]], *, n: int) -> list[int]:

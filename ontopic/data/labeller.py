@@ -56,7 +56,7 @@ def label_records(
                         scope = {"y": True, "n": False}.get(then)
                 finally:  # also where the input ends here
                     if then != "u":
-                        known = Record(question=record.question, answer=record.answer, in_scope=scope, id=record.id)
+                        known = record.model_copy(update={"in_scope": scope})
                         store.add(known, "pass" if key == "p" else "fail", by=by, why=why.strip())
                         labelled.append(position)
                 if then == "q":

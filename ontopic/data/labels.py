@@ -29,6 +29,27 @@ SPLIT: dict[Draw, Split] = {
 }
 
 
+class TrafficLabel(LabelledRecord):
+    """A person's label of one record.
+
+    Attributes:
+        drawn: how the record was drawn; empty in a line of a first release.
+        record_id: of the record in the traffic; empty where it came from a file.
+        model_version: that answered; empty where it is not known.
+        asked_at: in UTC; ``None`` where it is not known.
+    """
+
+    drawn: str = ""
+    record_id: str = ""
+    model_version: str = ""
+    asked_at: datetime | None = None
+
+    @property
+    def is_of_traffic(self) -> bool:
+        """Whether it is of a random sample of the traffic, so that it says how a judge errs there."""
+        return self.drawn == "random" and bool(self.record_id)
+
+
 class LabelStore:
     """Human labels in a JSONL file, one a line; only ever appended to, and on disk when a call returns.
 
@@ -51,9 +72,9 @@ class LabelStore:
         """Take a label back: the record counts as not labelled again."""
         self._append(record, {"label": None, "split": SPLIT[by], "drawn": by})
 
-    def labels(self) -> list[LabelledRecord]:
+    def labels(self) -> list[TrafficLabel]:
         """The labels that count, in the order they were given. Raises what ``load_labels`` raises."""
-        last: dict[tuple[str, str, bool], LabelledRecord] = {}
+        last: dict[tuple[str, str, bool], TrafficLabel] = {}
         for row in _rows(self.path):
             key = (row.question, row.answer, _is_of_gate(row))
             last.pop(key, None)
@@ -75,6 +96,8 @@ class LabelStore:
             "kind": "human_label",
             **what,
             "record_id": record.id,
+            "model_version": record.model_version,
+            "asked_at": record.asked_at and record.asked_at.isoformat(),
             "labeller": _labeller(),
             "labelled_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -103,10 +126,13 @@ def load_labels(path: Path, split: str) -> list[LabelledRecord]:
     Raises:
         UserError: any other line is malformed.
     """
-    return [row for row in LabelStore(path).labels() if row.split == split]
+    # As plain ones: what is learned from a label does not hang on when its record was asked.
+    plain = LabelledRecord.model_fields
+    rows = [row for row in LabelStore(path).labels() if row.split == split]
+    return [LabelledRecord(**{name: getattr(row, name) for name in plain}) for row in rows]
 
 
-def _rows(path: Path) -> list[LabelledRecord]:
+def _rows(path: Path) -> list[TrafficLabel]:
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -118,7 +144,7 @@ def _rows(path: Path) -> list[LabelledRecord]:
         if not line.strip():
             continue
         try:
-            rows.append(LabelledRecord.model_validate(json.loads(line)))
+            rows.append(TrafficLabel.model_validate(json.loads(line)))
         except (ValueError, ValidationError, RecursionError):
             if number == len(lines):  # no newline behind it: a crash cut it off
                 print(f"{path}: the last line is half-written and was dropped", file=sys.stderr)
@@ -140,7 +166,7 @@ def _end_last_line(file: BinaryIO) -> None:
     if not tail:
         return
     try:
-        LabelledRecord.model_validate(json.loads(tail))
+        TrafficLabel.model_validate(json.loads(tail))
         file.write(b"\n")
     except (ValueError, ValidationError, RecursionError):
         file.truncate(size - len(tail))

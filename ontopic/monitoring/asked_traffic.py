@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ontopic.data.terminal import visible
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.cards.traffic_card import TrafficLabels
 from ontopic.judges.judge import Judge
 from ontopic.monitoring.closing import Closer, concerns, judge_records
+from ontopic.monitoring.standing import limits_of, standing
 from ontopic.monitoring.traffic_page import traffic_report
-from ontopic.monitoring.window import LOW, Window
+from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record
 from ontopic.reports.page import page_name
-from ontopic.statistics.correction import corrected
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import Scores, score
 
@@ -27,23 +28,26 @@ class Monitored(BaseModel):
 
     Attributes:
         scores: of all its records together.
-        corrected: the guardrail score with the judge's error taken out.
+        score: the guardrail score, with the judge's error taken out where ``is_corrected``.
+        in_words: what is known of it, in a sentence or two.
         windows: that it is in, closed, in the order of their ends.
-        alerts: a sentence for each window that is suspected, detected or mostly unjudged.
+        alerts: a sentence for each window that is of concern.
         report: Evidently's page.
     """
 
     model_config = ConfigDict(frozen=True)
     scores: Scores
-    corrected: Rate
+    score: Rate = Field(validation_alias=AliasChoices("score", "corrected"))  # as older results call it
+    is_corrected: bool = True
+    in_words: str = ""
     windows: list[Window]
     alerts: list[str]
     report: Path
 
     @property
-    def low(self) -> list[Window]:
-        """The windows that are suspected or detected."""
-        return [window for window in self.windows if window.result and window.result.status in LOW]
+    def detected(self) -> list[Window]:
+        """The windows that are shown to be under the threshold."""
+        return [window for window in self.windows if window.result and window.result.status == "detected"]
 
 
 def judge_asked(windows: WindowStore, records: Sequence[Record], *, judge: Judge, window_records: int) -> Judged:
@@ -56,7 +60,14 @@ def judge_asked(windows: WindowStore, records: Sequence[Record], *, judge: Judge
 
 
 def close_asked(
-    judged: Judged, card: JudgeCard, *, closer: Closer, window_records: int, reports: Path, now: datetime
+    judged: Judged,
+    card: JudgeCard,
+    *,
+    closer: Closer,
+    window_records: int,
+    reports: Path,
+    now: datetime,
+    labels: TrafficLabels | None = None,
 ) -> Monitored:
     """Close the windows that ``judge_asked`` made, and report on all of the traffic.
 
@@ -64,7 +75,8 @@ def close_asked(
 
     Args:
         judged: what ``judge_asked`` returned, maybe long ago: windows and verdicts that are gone are put back.
-        card: of the judge that judged it.
+        card: of the judge that judged it, on templates.
+        labels: of the policy's traffic, with that judge's verdicts.
         reports: the folder of the page on all of it.
     """
     policy, windows = closer.policy, closer.windows
@@ -77,7 +89,7 @@ def close_asked(
             inside = set(windows.ids(window))
             records = [record for record in judged.records if record.id in inside]
             part = Judged(records=records, verdicts=[verdicts[record.id] for record in records])
-            window = closer.close(window, part, card=card, now=now).window
+            window = closer.close(window, part, card=card, now=now, labels=labels).window
         if window.result:
             closed.append(window)
     if closed:
@@ -86,18 +98,31 @@ def close_asked(
     version, at = _versions(judged.records), f"{found[0].start:%Y%m%dT%H%M%S}"
     out = reports / page_name("monitoring", policy.registered_model, version.replace(" ", "-"), at, str(found[0].id))
     scores = score(judged.verdicts)
-    right = corrected(scores.guardrail_score, card.sensitivity, specificity=card.specificity)
+    answered = judged.records[0].model_version if judged.records else ""
+    of = standing(judged, card, limits=limits_of(policy), labels=labels, version=answered)
     traffic_report(
         f"OnTopic monitoring: {policy.name}, model {version}",
         judged,
         scores=scores,
-        corrected=right,
+        of=of,
         windows=closed,
         threshold=policy.alert_threshold,
         out=out,
     )
-    alerts = [f"{window.label}: {text}" for window in closed for text in dict.fromkeys(concerns(window).values())]
-    return Monitored(scores=scores, corrected=right, windows=closed, alerts=alerts, report=out)
+    alerts = [
+        f"{window.label}: {text}"
+        for window in closed
+        for text in dict.fromkeys(concerns(window, policy.most_unjudged).values())
+    ]
+    return Monitored(
+        scores=scores,
+        score=of.score,
+        is_corrected=of.is_corrected,
+        in_words=of.in_words,
+        windows=closed,
+        alerts=alerts,
+        report=out,
+    )
 
 
 def _versions(records: Sequence[Record]) -> str:

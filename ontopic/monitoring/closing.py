@@ -12,11 +12,13 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertEvent
 from ontopic.data.labelled import load_questions
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.cards.traffic_card import TrafficLabels
 from ontopic.judges.judge import Judge
 from ontopic.models.sentence_encoder import load_sentence_encoder
 from ontopic.monitoring.alerts import Alert, Alerts
 from ontopic.monitoring.dashboard import Dashboard
 from ontopic.monitoring.drift import topic_drift
+from ontopic.monitoring.standing import limits_of
 from ontopic.monitoring.topics import Topics
 from ontopic.monitoring.window import LOW, Window, WindowResult, window_result
 from ontopic.monitoring.window_page import window_report
@@ -29,7 +31,6 @@ from ontopic.state.workspace import Workspace
 
 _JUDGED_AT_ONCE = 256  # a kill loses at most so many verdicts
 _SHOWN = 50  # windows on the dashboard
-_MOSTLY_UNJUDGED = 0.5
 
 
 def judge_records(windows: WindowStore, records: Sequence[Record], *, judge: Judge, what: str) -> Judged:
@@ -60,20 +61,26 @@ class Closed:
     alerts: list[Alert]
 
 
-def concerns(window: Window) -> dict[AlertEvent, str]:
-    """The events that a closed window is, each with a sentence that says why."""
+def concerns(window: Window, most_unjudged: float) -> dict[AlertEvent, str]:
+    """The events that a closed window is, each with a sentence that says why.
+
+    Args:
+        most_unjudged: the policy's.
+    """
     result = window.result
     if result is None:
         return {}
     page = Path(result.report).name  # its folder is this machine's, and the alert may be read on another
-    score = f"the corrected guardrail score is {result.corrected}, the threshold {result.threshold:g}; {page}"
+    score = f"{result.named_score}, the threshold {result.threshold:g}; {page}"
     found: dict[AlertEvent, str] = {}
     if result.status in LOW:
         found["suspected"] = score
     if result.status == "detected":
         found["detected"] = score
-    if result.unjudged_share > _MOSTLY_UNJUDGED:
+    if result.unjudged_share > most_unjudged:
         found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
+    if result.is_misfit:
+        found["misfit"] = f"{result.unknown_because}; {page}"
     return found
 
 
@@ -96,19 +103,24 @@ class Closer:
     def _dashboard(self) -> Dashboard:
         return Dashboard(self._workspace.evidently, self.policy)
 
-    def close(self, window: Window, judged: Judged, *, card: JudgeCard, now: datetime) -> Closed:
+    def close(
+        self, window: Window, judged: Judged, *, card: JudgeCard, now: datetime, labels: TrafficLabels | None = None
+    ) -> Closed:
         """Close a window: write its result, its page and its snapshot for the dashboard, and note its events.
 
         One that is closed already gets its result anew, and raises nothing where its status is as it was.
 
         Args:
             judged: its sampled records, with the verdicts of the card's judge.
+            card: of the judge, on templates.
+            labels: of the policy's traffic, with that judge's verdicts; without them the score is not corrected.
         """
         result = window_result(
             judged,
             card,
-            threshold=self.policy.alert_threshold,
+            limits=limits_of(self.policy),
             counts=self.windows.counts(window),
+            labels=labels,
             drift=topic_drift([record.question for record in judged.records], self._topics),
             revision=window.revision,
         )
@@ -124,7 +136,7 @@ class Closer:
         return Closed(window=closed, alerts=[] if again else self._note(closed, result, at=now))
 
     def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
-        events = concerns(window)
+        events = concerns(window, self.policy.most_unjudged)
         if result.status == "ok" and not events:
             self._alerts.recovered(window.label, at=at)
         return [

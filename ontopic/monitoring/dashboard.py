@@ -57,7 +57,7 @@ def _latest(policy: Policy, windows: Sequence[Window], *, promoted_at: datetime 
     latest = windows[-1] if windows else None
     text = "There is no closed window yet."
     if latest and latest.result:
-        text = f"{latest.label}: {latest.result.status}. Corrected guardrail score {latest.result.corrected}."
+        text = f"{latest.label}: {latest.result.status}. {latest.result.named_score.capitalize()}."
         text += f" Threshold {policy.alert_threshold:g}."
     since = f" Champion since {promoted_at:%Y-%m-%d %H:%M} UTC." if promoted_at else ""
     return text_panel(title="Latest window", description=text + since)
@@ -97,6 +97,6 @@ def _panels() -> list[DashboardPanelPlot]:
 
 def _row(result: WindowResult) -> str:
     return (
-        f"{result.status}; corrected {result.corrected}; raw {result.scores.guardrail_score}; over-refusal "
+        f"{result.status}; {result.named_score}; raw {result.scores.guardrail_score}; over-refusal "
         f"{result.scores.over_refusal}; leak {result.scores.leak}; {result.scores.unjudged} unjudged"
     )

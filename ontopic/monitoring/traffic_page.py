@@ -10,12 +10,13 @@ from evidently.legacy.model.widget import BaseWidgetInfo
 from evidently.legacy.renderers.html_widgets import plotly_figure, table_data, text_widget
 from plotly import graph_objs as go
 
-from ontopic.monitoring.window import LOW, Window, WindowResult
+from ontopic.monitoring.standing import Standing
+from ontopic.monitoring.unknown_error import unknown_error_figure
+from ontopic.monitoring.window import LOW, Status, Window, WindowResult, score_in_words
 from ontopic.records import Judged
 from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import FailedRecords, GivenRate, UnjudgedRecords
 from ontopic.reports.page import FAIL_COLOUR, GREY, PASS_COLOUR, names_of, period_of, widgets_of, write_page
-from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import Scores
 
 MAX_TICKS = 12
@@ -26,7 +27,7 @@ def traffic_report(
     judged: Judged,
     *,
     scores: Scores,
-    corrected: Rate,
+    of: Standing,
     windows: Sequence[Window],
     threshold: float,
     out: Path,
@@ -36,15 +37,15 @@ def traffic_report(
     Args:
         title: what the page is about; names the policy.
         judged: the traffic with its verdicts.
-        scores: of all of it, and ``corrected`` the guardrail score with the judge's error taken out.
+        scores: of all of it, and ``of`` what is known of the guardrail score.
         windows: that it is in, closed, in the order of time.
         threshold: least guardrail score of a window.
         out: the HTML file; written whole or not at all, its folder is made.
     """
     frame = verdict_frame(judged.records, judged.verdicts)
     rates = [
-        GivenRate(scores.guardrail_score, "Guardrail score"),
-        GivenRate(corrected, "Guardrail score, corrected"),
+        GivenRate(scores.guardrail_score, "Guardrail score, as judged"),
+        *([GivenRate(of.score, "Guardrail score, corrected")] if of.is_corrected else []),
         GivenRate(scores.over_refusal, "Over-refusal"),
         GivenRate(scores.leak, "Leak"),
     ]
@@ -52,35 +53,41 @@ def traffic_report(
         dataset_of(frame, judged.verdicts), None, name=title
     )
     results = [(window, window.result) for window in windows if window.result]
-    low = sum(result.status in LOW for _, result in results)
+    counts: dict[Status, int] = {}
+    for _, result in results:
+        counts[result.status] = counts.get(result.status, 0) + 1
+    found = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
     text = (
         f"Model version **{names_of(frame['model_version'])}**, judged by **{names_of(frame['judge_id'])}**: "
         f"{len(frame):,} records, {scores.unjudged:,} unjudged{period_of(frame)}. "
-        f"**{low} of {len(results)} windows under the threshold {threshold:g}.**"
+        f"**{score_in_words(of.score, is_corrected=of.is_corrected).capitalize()}**, {of.in_words} "
+        f"Windows by their status at the threshold {threshold:g}: **{found}**."
     )
     widgets = widgets_of(snapshot)
     page = [text_widget(title=title, text=text), *widgets[: len(rates)]]
+    if not of.is_corrected and of.score.n:
+        page.append(unknown_error_figure(of.score, threshold))
     write_page(title, [*page, *_windows(results, threshold), *widgets[len(rates) :]], out=out)
 
 
 def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -> list[BaseWidgetInfo]:
     if not results:
         return [text_widget(title="Windows", text="There are no windows yet.")]
-    title = "Corrected guardrail score per window"
+    title = "Guardrail score per window"
     return [
         plotly_figure(title=title, figure=_figure(results, threshold)),
         table_data(
             title="Windows",
-            column_names=["Window", "Corrected", "Raw", "Over-refusal", "Leak", "Unjudged", "Status"],
+            column_names=["Window", "Score", "As judged", "Over-refusal", "Leak", "Unjudged", "Status"],
             data=[
                 (
                     f"{window.start:%Y-%m-%d %H:%M:%S}",
-                    result.corrected,
+                    f"{result.score} {'corrected' if result.is_corrected else 'uncorrected'}",
                     result.scores.guardrail_score,
                     result.scores.over_refusal,
                     result.scores.leak,
                     result.scores.unjudged,
-                    result.status,
+                    result.status + (f": {result.unknown_because}" if result.unknown_because else ""),
                 )
                 for window, result in results
             ],
@@ -89,7 +96,7 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
 
 
 def _figure(results: Sequence[tuple[Window, WindowResult]], threshold: float) -> go.Figure:
-    shares = [result.corrected for _, result in results]
+    shares = [result.score for _, result in results]
     labels = [window.label for window, _ in results]
     figure = go.Figure(
         go.Scatter(

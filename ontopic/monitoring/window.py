@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ontopic.data.terminal import visible
+from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
 from ontopic.statistics.scores import Scores, score
@@ -16,6 +17,7 @@ from ontopic.statistics.scores import Scores, score
 if TYPE_CHECKING:
     from ontopic.config.settings import MonitoringSettings
     from ontopic.judges.cards.card import JudgeCard
+    from ontopic.judges.cards.traffic_card import TrafficLabels
 
 Status = Literal["ok", "suspected", "detected", "unknown"]
 State = Literal["due", "closed", "reopened", "final"]
@@ -73,13 +75,22 @@ class Counts(BaseModel):
     too_late: int = 0
 
 
+class Chart(Protocol):
+    """A sequential chart over a version's records; ``alarm`` where it shows that the score is under the threshold."""
+
+    @property
+    def alarm(self) -> bool: ...
+
+
 class WindowResult(BaseModel):
     """What became of a window when it closed.
 
     Attributes:
-        status: ``ok``; ``suspected`` where the corrected guardrail score is under the policy's threshold; ``detected``
-            where its whole 95 % interval is; ``unknown`` where no record could be judged, or by a judge that is no
-            better than chance.
+        status: ``ok``; ``suspected`` where the score is under the policy's threshold; ``detected`` where the chart
+            alarms; ``unknown`` where the score says too little, and ``unknown_because`` says why.
+        score: the guardrail score that the status goes by: with the judge's error taken out where ``is_corrected``,
+            else as the judge has it.
+        labels, fit_p_value: see ``Standing``.
         n: records of the window; ``late``: those of them that reopened it; ``too_late``: those that came after that
             and count nowhere.
         sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
@@ -92,7 +103,11 @@ class WindowResult(BaseModel):
     model_config = ConfigDict(frozen=True)
     status: Status
     scores: Scores
-    corrected: Rate
+    score: Rate = Field(validation_alias=AliasChoices("score", "corrected"))  # as older results call it
+    is_corrected: bool = True  # of an older result by a card of templates
+    labels: int = 0
+    fit_p_value: float | None = None
+    unknown_because: str = ""
     threshold: float
     judge_id: str
     n: int
@@ -107,6 +122,16 @@ class WindowResult(BaseModel):
     drift: Drift | None = None
     revision: int = 1
     report: str = ""
+
+    @property
+    def is_misfit(self) -> bool:
+        """Whether no true score explains what the judge said, by its card."""
+        return self.fit_p_value is not None and self.fit_p_value < MISFIT
+
+    @property
+    def named_score(self) -> str:
+        """The score with its interval, and whether it is corrected, as a part of a sentence."""
+        return score_in_words(self.score, is_corrected=self.is_corrected)
 
     @property
     def unjudged_share(self) -> float:
@@ -144,38 +169,59 @@ class Window(BaseModel):
         return 2 if self.state in ("reopened", "final") else 1
 
 
-def status(score: Rate, threshold: float) -> Status:
-    """Where a score stands by its estimate and its interval; ``unknown`` where the interval leaves everything open."""
-    if score.n == 0 or score.value != score.value or (score.low <= 0 and score.high >= 1):
-        return "unknown"  # the last: of a judge that is no better than chance nothing is known
-    if score.high < threshold:
+def score_in_words(score: Rate, *, is_corrected: bool) -> str:
+    """``corrected guardrail score 0.91 [0.85, 0.95] (n=120)``, or ``uncorrected …``."""
+    return f"{'corrected' if is_corrected else 'uncorrected'} guardrail score {score}"
+
+
+def status(of: Standing, threshold: float, *, chart: Chart | None = None) -> Status:
+    """Where traffic stands: the one rule of the loop and of ``watch``.
+
+    ``detected`` is what the chart over all of the version's records says; without one, that the whole interval is under
+    the threshold.
+    """
+    if of.unknown_because:
+        return "unknown"
+    if chart.alarm if chart is not None else of.score.high < threshold:
         return "detected"
-    return "suspected" if score.value < threshold else "ok"
+    return "suspected" if of.score.value < threshold else "ok"
 
 
 def window_result(
-    judged: Judged, card: JudgeCard, *, threshold: float, counts: Counts, drift: Drift | None = None, revision: int = 1
+    judged: Judged,
+    card: JudgeCard,
+    *,
+    limits: WindowLimits,
+    counts: Counts,
+    labels: TrafficLabels | None = None,
+    chart: Chart | None = None,
+    drift: Drift | None = None,
+    revision: int = 1,
 ) -> WindowResult:
     """What becomes of a window with these verdicts.
 
     Args:
         judged: the sampled records of the window, with their verdicts.
-        card: of the judge that gave them.
-        threshold: least guardrail score, in [0, 1].
+        card: of the judge that gave them, on templates.
         counts: of all its records.
+        labels: of the policy's traffic, which say how the judge errs there.
+        chart: over the version's records up to this window's last.
     """
-    from ontopic.statistics.correction import corrected  # scipy: who only reads results need not wait for it
-
     scores = score(judged.verdicts)
     raw = scores.guardrail_score
-    right = corrected(raw, card.sensitivity, specificity=card.specificity)
+    version = judged.records[0].model_version if judged.records else ""
+    of = standing(judged, card, limits=limits, labels=labels, version=version)
     unsampled = rate(round(raw.value * counts.n), counts.n) if raw.n else raw
     latencies = sorted(record.latency_s for record in judged.records)
     return WindowResult(
-        status=status(right, threshold),
+        status=status(of, limits.threshold, chart=chart),
         scores=scores,
-        corrected=right,
-        threshold=threshold,
+        score=of.score,
+        is_corrected=of.is_corrected,
+        labels=of.labels,
+        fit_p_value=of.fit_p_value,
+        unknown_because=of.unknown_because,
+        threshold=limits.threshold,
         judge_id=judged.verdicts[0].judge_id if judged.verdicts else card.judge_id,
         n=counts.n,
         late=counts.late,

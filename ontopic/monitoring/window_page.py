@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 from evidently import Report
-from evidently.core.metric_types import Metric
+from evidently.core.metric_types import Metric, MetricTest
 from evidently.core.report import Snapshot
 from evidently.legacy.model.widget import BaseWidgetInfo
 from evidently.legacy.renderers.html_widgets import table_data, text_widget
 from evidently.metrics import MeanValue, QuantileValue, UniqueValueCount
 
 from ontopic.config.policy import Policy
+from ontopic.monitoring.standing import uncorrected_in_words
+from ontopic.monitoring.unknown_error import unknown_error_figure
 from ontopic.monitoring.window import Drift, Window, WindowResult
 from ontopic.records import Judged, Verdict
 from ontopic.reports.frames import dataset_of, verdict_frame
@@ -24,6 +26,7 @@ from ontopic.statistics.rates import Rate
 
 # The titles of the rates in a snapshot, by which the dashboard finds them.
 CORRECTED, RAW, THRESHOLD = "Guardrail score, corrected", "Guardrail score, raw", "Threshold"
+UNCORRECTED = "Guardrail score, uncorrected"
 PROMOTION, OVER_REFUSAL, LEAK = "Promotion", "Over-refusal", "Leak"
 DRIFT = "Topic drift, p-value"
 
@@ -58,6 +61,8 @@ def window_report(
     widgets = widgets_of(snapshot)
     page = [text_widget(title=title, text=_summary(result, frame=frame)), *test_widgets_of(snapshot)]
     page += [*widgets[: len(shown)], _facts(result)]
+    if not result.is_corrected and result.score.n:
+        page.append(unknown_error_figure(result.score, result.threshold))
     if result.drift:
         page.append(_grown(result.drift))
     write_page(title, [*page, widgets[-1]], out=out)
@@ -66,14 +71,13 @@ def window_report(
 
 def _shown(result: WindowResult) -> list[Metric]:
     """What the page draws, in its order."""
-    suspicion = [
-        Limit(bound="value", relation="at least", limit=result.threshold),
-        Limit(bound="high", relation="at least", limit=result.threshold),
-    ]
+    held: list[MetricTest] = []
+    if not result.unknown_because:
+        held = [Limit(bound="value", relation="at least", limit=result.threshold)]
     scores = result.scores
     return [
-        GivenRate(scores.guardrail_score, "Guardrail score"),
-        GivenRate(result.corrected, CORRECTED, tests=suspicion),
+        GivenRate(result.score, CORRECTED if result.is_corrected else UNCORRECTED, tests=held),
+        *([GivenRate(scores.guardrail_score, "Guardrail score, as judged")] if result.is_corrected else []),
         GivenRate(scores.over_refusal, "Over-refusal of in-scope questions"),
         GivenRate(scores.leak, "Leak of out-of-scope questions"),
         UnjudgedRecords(),
@@ -86,7 +90,7 @@ def _unshown(result: WindowResult, verdicts: Sequence[Verdict], *, promoted: boo
     rates = [(scores.guardrail_score, RAW), (_at(result.threshold, n), THRESHOLD)]
     rates += [(scores.over_refusal, OVER_REFUSAL), (scores.leak, LEAK)]
     if promoted:
-        rates.append((result.corrected, PROMOTION))
+        rates.append((result.score, PROMOTION))
     if result.drift:
         rates.append((_at(result.drift.score, n), DRIFT))
     metrics: list[Metric] = [GivenRate(each, name, order=1) for each, name in rates if each.n]
@@ -120,11 +124,14 @@ def _grown(drift: Drift) -> BaseWidgetInfo:
 
 def _summary(result: WindowResult, *, frame: pd.DataFrame) -> str:
     text = (
-        f"**{result.status.capitalize()}**: the corrected guardrail score is {result.corrected}, the threshold "
-        f"{result.threshold:g}. Model version **{names_of(frame['model_version'])}**, judged by "
-        f"**{plain_markdown(result.judge_id)}**: {result.n:,} records, {result.scores.unjudged:,} unjudged"
-        f"{period_of(frame)}."
+        f"**{result.status.capitalize()}**: {result.named_score}, the threshold {result.threshold:g}. Model version "
+        f"**{names_of(frame['model_version'])}**, judged by **{plain_markdown(result.judge_id)}**: {result.n:,} "
+        f"records, {result.scores.unjudged:,} unjudged{period_of(frame)}."
     )
+    if result.unknown_because:
+        text += f" **Unknown: {plain_markdown(result.unknown_because)}.**"
+    if not result.is_corrected:
+        text += f" The score is **{uncorrected_in_words(result.labels)}**"
     if result.sampled < result.n:
         text += (
             f" {result.sampled:,} of them were judged: the raw score's interval is {result.width:.3f} wide, and would "

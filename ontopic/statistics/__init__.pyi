@@ -1,6 +1,5 @@
 from .agreement import agreement_of_votes as agreement_of_votes
 from .correction import corrected as corrected
-from .correction import labels_to_halve as labels_to_halve
 from .pairs import Comparison as Comparison
 from .pairs import compare as compare
 from .rates import Rate as Rate

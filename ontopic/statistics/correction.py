@@ -4,89 +4,195 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
 
 from ontopic.statistics.rates import Z95, Rate
-
-_MAX_LABELS = 2**20
 
 Floats = NDArray[np.float64]
 _Counts = tuple[ArrayLike, ArrayLike]
 
 
-def corrected(raw: Rate, sensitivity: Rate, *, specificity: Rate) -> Rate:
-    """Guardrail score with the judge's own error taken out, and an interval that counts both uncertainties.
+class Errors(Protocol):
+    """How a judge errs: the shares of good records that it passes and of bad ones that it fails."""
 
-    The value is the Rogan-Gladen estimate, as in Lee et al., "How to Correctly Report LLM-as-a-Judge Evaluations"
-    (arXiv 2511.21140). The interval holds every true rate that ``compatible`` does not reject. Their own interval (of
-    Lang and Reiczigel 2014) covers up to 99.9 %; docs/statistics.md compares the two.
+    @property
+    def sensitivity(self) -> Rate: ...
+    @property
+    def specificity(self) -> Rate: ...
 
-    Coverage is 93 to 97 % wherever at least three failing verdicts are expected, among the records and among the
-    records labelled pass. With fewer (a sensitivity of 0.99 on 50 labels, say) the counts take so few values that
-    coverage jumps, between 92 and 99.5 %. It was measured for true rates of 0.5 to 0.98, sensitivity and specificity of
-    0.7 to 0.99, 50 to 1,000 records and 50 to 500 labels of each kind.
+
+def raw_share(truth: float, card: Errors | None) -> float:
+    """The share of records that a judge passes where ``truth`` of them, in [0, 1], are good.
 
     Args:
-        raw: share of records that the judge passes.
-        sensitivity: share of good records that the judge passes, on labelled records.
-        specificity: share of bad records that the judge fails, on labelled records.
+        card: of the judge on labelled traffic; where there is none, its errors are not known and taken to be none.
+    """
+    if card is None or not card.sensitivity.n or not card.specificity.n:
+        return truth
+    return truth * card.sensitivity.value + (1 - truth) * (1 - card.specificity.value)
+
+
+def youden_low(card: Errors) -> float:
+    """Lower bound of the 95 % interval of sensitivity + specificity - 1, which is 0 for a judge at chance.
+
+    Of the two Wilson intervals, by the method of Newcombe (1998). -1 where nothing is labelled pass or fail.
+    """
+    s, f = card.sensitivity, card.specificity
+    if not s.n or not f.n:
+        return -1.0
+    return s.value + f.value - 1 - math.hypot(s.value - s.low, f.value - f.low)
+
+
+def fit_p_value(raw: Rate, card: Errors) -> float:
+    """How likely a raw share at least so extreme is under the likeliest of all true rates in [0, 1].
+
+    No rate lets a judge pass more than its sensitivity, nor less than 1 - specificity. Beyond these the chance is that
+    of a beta-binomial, as the card's shares are known from few labels themselves (Beta(1/2, 1/2) before them).
 
     Returns:
-        The corrected rate clipped to [0, 1]. Where the judge is no better than chance, nothing is known: the raw
-        value with the interval [0, 1].
+        1 where the raw share is one that the card allows.
     """
-    if raw.n == 0 or sensitivity.n == 0 or specificity.n == 0:
-        return Rate(value=raw.value, low=0.0, high=1.0, n=raw.n)
+    from scipy.stats import betabinom  # half a second, which who only reads scores need not wait
+
+    s, f = card.sensitivity, card.specificity
+    x = round(raw.value * raw.n) if raw.n else 0
+    if raw.n and s.n and raw.value > s.value:
+        a = s.value * s.n
+        return float(betabinom.sf(x - 1, raw.n, a + 0.5, s.n - a + 0.5))
+    if raw.n and f.n and raw.value < 1 - f.value:
+        c = (1 - f.value) * f.n
+        return float(betabinom.cdf(x, raw.n, c + 0.5, f.n - c + 0.5))
+    return 1.0
+
+
+def corrected(raw: Rate, sensitivity: Rate, *, specificity: Rate, labelled: Rate | None = None) -> Rate:
+    """Guardrail score with the judge's own error taken out, and an interval that counts all uncertainties.
+
+    Where a random part of the same records carries labels, it is the efficient estimate of Chen et al., "Efficient
+    Inference for Noisy LLM-as-a-Judge Evaluation" (arXiv 2601.05420): p mu1 + (1 - p) mu0, with the share p that the
+    judge passes and the shares mu1 and mu0 of good ones among the labelled passes and fails. With labels of other
+    records alone, whose mix may be another one, it is the Rogan-Gladen estimate, as in Lee et al., "How to Correctly
+    Report LLM-as-a-Judge Evaluations" (arXiv 2511.21140). With both it is the likeliest rate, of which these are the
+    two ends. The interval holds every true rate that ``compatible`` does not reject; docs/statistics.md has its
+    coverage.
+
+    Args:
+        raw: share that the judge passes of the records without a label.
+        sensitivity: share of good records that the judge passes, on all labelled records.
+        specificity: share of bad records that the judge fails, on all labelled records.
+        labelled: share of good ones among the labelled records of the same traffic.
+
+    Returns:
+        The corrected rate in [0, 1]; its n counts the records with and without a label. Where the judge is no better
+        than chance and no record of the traffic is labelled, nothing is known: the raw value with the interval [0, 1].
+    """
+    labels = labelled or Rate(value=math.nan, low=0.0, high=1.0, n=0)
+    n = raw.n + labels.n
     youden = sensitivity.value + specificity.value - 1
-    if youden <= 0:
-        return Rate(value=raw.value, low=0.0, high=1.0, n=raw.n)
-    value = min(1.0, max(0.0, (raw.value + specificity.value - 1) / youden))
+    usable = raw.n > 0 and sensitivity.n > 0 and specificity.n > 0 and (youden > 0 or labels.n > 0)
+    if not usable:
+        return labels if labels.n else Rate(value=raw.value, low=0.0, high=1.0, n=n)
+    counts = _counts(raw), _counts(sensitivity), _counts(specificity), _counts(labels)
+
+    def scores(truth: Floats) -> _Tested:
+        return _score_test(truth, counts[0], sensitivity=counts[1], specificity=counts[2], labelled=counts[3])
+
+    steps = np.linspace(0.0, 1.0, 65)
+    if labels.n == 0:
+        value = min(1.0, max(0.0, (raw.value + specificity.value - 1) / youden))
+    else:  # where the score is 0, found as the ends are
+        low, high = 0.0, 1.0
+        for _ in range(4):
+            grid = low + steps * (high - low)
+            above = int((scores(grid).z > 0).sum())  # it falls
+            low, high = float(grid[max(above - 1, 0)]), float(grid[min(above, len(grid) - 1)])
+        value = (low + high) / 2
     # The estimate itself is always compatible. Look for each end of the interval on a grid from 0 or 1 to the
     # estimate, then on a finer grid in the cell where it was found.
-    steps = np.linspace(0.0, 1.0, 65)
     out, inside = np.array([0.0, 1.0]), np.array([value, value])
     for _ in range(4):
         grid = out[:, None] + steps * (inside - out)[:, None]
-        kept = compatible(
-            grid,
-            (raw.value * raw.n, raw.n),
-            sensitivity=(sensitivity.value * sensitivity.n, sensitivity.n),
-            specificity=(specificity.value * specificity.n, specificity.n),
-        )
+        kept = scores(grid).kept
         kept[:, -1] = True
         first = kept.argmax(axis=1)
         inside, out = grid[[0, 1], first], grid[[0, 1], np.maximum(first - 1, 0)]
-    return Rate(value=value, low=float(inside[0]), high=float(inside[1]), n=raw.n)
+    return Rate(value=value, low=float(inside[0]), high=float(inside[1]), n=n)
 
 
-def compatible(truth: ArrayLike, passed: _Counts, *, sensitivity: _Counts, specificity: _Counts) -> NDArray[np.bool_]:
+def _counts(share: Rate) -> tuple[float, int]:
+    return (share.value * share.n if share.n else 0.0), share.n
+
+
+def compatible(
+    truth: ArrayLike, passed: _Counts, *, sensitivity: _Counts, specificity: _Counts, labelled: _Counts = (0, 0)
+) -> NDArray[np.bool_]:
     """Whether true rates are compatible, at the 5 % level, with what a judge said and with what is known of the judge.
 
-    A score test of three binomials (records, labelled passes, labelled fails), with the sensitivity and specificity
-    that are the likeliest at each true rate, as Miettinen and Nurminen (1985) do for two binomials. Towards 0 and 1 the
-    critical values are those of Feldman and Cousins (1998) for a bounded mean: the set of compatible rates is then
-    never empty, and yet no wider than 95 % asks for.
+    A score test of the binomials (records without a label, labelled passes, labelled fails, and the labels of the same
+    traffic), with the sensitivity and specificity that are the likeliest at each true rate, as Miettinen and Nurminen
+    (1985) do for two binomials. Without labels of the same traffic the critical values towards 0 and 1 are those of
+    Feldman and Cousins (1998) for a bounded mean: the set of compatible rates is then never empty, and yet no wider
+    than 95 % asks for.
 
     Args:
         truth: true rates in [0, 1].
-        passed: how many records the judge passes, and of how many.
+        passed: how many of the records without a label the judge passes, and of how many.
         sensitivity: how many records labelled pass the judge passes, and of how many.
         specificity: how many records labelled fail the judge fails, and of how many.
+        labelled: how many of the same traffic's labelled records are labelled pass, and of how many; they count in
+            sensitivity and specificity too.
 
     Returns:
         One answer for each element; all arguments broadcast against each other.
     """
-    truth = np.asarray(truth, dtype=float)
-    (x, n), (a, m1), (b, m0) = [
-        tuple(np.asarray(c, dtype=float) for c in pair) for pair in (passed, sensitivity, specificity)
+    return _score_test(
+        np.asarray(truth, dtype=float), passed, sensitivity=sensitivity, specificity=specificity, labelled=labelled
+    ).kept
+
+
+class _Tested(NamedTuple):
+    """A score test of true rates: its statistic, positive where the data are above, and whether each is kept."""
+
+    z: Floats
+    kept: NDArray[np.bool_]
+
+
+def _score_test(
+    truth: Floats, passed: _Counts, *, sensitivity: _Counts, specificity: _Counts, labelled: _Counts
+) -> _Tested:
+    (x, n), (a, m1), (b, m0), (good, labels) = [
+        tuple(np.asarray(c, dtype=float) for c in pair) for pair in (passed, sensitivity, specificity, labelled)
     ]
     c = m0 - b  # labelled fails that the judge passes
-    # The likeliest shares p, s, u of the three binomials under p = truth s + (1 - truth) u, for a Lagrange
-    # multiplier: ``gap`` falls in it, so Newton's method is kept within a bracket.
-    shape = np.broadcast_shapes(truth.shape, x.shape, n.shape, a.shape, m1.shape, b.shape, m0.shape)
+    multiplier, s, u, variance = _constrained(truth, (x, n), passes=(a, m1), fails=(c, m0))
+    with np.errstate(all="ignore"):
+        youden = a / m1 - c / m0
+        if not labels.any():
+            # How far the two ends are, in standard errors of the corrected rate.
+            error = np.sqrt(np.maximum(variance, 1e-300)) / youden
+            below, above = _critical_values(truth / error, (1 - truth) / error)
+            z = -multiplier * np.sqrt(variance)
+            return _Tested(z, (youden <= 0) | ((-below <= z) & (z <= above)))
+        # The score and the information of the records and of the labels add up: given the true rate, how many of the
+        # labelled records are good says nothing of the judge.
+        known = np.where((n > 0) & (variance > 0), (s - u) ** 2 / np.where(variance > 0, variance, 1.0), 0.0)
+        told = np.where(known > 0, -multiplier * (s - u), 0.0)
+        spread = np.maximum(truth * (1 - truth), 1e-12)
+        z = (told * spread + good - labels * truth) / np.sqrt(spread * (known * spread + labels))
+    return _Tested(z, np.abs(z) <= Z95)
+
+
+def _constrained(
+    truth: Floats, passed: tuple[Floats, ...], *, passes: tuple[Floats, ...], fails: tuple[Floats, ...]
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """The likeliest judge at each true rate: Lagrange's multiplier, the shares s of good and u of bad records that it
+    passes, and the variance of what the shares p = truth s + (1 - truth) u would be off by."""
+    (x, n), (a, m1), (c, m0) = passed, passes, fails
+    # For a multiplier, ``gap`` falls in it, so Newton's method is kept within a bracket.
+    shape = np.broadcast_shapes(truth.shape, x.shape, n.shape, a.shape, m1.shape, c.shape, m0.shape)
     multiplier, bound = np.zeros(shape), 1e3 * (n + m1 + m0)
     low, high = np.broadcast_to(-bound, shape), np.broadcast_to(bound, shape)
     last = np.full(shape, np.inf)
@@ -106,12 +212,7 @@ def compatible(truth: ArrayLike, passed: _Counts, *, sensitivity: _Counts, speci
             last = np.abs(gap)
             multiplier = np.where(found, multiplier, np.where(helps, newton, (low + high) / 2))
         variance = p * (1 - p) / n + truth**2 * s * (1 - s) / m1 + (1 - truth) ** 2 * u * (1 - u) / m0
-        z = -multiplier * np.sqrt(variance)
-        # How far the two ends are, in standard errors of the corrected rate.
-        youden = a / m1 - c / m0
-        error = np.sqrt(np.maximum(variance, 1e-300)) / youden
-        below, above = _critical_values(truth / error, (1 - truth) / error)
-    return (youden <= 0) | ((-below <= z) & (z <= above))
+    return multiplier, s, u, variance
 
 
 def _likeliest(k: Floats, n: Floats, *, tilt: Floats) -> tuple[Floats, Floats]:
@@ -141,56 +242,3 @@ def _critical_values(to_zero: Floats, to_one: Floats) -> tuple[Floats, Floats]:
         held = ndtr(limit(ratio, to_one)) - ndtr(-limit(ratio, to_zero)) >= 0.95
         low, high = np.where(held, low, ratio), np.where(held, ratio, high)
     return limit(high, to_zero), limit(high, to_one)
-
-
-class Labels(BaseModel):
-    """How many more labels: of records labelled pass, and of records labelled fail."""
-
-    model_config = ConfigDict(frozen=True)
-    passes: int
-    fails: int
-
-
-def labels_to_halve(raw: Rate, sensitivity: Rate, *, specificity: Rate) -> Labels | None:
-    """The fewest labels that would halve the corrected interval's width, if the judge goes on erring as often.
-
-    They are split between records labelled pass and fail in proportion to what each adds to the interval's variance
-    (Neyman's allocation).
-
-    Returns:
-        ``None`` where labels alone cannot: the sample's own uncertainty is more than half of the interval, so more
-        records must be judged; or where nothing is known of the judge or of the records.
-    """
-    if raw.n == 0 or sensitivity.n == 0 or specificity.n == 0:
-        return None
-    now = corrected(raw, sensitivity, specificity=specificity)
-    half = (now.high - now.low) / 2
-    # One record of each kind is added, so that a judge without an error so far is not taken for a perfect one.
-    s = (sensitivity.value * sensitivity.n + 1) / (sensitivity.n + 2)
-    f = (specificity.value * specificity.n + 1) / (specificity.n + 2)
-    spread = now.value * math.sqrt(s * (1 - s)), (1 - now.value) * math.sqrt(f * (1 - f))
-    share = spread[0] / sum(spread)
-
-    def more(total: int) -> Labels:
-        passes = math.ceil(share * (sensitivity.n + specificity.n + total)) - sensitivity.n
-        passes = min(max(passes, 0), total)
-        return Labels(passes=passes, fails=total - passes)
-
-    def halves(total: int) -> bool:
-        labels = more(total)
-        then = corrected(
-            raw,
-            sensitivity.model_copy(update={"n": sensitivity.n + labels.passes}),
-            specificity=specificity.model_copy(update={"n": specificity.n + labels.fails}),
-        )
-        return then.high - then.low <= half
-
-    too_few, enough = 0, 64
-    while not halves(enough):
-        too_few, enough = enough, 2 * enough
-        if enough > _MAX_LABELS:
-            return None
-    while enough - too_few > max(1, enough // 200):
-        middle = (too_few + enough) // 2
-        too_few, enough = (too_few, middle) if halves(middle) else (middle, enough)
-    return more(enough)

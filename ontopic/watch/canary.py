@@ -12,7 +12,6 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.monitoring.closing import judge_records
 from ontopic.monitoring.windows import WindowStore
-from ontopic.registry.promotion_record import PromotionRecord
 from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
@@ -127,17 +126,7 @@ class Canary:
             would = Action(at=at, kind="would_roll_back", version=champion, subject=subject, why=why)
             return self._journal.would(would)
         if evidence.look.worse:
-            facts = evidence.facts()
-            back = self._registry.roll_back(CANARY, why=why, at=at, facts=facts)
-            PromotionRecord(self._workspace.promotion_record).add(
-                "rollback",
-                self._policy.registered_model,
-                version=back.version,
-                by=CANARY,
-                why=why,
-                facts=facts,
-                at=at,
-            )
+            self._registry.roll_back(CANARY, why=why, at=at, facts=evidence.facts())
             done = Action(at=at, kind="rolled_back", version=champion, subject=subject, why=why)
             return self._journal.done(done)
         if not evidence.look.final:

@@ -8,6 +8,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.judges.cards.calibration import card_of, gate_card_of
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.cards.traffic_card import TrafficLabels, labelled_traffic
 from ontopic.judges.judge import Judge
 from ontopic.judges.opening import open_judge
 from ontopic.state.workspace import Workspace
@@ -34,3 +35,7 @@ class GatingJudge:
     def gate_card(self) -> JudgeCard:
         """Its card as it judges in the gate, told the scope; measured once where none is kept that is current."""
         return gate_card_of(self.judge, self._policy, workspace=self._workspace)
+
+    def labels(self) -> TrafficLabels:
+        """The labelled traffic with its verdicts, as it is now: a person may label while this runs."""
+        return labelled_traffic(self._policy, self._workspace, judge=lambda: self.judge)

@@ -99,7 +99,7 @@ class Retraining:
         newest = self._windows.closed(1, champion)
         if not newest or newest[0].result is None or newest[0].result.status != "detected":
             return []
-        window, corrected = newest[0], newest[0].result.corrected
+        window, score = newest[0], newest[0].result.named_score
         if history and window.end <= history[-1].at:
             return []  # its traffic is from before the promotion
         past = self._journal.actions.newest()
@@ -107,7 +107,7 @@ class Retraining:
         if not unfinished and (reason := self._must_wait(past, history, record=record, now=now)):
             self._journal.tell_once(f"Not retrained: {reason}.", subject=window.label)
             return []
-        why = f"{window.label} is detected: {corrected}"
+        why = f"{window.label} is detected: {score}"
         if self._journal.dry_run:
             action = Action(at=now, kind="would_retrain", version=champion, subject=window.label, why=why)
             return [would] if (would := self._journal.would(action)) else []

@@ -169,14 +169,15 @@ class Watcher:
         """The window as it is closed; ``None`` where it stays open, as the judge has no card yet and gets none now."""
         records = self._traffic.records(ids=self._windows.ids(window, self._cut.sampling_rate))
         try:
-            card = self._judge.card
+            card, labels = self._judge.card, self._judge.labels()
         except RefusedError as error:
             self._refused(error)
             return None
-        closed = self._closer.close(window, self._judged(records, window), card=card, now=now)
+        closed = self._closer.close(window, self._judged(records, window), card=card, now=now, labels=labels)
         if (result := closed.window.result) is not None:
-            score = f"corrected guardrail score {result.corrected}, {result.n} records"
-            self._tell(f"{closed.window.label}: {result.status}, {score}")
+            why = f" ({result.unknown_because})" if result.unknown_because else ""
+            said = f"{result.status}{why}, {result.named_score}, {result.n} records"
+            self._tell(f"{closed.window.label}: {said}")
         self._journal.raised(closed.alerts)
         return closed.window
 

@@ -12,13 +12,14 @@ from rich.console import Console
 from ontopic.config.policy import GateLimits
 from ontopic.evaluation.gate import Decision, GateTest
 from ontopic.monitoring.asked_traffic import Monitored
+from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.statistics.rates import rate
 from ontopic.statistics.scores import Scores
 from pipelines.commands import last_screen
 from pipelines.loop import LoopResult
 
 SCORES = Scores(guardrail_score=rate(20, 20), over_refusal=rate(0, 10), leak=rate(0, 10), unjudged=0)
-MONITORED = Monitored(scores=SCORES, corrected=rate(20, 20), windows=[], alerts=[], report=Path("monitoring.html"))
+MONITORED = Monitored(scores=SCORES, score=rate(20, 20), windows=[], alerts=[], report=Path("monitoring.html"))
 EVIDENCE = ["version 2, promoted by the loop: passed the gate", "version 2: guardrail score 0.930"]
 
 
@@ -30,9 +31,16 @@ def shown(result: LoopResult) -> str:
 
 def test_a_loop_with_nothing_to_improve_says_what_is_known_of_the_champion() -> None:
     said = shown(LoopResult(before=MONITORED, champion="2"))
-    assert "No window of version 2 is under the threshold: nothing to improve." in said
+    assert "No window of version 2 is detected: nothing to improve." in said
     assert all(line in said for line in EVIDENCE)
     assert "Before and after" not in said
+
+
+def test_that_the_score_is_not_corrected_is_said() -> None:
+    said = "uncorrected: the judge's error on this traffic is unknown"
+    assert said not in shown(LoopResult(before=MONITORED, champion="2"))
+    raw = MONITORED.model_copy(update={"is_corrected": False, "in_words": uncorrected_in_words(3)})
+    assert said in shown(LoopResult(before=raw, champion="2"))
 
 
 def test_a_refused_challenger_comes_with_what_to_do() -> None:

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Split, load_questions, load_records
-from ontopic.data.labels import SPLIT, labels_file, load_labels
 from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, Usage, criteria_sha256, judge_card, labels_sha256
@@ -54,7 +53,7 @@ def kept_or_measured(judge: Judge, policy: Policy, *, workspace: Workspace, scop
     Args:
         scope_given: see ``measure``.
     """
-    records = calibration_records(policy, "calibration", workspace=workspace)
+    records = calibration_records(policy, "calibration")
     if scope_given:
         records = with_scope(records, of=f"the calibration split of policy {policy.name!r}")
     stem = re.sub(r"[^\w.-]", "_", judge.id) + (".scope-given" if scope_given else "")
@@ -128,8 +127,10 @@ def measure(judge: Judge, policy: Policy, *, records: Sequence[LabelledRecord], 
     return Measured(card=card, records=list(records), verdicts=verdicts)
 
 
-def calibration_records(policy: Policy, split: Split, *, workspace: Workspace) -> list[LabelledRecord]:
-    """Labelled records of one split: the policy's, those that follow from its labelled questions, and humans' labels.
+def calibration_records(policy: Policy, split: Split) -> list[LabelledRecord]:
+    """Labelled records of one split: the policy's, and those that follow from its labelled questions.
+
+    They say whether a judge may gate. How it errs on traffic, ``traffic_card`` has from labels of traffic.
 
     A reference answer to an in-scope question passes and the refusal of one fails; the refusal of an out-of-scope
     question passes.
@@ -144,8 +145,6 @@ def calibration_records(policy: Policy, split: Split, *, workspace: Workspace) -
         records.append(LabelledRecord.model_validate({**row, "answer": policy.refusal, "label": label}))
         if question.in_scope and question.reference:
             records.append(LabelledRecord.model_validate({**row, "answer": question.reference, "label": "pass"}))
-    if split != SPLIT["discordant"]:  # chosen by the judge's verdicts, so that they would make any card wrong
-        records += load_labels(labels_file(policy, workspace), split)
     if not records:
         raise UserError(
             f"the {split} split of policy {policy.name!r} has 0 labelled records and 0 questions, and a judge's card "

@@ -19,9 +19,8 @@ from ontopic.judges.judge import Judge
 from ontopic.judges.opening import open_judge
 from ontopic.records import Verdict
 from ontopic.state.workspace import Workspace
-from ontopic.statistics.correction import corrected, labels_to_halve
 from ontopic.statistics.pairs import Comparison, compare
-from ontopic.statistics.rates import Rate, rate, with_interval
+from ontopic.statistics.rates import rate, with_interval
 
 
 class JudgesCompared(BaseModel):
@@ -53,7 +52,6 @@ def compare_judges(
     workspace: Workspace,
     records: Sequence[LabelledRecord] | None = None,
     source: str = "the calibration split",
-    traffic: int | None = None,
 ) -> JudgesCompared:
     """Measure judges on the same labelled records; a page each, one that compares them, and an MLflow run each.
 
@@ -63,8 +61,6 @@ def compare_judges(
         records: to measure on; those without a label are left out. By default those of the calibration split, on
             which cards are kept and no judge is measured twice.
         source: what the records are, in words.
-        traffic: how many records of traffic a judge scores at a time; where given, the comparison says how many labels
-            would halve the interval of their corrected score.
 
     Raises:
         UserError: a judge cannot be opened, or there is no labelled record; nothing is judged then.
@@ -73,7 +69,7 @@ def compare_judges(
     if labelled == []:
         raise UserError(f"{source} holds no record with a label; give some the field 'label', pass or fail")
     if labelled is None:
-        calibration_records(policy, "calibration", workspace=workspace)  # before minutes of learning
+        calibration_records(policy, "calibration")  # before minutes of learning
     opened: dict[str, tuple[JudgeSettings, Judge]] = {}
     for choice in choices:
         judge = open_judge(choice, policy, workspace=workspace)
@@ -103,8 +99,6 @@ def compare_judges(
         *chosen_in_words(ranked, kept=labelled is None),
         *(gate_in_words(m.card, policy) for m in told),
     ]
-    if traffic:
-        sentences.append(labels_in_words(ranked[0].card, policy.alert_threshold, n=traffic))
     out = comparison_page(policy.registered_model, workspace.reports)
     comparison_report(ranked, sentences, source=source, out=out)
     return JudgesCompared(measured=measured, ranked=ranked, told_scope=told, sentences=sentences, pages=pages, page=out)
@@ -191,29 +185,6 @@ def gate_in_words(card: JudgeCard, policy: Policy) -> str:
         f"Told the scope, as the gate tells it, {card.judge_id} has accuracy {card.accuracy} and kappa {card.kappa}: "
         f"it {'may' if may else 'may not'} gate (judge_bar: accuracy {bar.accuracy:g}, kappa {bar.kappa:g}, by the "
         "lower bounds)."
-    )
-
-
-def labels_in_words(card: JudgeCard, threshold: float, *, n: int) -> str:
-    """How many more labels would halve the interval of a corrected guardrail score.
-
-    Args:
-        threshold: where the score has to be known best: the policy's alert threshold.
-        n: how many judged records the score is counted on.
-    """
-    sensitivity, specificity = card.sensitivity, card.specificity
-    passed = threshold * sensitivity.value + (1 - threshold) * (1 - specificity.value)
-    raw = Rate(value=passed, low=0.0, high=1.0, n=n) if sensitivity.n and specificity.n else rate(0, 0)
-    now = corrected(raw, sensitivity, specificity=specificity)
-    at = f"With {card.judge_id}, a guardrail score of {threshold:g} on {n:,} records"
-    if raw.n == 0 or (now.low, now.high) == (0.0, 1.0):
-        return f"{at} cannot be corrected: too little is known of this judge's errors."
-    labels = labels_to_halve(raw, sensitivity, specificity=specificity)
-    known = f"{at} is known to [{now.low:.3f}, {now.high:.3f}]"
-    if labels is None:
-        return f"{known}; labels alone cannot halve this interval, as most of it comes from the number of records."
-    return (
-        f"{known}; labels of {labels.passes:,} more right answers and {labels.fails:,} more wrong ones would halve it."
     )
 
 

@@ -17,7 +17,7 @@ from ontopic.config.settings import LLMJudgeSettings, LocalJudgeSettings
 from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import Measured
-from ontopic.judges.cards.card import JudgeCard, criteria_sha256, judge_card
+from ontopic.judges.cards.card import criteria_sha256, judge_card
 from ontopic.judges.cards.choices import (
     judge_variants,
     load_judge_settings,
@@ -25,9 +25,8 @@ from ontopic.judges.cards.choices import (
     selected_judges,
     single_templates,
 )
-from ontopic.judges.cards.comparison import difference_in_words, labels_in_words, rank, right_verdicts_compared
+from ontopic.judges.cards.comparison import difference_in_words, rank, right_verdicts_compared
 from ontopic.records import Outcome, Verdict
-from ontopic.statistics.rates import rate
 
 PROMPTS = {
     "rubric": "{{fence}} {{ question }} {{answer}} {{fence}}",
@@ -74,25 +73,6 @@ def test_the_difference_is_said_in_words() -> None:
     assert difference_in_words([near, good]).startswith("good and near cannot be told apart: ")
     assert "nothing to compare" in difference_in_words([good])
     assert "no record in common" in difference_in_words([measured("a", "pu"), measured("b", "up")])
-
-
-def test_how_many_labels_would_halve_the_interval_is_said_in_words() -> None:
-    def card(sensitivity: tuple[int, int], specificity: tuple[int, int]) -> JudgeCard:
-        return JudgeCard(
-            judge_id="j",
-            accuracy=rate(1, 2),
-            kappa=rate(1, 2),
-            sensitivity=rate(*sensitivity),
-            specificity=rate(*specificity),
-            unjudged=0,
-        )
-
-    few = labels_in_words(card((45, 50), (45, 50)), 0.8, n=100_000)
-    assert few.startswith("With j, a guardrail score of 0.8 on 100,000 records is known to [0.")
-    assert few.endswith("would halve it.")
-    assert "labels alone cannot halve" in labels_in_words(card((4500, 5000), (4500, 5000)), 0.8, n=50)
-    assert "cannot be corrected" in labels_in_words(card((0, 0), (45, 50)), 0.8, n=50)
-    assert "cannot be corrected" in labels_in_words(card((5, 50), (45, 50)), 0.8, n=50)
 
 
 def test_only_prompts_that_grade_one_answer_by_itself_are_variants() -> None:

@@ -76,13 +76,14 @@ def test_the_command_labels_a_random_sample_resumes_and_prints_the_card(
     path = tmp_path / "state" / "labels" / "gardening.jsonl"
     done = command("p\ny\nf\nn\n", "--records", str(records_file), "-n", "3")
     assert done.exit_code == 0, done.output
-    assert "calibration split" in done.output
+    assert "sampled at random over time" in done.output
     assert "2 labelled now" in done.output
-    assert "sensitivity" in done.output
+    # They are of a file, so they say nothing of the traffic.
+    assert "none of its records carries a random label. Label 200 more" in done.output
     first = [row.question for row in load_labels(path, "calibration")]
     again = command("p\ny\nq\n", "--records", str(records_file))
     assert "1 labelled now" in again.output
-    assert "holds 3 labels for the judge's card and 0 for training" in again.output
+    assert "holds 3 labels of random records and 0 for training" in again.output
     rows = load_labels(path, "calibration")
     assert [row.question for row in rows[:2]] == first
     assert len({row.question for row in rows}) == 3
@@ -119,6 +120,11 @@ def test_the_newest_models_traffic_is_labelled(command: Callable[..., Result], t
     assert "of version 2?" in done.output
     assert "of version 1?" not in done.output
     assert "0 labelled now" in done.output
+    again = command("p\ny\nq\n")
+    assert "The score of version 2 is uncorrected: the judge's error on this traffic is unknown" in again.output
+    assert "1 of its records carry a random label. Label 199 more: python run.py label --by random -n 199" in (
+        again.output
+    )
 
 
 @pytest.fixture

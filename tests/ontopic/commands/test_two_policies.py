@@ -104,7 +104,8 @@ def close_windows(folder: Folder, name: str, monkeypatch: pytest.MonkeyPatch, si
         Alerts(workspace.alerts, rules, policy=name) as alerts,
     ):
         judged = judge_asked(windows, traffic.records(), judge=WordJudge(), window_records=size)
-        closer = Closer(project.policy, workspace, windows=windows, alerts=alerts)
+        policy = project.policy.model_copy(update={"least_records": 1})
+        closer = Closer(policy, workspace, windows=windows, alerts=alerts)
         now = NOON + 60 * MINUTE
         monitored = close_asked(judged, CARD, closer=closer, window_records=size, reports=workspace.reports, now=now)
     return [monitored.report, *(Path(window.result.report) for window in monitored.windows if window.result)]

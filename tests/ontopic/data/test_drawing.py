@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ontopic.data.drawing import drawable, most_informative, random_sample, records_to_label, without_label
+from ontopic.data.drawing import drawable, most_informative, random_order, records_to_label, without_label
 from ontopic.data.labelled import LabelledRecord
 from ontopic.data.labels import LabelStore
 from ontopic.data.same_question import near_duplicates
@@ -83,15 +83,16 @@ def test_a_question_is_drawn_for_the_card_or_for_training_and_never_for_both() -
     )
 
 
-def test_the_random_sample_does_not_depend_on_the_order_and_goes_on_where_it_stopped(store: LabelStore) -> None:
-    first = [RECORDS[i].id for i in random_sample(RECORDS, 10)]
-    turned = RECORDS[::-1]
-    assert [turned[i].id for i in random_sample(turned, 10)] == first
-    assert first != [r.id for r in RECORDS[:10]]
-    for i in random_sample(RECORDS, 4):
-        store.add(RECORDS[i], "pass", by="random")
-    rest = store.unlabelled(RECORDS)
-    assert [rest[i].id for i in random_sample(rest, 6)] == first[4:]
+def test_the_random_sample_is_spread_over_time_and_goes_on_where_it_stopped(store: LabelStore) -> None:
+    order = [RECORDS.index(record) for record in random_order(RECORDS)]
+    assert sorted(order) == list(range(200)) != order
+    for n in (10, 50, 100):  # as many of each tenth of the time
+        assert [sum(i // 20 == tenth for i in order[:n]) for tenth in range(10)] == [n // 10] * 10
+    assert [RECORDS.index(record) for record in random_order(RECORDS)] == order
+    first = records_to_label(RECORDS, store, by="random", n=10, judge=unasked).records
+    for record in first[:4]:
+        store.add(record, "pass", by="random")
+    assert records_to_label(RECORDS, store, by="random", n=6, judge=unasked).records == first[4:]
 
 
 def unasked(records: Sequence[Record]) -> list[Verdict]:
@@ -101,11 +102,11 @@ def unasked(records: Sequence[Record]) -> list[Verdict]:
 def test_at_random_a_sample_of_one_half_without_a_label_is_asked_for_to_measure(store: LabelStore) -> None:
     half = drawable(RECORDS, "random")
     first = records_to_label(RECORDS, store, by="random", n=5, judge=unasked)
-    assert first.records == [half[i] for i in random_sample(half, 5)]
+    assert first.records == random_order(half)[:5]
     assert first.notes == []
     assert str(first) == (
-        "5 of 200 records, sampled at random: their labels go to the calibration split and count in the judge's card; "
-        "one half of the questions is left to --by uncertainty"
+        "5 of 200 records, sampled at random over time: their labels say how the judge errs on this traffic, and "
+        "correct its score; one half of the questions is left to --by uncertainty"
     )
     for record in first.records:
         store.add(record, "pass", by="random")

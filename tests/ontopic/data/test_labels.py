@@ -6,6 +6,7 @@ import getpass
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,24 @@ def test_labels_are_kept_with_how_they_were_drawn_and_who_gave_them_and_when(sto
     assert [row.question for row in load_labels(store.path, "calibration")] == ["What is a loan?"]
     assert [row.question for row in load_labels(store.path, "train")] == ["Naïve 😀?"]
     assert load_records(str(store.path), split="train")[0].label == "fail"
+
+
+def test_a_label_keeps_which_version_answered_when_and_is_of_traffic_where_it_was_drawn_at_random(
+    store: LabelStore,
+) -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    of_traffic = Record(question="q?", answer="a", id="r1", model_version="3", asked_at=at)
+    store.add(of_traffic, "pass", by="random")
+    store.add(of_traffic.model_copy(update={"question": "another?"}), "pass", by="uncertainty")
+    store.add(Record(question="of a file?", answer="a"), "fail", by="random")
+    rows = store.labels()
+    assert [(row.record_id, row.model_version, row.asked_at) for row in rows[:2]] == [("r1", "3", at)] * 2
+    assert [row.is_of_traffic for row in rows] == [True, False, False]
+    with store.path.open("a") as file:  # as releases before wrote it
+        file.write('{"question": "old?", "answer": "a", "label": "pass", "split": "calibration", "drawn": "random", ')
+        file.write('"record_id": "r0", "kind": "human_label"}\n')
+    old = store.labels()[-1]
+    assert (old.is_of_traffic, old.model_version, old.asked_at) == (True, "", None)
 
 
 def test_of_two_labels_of_one_record_the_last_counts(store: LabelStore) -> None:

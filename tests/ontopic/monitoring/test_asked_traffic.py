@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from word_judge import CARD, WordJudge
+from word_judge import CARD, WordJudge, labelled_traffic
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertSettings
+from ontopic.judges.cards.traffic_card import TrafficLabels
 from ontopic.monitoring import closing
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored, close_asked, judge_asked
@@ -42,6 +43,7 @@ class Scene:
     windows: WindowStore
     alerts: Alerts
     judge: WordJudge = field(default_factory=WordJudge)
+    labels: TrafficLabels = field(default_factory=labelled_traffic)
 
     def ask(self, word: str, text: str = "", hour: int = 0) -> list[Record]:
         """One record a letter, whose answer will p(ass), f(ail) or be left u(njudged), a minute apart."""
@@ -67,7 +69,13 @@ class Scene:
         closer = Closer(self.policy, self.workspace, windows=self.windows, alerts=self.alerts)
         reports = self.workspace.reports / "deep"
         return close_asked(
-            judged, CARD, closer=closer, window_records=window_records, reports=reports, now=NOON + 9 * HOUR
+            judged,
+            CARD,
+            closer=closer,
+            window_records=window_records,
+            reports=reports,
+            now=NOON + 9 * HOUR,
+            labels=self.labels,
         )
 
     def monitor(self, word: str, window_records: int, text: str = "") -> Monitored:
@@ -83,7 +91,8 @@ def scene(banking: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(closing, "open_registry", lambda *_: SimpleNamespace(promotions=list))
     rules = [AlertSettings(name="low", events=["suspected"]), AlertSettings(name="off topic", events=["detected"])]
     with WindowStore(workspace.windows, MODEL) as windows, Alerts(workspace.alerts, rules, policy="banking") as alerts:
-        yield Scene(banking.model_copy(update={"alert_threshold": 0.9}), workspace, windows, alerts)
+        limits = {"alert_threshold": 0.9, "least_records": 1, "most_unjudged": 0.5}  # for windows of a few records
+        yield Scene(banking.model_copy(update=limits), workspace, windows, alerts)
 
 
 def statuses(monitored: Monitored) -> list[str]:
@@ -113,11 +122,12 @@ def test_exactly_the_windows_whose_corrected_score_is_under_the_threshold_are_lo
     word = "p" * 8 + "f" * 12 + "p" * 20 + "p" * 17 + "f" * 3 + "p" * 16 + "f" * 4 + "u" * 20
     monitored = scene.monitor(word, 20)
     assert statuses(monitored) == ["detected", "ok", "ok", "suspected", "unknown"]
-    assert monitored.low == [monitored.windows[0], monitored.windows[3]]
+    assert monitored.detected == [monitored.windows[0]]
+    low = [monitored.windows[0], monitored.windows[3]]
     assert [alert.partition(": ")[0] for alert in monitored.alerts] == [monitored.windows[i].label for i in (0, 3, 4)]
-    for window, alert in zip(monitored.low, monitored.alerts, strict=False):
+    for window, alert in zip(low, monitored.alerts, strict=False):
         assert window.result
-        assert f"the corrected guardrail score is {window.result.corrected}, the threshold 0.9" in alert
+        assert f"corrected guardrail score {window.result.score}, the threshold 0.9" in alert
     assert monitored.report.read_text(encoding="utf-8").count("<html") == 1
 
 
@@ -137,7 +147,7 @@ def test_the_alerts_are_those_that_watching_raises(scene: Scene) -> None:
 
 def test_good_traffic_has_a_report_and_no_low_window(scene: Scene) -> None:
     monitored = scene.monitor("pppp", 2)
-    assert (monitored.low, monitored.alerts) == ([], [])
+    assert (monitored.detected, monitored.alerts) == ([], [])
     assert monitored.report.is_file()
 
 
@@ -145,10 +155,38 @@ def test_the_scores_are_of_all_windows_and_corrected_by_the_card(scene: Scene) -
     monitored = scene.monitor("pppfuppp", 4)
     assert monitored.scores.guardrail_score == rate(6, 7)
     assert monitored.scores.unjudged == 1
-    assert monitored.corrected == corrected(rate(6, 7), CARD.sensitivity, specificity=CARD.specificity)
+    assert monitored.score == corrected(rate(6, 7), rate(90, 100), specificity=rate(90, 100))
+    assert monitored.is_corrected
     plain = json.loads(monitored.model_dump_json())
     assert plain["scores"]["leak"] == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
-    assert Monitored.model_validate_json(monitored.model_dump_json()).low == monitored.low
+    assert Monitored.model_validate_json(monitored.model_dump_json()).detected == monitored.detected
+
+
+def test_without_labels_nothing_is_corrected_and_it_is_said(scene: Scene) -> None:
+    scene.labels = TrafficLabels()
+    monitored = scene.monitor("p" * 40 + "f" * 20, 20)
+    assert statuses(monitored) == ["ok", "ok", "detected"]
+    assert (monitored.score, monitored.is_corrected) == (rate(40, 60), False)
+    assert monitored.in_words.startswith("uncorrected: the judge's error on this traffic is unknown")
+    assert ": uncorrected guardrail score 0.000 [" in monitored.alerts[0]
+    for page in (monitored.report, *(Path(w.result.report) for w in monitored.windows if w.result)):
+        text = page.read_text(encoding="utf-8")
+        assert "uncorrected: the judge's error on this traffic is unknown" in text
+        assert "python run.py label --by random -n 200" in text
+        assert "What the judge's unknown error could make of the uncorrected" in text
+
+
+def test_a_card_that_does_not_fit_raises_an_event_and_no_suspicion(scene: Scene) -> None:
+    scene.labels = labelled_traffic((70, 100), (90, 100))
+    rules = [AlertSettings(name="card", events=["misfit"]), AlertSettings(name="low", events=["suspected"])]
+    with Alerts(scene.workspace.alerts, rules, policy="banking") as scene.alerts:
+        monitored = scene.monitor("p" * 98 + "f" * 2, 100)
+        (raised,) = scene.alerts.history(9)
+    assert raised.rule == "card" and "does not fit" in raised.text
+    assert statuses(monitored) == ["unknown"]
+    assert monitored.detected == []
+    (alert,) = monitored.alerts
+    assert "the judge's card does not fit this traffic: it passes 0.980" in alert
 
 
 def test_hostile_text_in_records_reaches_no_page(scene: Scene) -> None:
@@ -166,7 +204,7 @@ def test_hostile_text_in_records_reaches_no_page(scene: Scene) -> None:
 
 def test_only_unjudged_traffic_is_not_low(scene: Scene) -> None:
     monitored = scene.monitor("uuuu", 2)
-    assert monitored.low == []
+    assert monitored.detected == []
     assert statuses(monitored) == ["unknown", "unknown"]
     assert (monitored.scores.unjudged, monitored.scores.guardrail_score.n) == (4, 0)
 

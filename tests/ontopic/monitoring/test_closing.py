@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from word_judge import CARD, WordJudge
+from word_judge import CARD, WordJudge, labelled_traffic
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertSettings
@@ -66,7 +66,8 @@ def closer(
     monkeypatch.setattr(Closer, "_topics", OneTopic())
     promotion = Promotion(at=NOON, version="2", before="1", by="ann", why="better")
     monkeypatch.setattr(closing, "open_registry", lambda *_: SimpleNamespace(promotions=lambda: [promotion]))
-    return Closer(banking, workspace, windows=windows, alerts=alerts)
+    policy = banking.model_copy(update={"least_records": 1, "most_unjudged": 0.5})  # for windows of a few records
+    return Closer(policy, workspace, windows=windows, alerts=alerts)
 
 
 def put(workspace: Workspace, windows: WindowStore, hour: int, *answers: str) -> Window:
@@ -93,7 +94,7 @@ def close(closer: Closer, window: Window, workspace: Workspace, judge: WordJudge
     with TrafficStore(workspace.traffic, MODEL) as traffic:
         records = traffic.records(ids=closer.windows.ids(window))
     judged = judge_records(closer.windows, records, judge=judge or WordJudge(), what=window.label)
-    return closer.close(window, judged, card=CARD, now=window.end)
+    return closer.close(window, judged, card=CARD, now=window.end, labels=labelled_traffic())
 
 
 def test_only_what_is_new_is_judged_after_a_kill(
@@ -121,13 +122,13 @@ def test_a_window_that_closes_has_a_page_a_snapshot_and_alerts(
     assert (result.status, result.n, result.drift.detected, done.window.state) == ("detected", 30, False, "closed")
     page = Path(result.report)
     assert page.name == "window-ontopic-banking-version-1-20260301T120000-1.html"
-    assert str(result.corrected) in page.read_text()
+    assert str(result.score) in page.read_text()
     assert not any(str(workspace.root) in alert.text for alert in done.alerts)  # it may be read on another machine
     assert [(alert.rule, alert.text.endswith(f"; {page.name}")) for alert in done.alerts] == [
         ("suspected", True),
         ("detected", True),
     ]
-    assert all(str(result.corrected) in alert.text for alert in done.alerts)
+    assert all(str(result.score) in alert.text for alert in done.alerts)
     closer.show()
     (project,) = [path for path in workspace.evidently.iterdir() if path.is_dir()]
     (snapshot,) = (project / "snapshots").iterdir()
@@ -167,6 +168,6 @@ def test_a_window_is_of_concern_where_it_is_low_or_mostly_unjudged(
     found = {}
     for hour, (name, given) in enumerate(answers.items()):
         window = put(workspace, windows, hour, *given)
-        assert concerns(window) == {}
-        found[name] = list(concerns(close(closer, window, workspace).window))
+        assert concerns(window, 0.5) == {}
+        found[name] = list(concerns(close(closer, window, workspace).window, 0.5))
     assert found == {"ok": [], "low": ["suspected", "detected"], "unknown": ["unjudged"]}

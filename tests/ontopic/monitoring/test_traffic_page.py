@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from pages import HOSTILE, assert_no_script_is_ended, assert_no_text_is_markup
-from word_judge import CARD, WordJudge
+from word_judge import CARD, LIMITS, WordJudge, labelled_traffic
 
+from ontopic.monitoring.standing import Standing
 from ontopic.monitoring.traffic_page import traffic_report
 from ontopic.monitoring.window import Counts, Window, window_result
 from ontopic.records import Judged, Record
@@ -16,7 +17,7 @@ from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import score
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-RIGHT = Rate(value=0.5, low=0.4, high=0.6, n=9)
+KNOWN = Standing(score=Rate(value=0.5, low=0.4, high=0.6, n=9), is_corrected=True, labels=200)
 
 
 def judged(*answers: str, model: str = "1") -> Judged:
@@ -35,14 +36,16 @@ def judged(*answers: str, model: str = "1") -> Judged:
 
 def window(number: int, *answers: str, model: str = "1") -> Window:
     """A closed window of an hour, with such answers."""
-    result = window_result(judged(*answers), CARD, threshold=0.9, counts=Counts(n=len(answers)))
+    result = window_result(
+        judged(*answers), CARD, limits=LIMITS, counts=Counts(n=len(answers)), labels=labelled_traffic()
+    )
     at = NOON + number * timedelta(hours=1)
     return Window(id=number, model_version=model, start=at, end=at, state="closed", closed_at=at, result=result)
 
 
-def report(out: Path, traffic: Judged, *windows: Window, title: str = "Banking") -> str:
+def report(out: Path, traffic: Judged, *windows: Window, title: str = "Banking", of: Standing = KNOWN) -> str:
     scores = score(traffic.verdicts)
-    traffic_report(title, traffic, scores=scores, corrected=RIGHT, windows=windows, threshold=0.9, out=out)
+    traffic_report(title, traffic, scores=scores, of=of, windows=windows, threshold=0.9, out=out)
     return out.read_text(encoding="utf-8")
 
 
@@ -55,16 +58,27 @@ def test_each_window_stands_with_its_corrected_score_and_status(tmp_path: Path) 
     ]
     out = tmp_path / "deep" / "er" / "page.html"
     page = report(out, judged("good", "bad", "?"), *windows)
-    assert "2 of 4 windows under the threshold 0.9." in page
+    assert "Windows by their status at the threshold 0.9: **1 detected, 1 ok, 1 suspected, 1 unknown**." in page
+    assert "Corrected guardrail score 0.500 [0.400, 0.600] (n=9)" in page
+    assert "unknown error" not in page
     assert "3 records, 1 unjudged, asked 2026-03-01 12:00 to 2026-03-01 12:02 UTC" in page
     for shown in windows:
         assert shown.result
         assert shown.label in page
-        assert str(shown.result.corrected) in page
-    for status in ("detected", "ok", "suspected", "unknown"):
+        assert str(shown.result.score) in page
+    for status in ("detected", "ok", "suspected", "unknown: no record could be judged"):
         assert f'"{status}"' in page
     assert page.count("<html") == 1
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+
+
+def test_an_uncorrected_score_is_called_so_and_its_page_draws_what_the_error_could_do(tmp_path: Path) -> None:
+    raw = Standing(score=Rate(value=0.5, low=0.4, high=0.6, n=9), is_corrected=False, labels=7)
+    page = report(tmp_path / "page.html", judged("good", "bad"), of=raw)
+    assert "Uncorrected guardrail score 0.500 [0.400, 0.600] (n=9)" in page
+    assert "the judge's error on this traffic is unknown" in page
+    assert "python run.py label --by random -n 193" in page
+    assert "What the judge's unknown error could make of the uncorrected 0.500" in page
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

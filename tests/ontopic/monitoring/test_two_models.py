@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from word_judge import CARD, WordJudge
+from word_judge import CARD, LIMITS, WordJudge
 
 from ontopic.monitoring.closing import judge_records
 from ontopic.monitoring.window import Cut, Window, window_result
@@ -48,7 +48,7 @@ def turn(stores: Stores, minutes: float, cut: Cut = HOURLY) -> list[Window]:
     windows.take_in(traffic, cut, now=now)
     for window in windows.due(cut, now):
         judged = judge_records(windows, traffic.records(ids=windows.ids(window)), judge=WordJudge(), what="a window")
-        result = window_result(judged, CARD, threshold=0.9, counts=windows.counts(window), revision=window.revision)
+        result = window_result(judged, CARD, limits=LIMITS, counts=windows.counts(window), revision=window.revision)
         closed.append(windows.close_window(window, result, now=now))
     return closed
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from loopback import ROOT
-from word_judge import CARD, WordJudge
+from values import replace
+from word_judge import CARD, LIMITS, WordJudge, labelled_traffic
 
 from ontopic.config.settings import load_settings
+from ontopic.monitoring.standing import Standing
 from ontopic.monitoring.window import Counts, Cut, Drift, Window, WindowResult, cut_of, status, window_result
 from ontopic.records import Judged, Record
 from ontopic.statistics.correction import corrected
@@ -32,33 +36,59 @@ def judged(*answers: str) -> Judged:
         (Rate(value=0.95, low=0.91, high=0.97, n=100), "ok"),
         (Rate(value=0.9, low=0.85, high=0.95, n=100), "ok"),
         (Rate(value=0.89, low=0.85, high=0.93, n=100), "suspected"),
+        (Rate(value=0.8, low=0.7, high=0.9, n=100), "suspected"),  # the interval still holds the threshold
         (Rate(value=0.8, low=0.7, high=0.899, n=100), "detected"),
-        (Rate(value=float("nan"), low=0.0, high=1.0, n=0), "unknown"),
-        (Rate(value=0.2, low=0.0, high=1.0, n=100), "unknown"),  # by a judge that is no better than chance
-        (Rate(value=0.0, low=0.0, high=0.6, n=3), "detected"),
     ],
 )
 def test_the_status_reads_estimate_and_interval(share: Rate, expected: str) -> None:
-    assert status(share, 0.9) == expected
+    known = Standing(score=share, is_corrected=True)
+    assert status(known, 0.9) == expected
+    assert status(replace(known, unknown_because="too few"), 0.9) == "unknown"
+
+
+@pytest.mark.parametrize(("value", "high"), [(0.95, 0.99), (0.85, 0.95), (0.7, 0.8)])
+def test_where_there_is_a_chart_only_its_alarm_detects(value: float, high: float) -> None:
+    known = Standing(score=Rate(value=value, low=0.5, high=high, n=100), is_corrected=True)
+    assert status(known, 0.9, chart=SimpleNamespace(alarm=True)) == "detected"
+    assert status(known, 0.9, chart=SimpleNamespace(alarm=False)) == ("ok" if value >= 0.9 else "suspected")
+    unknown = replace(known, unknown_because="too few")
+    assert status(unknown, 0.9, chart=SimpleNamespace(alarm=True)) == "unknown"
 
 
 def test_a_judge_that_is_no_better_than_chance_raises_no_suspicion() -> None:
     coin = CARD.model_copy(update={"sensitivity": rate(50, 100), "specificity": rate(50, 100)})
-    result = window_result(judged(*["bad"] * 20), coin, threshold=0.9, counts=Counts(n=20))
-    assert (result.status, result.corrected.low, result.corrected.high) == ("unknown", 0.0, 1.0)
+    result = window_result(judged(*["bad"] * 20), coin, limits=LIMITS, counts=Counts(n=20))
+    assert result.status == "unknown"
+    assert "not shown to be better than chance" in result.unknown_because
 
 
 def test_the_status_goes_by_the_corrected_score_not_by_the_raw_one() -> None:
-    result = window_result(judged(*["good"] * 17, *["bad"] * 3), CARD, threshold=0.9, counts=Counts(n=20))
-    assert result.scores.guardrail_score == rate(17, 20)  # under the threshold
-    assert result.corrected == corrected(rate(17, 20), CARD.sensitivity, specificity=CARD.specificity)
-    assert result.corrected.value == pytest.approx(0.9375)
-    assert result.status == "ok"
+    sample, counts = judged(*["good"] * 85, *["bad"] * 15), Counts(n=100)
+    result = window_result(sample, CARD, limits=LIMITS, counts=counts, labels=labelled_traffic())
+    assert result.scores.guardrail_score == rate(85, 100)  # under the threshold
+    assert result.score == corrected(rate(85, 100), rate(90, 100), specificity=rate(90, 100))
+    assert result.score.value == pytest.approx(0.9375)
+    assert (result.status, result.is_corrected, result.labels) == ("ok", True, 200)
+    sample = judged(*["good"] * 73, *["bad"] * 27)  # and the other way round, for a judge that overlooks
+    blind = labelled_traffic((100, 100), (80, 100))
+    over = replace(LIMITS, threshold=0.7)
+    assert window_result(sample, CARD, limits=over, counts=counts, labels=blind).status == "suspected"
+    assert window_result(sample, CARD, limits=over, counts=counts).status == "ok"
+
+
+def test_a_result_of_an_older_release_is_read() -> None:
+    result = window_result(judged("good"), CARD, limits=LIMITS, counts=Counts(n=1))
+    row = json.loads(result.model_dump_json())
+    row["corrected"] = row.pop("score")
+    for new in ("is_corrected", "labels", "fit_p_value", "unknown_because"):
+        del row[new]
+    again = WindowResult.model_validate_json(json.dumps(row))
+    assert (again.score, again.is_corrected, again.unknown_because) == (result.score, True, "")
 
 
 def test_a_result_holds_counts_and_what_a_sample_costs() -> None:
     sample = judged("good", "good", "bad", "?")
-    result = window_result(sample, CARD, threshold=0.9, counts=Counts(n=400, late=3, too_late=2), revision=2)
+    result = window_result(sample, CARD, limits=LIMITS, counts=Counts(n=400, late=3, too_late=2), revision=2)
     assert (result.n, result.late, result.too_late, result.sampled, result.revision) == (400, 3, 2, 4, 2)
     assert (result.scores.unjudged, result.unjudged_share) == (1, 0.25)
     assert (result.prompt_tokens, result.completion_tokens, result.latency_s) == (8, 12, (0.2, 0.3))
@@ -67,18 +97,18 @@ def test_a_result_holds_counts_and_what_a_sample_costs() -> None:
 
 
 def test_a_window_without_records_is_unknown() -> None:
-    result = window_result(judged(), CARD, threshold=0.9, counts=Counts(n=0))
+    result = window_result(judged(), CARD, limits=LIMITS, counts=Counts(n=0))
     assert (result.status, result.judge_id, result.latency_s, result.unjudged_share) == ("unknown", "words", (0, 0), 0)
 
 
 def test_a_result_comes_back_from_its_json() -> None:
     drift = Drift(score=math.nan, detected=False, grown=[("cards", 0.1, 0.2)])
-    result = window_result(judged("?"), CARD, threshold=0.9, counts=Counts(n=1), drift=drift)
+    result = window_result(judged("?"), CARD, limits=LIMITS, counts=Counts(n=1), drift=drift)
     text = result.model_dump_json()
     assert "NaN" not in text
     again = WindowResult.model_validate_json(text)
     assert again.model_dump_json() == text
-    assert again.drift and math.isnan(again.drift.score) and math.isnan(again.corrected.value)
+    assert again.drift and math.isnan(again.drift.score) and math.isnan(again.score.value)
 
 
 def test_two_windows_of_one_second_have_labels_of_their_own() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from values import replace
-from word_judge import CARD, WordJudge
+from word_judge import CARD, LIMITS, WordJudge, labelled_traffic
 
 from ontopic.errors import UserError
 from ontopic.monitoring.closing import judge_records
@@ -85,7 +85,9 @@ def close(
     records = traffic.records(ids=windows.ids(window, cut.sampling_rate))
     judged = judge_records(windows, records, judge=judge, what=window.label)
     counts = windows.counts(window)
-    result = window_result(judged, CARD, threshold=0.9, counts=counts, revision=window.revision)
+    result = window_result(
+        judged, CARD, limits=LIMITS, counts=counts, labels=labelled_traffic(), revision=window.revision
+    )
     return windows.close_window(window, result, now=now)
 
 
@@ -167,8 +169,8 @@ def test_late_records_reopen_their_window_once(windows: WindowStore, traffic: Tr
     assert (again.id, again.state, again.result.revision) == (first.id, "final", 2)
     assert (again.result.n, again.result.late, again.result.too_late) == (5, 3, 0)
     assert again.result.scores.guardrail_score == rate(2, 5)
-    assert again.result.corrected == corrected(rate(2, 5), CARD.sensitivity, specificity=CARD.specificity)
-    assert again.result.corrected.value != again.result.scores.guardrail_score.value
+    assert again.result.score == corrected(rate(2, 5), CARD.sensitivity, specificity=CARD.specificity)
+    assert again.result.score.value != again.result.scores.guardrail_score.value
     assert sorted(judge.asked[2:]) == sorted(late)  # the others were judged already
     ask(traffic, 1.8)
     assert turn(windows, traffic, judge, 500, cut) == []
@@ -348,7 +350,7 @@ def test_a_store_of_the_version_before_opens_and_goes_on(tmp_path: Path, traffic
         (old,) = windows.closed(5)
         assert old.result and old.result.drift
         assert (old.result.status, old.result.drift.grown) == ("unknown", [("cards", 0.1, 0.2)])
-        assert math.isnan(old.result.corrected.value)
+        assert math.isnan(old.result.score.value)
         assert windows.judged([old], traffic).verdicts[0].cause == "no word"
         ask(traffic, 3, 61)
         closed = turn(windows, traffic, WordJudge(), 190)

@@ -110,8 +110,8 @@ def test_its_windows_keep_their_results_and_new_ones_follow(workspace: Workspace
         closed = windows.closed(-1)
         assert [window.result.status for window in closed if window.result] == ["detected"] * 4
         first = closed[0].result
-        assert first is not None and (first.n, first.corrected.n) == (100, 100)
-        assert str(first.corrected) == "0.225 [0.124, 0.340] (n=100)"
+        assert first is not None and (first.n, first.score.n) == (100, 100)
+        assert str(first.score) == "0.225 [0.124, 0.340] (n=100)"
         assert len(windows.judged(closed, traffic).verdicts) == 400
         traffic.add_many(
             [Record(question=f"{i}?", answer="Yes.", model_version="1", asked_at=LATER) for i in range(20)]

@@ -261,7 +261,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_a_record_that_follows_from_a_question_carries_its_intent(policy: Policy, workspace: Workspace) -> None:
-    records = calibration_records(policy, "calibration", workspace=workspace)
+    records = calibration_records(policy, "calibration")
     assert [(r.intent, r.label) for r in records[6:]] == [
         ("card_blocked", "fail"),
         ("card_blocked", "pass"),
@@ -273,7 +273,7 @@ def test_a_split_that_makes_no_card_says_how_many_it_has(policy: Policy, workspa
     with pytest.raises(
         UserError, match="the evaluation split of policy 'banking' has 0 labelled records and 0 questions"
     ):
-        calibration_records(policy, "evaluation", workspace=workspace)
+        calibration_records(policy, "evaluation")
 
 
 def test_a_card_is_kept_and_measured_again_only_where_judge_labels_or_policy_changed(
@@ -299,17 +299,14 @@ def test_a_card_is_kept_and_measured_again_only_where_judge_labels_or_policy_cha
     assert judge.asked == 27
 
 
-def test_humans_labels_count_in_the_card_and_make_an_older_one_stale(policy: Policy, workspace: Workspace) -> None:
+def test_labels_of_traffic_are_no_part_of_the_card_of_templates(policy: Policy, workspace: Workspace) -> None:
     judge = RuleJudge()
     before = kept_or_measured(judge, policy, workspace=workspace)
-    store = LabelStore(workspace.labels / f"{policy.name}.jsonl")
-    store.add(Record(question="Where is my money?", answer="a long answer"), "fail", by="random")
-    store.add(
-        Record(question="Where is my card?", answer="a long answer"), "fail", by="uncertainty"
-    )  # to learn from, not to measure
-    after = kept_or_measured(judge, policy, workspace=workspace)
-    assert after.card.n == before.card.n + 1
-    assert not is_current(before.card, judge, policy=policy, records=after.records)
+    store = LabelStore(labels_file(policy, workspace))
+    store.add(Record(question="Where is my money?", answer="a long answer", id="r1"), "fail", by="random")
+    store.add(Record(question="Where is my card?", answer="a long answer", id="r2"), "fail", by="uncertainty")
+    assert kept_or_measured(judge, policy, workspace=workspace) == before
+    assert before.card.origin == "templates"
 
 
 def test_a_record_left_unjudged_is_judged_again_the_next_time(policy: Policy, workspace: Workspace) -> None:
@@ -340,7 +337,7 @@ def test_a_broken_card_is_measured_again(policy: Policy, workspace: Workspace, c
 
 
 def test_what_judging_took_is_said_per_1000_records(policy: Policy, workspace: Workspace) -> None:
-    records = calibration_records(policy, "calibration", workspace=workspace)
+    records = calibration_records(policy, "calibration")
     priced = measure(RuleJudge(usd_each=0.01), policy, records=records).card
     assert priced.usage and priced.usage.usd == pytest.approx(10.0)
     assert (priced.usage.prompt_tokens, priced.usage.records) == (pytest.approx(100_000), 9)
@@ -356,30 +353,33 @@ def test_verdicts_from_a_cache_took_nothing_and_leave_the_known_price_alone(
     judge = RuleJudge(usd_each=0.01)
     first = card_of(judge, policy, workspace=workspace)
     judge.cached = True
-    assert (
-        measure(judge, policy, records=calibration_records(policy, "calibration", workspace=workspace)).card.usage
-        is None
-    )
+    assert measure(judge, policy, records=calibration_records(policy, "calibration")).card.usage is None
     again = card_of(judge, policy.model_copy(update={"definition": "Something else."}), workspace=workspace)
     assert again.usage == first.usage
 
 
 def test_a_label_more_does_not_change_what_judging_takes(policy: Policy, workspace: Workspace) -> None:
-    judge, store = RuleJudge(), LabelStore(labels_file(policy, workspace))
-    first = card_of(judge, policy, workspace=workspace)
-    store.add(Record(question="One more?", answer="Yes."), "pass", by="random")
-    again = card_of(judge, policy, workspace=workspace)
-    assert (again.accuracy.n, again.usage) == (10, first.usage)
-    for i in range(9):  # as many again as the first measurement had
-        store.add(Record(question=f"Number {i}?", answer="Yes."), "pass", by="random")
-    anew = card_of(judge, policy, workspace=workspace)
-    assert anew.usage and anew.usage.records == 19
+    judge, path = RuleJudge(), workspace.root / "records.jsonl"
+    own = policy.model_copy(update={"records": str(path)})
+
+    def labelled(n: int) -> None:
+        rows = [
+            {"question": f"Number {i}?", "answer": "Yes.", "label": "pass", "split": "calibration"} for i in range(n)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    labelled(5)
+    first = card_of(judge, own, workspace=workspace)
+    labelled(6)
+    again = card_of(judge, own, workspace=workspace)
+    assert (again.accuracy.n, again.usage) == (first.accuracy.n + 1, first.usage)
+    labelled(5 + first.accuracy.n)  # as many again as the first measurement had
+    anew = card_of(judge, own, workspace=workspace)
+    assert anew.usage and anew.usage.records == 2 * first.accuracy.n
 
 
 def test_a_full_card_comes_back_from_json_as_it_was(policy: Policy, workspace: Workspace) -> None:
-    card = measure(
-        RuleJudge(usd_each=0.01), policy, records=calibration_records(policy, "calibration", workspace=workspace)
-    ).card
+    card = measure(RuleJudge(usd_each=0.01), policy, records=calibration_records(policy, "calibration")).card
     assert JudgeCard.model_validate_json(card.model_dump_json()) == card
     one_kind = card_on(table(("pass", "pass", 3)))  # kappa is unknown, though there are records
     assert repr(JudgeCard.model_validate_json(one_kind.model_dump_json())) == repr(one_kind)

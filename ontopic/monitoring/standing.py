@@ -1,0 +1,158 @@
+"""What verdicts on a stretch of traffic say of its guardrail score, and why they may say nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from ontopic.statistics.rates import Rate, rate
+
+if TYPE_CHECKING:
+    from ontopic.config.policy import Policy
+    from ontopic.judges.cards.card import JudgeCard
+    from ontopic.judges.cards.traffic_card import TrafficLabels
+    from ontopic.records import Judged
+
+MISFIT = 0.01
+"""Where a raw score at least so extreme is less likely than that under every true score, the card does not fit."""
+
+
+class WindowLimits(BaseModel):
+    """What a window is held against.
+
+    Attributes:
+        threshold: least guardrail score, in [0, 1].
+        least_records: with fewer judged records it is ``unknown``.
+        most_unjudged: with a greater share of unjudged ones too.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    threshold: float
+    least_records: int = 50
+    most_unjudged: float = 0.05
+
+
+def limits_of(policy: Policy) -> WindowLimits:
+    """What the policy holds windows against."""
+    return WindowLimits(
+        threshold=policy.alert_threshold, least_records=policy.least_records, most_unjudged=policy.most_unjudged
+    )
+
+
+class Standing(BaseModel):
+    """What is known of a stretch's guardrail score.
+
+    Attributes:
+        score: with the judge's error taken out where ``is_corrected``, else as the judge has it; its interval counts
+            records of one conversation as alike.
+        labels: how many labels of the traffic say how the judge errs on it.
+        fit_p_value: how likely the judge's share of passes is at least so extreme, whatever the true score;
+            ``None`` where no card was used, or nothing is known anyway.
+        unknown_because: why it is not known where the score stands, in a sentence; empty where it is.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    score: Rate
+    is_corrected: bool
+    labels: int = 0
+    fit_p_value: float | None = None
+    unknown_because: str = ""
+
+    @property
+    def in_words(self) -> str:
+        """Whether the score is corrected and, where it is not, which command asks for how many labels; and why it may
+        not be known where it stands."""
+        said = f"corrected by {self.labels:,} labels of this traffic."
+        if not self.is_corrected:
+            said = uncorrected_in_words(self.labels)
+        return said + (f" Unknown: {self.unknown_because}." if self.unknown_because else "")
+
+
+def uncorrected_in_words(labels: int) -> str:
+    """That a score is not corrected, and which command asks for how many labels more.
+
+    Args:
+        labels: how many there are.
+    """
+    from ontopic.judges.cards.traffic_card import LEAST_LABELS
+
+    more = max(0, LEAST_LABELS - labels)
+    has = f"{labels} of its records carry a random label" if labels else "none of its records carries a random label"
+    return (
+        f"uncorrected: the judge's error on this traffic is unknown, as {has}. Label {more} more: "
+        f"python run.py label --by random -n {more}."
+    )
+
+
+def standing(
+    judged: Judged, card: JudgeCard, *, limits: WindowLimits, labels: TrafficLabels | None = None, version: str = ""
+) -> Standing:
+    """What is known of the guardrail score of records of one model version.
+
+    With labels of these very records it is the efficient estimate, with labels of the version's other records alone
+    the Rogan-Gladen one; see ``ontopic.statistics.correction.corrected``. With fewer than ``LEAST_LABELS`` it stays
+    as the judge has it: a card of templates corrects nothing.
+
+    Args:
+        card: of the judge, on templates; says only whether it is better than chance.
+        labels: of the policy's traffic.
+        version: whose records these are.
+    """
+    # scipy: who only reads results need not wait for it
+    from ontopic.judges.cards.traffic_card import LEAST_LABELS
+    from ontopic.statistics.clusters import clustered_rate, effective_n
+    from ontopic.statistics.correction import corrected, fit_p_value
+
+    pairs = [(r, v) for r, v in zip(judged.records, judged.verdicts, strict=True) if v.outcome != "unjudged"]
+    raw = clustered_rate([v.outcome == "pass" for _, v in pairs], [r.conversation for r, _ in pairs])
+    errors = labels.card(version) if labels else None
+    known = labels.of(version) if labels else []
+    unjudged = len(judged.records) - len(pairs)
+    if errors is None:
+        reason = _unknown(raw, unjudged, limits=limits, cards=[card])
+        return Standing(score=raw, is_corrected=False, labels=len(known), unknown_because=reason)
+    inside = {r.record_id: r.label == "pass" for r, _ in known}
+    inside = {r.id: inside[r.id] for r, _ in pairs if r.id in inside}
+    rest = [(v.outcome == "pass", r.conversation) for r, v in pairs if r.id not in inside]
+    share = rate(sum(passes for passes, _ in rest), len(rest))
+    effective = round(effective_n([passes for passes, _ in rest], [each for _, each in rest]))
+    alone = share.model_copy(update={"n": effective})
+    right = corrected(
+        alone,
+        errors.sensitivity,
+        specificity=errors.specificity,
+        labelled=rate(sum(inside.values()), len(inside)),
+    ).model_copy(update={"n": len(pairs)})
+    reason = _unknown(right, unjudged, limits=limits, cards=[card, errors])
+    p = None if reason else fit_p_value(alone, errors)
+    if p is not None and p < MISFIT:
+        reason = (
+            f"the judge's card does not fit this traffic: it passes {share}, which with its sensitivity "
+            f"{errors.sensitivity} and specificity {errors.specificity} no true score explains (p = {p:.2g}); "
+            f"label records of now: python run.py label --by random -n {LEAST_LABELS}"
+        )
+    return Standing(score=right, is_corrected=True, labels=len(known), fit_p_value=p, unknown_because=reason)
+
+
+def _unknown(score: Rate, unjudged: int, *, limits: WindowLimits, cards: list[JudgeCard]) -> str:
+    """Why nothing is known of a score, other than that the card does not fit."""
+    from ontopic.statistics.correction import youden_low
+
+    if score.n == 0:
+        return "no record could be judged"
+    if score.n < limits.least_records:
+        return f"{score.n} judged records are fewer than {limits.least_records}, the least that say something"
+    share = unjudged / (score.n + unjudged)
+    if share > limits.most_unjudged:
+        return f"{share:.1%} of the records are unjudged, more than {limits.most_unjudged:.0%}"
+    for each in cards:
+        if youden_low(each) <= 0:
+            on = "labelled traffic" if each.origin == "traffic" else "its labelled records"
+            return (
+                f"on {on} the judge is not shown to be better than chance: sensitivity {each.sensitivity}, "
+                f"specificity {each.specificity}"
+            )
+    if score.low <= 0 and score.high >= 1:
+        return "the score's interval leaves everything open"
+    return ""

@@ -15,14 +15,15 @@ from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.judge import Judge
 from ontopic.models.sentence_encoder import load_sentence_encoder
 from ontopic.monitoring.alerts import Alert, Alerts
+from ontopic.monitoring.chart import Chart, Levels, carried, levels_of, outcomes_of
 from ontopic.monitoring.dashboard import Dashboard
 from ontopic.monitoring.drift import topic_drift
 from ontopic.monitoring.topics import Topics
-from ontopic.monitoring.window import LOW, Window, WindowResult, window_result
+from ontopic.monitoring.window import LOW, Window, WindowResult, decided, window_result
 from ontopic.monitoring.window_page import window_report
 from ontopic.monitoring.windows import WindowStore
 from ontopic.progress import progress
-from ontopic.records import Judged, Record
+from ontopic.records import EARLIEST, Judged, Record
 from ontopic.registry.promotions import open_registry
 from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
@@ -71,10 +72,14 @@ def concerns(window: Window) -> dict[AlertEvent, str]:
     if result.status in LOW:
         found["suspected"] = score
     if result.status == "detected":
-        found["detected"] = score
+        found["detected"] = f"{score}; {result.chart.in_words}" if result.chart else score
     if result.unjudged_share > _MOSTLY_UNJUDGED:
         found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
     return found
+
+
+def _chart_of(window: Window | None) -> Chart | None:
+    return window.result.chart if window is not None and window.result is not None else None
 
 
 class Closer:
@@ -104,11 +109,15 @@ class Closer:
         Args:
             judged: its sampled records, with the verdicts of the card's judge.
         """
+        since, levels = self._since(window.model_version), levels_of(self.policy.alert_threshold, card)
+        before = self.windows.before(window)
+        chart = carried(_chart_of(before), outcomes_of(judged), since=since, levels=levels)
         result = window_result(
             judged,
             card,
             threshold=self.policy.alert_threshold,
             counts=self.windows.counts(window),
+            chart=chart,
             drift=topic_drift([record.question for record in judged.records], self._topics),
             revision=window.revision,
         )
@@ -121,7 +130,38 @@ class Closer:
         self._dashboard.add(snapshot, window)
         closed = self.windows.close_window(window, result.model_copy(update={"report": str(page)}), now=now)
         again = window.state in ("closed", "final") and window.result and window.result.status == result.status
-        return Closed(window=closed, alerts=[] if again else self._note(closed, result, at=now))
+        alerts = [] if again else self._note(closed, result, at=now)
+        if chart != _chart_of(window):
+            alerts += self._carry_on(closed, levels, since=since, now=now)
+        return Closed(window=closed, alerts=alerts)
+
+    def _since(self, version: str) -> datetime:
+        """From when on a version's records count in its chart: its last promotion, or what was done about an alarm.
+
+        All that it answered before its first promotion counts too.
+        """
+        promotions = open_registry(self._workspace, self.policy.registered_model).promotions()
+        again = [promotion.at for promotion in promotions if promotion.version == version][1:]
+        restarted = self.windows.chart_restarted(version)
+        return max([EARLIEST, *again, *([restarted] if restarted else [])])
+
+    def _carry_on(self, window: Window, levels: Levels | None, *, since: datetime, now: datetime) -> list[Alert]:
+        """Carry a window's chart over those that end after it and were closed before; returns the alerts this raises.
+
+        Their pages stay as they were drawn. Where what was judged in one is forgotten, it ends there.
+        """
+        alerts, chart = [], _chart_of(window)
+        for later in self.windows.after(window):
+            outcomes = self.windows.outcomes(later)
+            if later.result is None or outcomes is None:
+                break
+            chart, result = carried(chart, outcomes, since=since, levels=levels), later.result
+            low = result.corrected.value < result.threshold
+            status = decided(result.status, low, chart=chart)
+            later = self.windows.rewrite(later, result.model_copy(update={"chart": chart, "status": status}))
+            if status == "detected" != result.status:
+                alerts += self._note(later, later.result or result, at=now)
+        return alerts
 
     def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
         events = concerns(window)

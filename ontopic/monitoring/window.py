@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.terminal import visible
+from ontopic.monitoring.chart import Chart
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
 from ontopic.statistics.scores import Scores, score
@@ -78,8 +79,8 @@ class WindowResult(BaseModel):
 
     Attributes:
         status: ``ok``; ``suspected`` where the corrected guardrail score is under the policy's threshold; ``detected``
-            where its whole 95 % interval is; ``unknown`` where no record could be judged, or by a judge that is no
-            better than chance.
+            where the alarm of the chart over all records is on; ``unknown`` where no record could be judged, or by a
+            judge that is no better than chance.
         n: records of the window; ``late``: those of them that reopened it; ``too_late``: those that came after that
             and count nowhere.
         sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
@@ -87,6 +88,8 @@ class WindowResult(BaseModel):
         latency_s: median and 95 % quantile, in seconds.
         revision: 1, or 2 where late records reopened the window.
         report: path of its page.
+        chart: where the chart over all records of the version stands after this window; ``None`` in results of earlier
+            releases, and by a judge that is no better than chance.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -107,6 +110,7 @@ class WindowResult(BaseModel):
     drift: Drift | None = None
     revision: int = 1
     report: str = ""
+    chart: Chart | None = None
 
     @property
     def unjudged_share(self) -> float:
@@ -145,16 +149,35 @@ class Window(BaseModel):
 
 
 def status(score: Rate, threshold: float) -> Status:
-    """Where a score stands by its estimate and its interval; ``unknown`` where the interval leaves everything open."""
+    """What a window's own records say; ``unknown`` where their interval leaves everything open. Never ``detected``."""
     if score.n == 0 or score.value != score.value or (score.low <= 0 and score.high >= 1):
         return "unknown"  # the last: of a judge that is no better than chance nothing is known
-    if score.high < threshold:
-        return "detected"
     return "suspected" if score.value < threshold else "ok"
 
 
+def decided(described: Status, low: bool, *, chart: Chart | None) -> Status:
+    """A window's status: ``detected`` exactly where the chart's alarm is on, but for a window of which nothing is known.
+
+    Args:
+        described: by the window's own records.
+        low: whether the window's own estimate is under the threshold.
+    """
+    if described == "unknown":
+        return "unknown"
+    if chart is not None and chart.alarm:
+        return "detected"
+    return "suspected" if low else "ok"
+
+
 def window_result(
-    judged: Judged, card: JudgeCard, *, threshold: float, counts: Counts, drift: Drift | None = None, revision: int = 1
+    judged: Judged,
+    card: JudgeCard,
+    *,
+    threshold: float,
+    counts: Counts,
+    drift: Drift | None = None,
+    chart: Chart | None = None,
+    revision: int = 1,
 ) -> WindowResult:
     """What becomes of a window with these verdicts.
 
@@ -163,6 +186,7 @@ def window_result(
         card: of the judge that gave them.
         threshold: least guardrail score, in [0, 1].
         counts: of all its records.
+        chart: after its records.
     """
     from ontopic.statistics.correction import corrected  # scipy: who only reads results need not wait for it
 
@@ -172,7 +196,7 @@ def window_result(
     unsampled = rate(round(raw.value * counts.n), counts.n) if raw.n else raw
     latencies = sorted(record.latency_s for record in judged.records)
     return WindowResult(
-        status=status(right, threshold),
+        status=decided(status(right, threshold), right.value < threshold, chart=chart),
         scores=scores,
         corrected=right,
         threshold=threshold,
@@ -187,6 +211,7 @@ def window_result(
         prompt_tokens=sum(record.prompt_tokens for record in judged.records),
         completion_tokens=sum(record.completion_tokens for record in judged.records),
         drift=drift,
+        chart=chart,
         revision=revision,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,26 @@ _MAX_LABELS = 2**20
 
 Floats = NDArray[np.float64]
 _Counts = tuple[ArrayLike, ArrayLike]
+
+
+class Errors(Protocol):
+    """How a judge errs: the shares of good records that it passes and of bad ones that it fails."""
+
+    @property
+    def sensitivity(self) -> Rate: ...
+    @property
+    def specificity(self) -> Rate: ...
+
+
+def raw_share(truth: float, card: Errors | None) -> float:
+    """The share of records that a judge passes where ``truth`` of them, in [0, 1], are good.
+
+    Args:
+        card: of the judge on labelled traffic; where there is none, its errors are not known and taken to be none.
+    """
+    if card is None or not card.sensitivity.n or not card.specificity.n:
+        return truth
+    return truth * card.sensitivity.value + (1 - truth) * (1 - card.specificity.value)
 
 
 def corrected(raw: Rate, sensitivity: Rate, *, specificity: Rate) -> Rate:

@@ -10,6 +10,7 @@ from loopback import ROOT
 from word_judge import CARD, WordJudge
 
 from ontopic.config.settings import load_settings
+from ontopic.monitoring.chart import Chart, carried, levels_of
 from ontopic.monitoring.window import Counts, Cut, Drift, Window, WindowResult, cut_of, status, window_result
 from ontopic.records import Judged, Record
 from ontopic.statistics.correction import corrected
@@ -32,14 +33,37 @@ def judged(*answers: str) -> Judged:
         (Rate(value=0.95, low=0.91, high=0.97, n=100), "ok"),
         (Rate(value=0.9, low=0.85, high=0.95, n=100), "ok"),
         (Rate(value=0.89, low=0.85, high=0.93, n=100), "suspected"),
-        (Rate(value=0.8, low=0.7, high=0.899, n=100), "detected"),
+        (Rate(value=0.8, low=0.7, high=0.899, n=100), "suspected"),  # the chart detects
         (Rate(value=float("nan"), low=0.0, high=1.0, n=0), "unknown"),
         (Rate(value=0.2, low=0.0, high=1.0, n=100), "unknown"),  # by a judge that is no better than chance
-        (Rate(value=0.0, low=0.0, high=0.6, n=3), "detected"),
+        (Rate(value=0.0, low=0.0, high=0.6, n=3), "suspected"),
     ],
 )
 def test_the_status_reads_estimate_and_interval(share: Rate, expected: str) -> None:
     assert status(share, 0.9) == expected
+
+
+def chart(alarm: bool) -> Chart:
+    found = carried(None, [], since=NOON, levels=levels_of(0.9, CARD))
+    assert found
+    return found.model_copy(update={"alarm": alarm})
+
+
+@pytest.mark.parametrize(
+    ("answers", "alarm", "expected"),
+    [
+        (["good"] * 60, True, "detected"),
+        (["good"] * 60, False, "ok"),
+        (["bad"] * 60, False, "suspected"),
+        (["bad"] * 60, True, "detected"),
+        (["bad"] * 60, None, "suspected"),
+        (["?"] * 60, True, "unknown"),
+    ],
+)
+def test_the_chart_alone_decides_what_is_detected(answers: list[str], alarm: bool | None, expected: str) -> None:
+    given = None if alarm is None else chart(alarm)
+    result = window_result(judged(*answers), CARD, threshold=0.9, counts=Counts(n=60), chart=given)
+    assert (result.status, result.chart) == (expected, given)
 
 
 def test_a_judge_that_is_no_better_than_chance_raises_no_suspicion() -> None:

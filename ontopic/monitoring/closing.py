@@ -17,7 +17,7 @@ from ontopic.models.sentence_encoder import load_sentence_encoder
 from ontopic.monitoring.alerts import Alert, Alerts
 from ontopic.monitoring.chart import Chart, Levels, carried, levels_of, outcomes_of
 from ontopic.monitoring.dashboard import Dashboard
-from ontopic.monitoring.drift import topic_drift
+from ontopic.monitoring.drift import past_of, topic_drift
 from ontopic.monitoring.topics import Topics
 from ontopic.monitoring.window import LOW, Window, WindowResult, decided, window_result
 from ontopic.monitoring.window_page import window_report
@@ -67,12 +67,14 @@ def concerns(window: Window) -> dict[AlertEvent, str]:
     if result is None:
         return {}
     page = Path(result.report).name  # its folder is this machine's, and the alert may be read on another
-    score = f"the corrected guardrail score is {result.corrected}, the threshold {result.threshold:g}; {page}"
+    score = f"the corrected guardrail score is {result.corrected}, the threshold {result.threshold:g}"
     found: dict[AlertEvent, str] = {}
+    if result.status == "detected" and result.chart:
+        score += f"; {result.chart.in_words}"
     if result.status in LOW:
-        found["suspected"] = score
+        found["suspected"] = f"{score}; {page}"
     if result.status == "detected":
-        found["detected"] = f"{score}; {result.chart.in_words}" if result.chart else score
+        found["detected"] = f"{score}; {page}"
     if result.unjudged_share > _MOSTLY_UNJUDGED:
         found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
     return found
@@ -109,16 +111,18 @@ class Closer:
         Args:
             judged: its sampled records, with the verdicts of the card's judge.
         """
-        since, levels = self._since(window.model_version), levels_of(self.policy.alert_threshold, card)
-        before = self.windows.before(window)
+        promoted, since = self._starts(window.model_version)
+        levels = levels_of(self.policy.alert_threshold, card)
+        (before,) = self.windows.earlier(window, 1) or [None]
         chart = carried(_chart_of(before), outcomes_of(judged), since=since, levels=levels)
+        past = past_of(window, self.windows, promoted=promoted)
         result = window_result(
             judged,
             card,
             threshold=self.policy.alert_threshold,
             counts=self.windows.counts(window),
             chart=chart,
-            drift=topic_drift([record.question for record in judged.records], self._topics),
+            drift=topic_drift([record.question for record in judged.records], self._topics, past=past),
             revision=window.revision,
         )
         version, at = window.model_version or "unknown", f"{window.start:%Y%m%dT%H%M%S}"
@@ -135,15 +139,15 @@ class Closer:
             alerts += self._carry_on(closed, levels, since=since, now=now)
         return Closed(window=closed, alerts=alerts)
 
-    def _since(self, version: str) -> datetime:
-        """From when on a version's records count in its chart: its last promotion, or what was done about an alarm.
+    def _starts(self, version: str) -> tuple[datetime, datetime]:
+        """From when on a version's records count: since its last promotion; in its chart, since its alarm was met too.
 
-        All that it answered before its first promotion counts too.
+        All that it answered before its first promotion counts.
         """
         promotions = open_registry(self._workspace, self.policy.registered_model).promotions()
         again = [promotion.at for promotion in promotions if promotion.version == version][1:]
-        restarted = self.windows.chart_restarted(version)
-        return max([EARLIEST, *again, *([restarted] if restarted else [])])
+        promoted = max([EARLIEST, *again])
+        return promoted, max(promoted, self.windows.chart_restarted(version) or EARLIEST)
 
     def _carry_on(self, window: Window, levels: Levels | None, *, since: datetime, now: datetime) -> list[Alert]:
         """Carry a window's chart over those that end after it and were closed before; returns the alerts this raises.
@@ -156,8 +160,7 @@ class Closer:
             if later.result is None or outcomes is None:
                 break
             chart, result = carried(chart, outcomes, since=since, levels=levels), later.result
-            low = result.corrected.value < result.threshold
-            status = decided(result.status, low, chart=chart)
+            status = decided(result.status, low=result.corrected.value < result.threshold, chart=chart)
             later = self.windows.rewrite(later, result.model_copy(update={"chart": chart, "status": status}))
             if status == "detected" != result.status:
                 alerts += self._note(later, later.result or result, at=now)

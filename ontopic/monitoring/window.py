@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -51,18 +52,30 @@ def cut_of(monitoring: MonitoringSettings) -> Cut:
 
 
 class Drift(BaseModel):
-    """Whether the questions' topics differ from the calibration set's.
+    """Whether other things are asked than in the champion's first healthy windows.
 
     Attributes:
-        score: the p-value of Evidently's test; small where they differ.
-        detected: whether it is under the test's threshold.
-        grown: the topics whose share grew most, with the share in the calibration set and in the window.
+        score: the p-value of the two-sample test; ``nan`` while too few questions are known for one.
+        detected: whether it is under the level and the distance at least its limit.
+        grown: the topics whose share grew most, with their share in those windows and now.
+        distance: share of the questions that would have to be of another topic, in [0, 1] (total variation).
+        level: of this look.
+        n: questions that were compared: the window's, and of windows before it where it has few.
+        reference: questions of the first healthy windows.
+        topics: which topics these are: results of other topics are not compared.
+        counts: how many of the window's own questions are of each topic.
     """
 
     model_config = ConfigDict(frozen=True)
     score: NumberOrNaN
     detected: bool
     grown: list[tuple[str, float, float]]
+    distance: NumberOrNaN = math.nan
+    level: float = 0.0
+    n: int = 0
+    reference: int = 0
+    topics: str = ""
+    counts: dict[str, int] = {}
 
 
 class Counts(BaseModel):
@@ -155,8 +168,8 @@ def status(score: Rate, threshold: float) -> Status:
     return "suspected" if score.value < threshold else "ok"
 
 
-def decided(described: Status, low: bool, *, chart: Chart | None) -> Status:
-    """A window's status: ``detected`` exactly where the chart's alarm is on, but for a window of which nothing is known.
+def decided(described: Status, *, low: bool, chart: Chart | None) -> Status:
+    """A window's status: ``detected`` exactly where the chart's alarm is on, unless nothing is known of the window.
 
     Args:
         described: by the window's own records.
@@ -196,7 +209,7 @@ def window_result(
     unsampled = rate(round(raw.value * counts.n), counts.n) if raw.n else raw
     latencies = sorted(record.latency_s for record in judged.records)
     return WindowResult(
-        status=decided(status(right, threshold), right.value < threshold, chart=chart),
+        status=decided(status(right, threshold), low=right.value < threshold, chart=chart),
         scores=scores,
         corrected=right,
         threshold=threshold,

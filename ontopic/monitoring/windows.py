@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MARGIN = timedelta(minutes=1)  # between the time a record bears and when others can read it; clocks differ too
 _IDS_A_QUERY = 500
+_PLACE = sql.tuple_(WINDOWS.c.end, WINDOWS.c.id)  # of a window among those of its version
 _TIMES = ("start", "end", "closed_at")
 
 
@@ -176,17 +177,24 @@ class WindowStore(ModelFile):
             connection.execute(sql.update(WINDOWS).where(WINDOWS.c.id == window.id).values(values))
             return _window(connection.execute(sql.select(WINDOWS).where(WINDOWS.c.id == window.id)).one())
 
-    def before(self, window: Window) -> Window | None:
-        """The closed window of its version that ends last before it."""
-        earlier = sql.tuple_(WINDOWS.c.end, WINDOWS.c.id) < sql.tuple_(naive_utc(window.end), window.id)
-        query = sql.select(WINDOWS).where(self._closed_of(window.model_version), earlier)
+    def earlier(self, window: Window, n: int, *, since: datetime | None = None, oldest: bool = False) -> list[Window]:
+        """The last ``n`` closed windows of its version that end before it, the newest first.
+
+        Args:
+            since: only those that end after that time.
+            oldest: the first ``n`` instead, the oldest first.
+        """
+        query = sql.select(WINDOWS).where(self._closed_of(window.model_version))
+        query = query.where(_place(window) > _PLACE)
+        if since is not None:
+            query = query.where(WINDOWS.c.end > naive_utc(since))
+        by = (WINDOWS.c.end, WINDOWS.c.id) if oldest else (WINDOWS.c.end.desc(), WINDOWS.c.id.desc())
         with self._engine.connect() as connection:
-            row = connection.execute(query.order_by(WINDOWS.c.end.desc(), WINDOWS.c.id.desc()).limit(1)).first()
-        return _window(row) if row else None
+            return [_window(row) for row in connection.execute(query.order_by(*by).limit(n))]
 
     def after(self, window: Window) -> list[Window]:
         """The closed windows of its version that end after it, the earliest first."""
-        later = sql.tuple_(WINDOWS.c.end, WINDOWS.c.id) > sql.tuple_(naive_utc(window.end), window.id)
+        later = _place(window) < _PLACE
         query = sql.select(WINDOWS).where(self._closed_of(window.model_version), later)
         with self._engine.connect() as connection:
             return [_window(row) for row in connection.execute(query.order_by(WINDOWS.c.end, WINDOWS.c.id))]
@@ -315,6 +323,10 @@ def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _sampled(record_id: str, sampling_rate: float) -> bool:
     """Whether a record is in the sample: by its id's hash, so that the same ones are at every call."""
     return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[:8]) < sampling_rate * 2**64
+
+
+def _place(window: Window) -> sql.Tuple:
+    return sql.tuple_(naive_utc(window.end), window.id)
 
 
 def _window(row: Any) -> Window:

@@ -78,7 +78,7 @@ class Scene:
 def scene(banking: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """With a threshold of 0.9, and without topics and promotions, which take a model and MLflow."""
     workspace = Workspace(root=tmp_path)
-    topics = SimpleNamespace(reference=["cards"] * 9, of=lambda questions: ["cards" for _ in questions])
+    topics = SimpleNamespace(id="", of=lambda questions: ["cards" for _ in questions])
     monkeypatch.setattr(Closer, "_topics", topics)
     monkeypatch.setattr(closing, "open_registry", lambda *_: SimpleNamespace(promotions=list))
     rules = [AlertSettings(name="low", events=["suspected"]), AlertSettings(name="off topic", events=["detected"])]

@@ -105,8 +105,7 @@ def first_alarms(
             draws = chance.random((1000, months))
         passed = draws[row] < (share if n > before else well)
         evidence = np.minimum((1 + evidence) * np.where(passed, passed_by, failed_by), 1e250)
-        pace = n * 30 / max((n - 1) / a_day, 1.0)
-        limit = chart.RUN_LENGTH_MONTHS * max(pace, 500)
+        limit = chart.RUN_LENGTH.days * max(n / max((n - 1) / a_day, 1.0), 15)
         if n >= chart.LEAST_RECORDS:
             new = (weights @ evidence >= limit) & (alarmed == 0)
             alarmed[new] = n

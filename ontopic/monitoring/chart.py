@@ -2,8 +2,8 @@
 
 Each judged record, in the order of the questions since the champion's promotion, adds to the evidence that the
 guardrail score has fallen under the policy's threshold. The alarm comes where the evidence reaches the limit, which is
-the average number of records between two false alarms of a champion whose score is just at the threshold: those of four
-months of traffic at its present pace. So hourly windows raise no more false alarms than daily ones.
+the average number of records between two false alarms of a champion whose score is just at the threshold: those of 110
+days of traffic at its present pace. So hourly windows raise no more false alarms than daily ones.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 # How far the score may have fallen under the threshold, and how much each counts: the first decides how soon a small
 # fall is found, the others see to it that a collapse is found within some twenty records. benchmarks/alarms.py
-DROPS = ((0.05, 0.94), (0.15, 0.03), (0.40, 0.03))
-RUN_LENGTH_MONTHS = 4
+DROPS = ((0.05, 0.94), (0.10, 0.03), (0.40, 0.03))
+RUN_LENGTH = timedelta(days=110)
 LEAST_RECORDS = 50  # before which nothing is detected
-_LEAST_A_MONTH = 500
+_LEAST_A_DAY = 15
 _TOLERATED = 0.02
 _Z95_ONE_SIDED = NormalDist().inv_cdf(0.95)
 _OVER = 0.01  # an alarm ends where so much of the limit is left
-_DAY, _MONTH = timedelta(days=1), timedelta(days=30)
+_DAY = timedelta(days=1)
 _LEAST_SHARE, _MOST_SHARE = 0.01, 0.999
 
 
@@ -181,6 +181,5 @@ def _mean(evidence: Iterable[float]) -> float:
 
 
 def _limit(n: int, elapsed: timedelta) -> float:
-    """The average run length, in records: of so many months of traffic at the pace since the chart's start."""
-    a_month = n * (_MONTH / max(elapsed, _DAY))
-    return RUN_LENGTH_MONTHS * max(a_month, _LEAST_A_MONTH)
+    """The average run length, in records: of so many days of traffic at the pace since the chart's start."""
+    return RUN_LENGTH / _DAY * max(n * (_DAY / max(elapsed, _DAY)), _LEAST_A_DAY)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ontopic.monitoring.chart import RUN_LENGTH_MONTHS, Chart, carried, levels_of, outcomes_of
+from ontopic.monitoring.chart import Chart, carried, levels_of, outcomes_of
 from ontopic.records import EARLIEST, Judged, Record, Verdict
 from ontopic.statistics.rates import Rate, rate
 
@@ -58,16 +58,16 @@ def test_a_month_seldom_has_a_false_alarm_and_a_fall_is_found_within_twelve_days
     found = [
         charted(stream(passing(0.80), 1440, seed=i), card=drawn(i)).alarmed_at is not None for i in range(100, 200)
     ]
-    assert sum(false) <= 5  # 1.4 are expected
+    assert sum(false) <= 6  # 1.8 are expected
     assert sum(found) >= 46  # 54 are
 
 
-def test_the_limit_is_four_months_of_traffic() -> None:
+def test_the_limit_is_110_days_of_traffic() -> None:
     slow, busy = charted(stream(1, 600, seed=0, a_day=120)), charted(stream(1, 600, seed=0, a_day=300))
-    assert slow.limit == pytest.approx(RUN_LENGTH_MONTHS * 30 * 120, rel=0.01)
-    assert busy.limit == pytest.approx(RUN_LENGTH_MONTHS * 30 * 300, rel=0.01)
-    assert charted(stream(1, 400, seed=0, a_day=1_000_000)).limit == RUN_LENGTH_MONTHS * 30 * 400  # a day at least
-    assert charted(stream(1, 60, seed=0, a_day=1)).limit == RUN_LENGTH_MONTHS * 500
+    assert slow.limit == pytest.approx(110 * 120, rel=0.01)
+    assert busy.limit == pytest.approx(110 * 300, rel=0.01)
+    assert charted(stream(1, 400, seed=0, a_day=1_000_000)).limit == 110 * 400  # a day at least
+    assert charted(stream(1, 60, seed=0, a_day=1)).limit == 110 * 15
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.0, 50), (0.25, 60), (0.5, 120)])

@@ -98,7 +98,7 @@ class Policy(_Section):
     refusal: str = Field(min_length=1)
     """The sentence that declines."""
     alert_threshold: float = Field(ge=0, le=1)
-    """The guardrail score under which a window raises an alert."""
+    """The guardrail score under which a window is suspected, and below which the chart over all records alarms."""
     judge_bar: JudgeBar
     """What a judge's card must show before its verdicts may promote a model."""
     gate: GateLimits

@@ -205,7 +205,7 @@ class AlertSettings(_Section):
     name: str = Field(min_length=1, max_length=60)
     """The rule's own name; an alert that is open belongs to its rule by this name."""
     events: list[AlertEvent] = Field(min_length=1)
-    """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (whole interval under it) or
+    """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (the chart's alarm is on) or
     ``unjudged`` (too few verdicts); of the loop ``refused``, ``promoted``, ``rolled_back`` or ``failed``."""
     count: int = Field(default=1, ge=1)
     """How many such events raise it."""

@@ -2,7 +2,7 @@
 
 Each judged record, in the order of the questions since the champion's promotion, adds to the evidence that the
 guardrail score has fallen under the policy's threshold. The alarm comes where the evidence reaches the limit, which is
-the average number of records between two false alarms of a champion whose score is just at the threshold: those of 110
+the average number of records between two false alarms of a champion whose score is just at the threshold: those of 100
 days of traffic at its present pace. So hourly windows raise no more false alarms than daily ones.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # How far the score may have fallen under the threshold, and how much each counts: the first decides how soon a small
 # fall is found, the others see to it that a collapse is found within some twenty records. benchmarks/alarms.py
 DROPS = ((0.05, 0.94), (0.10, 0.03), (0.40, 0.03))
-RUN_LENGTH = timedelta(days=110)
+RUN_LENGTH = timedelta(days=100)
 LEAST_RECORDS = 50  # before which nothing is detected
 _LEAST_A_DAY = 15
 _TOLERATED = 0.02

@@ -62,12 +62,12 @@ def test_a_month_seldom_has_a_false_alarm_and_a_fall_is_found_within_twelve_days
     assert sum(found) >= 46  # 54 are
 
 
-def test_the_limit_is_110_days_of_traffic() -> None:
+def test_the_limit_is_100_days_of_traffic() -> None:
     slow, busy = charted(stream(1, 600, seed=0, a_day=120)), charted(stream(1, 600, seed=0, a_day=300))
-    assert slow.limit == pytest.approx(110 * 120, rel=0.01)
-    assert busy.limit == pytest.approx(110 * 300, rel=0.01)
-    assert charted(stream(1, 400, seed=0, a_day=1_000_000)).limit == 110 * 400  # a day at least
-    assert charted(stream(1, 60, seed=0, a_day=1)).limit == 110 * 15
+    assert slow.limit == pytest.approx(100 * 120, rel=0.01)
+    assert busy.limit == pytest.approx(100 * 300, rel=0.01)
+    assert charted(stream(1, 400, seed=0, a_day=1_000_000)).limit == 100 * 400  # a day at least
+    assert charted(stream(1, 60, seed=0, a_day=1)).limit == 100 * 15
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.0, 50), (0.25, 60), (0.5, 120)])

@@ -77,6 +77,11 @@ def test_a_collapse_is_found_at_once_but_not_in_fewer_than_50_records(share: flo
     assert not charted(outcomes[:49]).alarm
 
 
+def test_the_400_records_of_a_loop_tell_an_untrained_model_from_a_good_one() -> None:
+    assert all(charted(stream(passing(0.5), 400, seed=i, a_day=100_000)).alarm for i in range(20))
+    assert not any(charted(stream(passing(0.9), 400, seed=i, a_day=100_000)).alarm for i in range(50))
+
+
 def test_an_alarm_lasts_through_a_better_day_and_ends_when_the_evidence_is_gone() -> None:
     bad = charted(stream(0.3, 120, seed=1))
     assert bad.alarm and bad.alarmed_at

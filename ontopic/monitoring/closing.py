@@ -111,7 +111,7 @@ class Closer:
         Args:
             judged: its sampled records, with the verdicts of the card's judge.
         """
-        promoted, since = self._starts(window.model_version)
+        promoted, since = self._starts(window)
         levels = levels_of(self.policy.alert_threshold, card)
         (before,) = self.windows.earlier(window, 1) or [None]
         chart = carried(_chart_of(before), outcomes_of(judged), since=since, levels=levels)
@@ -136,20 +136,23 @@ class Closer:
         again = window.state in ("closed", "final") and window.result and window.result.status == result.status
         alerts = [] if again else self._note(closed, result, at=now)
         if chart != _chart_of(window):
-            alerts += self._carry_on(closed, levels, since=since, now=now)
+            alerts += self._carry_on(closed, levels, now=now)
         return Closed(window=closed, alerts=alerts)
 
-    def _starts(self, version: str) -> tuple[datetime, datetime]:
-        """From when on a version's records count: since its last promotion; in its chart, since its alarm was met too.
+    def _starts(self, window: Window) -> tuple[datetime, datetime]:
+        """From when on the records of a window's version count in it: since the promotion, and in the chart.
 
-        All that it answered before its first promotion counts.
+        The chart begins anew where something was done about its alarm. What came after the window's end is no start, so
+        that an old window that is closed again is what it was. All that a version answered before its first promotion
+        counts.
         """
         promotions = open_registry(self._workspace, self.policy.registered_model).promotions()
-        again = [promotion.at for promotion in promotions if promotion.version == version][1:]
-        promoted = max([EARLIEST, *again])
-        return promoted, max(promoted, self.windows.chart_restarted(version) or EARLIEST)
+        again = [promotion.at for promotion in promotions if promotion.version == window.model_version][1:]
+        restarted = self.windows.chart_restarted(window.model_version)
+        promoted = max([EARLIEST, *(at for at in again if at <= window.end)])
+        return promoted, restarted if restarted and promoted < restarted <= window.end else promoted
 
-    def _carry_on(self, window: Window, levels: Levels | None, *, since: datetime, now: datetime) -> list[Alert]:
+    def _carry_on(self, window: Window, levels: Levels | None, *, now: datetime) -> list[Alert]:
         """Carry a window's chart over those that end after it and were closed before; returns the alerts this raises.
 
         Their pages stay as they were drawn. Where what was judged in one is forgotten, it ends there.
@@ -159,7 +162,8 @@ class Closer:
             outcomes = self.windows.outcomes(later)
             if later.result is None or outcomes is None:
                 break
-            chart, result = carried(chart, outcomes, since=since, levels=levels), later.result
+            result, (_, since) = later.result, self._starts(later)
+            chart = carried(chart, outcomes, since=since, levels=levels)
             status = decided(result.status, low=result.corrected.value < result.threshold, chart=chart)
             later = self.windows.rewrite(later, result.model_copy(update={"chart": chart, "status": status}))
             if status == "detected" != result.status:

@@ -212,8 +212,11 @@ def test_two_windows_that_close_together_lose_no_alarm(
 def test_a_chart_begins_anew_where_something_was_done_about_its_alarm(
     closer: Closer, workspace: Workspace, windows: WindowStore
 ) -> None:
-    close(closer, put(workspace, windows, 0, *["bad"] * 55), workspace)
+    first = put(workspace, windows, 0, *["bad"] * 55)
+    before = chart_of(close(closer, first, workspace).window)
     windows.restart_chart("1", NOON + HOUR)
+    # An old window that is closed again is what it was.
+    assert chart_of(close(closer, windows.closed(1)[0], workspace).window) == before
     after = close(closer, put(workspace, windows, 1, *["good"] * 20), workspace).window
     chart = chart_of(after)
     assert (chart.n, chart.alarm, chart.since) == (20, False, NOON + HOUR)

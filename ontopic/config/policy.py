@@ -111,7 +111,7 @@ class Policy(_Section):
     refusal: str = Field(min_length=1)
     """The sentence that declines."""
     alert_threshold: float = Field(ge=0, le=1)
-    """The guardrail score under which a window raises an alert."""
+    """The guardrail score under which a window is suspected, and below which the chart over all records alarms."""
     least_records: int = Field(50, ge=1)
     """A window with fewer judged records is ``unknown``: so few say little, whatever their score."""
     most_unjudged: float = Field(0.05, ge=0, le=1)

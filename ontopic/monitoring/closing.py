@@ -16,15 +16,16 @@ from ontopic.judges.cards.traffic_card import TrafficLabels
 from ontopic.judges.judge import Judge
 from ontopic.models.sentence_encoder import load_sentence_encoder
 from ontopic.monitoring.alerts import Alert, Alerts
+from ontopic.monitoring.chart import Chart, Levels, carried, levels_of, outcomes_of
 from ontopic.monitoring.dashboard import Dashboard
-from ontopic.monitoring.drift import topic_drift
+from ontopic.monitoring.drift import past_of, topic_drift
 from ontopic.monitoring.standing import limits_of
 from ontopic.monitoring.topics import Topics
-from ontopic.monitoring.window import LOW, Window, WindowResult, window_result
+from ontopic.monitoring.window import LOW, Window, WindowResult, status_of, window_result
 from ontopic.monitoring.window_page import window_report
 from ontopic.monitoring.windows import WindowStore
 from ontopic.progress import progress
-from ontopic.records import Judged, Record
+from ontopic.records import EARLIEST, Judged, Record
 from ontopic.registry.promotions import open_registry
 from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
@@ -71,17 +72,23 @@ def concerns(window: Window, most_unjudged: float) -> dict[AlertEvent, str]:
     if result is None:
         return {}
     page = Path(result.report).name  # its folder is this machine's, and the alert may be read on another
-    score = f"{result.named_score}, the threshold {result.threshold:g}; {page}"
+    score = f"{result.named_score}, the threshold {result.threshold:g}"
     found: dict[AlertEvent, str] = {}
+    if result.status == "detected" and result.chart:
+        score += f"; {result.chart.in_words}"
     if result.status in LOW:
-        found["suspected"] = score
+        found["suspected"] = f"{score}; {page}"
     if result.status == "detected":
-        found["detected"] = score
+        found["detected"] = f"{score}; {page}"
     if result.unjudged_share > most_unjudged:
         found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
     if result.is_misfit:
         found["misfit"] = f"{result.unknown_because}; {page}"
     return found
+
+
+def _chart_of(window: Window | None) -> Chart | None:
+    return window.result.chart if window is not None and window.result is not None else None
 
 
 class Closer:
@@ -115,13 +122,20 @@ class Closer:
             card: of the judge, on templates.
             labels: of the policy's traffic, with that judge's verdicts; without them the score is not corrected.
         """
+        promoted, since = self._starts(window)
+        errors = labels.card(window.model_version) if labels else None
+        levels = levels_of(self.policy.alert_threshold, errors)
+        before = self.windows.earlier(window, 1)
+        chart = carried(_chart_of(before[0]) if before else None, outcomes_of(judged), since=since, levels=levels)
+        past = past_of(window, self.windows, promoted=promoted)
         result = window_result(
             judged,
             card,
             limits=limits_of(self.policy),
             counts=self.windows.counts(window),
             labels=labels,
-            drift=topic_drift([record.question for record in judged.records], self._topics),
+            chart=chart,
+            drift=topic_drift([record.question for record in judged.records], self._topics, past=past),
             revision=window.revision,
         )
         version, at = window.model_version or "unknown", f"{window.start:%Y%m%dT%H%M%S}"
@@ -133,7 +147,41 @@ class Closer:
         self._dashboard.add(snapshot, window)
         closed = self.windows.close_window(window, result.model_copy(update={"report": str(page)}), now=now)
         again = window.state in ("closed", "final") and window.result and window.result.status == result.status
-        return Closed(window=closed, alerts=[] if again else self._note(closed, result, at=now))
+        alerts = [] if again else self._note(closed, result, at=now)
+        if chart != _chart_of(window):
+            alerts += self._carry_on(closed, levels, now=now)
+        return Closed(window=closed, alerts=alerts)
+
+    def _starts(self, window: Window) -> tuple[datetime, datetime]:
+        """From when on the records of a window's version count in it: since the promotion, and in the chart.
+
+        The chart begins anew where something was done about its alarm. What came after the window's end is no start, so
+        that an old window that is closed again is what it was. All that a version answered before its first promotion
+        counts.
+        """
+        promotions = open_registry(self._workspace, self.policy.registered_model).promotions()
+        again = [promotion.at for promotion in promotions if promotion.version == window.model_version][1:]
+        restarted = self.windows.chart_restarted(window.model_version)
+        promoted = max([EARLIEST, *(at for at in again if at <= window.end)])
+        return promoted, restarted if restarted and promoted < restarted <= window.end else promoted
+
+    def _carry_on(self, window: Window, levels: Levels | None, *, now: datetime) -> list[Alert]:
+        """Carry a window's chart over those that end after it and were closed before; returns the alerts this raises.
+
+        Their pages stay as they were drawn. Where what was judged in one is forgotten, it ends there.
+        """
+        alerts, chart = [], _chart_of(window)
+        for later in self.windows.after(window):
+            outcomes = self.windows.outcomes(later)
+            if later.result is None or outcomes is None:
+                break
+            result, (_, since) = later.result, self._starts(later)
+            chart = carried(chart, outcomes, since=since, levels=levels)
+            status = status_of(result, result.threshold, chart=chart)
+            later = self.windows.rewrite(later, result.model_copy(update={"chart": chart, "status": status}))
+            if status == "detected" != result.status:
+                alerts += self._note(later, later.result or result, at=now)
+        return alerts
 
     def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
         events = concerns(window, self.policy.most_unjudged)

@@ -50,6 +50,7 @@ class Standing(BaseModel):
         fit_p_value: how likely the judge's share of passes is at least so extreme, whatever the true score;
             ``None`` where no card was used, or nothing is known anyway.
         unknown_because: why it is not known where the score stands, in a sentence; empty where it is.
+        is_few: whether that is because too few records were judged.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +59,7 @@ class Standing(BaseModel):
     labels: int = 0
     fit_p_value: float | None = None
     unknown_because: str = ""
+    is_few: bool = False
 
     @property
     def in_words(self) -> str:
@@ -111,7 +113,8 @@ def standing(
     unjudged = len(judged.records) - len(pairs)
     if errors is None:
         reason = _unknown(raw, unjudged, limits=limits, cards=[card])
-        return Standing(score=raw, is_corrected=False, labels=len(known), unknown_because=reason)
+        few = 0 < raw.n < limits.least_records
+        return Standing(score=raw, is_corrected=False, labels=len(known), unknown_because=reason, is_few=few)
     inside = {r.record_id: r.label == "pass" for r, _ in known}
     inside = {r.id: inside[r.id] for r, _ in pairs if r.id in inside}
     rest = [(v.outcome == "pass", r.conversation) for r, v in pairs if r.id not in inside]
@@ -132,7 +135,14 @@ def standing(
             f"{errors.sensitivity} and specificity {errors.specificity} no true score explains (p = {p:.2g}); "
             f"label records of now: python run.py label --by random -n {LEAST_LABELS}"
         )
-    return Standing(score=right, is_corrected=True, labels=len(known), fit_p_value=p, unknown_because=reason)
+    return Standing(
+        score=right,
+        is_corrected=True,
+        labels=len(known),
+        fit_p_value=p,
+        unknown_because=reason,
+        is_few=0 < right.n < limits.least_records,
+    )
 
 
 def _unknown(score: Rate, unjudged: int, *, limits: WindowLimits, cards: list[JudgeCard]) -> str:

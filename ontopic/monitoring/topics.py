@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,8 +25,8 @@ class Topics:
         questions: of the calibration set.
 
     Attributes:
-        reference: the topic of each of them.
         names: of the topics, each the question nearest to its centre.
+        id: changes whenever questions may come into other topics.
     """
 
     def __init__(self, questions: Sequence[str], encoder: SentenceEncoder) -> None:
@@ -37,7 +38,7 @@ class Topics:
         cosines = self._vectors @ self._vectors.T
         np.fill_diagonal(cosines, -1.0)
         self._least_cosine = float(np.quantile(cosines.max(axis=1), _UNLIKE_SHARE))
-        self.reference = self._topics(self._vectors, cosines.max(axis=1))
+        self.id = hashlib.sha256("\n".join([*sorted(questions), *self.names]).encode()).hexdigest()[:16]
 
     def of(self, questions: Sequence[str]) -> list[str]:
         """The topic of each question."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ontopic.data.terminal import visible
+from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
@@ -52,18 +54,30 @@ def cut_of(monitoring: MonitoringSettings) -> Cut:
 
 
 class Drift(BaseModel):
-    """Whether the questions' topics differ from the calibration set's.
+    """Whether other things are asked than in the champion's first healthy windows.
 
     Attributes:
-        score: the p-value of Evidently's test; small where they differ.
-        detected: whether it is under the test's threshold.
-        grown: the topics whose share grew most, with the share in the calibration set and in the window.
+        score: the p-value of the two-sample test; ``nan`` while too few questions are known for one.
+        detected: whether it is under the level and the distance at least its limit.
+        grown: the topics whose share grew most, with their share in those windows and now.
+        distance: share of the questions that would have to be of another topic, in [0, 1] (total variation).
+        level: of this look.
+        n: questions that were compared: the window's, and of windows before it where it has few.
+        reference: questions of the first healthy windows.
+        topics: which topics these are: results of other topics are not compared.
+        counts: how many of the window's own questions are of each topic.
     """
 
     model_config = ConfigDict(frozen=True)
     score: NumberOrNaN
     detected: bool
     grown: list[tuple[str, float, float]]
+    distance: NumberOrNaN = math.nan
+    level: float = 0.0
+    n: int = 0
+    reference: int = 0
+    topics: str = ""
+    counts: dict[str, int] = {}
 
 
 class Counts(BaseModel):
@@ -75,22 +89,16 @@ class Counts(BaseModel):
     too_late: int = 0
 
 
-class Chart(Protocol):
-    """A sequential chart over a version's records; ``alarm`` where it shows that the score is under the threshold."""
-
-    @property
-    def alarm(self) -> bool: ...
-
-
 class WindowResult(BaseModel):
     """What became of a window when it closed.
 
     Attributes:
-        status: ``ok``; ``suspected`` where the score is under the policy's threshold; ``detected`` where the chart
-            alarms; ``unknown`` where the score says too little, and ``unknown_because`` says why.
+        status: ``ok``; ``suspected`` where the score is under the policy's threshold; ``detected`` where the alarm of
+            the chart over all records is on; ``unknown`` where the score says too little, and ``unknown_because`` says
+            why.
         score: the guardrail score that the status goes by: with the judge's error taken out where ``is_corrected``,
             else as the judge has it.
-        labels, fit_p_value: see ``Standing``.
+        labels, fit_p_value, is_few: see ``Standing``.
         n: records of the window; ``late``: those of them that reopened it; ``too_late``: those that came after that
             and count nowhere.
         sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
@@ -98,6 +106,8 @@ class WindowResult(BaseModel):
         latency_s: median and 95 % quantile, in seconds.
         revision: 1, or 2 where late records reopened the window.
         report: path of its page.
+        chart: where the chart over all records of the version stands after this window; ``None`` in results of earlier
+            releases, and by a judge that is no better than chance.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -108,6 +118,7 @@ class WindowResult(BaseModel):
     labels: int = 0
     fit_p_value: float | None = None
     unknown_because: str = ""
+    is_few: bool = False
     threshold: float
     judge_id: str
     n: int
@@ -122,6 +133,7 @@ class WindowResult(BaseModel):
     drift: Drift | None = None
     revision: int = 1
     report: str = ""
+    chart: Chart | None = None
 
     @property
     def is_misfit(self) -> bool:
@@ -174,15 +186,16 @@ def score_in_words(score: Rate, *, is_corrected: bool) -> str:
     return f"{'corrected' if is_corrected else 'uncorrected'} guardrail score {score}"
 
 
-def status(of: Standing, threshold: float, *, chart: Chart | None = None) -> Status:
+def status_of(of: Standing | WindowResult, threshold: float, *, chart: Chart | None) -> Status:
     """Where traffic stands: the one rule of the loop and of ``watch``.
 
-    ``detected`` is what the chart over all of the version's records says; without one, that the whole interval is under
-    the threshold.
+    ``detected`` is what the chart over all of the version's records says. So few records as say nothing by themselves
+    do not keep it from that; whatever else makes the score unknown does.
     """
-    if of.unknown_because:
+    alarm = chart is not None and chart.alarm
+    if of.unknown_because and not (of.is_few and alarm):
         return "unknown"
-    if chart.alarm if chart is not None else of.score.high < threshold:
+    if alarm:
         return "detected"
     return "suspected" if of.score.value < threshold else "ok"
 
@@ -205,7 +218,7 @@ def window_result(
         card: of the judge that gave them, on templates.
         counts: of all its records.
         labels: of the policy's traffic, which say how the judge errs there.
-        chart: over the version's records up to this window's last.
+        chart: after its records.
     """
     scores = score(judged.verdicts)
     raw = scores.guardrail_score
@@ -214,13 +227,14 @@ def window_result(
     unsampled = rate(round(raw.value * counts.n), counts.n) if raw.n else raw
     latencies = sorted(record.latency_s for record in judged.records)
     return WindowResult(
-        status=status(of, limits.threshold, chart=chart),
+        status=status_of(of, limits.threshold, chart=chart),
         scores=scores,
         score=of.score,
         is_corrected=of.is_corrected,
         labels=of.labels,
         fit_p_value=of.fit_p_value,
         unknown_because=of.unknown_because,
+        is_few=of.is_few,
         threshold=limits.threshold,
         judge_id=judged.verdicts[0].judge_id if judged.verdicts else card.judge_id,
         n=counts.n,
@@ -233,6 +247,7 @@ def window_result(
         prompt_tokens=sum(record.prompt_tokens for record in judged.records),
         completion_tokens=sum(record.completion_tokens for record in judged.records),
         drift=drift,
+        chart=chart,
         revision=revision,
     )
 

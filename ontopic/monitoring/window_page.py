@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from evidently.legacy.renderers.html_widgets import table_data, text_widget
 from evidently.metrics import MeanValue, QuantileValue, UniqueValueCount
 
 from ontopic.config.policy import Policy
+from ontopic.monitoring.drift import LEAST_DISTANCE
 from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.monitoring.unknown_error import unknown_error_figure
 from ontopic.monitoring.window import Drift, Window, WindowResult
@@ -63,7 +65,7 @@ def window_report(
     page += [*widgets[: len(shown)], _facts(result)]
     if not result.is_corrected and result.score.n:
         page.append(unknown_error_figure(result.score, result.threshold))
-    if result.drift:
+    if result.drift and result.drift.grown:
         page.append(_grown(result.drift))
     write_page(title, [*page, widgets[-1]], out=out)
     return snapshot
@@ -91,7 +93,7 @@ def _unshown(result: WindowResult, verdicts: Sequence[Verdict], *, promoted: boo
     rates += [(scores.over_refusal, OVER_REFUSAL), (scores.leak, LEAK)]
     if promoted:
         rates.append((result.score, PROMOTION))
-    if result.drift:
+    if result.drift and not math.isnan(result.drift.score):
         rates.append((_at(result.drift.score, n), DRIFT))
     metrics: list[Metric] = [GivenRate(each, name, order=1) for each, name in rates if each.n]
     if verdicts:
@@ -113,12 +115,14 @@ def _facts(result: WindowResult) -> BaseWidgetInfo:
         ("latency", f"median {result.latency_s[0]:.2f} s, 95 % under {result.latency_s[1]:.2f} s"),
         ("tokens", f"{result.prompt_tokens:,} of prompts, {result.completion_tokens:,} of answers"),
     ]
+    if result.chart:
+        facts.append(("since the promotion", result.chart.in_words))
     return table_data(title="Traffic", column_names=["", ""], data=facts)
 
 
 def _grown(drift: Drift) -> BaseWidgetInfo:
     rows = [(topic, f"{before:.3f}", f"{after:.3f}") for topic, before, after in drift.grown]
-    columns = ["Topic (the calibration question nearest its centre)", "Calibration", "Window"]
+    columns = ["Topic (the calibration question nearest its centre)", "First healthy windows", "Now"]
     return table_data(title="Topics that grew most", column_names=columns, data=rows)
 
 
@@ -140,6 +144,19 @@ def _summary(result: WindowResult, *, frame: pd.DataFrame) -> str:
     if result.revision > 1:
         text += f" Reopened for {result.late:,} late records."
     if result.drift:
-        differ = "differ from" if result.drift.detected else "do not differ from"
-        text += f" The questions' topics {differ} the calibration set's (chi-squared, p = {result.drift.score:.3g})."
+        text += f" {_drift_in_words(result.drift)}"
     return text
+
+
+def _drift_in_words(drift: Drift) -> str:
+    if math.isnan(drift.score):
+        return (
+            f"Too few questions are known for a statement on topic drift: {drift.reference:,} of the first healthy "
+            f"windows, {drift.n:,} since."
+        )
+    differ = "differ from" if drift.detected else "do not differ from"
+    return (
+        f"The topics of {drift.n:,} questions {differ} those of the {drift.reference:,} in the first healthy windows "
+        f"(chi-squared, p = {drift.score:.3g}, level {drift.level:.2g}; distance {drift.distance:.3f}, limit "
+        f"{LEAST_DISTANCE:g})."
+    )

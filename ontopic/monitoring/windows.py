@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MARGIN = timedelta(minutes=1)  # between the time a record bears and when others can read it; clocks differ too
 _IDS_A_QUERY = 500
+_PLACE = sql.tuple_(WINDOWS.c.end, WINDOWS.c.id)  # of a window among those of its version
 _TIMES = ("start", "end", "closed_at")
 
 
@@ -187,6 +188,63 @@ class WindowStore(ModelFile):
             connection.execute(sql.update(WINDOWS).where(WINDOWS.c.id == window.id).values(values))
             return _window(connection.execute(sql.select(WINDOWS).where(WINDOWS.c.id == window.id)).one())
 
+    def earlier(self, window: Window, n: int, *, since: datetime | None = None, oldest: bool = False) -> list[Window]:
+        """The last ``n`` closed windows of its version that end before it, the newest first.
+
+        Args:
+            since: only those that end after that time.
+            oldest: the first ``n`` instead, the oldest first.
+        """
+        query = sql.select(WINDOWS).where(self._closed_of(window.model_version))
+        query = query.where(_place(window) > _PLACE)
+        if since is not None:
+            query = query.where(WINDOWS.c.end > naive_utc(since))
+        by = (WINDOWS.c.end, WINDOWS.c.id) if oldest else (WINDOWS.c.end.desc(), WINDOWS.c.id.desc())
+        with self._engine.connect() as connection:
+            return [_window(row) for row in connection.execute(query.order_by(*by).limit(n))]
+
+    def after(self, window: Window) -> list[Window]:
+        """The closed windows of its version that end after it, the earliest first."""
+        later = _place(window) < _PLACE
+        query = sql.select(WINDOWS).where(self._closed_of(window.model_version), later)
+        with self._engine.connect() as connection:
+            return [_window(row) for row in connection.execute(query.order_by(WINDOWS.c.end, WINDOWS.c.id))]
+
+    def outcomes(self, window: Window) -> list[tuple[datetime, bool]] | None:
+        """When its judged records were asked, and whether they pass, in the order of the questions.
+
+        Returns:
+            ``None`` where they are no longer those that its result counts: forgotten, or by another judge.
+        """
+        if window.result is None:
+            return None
+        kept = [
+            (row.asked_at.replace(tzinfo=UTC), Verdict.model_validate_json(row.verdict).outcome)
+            for row in self._members(window)
+            if row.judge_id == window.result.judge_id
+        ]
+        judged = [(at, outcome == "pass") for at, outcome in kept if outcome != "unjudged"]
+        return judged if len(judged) == window.result.scores.guardrail_score.n else None
+
+    def rewrite(self, window: Window, result: WindowResult) -> Window:
+        """Write a closed window's result anew; its state stays."""
+        with self._engine.begin() as connection:
+            one = sql.update(WINDOWS).where(WINDOWS.c.id == window.id)
+            connection.execute(one.values(result=result.model_dump_json()))
+        return window.model_copy(update={"result": result})
+
+    def restart_chart(self, model_version: str, at: datetime) -> None:
+        """Have a version's chart begin anew at that time, as something was done about its alarm."""
+        self._keep(f"chart of version {model_version}", at.isoformat())
+
+    def chart_restarted(self, model_version: str) -> datetime | None:
+        """When that was last."""
+        kept = self._kept(f"chart of version {model_version}")
+        return datetime.fromisoformat(kept) if kept else None
+
+    def _closed_of(self, model_version: str) -> sql.ColumnElement[bool]:
+        return sql.and_(self._own, WINDOWS.c.model_version == model_version, WINDOWS.c.result.is_not(None))
+
     def is_first(self, window: Window) -> bool:
         """Whether no earlier window of its version was closed."""
         earlier = sql.and_(WINDOWS.c.model_version == window.model_version, WINDOWS.c.start < naive_utc(window.start))
@@ -276,6 +334,10 @@ def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _sampled(record_id: str, sampling_rate: float) -> bool:
     """Whether a record is in the sample: by its id's hash, so that the same ones are at every call."""
     return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[:8]) < sampling_rate * 2**64
+
+
+def _place(window: Window) -> sql.Tuple:
+    return sql.tuple_(sql.literal(naive_utc(window.end)), sql.literal(window.id))
 
 
 def _window(row: Any) -> Window:

@@ -64,7 +64,10 @@ class Improved(BaseModel):
 
 
 class Retraining:
-    """Retrains the champion of a registered model where its newest window is ``detected``, within cool-down and budget.
+    """Retrains the champion of a registered model where its chart's alarm is on, within cool-down and budget.
+
+    The chart carries an alarm from window to window until something is done about it, so that one that comes in a
+    cool-down waits for its end. A challenger that the gate refuses is an answer too: the chart begins anew.
 
     Args:
         improve: trains a challenger and lets the gate decide on its promotion.
@@ -97,9 +100,9 @@ class Retraining:
         """
         champion, history = self._registry.champion(), self._registry.promotions()
         newest = self._windows.closed(1, champion)
-        if not newest or newest[0].result is None or newest[0].result.status != "detected":
+        if not newest or not self._alarmed(newest[0]):
             return []
-        window, score = newest[0], newest[0].result.named_score
+        window = newest[0]
         if history and window.end <= history[-1].at:
             return []  # its traffic is from before the promotion
         past = self._journal.actions.newest()
@@ -107,7 +110,7 @@ class Retraining:
         if not unfinished and (reason := self._must_wait(past, history, record=record, now=now)):
             self._journal.tell_once(f"Not retrained: {reason}.", subject=window.label)
             return []
-        why = f"{window.label} is detected: {score}"
+        why = f"{window.label} is detected: {_evidence(window)}"
         if self._journal.dry_run:
             action = Action(at=now, kind="would_retrain", version=champion, subject=window.label, why=why)
             return [would] if (would := self._journal.would(action)) else []
@@ -117,6 +120,14 @@ class Retraining:
             )
         self._journal.tell(f"Retrain: {why}")
         return [self._retrain(champion, window, now=now)]
+
+    def _alarmed(self, window: Window) -> bool:
+        """Whether the alarm is on after the champion's newest window, and nothing was done about it since."""
+        result = window.result
+        if result is None or result.chart is None:
+            return result is not None and result.status == "detected"  # closed by an earlier release
+        restarted = self._windows.chart_restarted(window.model_version)
+        return result.chart.alarm and (restarted is None or result.chart.since >= restarted)
 
     def _retrain(self, champion: str, window: Window, *, now: datetime) -> Action:
         """The outcome, written down; what is not a user's mistake is raised too."""
@@ -130,6 +141,8 @@ class Retraining:
                 self._journal.tell(f"The retraining failed: {error}")
                 return failed
             raise
+        if improved.kind == "refused":
+            self._windows.restart_chart(champion, now)
         failed_tests = "; ".join(test.description for test in improved.decision.tests if not test.passed)
         why = f"the gate: {failed_tests or 'all tests passed'}; {improved.decision.report}"
         if improved.kind == "waiting":
@@ -155,6 +168,11 @@ class Retraining:
         judged = self._windows.judged(self._windows.closed(_NEWEST_WINDOWS, champion), self._traffic)
         train, held_out = split(judged, self._watch.training_records)
         return Improvement(champion=champion, judged=train, held_out=held_out, card=self._judge.gate_card, at=now)
+
+
+def _evidence(window: Window) -> str:
+    result = window.result
+    return "" if result is None else result.chart.in_words if result.chart else result.named_score
 
 
 def split(judged: Judged, newest: int) -> tuple[Judged, list[Question]]:

@@ -1,6 +1,6 @@
 """The automatic loop: windows are closed as time passes, and what they show is acted on.
 
-A window that is ``detected`` has the champion retrained, within a cool-down and a budget a day. After a promotion comes
+An alarm of the chart has the champion retrained, within a cool-down and a budget a day. After a promotion comes
 a canary stretch: the predecessor answers the new champion's requests too, and where a paired comparison that counts its
 looks shows the new one to be worse, it is rolled back. Everything that is done is written down before and after.
 """

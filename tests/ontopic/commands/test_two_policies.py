@@ -93,7 +93,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 
 def close_windows(folder: Folder, name: str, monkeypatch: pytest.MonkeyPatch, size: int = 5) -> list[Path]:
     """Have the windows of all of a policy's traffic closed; returns their pages."""
-    topics = SimpleNamespace(reference=["cards"] * 9, of=lambda questions: ["cards" for _ in questions])
+    topics = SimpleNamespace(id="", of=lambda questions: ["cards" for _ in questions])
     monkeypatch.setattr(Closer, "_topics", topics)
     project, workspace = folder.project(name), folder.workspace
     model = project.policy.registered_model

@@ -86,7 +86,7 @@ class Scene:
 def scene(banking: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """With a threshold of 0.9, and without topics and promotions, which take a model and MLflow."""
     workspace = Workspace(root=tmp_path)
-    topics = SimpleNamespace(reference=["cards"] * 9, of=lambda questions: ["cards" for _ in questions])
+    topics = SimpleNamespace(id="", of=lambda questions: ["cards" for _ in questions])
     monkeypatch.setattr(Closer, "_topics", topics)
     monkeypatch.setattr(closing, "open_registry", lambda *_: SimpleNamespace(promotions=list))
     rules = [AlertSettings(name="low", events=["suspected"]), AlertSettings(name="off topic", events=["detected"])]
@@ -121,8 +121,8 @@ def test_exactly_the_windows_whose_corrected_score_is_under_the_threshold_are_lo
     # 20 records each: 0.4, 1.0, 0.85 (corrected 0.938), 0.80 (corrected 0.875), nothing judged
     word = "p" * 8 + "f" * 12 + "p" * 20 + "p" * 17 + "f" * 3 + "p" * 16 + "f" * 4 + "u" * 20
     monitored = scene.monitor(word, 20)
-    assert statuses(monitored) == ["detected", "ok", "ok", "suspected", "unknown"]
-    assert monitored.detected == [monitored.windows[0]]
+    assert statuses(monitored) == ["suspected", "ok", "ok", "suspected", "unknown"]
+    assert monitored.detected == []  # the chart's alarm takes 50 records
     low = [monitored.windows[0], monitored.windows[3]]
     assert [alert.partition(": ")[0] for alert in monitored.alerts] == [monitored.windows[i].label for i in (0, 3, 4)]
     for window, alert in zip(low, monitored.alerts, strict=False):
@@ -132,11 +132,11 @@ def test_exactly_the_windows_whose_corrected_score_is_under_the_threshold_are_lo
 
 
 def test_the_alerts_are_those_that_watching_raises(scene: Scene) -> None:
-    monitored = scene.monitor("f" * 20 + "p" * 20 + "f" * 20, 20)
-    assert statuses(monitored) == ["detected", "ok", "detected"]
-    # The first one's alerts were closed by the healthy window in between.
+    monitored = scene.monitor("f" * 60 + "p" * 120 + "f" * 60, 60)
+    assert statuses(monitored) == ["detected", "detected", "ok", "detected"]
+    # The first one's alerts were closed when healthy windows had used up the evidence.
     history = [(alert.rule, alert.text.partition(": ")[0], alert.closed_by) for alert in scene.alerts.history(9)]
-    first, third = monitored.windows[0].label, monitored.windows[2].label
+    first, third = monitored.windows[0].label, monitored.windows[3].label
     assert history == [
         ("off topic", third, ""),
         ("low", third, ""),
@@ -191,7 +191,7 @@ def test_a_card_that_does_not_fit_raises_an_event_and_no_suspicion(scene: Scene)
 
 def test_hostile_text_in_records_reaches_no_page(scene: Scene) -> None:
     monitored = scene.monitor("ffuu", 2, HOSTILE)
-    assert [status for status in statuses(monitored) if status != "unknown"] == ["detected"]
+    assert [status for status in statuses(monitored) if status != "unknown"] == ["suspected"]
     pages = [monitored.report] + [Path(window.result.report) for window in monitored.windows if window.result]
     assert len(set(pages)) == 3
     for page in pages[:2]:

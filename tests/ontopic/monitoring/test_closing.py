@@ -15,6 +15,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertSettings
 from ontopic.monitoring import closing
 from ontopic.monitoring.alerts import Alerts
+from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.closing import Closed, Closer, concerns, judge_records
 from ontopic.monitoring.window import Cut, Window
 from ontopic.monitoring.windows import WindowStore
@@ -32,7 +33,7 @@ HOURLY = Cut(length=HOUR, records=10, lateness=timedelta(0))
 class OneTopic:
     """Knows no topic but one, in place of the sentence encoder's."""
 
-    reference = ("cards",) * 10
+    id = "one"
 
     def of(self, questions: list[str]) -> list[str]:
         return ["cards" for _ in questions]
@@ -116,10 +117,10 @@ def test_only_what_is_new_is_judged_after_a_kill(
 def test_a_window_that_closes_has_a_page_a_snapshot_and_alerts(
     closer: Closer, workspace: Workspace, windows: WindowStore, alerts: Alerts
 ) -> None:
-    done = close(closer, put(workspace, windows, 0, *["bad"] * 20, *["good"] * 10), workspace)
+    done = close(closer, put(workspace, windows, 0, *["bad"] * 40, *["good"] * 15), workspace)
     result = done.window.result
     assert result and result.drift
-    assert (result.status, result.n, result.drift.detected, done.window.state) == ("detected", 30, False, "closed")
+    assert (result.status, result.n, result.drift.detected, done.window.state) == ("detected", 55, False, "closed")
     page = Path(result.report)
     assert page.name == "window-ontopic-banking-version-1-20260301T120000-1.html"
     assert str(result.score) in page.read_text()
@@ -150,7 +151,7 @@ def test_a_window_that_is_closed_again_neither_alerts_nor_recovers_anew(
     closer: Closer, workspace: Workspace, windows: WindowStore, alerts: Alerts
 ) -> None:
     healthy = close(closer, put(workspace, windows, 0, *["good"] * 20), workspace).window
-    low = close(closer, put(workspace, windows, 1, *["bad"] * 20), workspace).window
+    low = close(closer, put(workspace, windows, 1, *["bad"] * 55), workspace).window
     assert close(closer, healthy, workspace).alerts == []
     again = close(closer, low, workspace)
     assert again.alerts == []
@@ -164,10 +165,70 @@ def test_a_window_that_is_closed_again_neither_alerts_nor_recovers_anew(
 def test_a_window_is_of_concern_where_it_is_low_or_mostly_unjudged(
     closer: Closer, workspace: Workspace, windows: WindowStore
 ) -> None:
-    answers = {"ok": ["good"] * 20, "low": ["bad"] * 20, "unknown": ["?"]}
+    answers = {"ok": ["good"] * 20, "low": ["bad"] * 55, "unknown": ["?"]}
     found = {}
     for hour, (name, given) in enumerate(answers.items()):
         window = put(workspace, windows, hour, *given)
         assert concerns(window, 0.5) == {}
         found[name] = list(concerns(close(closer, window, workspace).window, 0.5))
     assert found == {"ok": [], "low": ["suspected", "detected"], "unknown": ["unjudged"]}
+
+
+def chart_of(window: Window | None) -> Chart:
+    assert window and window.result and window.result.chart
+    return window.result.chart
+
+
+def test_the_chart_goes_on_from_window_to_window_in_the_order_of_time(
+    closer: Closer, workspace: Workspace, windows: WindowStore, alerts: Alerts
+) -> None:
+    """Also where they are closed in another order, or again: nothing is counted twice, and nothing is lost."""
+    given = {0: ["good"] * 20, 1: ["bad"] * 30, 2: ["bad"] * 25, 3: ["good"] * 4}
+    put_ = {hour: put(workspace, windows, hour, *answers) for hour, answers in given.items()}
+    for hour in (0, 3, 2):
+        close(closer, put_[hour], workspace)
+    assert [chart_of(window).n for window in windows.closed(9)] == [20, 45, 49]
+    assert not any(alert.rule == "detected" for alert in alerts.history(9))
+    late = close(closer, put_[1], workspace)
+    found = windows.closed(9)
+    assert [chart_of(window).n for window in found] == [20, 50, 75, 79]
+    assert [chart_of(window).passes for window in found] == [20, 20, 20, 24]
+    assert [window.result and window.result.status for window in found] == ["ok", "detected", "detected", "detected"]
+    assert [alert.rule for alert in late.alerts][-1] == "detected"
+    assert (found[3].state, found[3].closed_at) == ("closed", put_[3].end)
+    for hour in given:
+        close(closer, windows.holding([f"{hour}-0"])[0], workspace)
+    again = windows.closed(9)
+    assert [window.result and window.result.chart for window in again] == [chart_of(window) for window in found]
+
+
+def test_two_windows_that_close_together_lose_no_alarm(
+    closer: Closer, workspace: Workspace, windows: WindowStore
+) -> None:
+    both = [put(workspace, windows, 0, *["bad"] * 55), put(workspace, windows, 1, *["good"] * 20)]
+    closed = [close(closer, window, workspace).window for window in both]
+    assert [window.result and window.result.status for window in closed] == ["detected", "detected"]
+
+
+def test_a_chart_begins_anew_where_something_was_done_about_its_alarm(
+    closer: Closer, workspace: Workspace, windows: WindowStore
+) -> None:
+    first = put(workspace, windows, 0, *["bad"] * 55)
+    before = chart_of(close(closer, first, workspace).window)
+    windows.restart_chart("1", NOON + HOUR)
+    # An old window that is closed again is what it was.
+    assert chart_of(close(closer, windows.closed(1)[0], workspace).window) == before
+    after = close(closer, put(workspace, windows, 1, *["good"] * 20), workspace).window
+    chart = chart_of(after)
+    assert (chart.n, chart.alarm, chart.since) == (20, False, NOON + HOUR)
+    windows.restart_chart("2", NOON + 2 * HOUR)  # another version's
+    assert chart_of(close(closer, put(workspace, windows, 2, *["good"] * 20), workspace).window).n == 40
+
+
+def test_forgotten_verdicts_end_what_is_carried_on(closer: Closer, workspace: Workspace, windows: WindowStore) -> None:
+    first, second = put(workspace, windows, 0, *["good"] * 20), put(workspace, windows, 1, *["good"] * 20)
+    close(closer, second, workspace)
+    windows.forget(NOON + 2 * HOUR)
+    before = chart_of(windows.closed(9)[-1])
+    close(closer, first, workspace)
+    assert chart_of(windows.closed(9)[-1]) == before

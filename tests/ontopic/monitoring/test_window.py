@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 from loopback import ROOT
@@ -13,8 +12,9 @@ from values import replace
 from word_judge import CARD, LIMITS, WordJudge, labelled_traffic
 
 from ontopic.config.settings import load_settings
+from ontopic.monitoring.chart import Chart, carried, levels_of
 from ontopic.monitoring.standing import Standing
-from ontopic.monitoring.window import Counts, Cut, Drift, Window, WindowResult, cut_of, status, window_result
+from ontopic.monitoring.window import Counts, Cut, Drift, Window, WindowResult, cut_of, status_of, window_result
 from ontopic.records import Judged, Record
 from ontopic.statistics.correction import corrected
 from ontopic.statistics.rates import Rate, rate
@@ -36,23 +36,45 @@ def judged(*answers: str) -> Judged:
         (Rate(value=0.95, low=0.91, high=0.97, n=100), "ok"),
         (Rate(value=0.9, low=0.85, high=0.95, n=100), "ok"),
         (Rate(value=0.89, low=0.85, high=0.93, n=100), "suspected"),
-        (Rate(value=0.8, low=0.7, high=0.9, n=100), "suspected"),  # the interval still holds the threshold
-        (Rate(value=0.8, low=0.7, high=0.899, n=100), "detected"),
+        (Rate(value=0.8, low=0.7, high=0.899, n=100), "suspected"),  # the chart detects
     ],
 )
 def test_the_status_reads_estimate_and_interval(share: Rate, expected: str) -> None:
     known = Standing(score=share, is_corrected=True)
-    assert status(known, 0.9) == expected
-    assert status(replace(known, unknown_because="too few"), 0.9) == "unknown"
+    assert status_of(known, 0.9, chart=None) == expected
+    assert status_of(replace(known, unknown_because="a misfit"), 0.9, chart=None) == "unknown"
 
 
-@pytest.mark.parametrize(("value", "high"), [(0.95, 0.99), (0.85, 0.95), (0.7, 0.8)])
-def test_where_there_is_a_chart_only_its_alarm_detects(value: float, high: float) -> None:
-    known = Standing(score=Rate(value=value, low=0.5, high=high, n=100), is_corrected=True)
-    assert status(known, 0.9, chart=SimpleNamespace(alarm=True)) == "detected"
-    assert status(known, 0.9, chart=SimpleNamespace(alarm=False)) == ("ok" if value >= 0.9 else "suspected")
-    unknown = replace(known, unknown_because="too few")
-    assert status(unknown, 0.9, chart=SimpleNamespace(alarm=True)) == "unknown"
+def test_so_few_records_as_say_nothing_do_not_hide_an_alarm() -> None:
+    few = Standing(score=rate(3, 5), is_corrected=False, unknown_because="5 judged records are fewer", is_few=True)
+    assert [status_of(few, 0.9, chart=each) for each in (None, chart(False), chart(True))] == [
+        *("unknown", "unknown", "detected")
+    ]
+    misfit = Standing(score=rate(99, 99), is_corrected=True, unknown_because="the judge's card does not fit")
+    assert status_of(misfit, 0.9, chart=chart(True)) == "unknown"
+
+
+def chart(alarm: bool) -> Chart:
+    found = carried(None, [], since=NOON, levels=levels_of(0.9, CARD))
+    assert found
+    return found.model_copy(update={"alarm": alarm})
+
+
+@pytest.mark.parametrize(
+    ("answers", "alarm", "expected"),
+    [
+        (["good"] * 60, True, "detected"),
+        (["good"] * 60, False, "ok"),
+        (["bad"] * 60, False, "suspected"),
+        (["bad"] * 60, True, "detected"),
+        (["bad"] * 60, None, "suspected"),
+        (["?"] * 60, True, "unknown"),
+    ],
+)
+def test_the_chart_alone_decides_what_is_detected(answers: list[str], alarm: bool | None, expected: str) -> None:
+    given = None if alarm is None else chart(alarm)
+    result = window_result(judged(*answers), CARD, limits=LIMITS, counts=Counts(n=60), chart=given)
+    assert (result.status, result.chart) == (expected, given)
 
 
 def test_a_judge_that_is_no_better_than_chance_raises_no_suspicion() -> None:

@@ -24,6 +24,7 @@ from ontopic.config.settings import Settings, load_settings
 from ontopic.data.labelled import load_questions
 from ontopic.models.generation import generate
 from ontopic.models.loading import load
+from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
@@ -139,6 +140,16 @@ class Month:
     def say(self, line: str) -> None:
         print(f"day {self.day:2}  {line}", flush=True)
 
+    def newest_chart(self) -> Chart:
+        """After the last window."""
+        result = self.windows[-1].result
+        assert result and result.chart
+        return result.chart
+
+    def judged(self) -> int:
+        """Records of the windows so far that the judge could judge."""
+        return sum(window.result.scores.guardrail_score.n for window in self.windows if window.result)
+
     def statuses(self) -> list[str]:
         return [window.result.status for window in self.windows if window.result]
 
@@ -184,7 +195,11 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
     month.say("healthy")
     assert month.live(9, drifted=False) == []
     assert len(month.statuses()) == 9
-    assert [status for status in month.statuses() if status not in ("ok", "suspected")] == []
+    assert "detected" not in month.statuses()
+    chart = month.newest_chart()
+    # Not by luck of the seed: the score since the promotion is over the threshold, and the chart far from its limit.
+    assert (chart.n, chart.score.value > chart.healthy) == (month.judged(), True)
+    assert chart.n >= 1000 and chart.statistic < 0.1 * chart.limit
 
     month.say("new off-topic questions arrive")
     before = len(month.windows)
@@ -196,7 +211,7 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
     assert promoted not in (first, "1")
     month.say("the new champion serves them")
     after = month.live(4, drifted=True)  # a bad day may have it retrained once more
-    assert [action for action in after if action.kind not in ("promoted", "refused")] == []
+    assert {action.kind for action in after}.isdisjoint({"failed", "rolled_back"})
     promoted = month.champion()
     assert promoted not in (first, "1")
 
@@ -218,7 +233,7 @@ def test_in_a_month_new_topics_are_learned_and_what_is_worse_is_refused_or_rolle
 
     month.say("and the rest of the month")
     rest = month.live(max(0, 30 - month.day), drifted=True)
-    assert [action for action in rest if action.kind not in ("promoted", "refused")] == []
+    assert {action.kind for action in rest}.isdisjoint({"failed", "rolled_back"})
     assert len(month.windows) == month.day >= 30  # a window a day
     for each in month.registry.promotions():
         print(f"{each.at:%Y-%m-%d %H:%M}  {each.before or '-'} -> {each.version}  {each.by}: {each.why}")

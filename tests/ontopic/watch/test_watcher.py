@@ -124,17 +124,17 @@ class Bank:
             )
 
     def good_hour(self) -> None:
-        self.ask(20, True, lambda question: question.reference)
-        self.ask(20, False, lambda question: self.policy.refusal)
+        self.ask(30, True, lambda question: question.reference)
+        self.ask(30, False, lambda question: self.policy.refusal)
         self.hour += 1
 
     def leaking_hour(self) -> None:
-        self.ask(10, True, lambda question: question.reference)
-        self.ask(30, False, lambda question: "Sure! First gather what you need, then follow these three easy steps.")
+        self.ask(15, True, lambda question: question.reference)
+        self.ask(45, False, lambda question: "Sure! First gather what you need, then follow these three easy steps.")
         self.hour += 1
 
     def refusing_hour(self) -> None:
-        self.ask(40, True, lambda question: self.policy.refusal)
+        self.ask(60, True, lambda question: self.policy.refusal)
         self.hour += 1
 
     def improve(self, wanted: Improvement) -> Improved:
@@ -230,7 +230,7 @@ def test_a_healthy_hour_changes_nothing(shared: Bank) -> None:
     shared.good_hour()
     assert shared.turn() == []
     assert ": ok, uncorrected guardrail score" in shared.said[-1]
-    assert shared.summary.startswith("40 new records; 1 window closed; 0 of version 1 wait for their window of 1:00:00")
+    assert shared.summary.startswith("60 new records; 1 window closed; 0 of version 1 wait for their window of 1:00:00")
     assert shared.turn() == []  # nothing new: nothing is closed twice
     assert sum(": ok," in line for line in shared.said) == 1
     assert shared.summary.startswith("0 new records; 0 windows closed; ")

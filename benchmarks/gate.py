@@ -1,6 +1,6 @@
 """What the gate promotes: a worse challenger whose failures come back unjudged, a better one, and what it can see.
 
-python benchmarks/gate.py [--runs 400] [--figures docs]
+python benchmarks/gate.py [--runs 200] [--figures docs]
 
 Every decision is the real ``decide`` on made-up verdicts of the default gate: 450 questions, half in scope, the limits
 of configs/policies/banking.yaml. "as judged" reads the same decisions without the tests that count what is unjudged.
@@ -31,8 +31,8 @@ from ontopic.statistics.sample_size import detectable_difference, gate_power
 
 ROOT = Path(__file__).resolve().parents[1]
 N = 450
-SHARES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
-ACCIDENTS = (0.0, 0.001, 0.002, 0.005, 0.01)
+SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+ACCIDENTS = (0.0, 0.002, 0.005, 0.01)
 QUESTIONS = [Question(question=f"Question {i}?", in_scope=i % 2 == 0) for i in range(N)]
 NONE = Quality(questions=[], similarity=[], reference_nll=[], words=[], repeats=[], truncated=[], perplexity=40.0)
 Flags = NDArray[np.bool_]
@@ -122,7 +122,7 @@ def simulated_power(n: int, difference: float, discordant: float, *, alpha: floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--figures", type=Path)
     given = parser.parse_args()
     policy = load_policy(ROOT / "configs" / "policies" / "banking.yaml")

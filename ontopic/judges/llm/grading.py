@@ -163,15 +163,16 @@ def _verdicts(
     grader: Grader, grading: Grading, *, shown: Iterable[_Shown], advance: Advance | None
 ) -> Iterator[Verdict]:
     judge_id = grader.id
-    labels: deque[bool | None] = deque()  # of the records that are read and not graded yet
+    known: deque[tuple[bool | None, bool]] = deque()  # of the records read and not graded yet: label, answer is empty
 
     def labelled() -> Iterator[_Shown]:
         for texts, in_scope in shown:
-            labels.append(in_scope)
+            known.append((in_scope, not texts["answer"].strip()))
             yield texts, in_scope
 
     for graded in _graded(grader, grading, shown=labelled(), form=Grade):
-        yield _verdict(graded, label=labels.popleft(), judge_id=judge_id)
+        label, empty = known.popleft()
+        yield _verdict(graded, label=label, empty=empty, judge_id=judge_id)
         if advance:
             advance(1)
 
@@ -237,7 +238,7 @@ def _read(reply: Reply, form: type[Form], *, prompt: Prompt, grader: Grader) -> 
     return _Graded(grade, score)
 
 
-def _verdict(graded: _Graded[Grade], *, label: bool | None, judge_id: str) -> Verdict:
+def _verdict(graded: _Graded[Grade], *, label: bool | None, empty: bool, judge_id: str) -> Verdict:
     grade = graded.grade
     if grade is None:
         return Verdict(outcome="unjudged", score=None, explanation="", judge_id=judge_id, cause=graded.cause)
@@ -249,7 +250,7 @@ def _verdict(graded: _Graded[Grade], *, label: bool | None, judge_id: str) -> Ve
         explanation = f"{explanation} {note}".strip()
     if label is not None:
         if declined is not None and in_scope is not None and in_scope != label:
-            right = outcome(in_scope=label, declined=declined, on_subject=True)
+            right = outcome(in_scope=label, declined=declined, on_subject=not empty)
             score = score if right == passed else 1 - score
             passed = right
         in_scope = label

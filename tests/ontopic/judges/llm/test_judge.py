@@ -178,6 +178,15 @@ def test_a_scope_label_goes_before_the_judges_opinion(
     assert verdict.declined is declined
 
 
+@pytest.mark.parametrize("label", [True, False])
+def test_where_the_judge_errs_on_the_scope_an_empty_answer_fails_still(
+    chat_server: ChatServer, banking: Policy, label: bool
+) -> None:
+    says(chat_server, json.dumps({"in_scope": not label, "declined": False, "verdict": "fail"}))
+    (verdict,) = ask(chat_server, banking, Record(question="q", answer=" ", in_scope=label))
+    assert (verdict.outcome, verdict.in_scope) == ("fail", label)
+
+
 @pytest.mark.parametrize(
     ("label", "said", "declined"),
     [(True, "pass", False), (True, "fail", True), (False, "pass", True), (False, "fail", False), (None, "pass", None)],

@@ -69,7 +69,7 @@ def _decision(decision: Mapping[str, Any]) -> Iterator[Text | Table]:
 def _segments(segments: Sequence[Any]) -> Table:
     """All kinds and languages, and the largest intents."""
     table = Table(box=box.SIMPLE, padding=0, title="Guardrail score by segment")
-    for column in ("", "segment", "questions", "champion", "challenger", "unjudged"):
+    for column in ("", "segment", "n", "champion", "challenger", "unjudged"):
         named = column in ("", "segment")
         table.add_column(column, justify="left" if named else "right", overflow="fold", no_wrap=not named)
     intents = 0

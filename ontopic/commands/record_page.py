@@ -63,7 +63,7 @@ def _decision(decision: Mapping[str, Any]) -> Iterator[Text | Table]:
     table.add_row("unjudged answers", *(_value(side.get("unjudged")) for side in sides))
     yield table
     known = ("champion", "challenger", "tests", "passed")
-    yield from _lines("What the gate read", [(name, _value(of)) for name, of in decision.items() if name not in known])
+    yield from _lines("What the gate read", _rows(decision, known))
 
 
 def _segments(segments: Sequence[Any]) -> Table:
@@ -87,13 +87,7 @@ def _segments(segments: Sequence[Any]) -> Table:
 
 
 def _evidence(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in facts.items():
-        if name in _TOLD_APART:
-            continue
-        if isinstance(value, dict) and len(value) > _MOST_ON_A_LINE:
-            yield from ((f"{name}: {part}", _value(each)) for part, each in value.items())
-        else:
-            yield name, _value(value)
+    yield from _rows(facts, _TOLD_APART)
     if isinstance(questions := facts.get("questions"), dict):
         yield "questions asked", _value({name: of for name, of in questions.items() if name != "ids"})
     if isinstance(card := facts.get("card"), dict):
@@ -105,6 +99,17 @@ def _evidence(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for part in ("settings", "files"):
         if isinstance(of := facts.get(part), dict):
             yield from ((name if part == "files" else f"settings of {name}", _value(each)) for name, each in of.items())
+
+
+def _rows(of: Mapping[str, Any], left_out: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Names and values; a value of many parts is a row each."""
+    for name, value in of.items():
+        if name in left_out:
+            continue
+        if isinstance(value, dict) and len(value) > _MOST_ON_A_LINE:
+            yield from ((f"{name}: {part}", _value(each)) for part, each in value.items())
+        else:
+            yield name, _value(value)
 
 
 def _lines(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[Text]:

@@ -112,7 +112,8 @@ def verify(
 
 def _before(registry: ModelRegistry, entries: Sequence[Entry]) -> list[Promotion]:
     """Moves of before the record began, which only the registry has."""
-    return [move for move in registry.promotions() if not entries or move.at < entries[0].at]
+    moves = [move for move in registry.promotions() if move.entry is None]
+    return [move for move in moves if not entries or move.at < entries[0].at]
 
 
 def _say_earlier(registry: ModelRegistry, earlier: Sequence[Promotion], *, which: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ _SCORES = {"guardrail_score": "guardrail score", "over_refusal": "over-refusal",
 _CARD = ("accuracy", "kappa", "sensitivity", "specificity")
 _MOST_INTENTS = 10
 _MOST_ON_A_LINE = 4
+_NAME_WIDTH = 22
 _TOLD_APART = ("decision", "segments", "files", "code", "card", "questions", "settings")  # each has a part of its own
 
 
@@ -43,9 +44,9 @@ def page_of(entry: Entry) -> Iterator[Text | Table]:
         yield from _decision(decision)
     if isinstance(segments := facts.get("segments"), list) and segments:
         yield _segments(segments)
-    yield _table("Evidence", _evidence(facts))
+    yield from _lines("Evidence", _evidence(facts))
     chain = [("follows", entry.previous), ("sha256", entry.sha256), ("signature", entry.signature or "none")]
-    yield _table("In the chain", chain)
+    yield from _lines("In the chain", chain)
 
 
 def _decision(decision: Mapping[str, Any]) -> Iterator[Text | Table]:
@@ -62,21 +63,22 @@ def _decision(decision: Mapping[str, Any]) -> Iterator[Text | Table]:
     table.add_row("unjudged answers", *(_value(side.get("unjudged")) for side in sides))
     yield table
     known = ("champion", "challenger", "tests", "passed")
-    yield _table("What the gate read", [(name, _value(of)) for name, of in decision.items() if name not in known])
+    yield from _lines("What the gate read", _rows(decision, known))
 
 
 def _segments(segments: Sequence[Any]) -> Table:
     """All kinds and languages, and the largest intents."""
     table = Table(box=box.SIMPLE, padding=0, title="Guardrail score by segment")
-    for column in ("", "segment", "questions", "champion", "challenger", "unjudged"):
-        table.add_column(column, justify="left" if column in ("", "segment") else "right")
+    for column in ("", "segment", "n", "champion", "challenger", "unjudged"):
+        named = column in ("", "segment")
+        table.add_column(column, justify="left" if named else "right", overflow="fold", no_wrap=not named)
     intents = 0
     for each in (each for each in segments if isinstance(each, dict)):
         intents += each.get("by") == "intent"
         if each.get("by") == "intent" and intents > _MOST_INTENTS:
             continue
         sides = [each.get(side) or {} for side in ("champion", "challenger")]
-        scores = [_rate(side.get("guardrail_score")) for side in sides]
+        scores = [_rate(side.get("guardrail_score")).partition(" (n=")[0] for side in sides]
         unjudged = " | ".join(_value(side.get("unjudged")) for side in sides)
         table.add_row(_value(each.get("by")), _value(each.get("name")), _value(each.get("n")), *scores, unjudged)
     if intents > _MOST_INTENTS:
@@ -85,13 +87,7 @@ def _segments(segments: Sequence[Any]) -> Table:
 
 
 def _evidence(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in facts.items():
-        if name in _TOLD_APART:
-            continue
-        if isinstance(value, dict) and len(value) > _MOST_ON_A_LINE:
-            yield from ((f"{name}: {part}", _value(each)) for part, each in value.items())
-        else:
-            yield name, _value(value)
+    yield from _rows(facts, _TOLD_APART)
     if isinstance(questions := facts.get("questions"), dict):
         yield "questions asked", _value({name: of for name, of in questions.items() if name != "ids"})
     if isinstance(card := facts.get("card"), dict):
@@ -105,13 +101,22 @@ def _evidence(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((name if part == "files" else f"settings of {name}", _value(each)) for name, each in of.items())
 
 
-def _table(title: str, rows: Any) -> Table:
-    table = Table(box=box.SIMPLE, padding=(0, 1), title=title, show_header=False, title_justify="left")
-    table.add_column(no_wrap=False, overflow="fold", max_width=34)
-    table.add_column(overflow="fold")
+def _rows(of: Mapping[str, Any], left_out: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Names and values; a value of many parts is a row each."""
+    for name, value in of.items():
+        if name in left_out:
+            continue
+        if isinstance(value, dict) and len(value) > _MOST_ON_A_LINE:
+            yield from ((f"{name}: {part}", _value(each)) for part, each in value.items())
+        else:
+            yield name, _value(value)
+
+
+def _lines(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[Text]:
+    """A line each, which is not broken here, so that a hash can be copied from it."""
+    yield Text(title, style="bold")
     for name, value in rows:
-        table.add_row(visible(str(name)), value)
-    return table
+        yield Text(f"  {visible(name):<{_NAME_WIDTH}} {value}")
 
 
 def _rate(value: Any) -> str:
@@ -130,7 +135,7 @@ def _value(value: Any) -> str:
         return ", ".join(f"{visible(str(name))} {_value(each)}" for name, each in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(_value, value)) or "none"
-    if value is None:
+    if value in (None, ""):
         return "not known"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -13,12 +13,19 @@ LOOP = "the loop"
 
 
 def enter_gate(registry: ModelRegistry, version: str, *, facts: GateFacts, at: datetime | None = None) -> Entry:
-    """Append what a gate found of a version. A second gate of the same version adds an entry.
+    """Append what a gate found of a version. A second gate of the same version adds an entry; a decision that comes
+    from the cache again is of the same look, and no new one.
 
     Args:
         at: now where it is not given.
+
+    Returns:
+        The entry of this look.
     """
     before = registry.record.gates(registry.name)
+    for entry in before:
+        if facts.look is not None and (entry.version, entry.facts.get("look")) == (version, facts.look):
+            return entry
     levels = [level for entry in before if isinstance(level := entry.facts.get("alpha"), float)]
     if facts.alpha is not None:
         levels.append(facts.alpha)
@@ -50,7 +57,10 @@ def is_followed(registry: ModelRegistry, gate: Entry) -> bool:
 
 
 def enter_refusal(registry: ModelRegistry, gate: Entry, *, decision: Decision) -> Entry:
-    """Append that a gate refused the version of its entry, and by which tests."""
+    """Append that a gate refused the version of its entry, and by which tests; once a gate."""
+    for entry in registry.record.entries(registry.name):
+        if entry.kind == "refusal" and entry.facts.get("gate_sha256") == gate.sha256:
+            return entry
     failed = [test.description for test in decision.tests if not test.passed]
     why = "; ".join(failed) or "the gate"
     return registry.enter("refusal", gate.version, by=gate.by, why=why, facts=of_gate(gate), at=gate.at)

@@ -59,7 +59,7 @@ def segments(champion: Evaluation, challenger: Evaluation) -> list[Segment]:
     for by, names in small.items():
         if len(names) > 1:
             together = [pair for name in names for pair in cells.pop((by, name))]
-            cells[by, f"{len(names)} others of fewer than {_FEWEST} questions each"] = together
+            cells[by, f"{len(names)} others, under {_FEWEST} each"] = together
     found = [
         Segment(
             by=by,

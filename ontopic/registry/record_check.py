@@ -149,7 +149,8 @@ def _registry(registry: ModelRegistry, entries: Sequence[Entry]) -> Iterator[str
             )
     moves = {(entry.version, entry.at) for entry in own if entry.kind in ("promotion", "rollback")}
     for promotion in registry.promotions():
-        if own and promotion.at >= own[0].at and (promotion.version, promotion.at) not in moves:
+        began = promotion.entry is not None or (bool(own) and promotion.at >= own[0].at)
+        if began and (promotion.version, promotion.at) not in moves:
             yield f"the registry has a move to version {promotion.version} by {promotion.by} that is not on record"
     if said := registry.off_record(own):
         yield said

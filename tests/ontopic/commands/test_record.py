@@ -91,7 +91,7 @@ def test_an_entry_is_a_screen_with_all_that_was_decided_on(state_before: Path) -
         "guardrail score 0.800 [0.711, 0.867] (n=100) 0.930 [0.863, 0.966] (n=100)",
         "unjudged answers 1 17",
         "detectable 0.031",
-        "kind role_play 40 0.700 [0.604, 0.781] (n=100) 0.900 [0.826, 0.945] (n=100) 5 | 6",
+        "kind role_play 40 0.700 [0.604, 0.781] 0.900 [0.826, 0.945] 5 | 6",
         "The 10 largest of 12 intents; --json has all",
         "look 3",
         "alpha 0.0125",

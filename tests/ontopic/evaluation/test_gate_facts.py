@@ -161,9 +161,9 @@ def test_a_second_gate_of_the_same_weights_adds_and_overwrites_nothing(
 ) -> None:
     registry = made_registry(workspace.root)
     entries = []
-    for failing in (2, 30, 30):
+    for look, failing in enumerate((2, 30, 30), start=1):
         decision, facts = facts_of(banking, card, settings, workspace, failing=failing, not_judged=0)
-        entries.append(enter_gate(registry, "2", facts=facts))
+        entries.append(enter_gate(registry, "2", facts=facts.model_copy(update={"look": look})))
     enter_refusal(registry, entries[-1], decision=decision)
     assert registry.record.gates(NAME) == entries
     assert [entry.facts["gate"] for entry in entries] == ["passed", "failed", "failed"]
@@ -182,6 +182,18 @@ def test_a_refusal_says_which_tests_failed_and_names_its_gate(
     assert (refusal.kind, refusal.version, refusal.facts["gate_sha256"]) == ("refusal", "2", gate.sha256)
     failed = [test for test in decision.tests if not test.passed]
     assert failed and failed[0].description[:100] in refusal.why
+
+
+def test_a_decision_from_the_cache_is_no_new_look(
+    banking: Policy, card: JudgeCard, settings: Settings, workspace: Workspace
+) -> None:
+    registry = made_registry(workspace.root)
+    decision, facts = facts_of(banking, card, settings, workspace, failing=40)
+    first, again = (enter_gate(registry, "2", facts=facts) for _ in range(2))
+    assert first == again
+    assert enter_refusal(registry, first, decision=decision) == enter_refusal(registry, again, decision=decision)
+    assert [entry.kind for entry in registry.record.entries()] == ["gate", "refusal"]
+    assert enter_gate(registry, "3", facts=facts).number == 3
 
 
 def test_looks_are_counted_where_nobody_else_counts_them(

@@ -67,6 +67,6 @@ def test_segments_of_few_questions_are_one() -> None:
     intents = [each for each in segments(evaluation, evaluation) if each.by == "intent"]
     assert [(each.name, each.n) for each in intents] == [
         ("intent 0", 7),
-        ("5 others of fewer than 5 questions each", 5),
+        ("5 others, under 5 each", 5),
     ]
     assert [each.champion.guardrail_score.n for each in intents] == [7, 5]

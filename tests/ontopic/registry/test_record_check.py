@@ -140,6 +140,13 @@ def test_a_head_that_was_kept_elsewhere_is_missed(registry: ModelRegistry) -> No
     assert fault.startswith(f"no entry has the hash {head}")
 
 
+def test_moves_that_the_registry_shows_are_missed_without_a_head(registry: ModelRegistry) -> None:
+    forget_heads(registry)
+    registry.record.path.unlink()
+    faults = check(registry).faults
+    assert len(faults) == 3 and all("that is not on record" in fault for fault in faults)
+
+
 @pytest.mark.parametrize(("change", "said"), [("the page of two", "its hash has changed"), (None, "cannot be read")])
 def test_a_file_that_an_entry_names_is_held_to_its_hash(registry: ModelRegistry, change: str | None, said: str) -> None:
     page = registry.record.path.parent / "evidence" / "2.html"

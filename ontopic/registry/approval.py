@@ -30,7 +30,7 @@ class Terms(BaseModel):
         approval: how many persons were asked for when the wait began.
         until: when it expires.
         champion: the version in whose place the challenger would come, and against which the gate held it.
-        gate: sha256 of the gate's entry.
+        gate_sha256: of the gate's entry.
         weights_sha256: of the challenger's weights.
         policy_sha256: of the policy that the gate went by.
         trained_by: who started the loop or `watch` that trained these weights, or gave them to the gate.
@@ -40,7 +40,7 @@ class Terms(BaseModel):
     approval: Approvers
     until: datetime
     champion: str
-    gate: str
+    gate_sha256: str
     weights_sha256: str
     policy_sha256: str
     trained_by: tuple[str, ...]
@@ -183,9 +183,9 @@ def void(wait: Waiting, entries: Sequence[Entry], *, present: Present) -> str | 
     for entry in (wait.entry, *gates, *approvals(wait.entry, entries)):
         if entry.digest() != entry.sha256:
             return f"entry {entry.number} of the promotion record was changed after it was written"
-    if not any(gate.sha256 == terms.gate for gate in gates):
-        return f"the gate's entry {terms.gate[:_SHOWN_DIGEST]} is not in the promotion record"
-    if gates[-1].sha256 != terms.gate:
+    if not any(gate.sha256 == terms.gate_sha256 for gate in gates):
+        return f"the gate's entry {terms.gate_sha256[:_SHOWN_DIGEST]} is not in the promotion record"
+    if gates[-1].sha256 != terms.gate_sha256:
         return (
             f"the gate was run again on version {version} meanwhile (entry {gates[-1].number} of the promotion record)"
         )

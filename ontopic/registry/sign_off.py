@@ -91,7 +91,7 @@ class SignOff:
                 approval=self._settings.approval,
                 until=now + self._settings.expires,
                 champion=champion,
-                gate=gate.sha256,
+                gate_sha256=gate.sha256,
                 weights_sha256=weights_sha256,
                 policy_sha256=self._policy.sha256,
                 trained_by=trainers(self.entries(), weights_sha256, also=trained_by),
@@ -165,8 +165,9 @@ class SignOff:
             registry = open_registry(self._workspace, self._name)
             gate = registry.tags_of(version).get("ontopic.gate", "not run")
             facts = {"override": True, "before": registry.champion(), "gate": gate, "account": account}
+            why = f"override of the approval: {why}"
             self._add("promotion", version, by=by, why=why, facts=facts)
-            return registry.promote(version, by=by, why=f"override of the approval: {why}", at=self._now())
+            return registry.promote(version, by=by, why=why, at=self._now())
 
     def settle(self) -> Settled:
         """Complete what is approved, end what has expired or is void, and say what goes on waiting."""
@@ -250,7 +251,7 @@ def _bound(wait: Waiting) -> dict[str, JsonValue]:
     terms = wait.terms
     return {
         "waiting": wait.entry.sha256,
-        "gate": terms.gate,
+        "gate_sha256": terms.gate_sha256,
         "weights_sha256": terms.weights_sha256,
         "policy_sha256": terms.policy_sha256,
     }

@@ -112,7 +112,7 @@ def test_one_person_approves_and_it_is_the_champion_at_once(bank: Bank) -> None:
     assert bank.kinds() == ["gate", "waiting", "approval", "promotion"]
     gate, waiting, approval, promotion = bank.record.entries()
     for entry in (approval, promotion):
-        assert entry.facts["gate"] == gate.sha256 == wait.terms.gate
+        assert entry.facts["gate_sha256"] == gate.sha256 == wait.terms.gate_sha256
         assert entry.facts["waiting"] == waiting.sha256
         assert entry.facts["weights_sha256"] == folder_sha256(bank.weights.parent)
     assert (approval.by, promotion.facts["approvals"]) == ("bob", [approval.sha256])
@@ -248,7 +248,7 @@ def test_by_hand_approval_is_gone_round_only_where_it_is_said(bank: Bank) -> Non
     assert "version 2 is the champion in place of 1, by eve; its gate: passed" in done.output
     assert bank.registry.promotions()[-1].why == "override of the approval: an outage"
     last = bank.record.entries()[-1]
-    assert (last.kind, last.by, last.why) == ("promotion", "eve", "an outage")
+    assert (last.kind, last.by, last.why) == ("promotion", "eve", "override of the approval: an outage")
     assert (last.facts["override"], last.facts["before"], last.facts["gate"]) == (True, "1", "passed")
     assert bank.sign_off().waiting() == []
     failed(bank, ("promote", "2", "--why", "w"), "version 2 of 'ontopic-banking' is the champion already")

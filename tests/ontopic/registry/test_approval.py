@@ -39,7 +39,7 @@ class Log:
             "approval": settings.approval,
             "until": NOON + days * DAY + settings.expires,
             "champion": "1",
-            "gate": self.gate(version, days).sha256,
+            "gate_sha256": self.gate(version, days).sha256,
             "weights_sha256": "w",
             "policy_sha256": "p",
             "trained_by": ("ann",),
@@ -207,7 +207,7 @@ def test_a_gate_that_ran_again_makes_it_void(log: Log) -> None:
 
 
 def test_a_gate_that_is_not_in_the_record_lets_nothing_pass(log: Log) -> None:
-    log.wait(gate="0" * 64)
+    log.wait(gate_sha256="0" * 64)
     said = void(log.found()[0], log.record.entries(NAME), present=PRESENT)
     assert said == "the gate's entry 000000000000 is not in the promotion record"
 

@@ -93,14 +93,17 @@ class Waiting(BaseModel):
     @property
     def in_words(self) -> str:
         """What it waits for, until when, and how to decide."""
+        given = " and ".join(self.approved_by)
+        if self.is_approved:
+            return f"version {self.version} is approved by {given}, and the next look of the loop or watch promotes it"
         lacking = max(self.needed - len(self.approved_by), 1)
         who = "another person" if self.approved_by else "one person" if lacking == 1 else f"{lacking} persons"
         if len(self.approved_by) + 1 >= self.needed and all(map(self.is_trainer, self.approved_by)):
             who += " who did not train it"
-        given = f"; {' and '.join(self.approved_by)} approved it" if self.approved_by else ""
+        so_far = f"; {given} approved it" if given else ""
         return (
             f"version {self.version} passed the gate against version {self.terms.champion} and waits for {who} to "
-            f"approve it until {self.until:%Y-%m-%d %H:%M} UTC{given}: {command('approve', self.version)}, or reject"
+            f"approve it until {self.until:%Y-%m-%d %H:%M} UTC{so_far}: {command('approve', self.version)}, or reject"
         )
 
 

@@ -124,6 +124,9 @@ def test_what_is_said_of_who_trained_it(log: Log) -> None:
     (wait,) = log.found(TWO)
     assert "waits for another person who did not train it to" in wait.in_words
     assert 'UTC; ann approved it: python run.py approve 2 --why "...", or reject' in wait.in_words
+    log.decide("approval", wait.entry)
+    said = "version 2 is approved by ann and bob, and the next look of the loop or watch promotes it"
+    assert log.found(TWO)[0].in_words == said
 
 
 @pytest.mark.parametrize("kind", ["rejection", "expiry", "promotion"])

@@ -2,7 +2,7 @@
 
 Every decision is an entry of the promotion record before anything is moved, and is taken under a lock, so that of two
 who decide at once the second sees what the first decided. Where a process ends between the last approval and the move
-of the alias, the next look completes the promotion.
+of the alias, the next look completes the promotion; both its entry and the move are made once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from ontopic.registry.approval import (
     Terms,
     Waiting,
     approvals,
-    ending,
     objection,
     trainers,
     undecided,
@@ -42,13 +41,13 @@ class Settled(BaseModel):
     """What a look at the challengers that wait found.
 
     Attributes:
-        promoted: those whose promotion was completed.
+        promoted: the entries of promotions that were completed.
         ended: those that wait no longer, each with the reason.
         waiting: those that go on waiting.
     """
 
     model_config = ConfigDict(frozen=True)
-    promoted: list[Waiting] = []
+    promoted: list[Entry] = []
     ended: list[tuple[Waiting, str]] = []
     waiting: list[Waiting] = []
 
@@ -125,6 +124,7 @@ class SignOff:
                 person may not approve it.
         """
         with self._lock:
+            self._finish()
             wait = self._find(which, reads_weights=True)
             if wait.is_approved:  # a process ended before it promoted it
                 self._promote(wait)
@@ -166,22 +166,21 @@ class SignOff:
             gate = registry.tags_of(version).get("ontopic.gate", "not run")
             facts = {"override": True, "before": registry.champion(), "gate": gate, "account": account}
             why = f"override of the approval: {why}"
-            self._add("promotion", version, by=by, why=why, facts=facts)
-            return registry.promote(version, by=by, why=why, at=self._now())
+            return self._made(self._add("promotion", version, by=by, why=why, facts=facts))
 
     def settle(self) -> Settled:
         """Complete what is approved, end what has expired or is void, and say what goes on waiting."""
-        if not self._undecided():  # nothing to wait for others for
+        if not self._undecided() and self._unfinished() is None:  # nothing to wait for others for
             return Settled()
-        promoted, ended, left = [], [], []
+        ended, left = [], []
         with self._lock:
+            promoted = self._finish()
             for wait in self._undecided():
                 if (why := self._over(wait, reads_weights=wait.is_approved)) is not None:
                     self._add("expiry", wait.version, by=ONTOPIC, why=why, facts=_bound(wait))
                     ended.append((wait, why))
                 elif wait.is_approved:
-                    self._promote(wait)
-                    promoted.append(wait)
+                    promoted.append(self._promote(wait))
                 else:
                     left.append(wait)
         return Settled(promoted=promoted, ended=ended, waiting=left)
@@ -206,10 +205,7 @@ class SignOff:
         """
         if self._now() >= wait.until:
             return f"nobody had decided by {wait.until:%Y-%m-%d %H:%M} UTC (promotion.expires)"
-        present = self._present(wait.version, reads_weights=reads_weights)
-        if wait.is_approved and present.champion == wait.version:  # moved by a process that ended right after
-            return None
-        return void(wait, self.entries(), present=present)
+        return void(wait, self.entries(), present=self._present(wait.version, reads_weights=reads_weights))
 
     def _present(self, version: str, *, reads_weights: bool = False) -> Present:
         registry = open_registry(self._workspace, self._name)
@@ -221,15 +217,40 @@ class SignOff:
                 weights = weights_now(self._name, version, workspace=self._workspace)
         return Present(champion=registry.champion(), weights=weights, policy_sha256=self._policy.sha256)
 
-    def _promote(self, wait: Waiting) -> None:
-        registry, by = open_registry(self._workspace, self._name), " and ".join(wait.approved_by)
-        before, given = wait.terms.champion, approvals(wait.entry, self.entries())
-        why = f"approved: {'; '.join(entry.why for entry in given)}"
-        if registry.champion() != wait.version:
-            registry.promote(wait.version, by=by, why=why, at=self._now())
-        if ending(wait.entry, self.entries()) is None:
-            facts = _bound(wait) | {"before": before, "approvals": [entry.sha256 for entry in given]}
-            self._add("promotion", wait.version, by=by, why=why, facts=facts)
+    def _promote(self, wait: Waiting) -> Entry:
+        given = approvals(wait.entry, self.entries())
+        facts = _bound(wait) | {
+            "before": wait.terms.champion,
+            "gate": "passed",
+            "gate_against": wait.terms.champion,
+            "approvals": [entry.sha256 for entry in given],
+        }
+        by, why = " and ".join(wait.approved_by), f"approved: {'; '.join(entry.why for entry in given)}"
+        entry = self._add("promotion", wait.version, by=by, why=why, facts=facts)
+        self._made(entry)
+        return entry
+
+    def _made(self, promotion: Entry) -> Promotion:
+        """Make the promotion that an entry says."""
+        registry = open_registry(self._workspace, self._name)
+        return registry.promote(promotion.version, by=promotion.by, why=promotion.why, at=promotion.at)
+
+    def _unfinished(self) -> Entry | None:
+        """The last move, where it is a promotion of a challenger that had waited and was not made."""
+        moves = [entry for entry in self.entries() if entry.kind in ("promotion", "rollback")]
+        if not moves or "waiting" not in moves[-1].facts:
+            return None
+        registry, last = open_registry(self._workspace, self._name), moves[-1]
+        was_made = any(promotion.at >= last.at for promotion in registry.promotions())
+        return None if was_made or registry.champion() != last.facts["before"] else last
+
+    def _finish(self) -> list[Entry]:
+        """Make it; returns its entry."""
+        last = self._unfinished()
+        if last is None:
+            return []
+        self._made(last)
+        return [last]
 
     def _undecided(self) -> list[Waiting]:
         return undecided(self.entries(), settings=self._settings)
@@ -242,8 +263,8 @@ class SignOff:
         by: str,
         why: str,
         facts: Mapping[str, JsonValue],
-    ) -> None:
-        self._record.add(kind, self._name, version=version, by=by, why=why, facts=facts, at=self._now())
+    ) -> Entry:
+        return self._record.add(kind, self._name, version=version, by=by, why=why, facts=facts, at=self._now())
 
 
 def _bound(wait: Waiting) -> dict[str, JsonValue]:

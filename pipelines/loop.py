@@ -225,8 +225,8 @@ class _Loop:
     def _settle(self) -> None:
         """Complete what persons have approved since, and see what waits."""
         settled = self._sign_off.settle()
-        for wait in settled.promoted:
-            self._tell(f"Version {wait.version} is the champion now, approved by {' and '.join(wait.approved_by)}")
+        for entry in settled.promoted:
+            self._tell(f"Version {entry.version} is the champion now, approved by {entry.by}")
         for wait, why in settled.ended:
             self._tell(f"Version {wait.version} waits for approval no longer: {why}")
         self.result.waiting = [wait.in_words for wait in settled.waiting]

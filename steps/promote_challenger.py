@@ -11,7 +11,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import PromotionSettings
 from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import Decision, Evaluated
-from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal, gate_on_record, is_followed
+from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal, has_waited
 from ontopic.evaluation.gate_facts import Weights, gate_facts
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.registry.promotions import of_gate, open_registry
@@ -54,16 +54,15 @@ def promote_challenger(
     )
     # The version's own run keeps the report too, beside the weights.
     mlflow.MlflowClient().log_artifact(model.run_id, str(decision.report), "gate")
-    gate = gate_on_record(registry, new, facts=facts) or enter_gate(registry, new, facts=facts, at=evidence.at)
+    gate = enter_gate(registry, new, facts=facts, at=evidence.at)
     sha256 = weights.challenger_sha256
     registry.tag(new, gate_tags(decision, judge_card, champion=old, weights_sha256=sha256, evidence=evidence))
-    followed = is_followed(registry, gate)
-    if not decision.passed and not followed:
+    if not decision.passed:
         enter_refusal(registry, gate, decision=decision)
-    elif decision.passed and registry.champion() != new and approval.approval == "automatic":
+    elif registry.champion() != new and approval.approval == "automatic":
         why = f"passed the gate against version {old}: {decision.report}"
         registry.promote(new, by=LOOP, why=why, at=evidence.at, facts={"by_hand": False, **of_gate(gate)})
-    elif decision.passed and registry.champion() != new and not followed:
+    elif registry.champion() != new and not has_waited(registry, gate):
         by = evidence.trained_by or ""
         SignOff(approval, policy, workspace=workspace).ask(
             new, gate=gate, champion=old, weights_sha256=sha256, trained_by=by

@@ -24,7 +24,7 @@ def approve(version: Version, project: Project, *, why: Why, by: By = None) -> N
         by_whom = " and ".join(wait.approved_by)
         print(f"version {wait.version} is the champion in place of {wait.terms.champion}, approved by {by_whom}")
     else:
-        print(f"{wait.approved_by[-1]} approves version {wait.version}, gate {wait.terms.gate[:12]}")
+        print(f"{wait.approved_by[-1]} approves version {wait.version}, gate {wait.terms.gate_sha256[:12]}")
         print(wait.in_words)
 
 

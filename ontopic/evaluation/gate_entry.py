@@ -14,44 +14,30 @@ LOOP = "the loop"
 
 def enter_gate(registry: ModelRegistry, version: str, *, facts: GateFacts, at: datetime | None = None) -> Entry:
     """Append what a gate found of a version. A second gate of the same version adds an entry; a decision that comes
-    from the cache again is of the same look, and no new one.
+    from the cache again adds none: it is of the same look, answers and verdicts.
 
     Args:
         at: now where it is not given.
 
     Returns:
-        The entry of this look.
+        The entry of this decision.
     """
     before = registry.record.gates(registry.name)
     for entry in before:
-        if facts.look is not None and (entry.version, entry.facts.get("look")) == (version, facts.look):
+        if (entry.version, entry.facts.get("look"), entry.facts.get("files")) == (version, facts.look, facts.files):
             return entry
     levels = [level for entry in before if isinstance(level := entry.facts.get("alpha"), float)]
     if facts.alpha is not None:
         levels.append(facts.alpha)
-    counted = facts.model_copy(
-        update={
-            "look": facts.look if facts.look is not None else len(before) + 1,
-            "alpha_spent": sum(levels) if levels else None,
-        }
-    )
+    counted = facts.model_copy(update={"alpha_spent": sum(levels) if levels else None})
     why = f"{facts.gate} against version {facts.against}"
     return registry.enter("gate", version, by=LOOP, why=why, facts=counted.model_dump(mode="json"), at=at)
 
 
-def gate_on_record(registry: ModelRegistry, version: str, *, facts: GateFacts) -> Entry | None:
-    """The entry of this very gate, whose decision a later run has from the cache; ``None`` where it is a new one."""
-    for entry in reversed(registry.record.gates(registry.name)):
-        if (entry.version, entry.facts.get("files"), entry.facts.get("look")) == (version, facts.files, facts.look):
-            return entry
-    return None
-
-
-def is_followed(registry: ModelRegistry, gate: Entry) -> bool:
-    """Whether a refusal or a wait for approval that follows from a gate is on record."""
+def has_waited(registry: ModelRegistry, gate: Entry) -> bool:
+    """Whether persons were asked for their approval of what this gate let pass."""
     return any(
-        entry.kind in ("refusal", "waiting")
-        and gate.sha256 in (entry.facts.get("gate_sha256"), entry.facts.get("gate"))
+        entry.kind == "waiting" and entry.facts.get("gate_sha256") == gate.sha256
         for entry in registry.record.entries(registry.name)
     )
 

@@ -50,7 +50,8 @@ class GateFacts(BaseModel):
         against: the champion's version.
         decision: the gate's, with all tests, counts, limits and what it could have seen; without its page's path.
         card: of the judge, without its groups and bins.
-        look: how often this policy's gates have looked at held-out questions, this time counted.
+        look: how often this policy's gates have looked at held-out questions, this time counted; ``None`` where a
+            rehearsal kept the challenger from a look.
         alpha: the two-sided level of this look's test of improvement; ``None`` where it is not known.
         alpha_spent: the sum of these levels over all looks; of looks whose level is known.
         attempt: of the loop; ``None`` for a retraining.

@@ -30,7 +30,7 @@ class Terms(BaseModel):
         approval: how many persons were asked for when the wait began.
         until: when it expires.
         champion: the version in whose place the challenger would come, and against which the gate held it.
-        gate: sha256 of the gate's entry.
+        gate_sha256: of the gate's entry.
         weights_sha256: of the challenger's weights.
         policy_sha256: of the policy that the gate went by.
         trained_by: who started the loop or `watch` that trained these weights, or gave them to the gate.
@@ -40,7 +40,7 @@ class Terms(BaseModel):
     approval: Approvers
     until: datetime
     champion: str
-    gate: str
+    gate_sha256: str
     weights_sha256: str
     policy_sha256: str
     trained_by: tuple[str, ...]
@@ -93,14 +93,17 @@ class Waiting(BaseModel):
     @property
     def in_words(self) -> str:
         """What it waits for, until when, and how to decide."""
+        given = " and ".join(self.approved_by)
+        if self.is_approved:
+            return f"version {self.version} is approved by {given}, and the next look of the loop or watch promotes it"
         lacking = max(self.needed - len(self.approved_by), 1)
         who = "another person" if self.approved_by else "one person" if lacking == 1 else f"{lacking} persons"
         if len(self.approved_by) + 1 >= self.needed and all(map(self.is_trainer, self.approved_by)):
             who += " who did not train it"
-        given = f"; {' and '.join(self.approved_by)} approved it" if self.approved_by else ""
+        so_far = f"; {given} approved it" if given else ""
         return (
             f"version {self.version} passed the gate against version {self.terms.champion} and waits for {who} to "
-            f"approve it until {self.until:%Y-%m-%d %H:%M} UTC{given}: {command('approve', self.version)}, or reject"
+            f"approve it until {self.until:%Y-%m-%d %H:%M} UTC{so_far}: {command('approve', self.version)}, or reject"
         )
 
 
@@ -183,9 +186,9 @@ def void(wait: Waiting, entries: Sequence[Entry], *, present: Present) -> str | 
     for entry in (wait.entry, *gates, *approvals(wait.entry, entries)):
         if entry.digest() != entry.sha256:
             return f"entry {entry.number} of the promotion record was changed after it was written"
-    if not any(gate.sha256 == terms.gate for gate in gates):
-        return f"the gate's entry {terms.gate[:_SHOWN_DIGEST]} is not in the promotion record"
-    if gates[-1].sha256 != terms.gate:
+    if not any(gate.sha256 == terms.gate_sha256 for gate in gates):
+        return f"the gate's entry {terms.gate_sha256[:_SHOWN_DIGEST]} is not in the promotion record"
+    if gates[-1].sha256 != terms.gate_sha256:
         return (
             f"the gate was run again on version {version} meanwhile (entry {gates[-1].number} of the promotion record)"
         )

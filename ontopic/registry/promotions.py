@@ -275,7 +275,7 @@ class ModelRegistry:
         at: datetime | None,
         facts: Mapping[str, Any],
     ) -> Promotion:
-        last = self._unfinished()
+        last = self.unfinished()
         same = (kind, version, by[:_MOST_BY], why[:_MOST_WHY])
         if last is not None and (last.kind, last.version, last.by, last.why) == same:
             return self._made(last)
@@ -301,13 +301,15 @@ class ModelRegistry:
             self._tables.delete_alias(CHALLENGER)
         return promotion
 
-    def finish(self) -> None:
-        """Make the last move on record, where it was killed before anything of it was made."""
-        last = self._unfinished()
-        if last is not None and _tag_of(last.at) not in self._tables.tags() and last.version in self.versions():
-            self._made(last)
+    def finish(self) -> Entry | None:
+        """Make the last move on record, where it was killed before anything of it was made; returns its entry."""
+        last = self.unfinished()
+        if last is None or _tag_of(last.at) in self._tables.tags() or last.version not in self.versions():
+            return None
+        self._made(last)
+        return last
 
-    def _unfinished(self) -> Entry | None:
+    def unfinished(self) -> Entry | None:
         """The last move on record, where the alias is still on the champion that it was made against."""
         moves = [entry for entry in self.record.entries(self.name) if entry.kind in _MOVES]
         if moves and moves[-1].version != self.champion() == moves[-1].facts.get("before"):

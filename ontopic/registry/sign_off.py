@@ -2,7 +2,7 @@
 
 Every decision is an entry of the promotion record before anything is moved, and is taken under a lock, so that of two
 who decide at once the second sees what the first decided. Where a process ends between the last approval and the move
-of the alias, the next look completes the promotion.
+of the alias, the next look completes the promotion; both its entry and the move are made once.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Settled(BaseModel):
     """What a look at the challengers that wait found.
 
     Attributes:
-        promoted: those whose promotion was completed.
+        promoted: the entries of promotions that were completed.
         ended: those that wait no longer, each with the reason.
         waiting: those that go on waiting.
     """
 
     model_config = ConfigDict(frozen=True)
-    promoted: list[Waiting] = []
+    promoted: list[Entry] = []
     ended: list[tuple[Waiting, str]] = []
     waiting: list[Waiting] = []
 
@@ -89,7 +89,7 @@ class SignOff:
                 approval=self._settings.approval,
                 until=now + self._settings.expires,
                 champion=champion,
-                gate=gate.sha256,
+                gate_sha256=gate.sha256,
                 weights_sha256=weights_sha256,
                 policy_sha256=self._policy.sha256,
                 trained_by=trainers(self.entries(), weights_sha256, also=trained_by),
@@ -123,6 +123,7 @@ class SignOff:
                 person may not approve it.
         """
         with self._lock:
+            self._registry.finish()
             wait = self._find(which, reads_weights=True)
             if wait.is_approved:  # a process ended before it promoted it
                 self._promote(wait)
@@ -166,18 +167,18 @@ class SignOff:
 
     def settle(self) -> Settled:
         """Complete what is approved, end what has expired or is void, and say what goes on waiting."""
-        self._registry.finish()
-        if not self._undecided():  # nothing to wait for others for
+        if not self._undecided() and self._registry.unfinished() is None:  # nothing to wait for others for
             return Settled()
-        promoted, ended, left = [], [], []
+        ended, left = [], []
         with self._lock:
+            finished = self._registry.finish()
+            promoted = [finished] if finished is not None and "waiting" in finished.facts else []
             for wait in self._undecided():
                 if (why := self._over(wait, reads_weights=wait.is_approved)) is not None:
                     self._add("expiry", wait.version, by=ONTOPIC, why=why, facts=_bound(wait))
                     ended.append((wait, why))
                 elif wait.is_approved:
-                    self._promote(wait)
-                    promoted.append(wait)
+                    promoted.append(self._promote(wait))
                 else:
                     left.append(wait)
         return Settled(promoted=promoted, ended=ended, waiting=left)
@@ -206,10 +207,7 @@ class SignOff:
         """
         if self._now() >= wait.until:
             return f"nobody had decided by {wait.until:%Y-%m-%d %H:%M} UTC (promotion.expires)"
-        present = self._present(wait.version, reads_weights=reads_weights)
-        if wait.is_approved and present.champion == wait.version:  # moved by a process that ended right after
-            return None
-        return void(wait, self.entries(), present=present)
+        return void(wait, self.entries(), present=self._present(wait.version, reads_weights=reads_weights))
 
     def _present(self, version: str, *, reads_weights: bool = False) -> Present:
         registry = self._registry
@@ -221,15 +219,12 @@ class SignOff:
                 weights = weights_now(self._name, version, workspace=self._workspace)
         return Present(champion=registry.champion(), weights=weights, policy_sha256=self._policy.sha256)
 
-    def _promote(self, wait: Waiting) -> None:
-        registry, by = self._registry, " and ".join(wait.approved_by)
+    def _promote(self, wait: Waiting) -> Entry:
         given = approvals(wait.entry, self.entries())
-        why = f"approved: {'; '.join(entry.why for entry in given)}"
+        by, why = " and ".join(wait.approved_by), f"approved: {'; '.join(entry.why for entry in given)}"
         facts = _bound(wait) | {"by_hand": False, "approvals": [entry.sha256 for entry in given]}
-        if registry.champion() != wait.version:
-            registry.promote(wait.version, by=by, why=why, at=self._now(), facts=facts)
-        else:  # the alias was moved by other means
-            self._add("promotion", wait.version, by=by, why=why, facts=facts | {"before": wait.terms.champion})
+        self._registry.promote(wait.version, by=by, why=why, at=self._now(), facts=facts)
+        return self.entries()[-1]
 
     def _undecided(self) -> list[Waiting]:
         return undecided(self.entries(), settings=self._settings)
@@ -251,7 +246,7 @@ def _bound(wait: Waiting) -> dict[str, JsonValue]:
     terms = wait.terms
     return {
         "waiting": wait.entry.sha256,
-        "gate_sha256": terms.gate,
+        "gate_sha256": terms.gate_sha256,
         "weights_sha256": terms.weights_sha256,
         "policy_sha256": terms.policy_sha256,
     }

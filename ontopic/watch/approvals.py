@@ -33,12 +33,12 @@ class Approvals:
                 Action(
                     at=now,
                     kind="promoted",
-                    version=wait.version,
-                    subject=f"entry {wait.entry.number} of the promotion record",
-                    why=f"approved by {' and '.join(wait.approved_by)}",
+                    version=entry.version,
+                    subject=f"entry {entry.number} of the promotion record",
+                    why=f"approved by {entry.by}",
                 )
             )
-            for wait in settled.promoted
+            for entry in settled.promoted
         ]
         return [*taken_over, *done], self._told(settled.waiting)
 

@@ -114,7 +114,7 @@ def test_one_person_approves_and_it_is_the_champion_at_once(bank: Bank) -> None:
     assert bank.kinds() == ["gate", "waiting", "approval", "promotion"]
     gate, waiting, approval, promotion = bank.record.entries()
     for entry in (approval, promotion):
-        assert entry.facts["gate_sha256"] == gate.sha256 == wait.terms.gate
+        assert entry.facts["gate_sha256"] == gate.sha256 == wait.terms.gate_sha256
         assert entry.facts["waiting"] == waiting.sha256
         assert entry.facts["weights_sha256"] == folder_sha256(bank.weights.parent)
     assert (approval.by, promotion.facts["approvals"]) == ("bob", [approval.sha256])
@@ -280,38 +280,43 @@ def test_many_who_approve_at_once_are_heard_one_after_the_other(bank: Bank, appr
     assert bank.registry.champion() == "2"
 
 
-def killed_before_the_alias_moves(bank: Bank, when: str) -> None:
-    """Approve in a process that ends where it would move the alias, or right after."""
+def killed(bank: Bank, when: str) -> None:
+    """Approve in a process that ends at some point of the promotion."""
 
-    def end(registry: ModelRegistry, version: str, **given: Any) -> None:
-        if when == "after":
-            promote(registry, version, **given)
+    def end(*_: Any, **given: Any) -> None:
+        if when == "after it":
+            promote(*_, **given)
         os._exit(9)
 
     promote = ModelRegistry.promote
-    ModelRegistry.promote = end  # type: ignore[method-assign, assignment]
+    if when == "before its entry":
+        SignOff._promote = end  # type: ignore[method-assign, assignment]
+    else:
+        ModelRegistry.promote = end  # type: ignore[method-assign, assignment]
     bank.sign_off().approve("2", by="bob", why="w", account="bob")
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before its entry", "before the alias moves", "after it"])
 @pytest.mark.parametrize("mended_by", ["settle", "approve"])
 def test_a_promotion_that_was_killed_is_completed(bank: Bank, when: str, mended_by: str) -> None:
     bank.wait()
-    victim = multiprocessing.get_context("fork").Process(target=killed_before_the_alias_moves, args=(bank, when))
+    victim = multiprocessing.get_context("fork").Process(target=killed, args=(bank, when))
     victim.start()
     victim.join()
     assert victim.exitcode == 9
-    assert bank.kinds() == ["gate", "waiting", "approval"]
-    assert bank.registry.champion() == ("2" if when == "after" else "1")
+    assert bank.kinds() == ["gate", "waiting", "approval", *(["promotion"] * (when != "before its entry"))]
+    assert bank.registry.champion() == ("2" if when == "after it" else "1")
     if mended_by == "settle":
-        (wait,) = bank.sign_off().settle().promoted
-        assert wait.approved_by == ("bob",)
+        assert [entry.by for entry in bank.sign_off().settle().promoted] == ["bob"] * (when != "after it")
     else:
-        done = bank.called("approve", "2", "--why", "w", "--by", "bob")
-        assert done.output == "version 2 is the champion in place of 1, approved by bob\n", done.exception
+        bank.called("approve", "2", "--why", "w", "--by", "bob")
     assert (bank.registry.champion(), bank.registry.promotions()[-1].by) == ("2", "bob")
     assert bank.kinds() == ["gate", "waiting", "approval", "promotion"]
+    before = bank.registry.promotions()
     assert bank.sign_off().settle().promoted == []
+    bank.registry.roll_back("the canary", why="worse")  # which no later look undoes
+    assert bank.sign_off().settle().promoted == []
+    assert (bank.registry.champion(), bank.registry.promotions()[:-1]) == ("1", before)
 
 
 def test_what_was_approved_and_changed_before_it_was_promoted_is_not_promoted(bank: Bank) -> None:

@@ -196,16 +196,6 @@ def test_a_decision_from_the_cache_is_no_new_look(
     assert enter_gate(registry, "3", facts=facts).number == 3
 
 
-def test_looks_are_counted_where_nobody_else_counts_them(
-    banking: Policy, card: JudgeCard, settings: Settings, workspace: Workspace
-) -> None:
-    registry = made_registry(workspace.root)
-    _, facts = facts_of(banking, card, settings, workspace)
-    unknown = facts.model_copy(update={"look": None, "alpha": None})
-    entries = [enter_gate(registry, "2", facts=unknown) for _ in range(3)]
-    assert [(entry.facts["look"], entry.facts["alpha_spent"]) for entry in entries] == [(1, None), (2, None), (3, None)]
-
-
 def test_history_tells_two_questions_apart() -> None:
     from ontopic.data.labelled import Message
     from ontopic.evaluation.gate_facts import _asked

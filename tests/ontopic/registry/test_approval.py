@@ -39,7 +39,7 @@ class Log:
             "approval": settings.approval,
             "until": NOON + days * DAY + settings.expires,
             "champion": "1",
-            "gate": self.gate(version, days).sha256,
+            "gate_sha256": self.gate(version, days).sha256,
             "weights_sha256": "w",
             "policy_sha256": "p",
             "trained_by": ("ann",),
@@ -124,6 +124,9 @@ def test_what_is_said_of_who_trained_it(log: Log) -> None:
     (wait,) = log.found(TWO)
     assert "waits for another person who did not train it to" in wait.in_words
     assert 'UTC; ann approved it: python run.py approve 2 --why "...", or reject' in wait.in_words
+    log.decide("approval", wait.entry)
+    said = "version 2 is approved by ann and bob, and the next look of the loop or watch promotes it"
+    assert log.found(TWO)[0].in_words == said
 
 
 @pytest.mark.parametrize("kind", ["rejection", "expiry", "promotion"])
@@ -207,7 +210,7 @@ def test_a_gate_that_ran_again_makes_it_void(log: Log) -> None:
 
 
 def test_a_gate_that_is_not_in_the_record_lets_nothing_pass(log: Log) -> None:
-    log.wait(gate="0" * 64)
+    log.wait(gate_sha256="0" * 64)
     said = void(log.found()[0], log.record.entries(NAME), present=PRESENT)
     assert said == "the gate's entry 000000000000 is not in the promotion record"
 

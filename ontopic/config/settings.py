@@ -223,8 +223,8 @@ class AlertSettings(_Section):
     """The rule's own name; an alert that is open belongs to its rule by this name."""
     events: list[AlertEvent] = Field(min_length=1)
     """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (the chart's alarm is on),
-    ``unjudged`` (more without a verdict than the policy allows) or ``misfit`` (the judge's card does not fit the
-    traffic); of the loop ``refused``, ``waiting`` (for approval), ``promoted``, ``rolled_back`` or ``failed``."""
+    ``unjudged`` (too few verdicts) or ``misfit`` (the judge's card does not fit); of the loop ``refused``, ``waiting``
+    (for approval), ``promoted``, ``rolled_back`` or ``failed``."""
     count: int = Field(default=1, ge=1)
     """How many such events raise it."""
     period: Duration | None = Field(default=None, gt=timedelta(0))

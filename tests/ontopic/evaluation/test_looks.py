@@ -13,6 +13,7 @@ from loopback import ROOT
 from ontopic.config.policy import Policy, load_policy
 from ontopic.data.labelled import Question
 from ontopic.data.sample import Sample
+from ontopic.data.sealed import question_id
 from ontopic.evaluation import looks
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence
@@ -131,10 +132,15 @@ def opened(workspace: Workspace, policy: Policy) -> Callable[..., tuple[Look, li
     workspace.promotion_record.unlink(missing_ok=True)
 
     def opened(
-        challenger: str, *, n: int = 60, judge_id: str = "judge-1", ask: Ask = ahead
+        challenger: str,
+        *,
+        n: int = 60,
+        judge_id: str = "judge-1",
+        ask: Ask = ahead,
+        more: tuple[Question, ...] = (),
     ) -> tuple[Look, list[Question], Evidence]:
         look, questions = looks.open_look(
-            Sample(source=policy.questions, source_sha256="s", split="evaluation", n=n),
+            Sample(source=policy.questions, source_sha256="s", split="evaluation", n=n, more=list(more)),
             champion="1",
             challenger=challenger,
             judge_id=judge_id,
@@ -174,6 +180,17 @@ def test_the_same_look_again_is_no_new_one_and_any_other_is(
     others = [opened("2", n=62), opened("2", judge_id="judge-2"), opened("3")]
     assert [look.number for look, _, _ in others] == [2, 3, 4]
     assert opened("2") == first
+
+
+def test_questions_of_the_traffic_are_in_the_record_too_and_are_another_look(
+    opened: Callable[..., tuple[Look, list[Question], Evidence]], workspace: Workspace
+) -> None:
+    new = Question(question="Is this of the traffic?", in_scope=True)
+    _, questions, _ = opened("2", more=(new,))
+    (entry,) = PromotionRecord(workspace.promotion_record).entries()
+    assert questions[-1] == new
+    assert question_id(new) in entry.facts["questions"]  # type: ignore[operator]
+    assert opened("2")[0].number == 2
 
 
 def test_the_sealed_set_is_opened_once_for_a_look(

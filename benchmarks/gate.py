@@ -48,7 +48,8 @@ def verdict(outcome: Outcome, *, in_scope: bool) -> Verdict:
     return Verdict(outcome=outcome, score=0.5, explanation="", judge_id="judge", in_scope=in_scope, declined=declined)
 
 
-GIVEN = {(o, s): verdict(o, in_scope=s) for o in ("pass", "fail", "unjudged") for s in (True, False)}
+OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "unjudged")
+GIVEN = {(outcome, inside): verdict(outcome, in_scope=inside) for outcome in OUTCOMES for inside in (True, False)}
 RECORDS = [Record(question=q.question, answer="An answer.", in_scope=q.in_scope) for q in QUESTIONS]
 
 

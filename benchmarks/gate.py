@@ -9,6 +9,7 @@ of configs/policies/banking.yaml. "as judged" reads the same decisions without t
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 import matplotlib
@@ -25,6 +26,7 @@ from ontopic.evaluation.gate import Decision, Evaluated, decide
 from ontopic.evaluation.quality import Quality
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.records import Outcome, Record, Verdict
+from ontopic.statistics import sample_size, scores
 from ontopic.statistics.pairs import Comparison
 from ontopic.statistics.rates import Rate, rate
 from ontopic.statistics.sample_size import detectable_difference, gate_power
@@ -46,7 +48,8 @@ def verdict(outcome: Outcome, *, in_scope: bool) -> Verdict:
     return Verdict(outcome=outcome, score=0.5, explanation="", judge_id="judge", in_scope=in_scope, declined=declined)
 
 
-GIVEN = {(o, s): verdict(o, in_scope=s) for o in ("pass", "fail", "unjudged") for s in (True, False)}
+OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "unjudged")
+GIVEN = {(outcome, inside): verdict(outcome, in_scope=inside) for outcome in OUTCOMES for inside in (True, False)}
 RECORDS = [Record(question=q.question, answer="An answer.", in_scope=q.in_scope) for q in QUESTIONS]
 
 
@@ -109,6 +112,12 @@ def promoted(
     return tuple(np.mean(found, axis=0))
 
 
+def remember() -> None:
+    """Compute each interval and each detectable difference once: the same counts come back often."""
+    for module, name in ((scores, "rate"), (sample_size, "detectable_difference")):
+        setattr(module, name, functools.cache(getattr(module, name)))
+
+
 def simulated_power(n: int, difference: float, discordant: float, *, alpha: float, runs: int = 20_000) -> float:
     """How often the lower bound is above 0, on drawn pairs."""
     shares = [(discordant + difference) / 2, (discordant - difference) / 2, 1 - discordant]
@@ -126,6 +135,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path)
     given = parser.parse_args()
     policy = load_policy(ROOT / "configs" / "policies" / "banking.yaml")
+    remember()
 
     print(f"champion truly 0.85, challenger truly 0.80; {given.runs} runs a cell, {N} questions. Promoted:")
     print("| discordant | failures unjudged | as judged | and in the worst case | the gate |\n|---|---|---|---|---|")

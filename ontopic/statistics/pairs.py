@@ -133,7 +133,8 @@ def standard_error(wins: Count, losses: Count, *, n: int, difference: float) -> 
     constant = losses * difference * (1 - difference)
     # Neither is negative but for rounding.
     share = (abs(linear**2 + 8 * n * constant) ** 0.5 - linear) / (4 * n)
-    return (abs(2 * share + difference * (1 - difference)) / n) ** 0.5
+    error: Count = (abs(2 * share + difference * (1 - difference)) / n) ** 0.5
+    return error
 
 
 def _tango(wins: int, losses: int, *, n: int, z: float) -> tuple[float, float]:

@@ -14,11 +14,11 @@ from ontopic.config.settings import WatchSettings
 from ontopic.records import Verdict
 from ontopic.state.model_file import ModelFile, model_column
 from ontopic.state.sqlite_file import naive_utc
-from ontopic.watch.canary_evidence import CanaryEvidence
 
 if TYPE_CHECKING:
     from ontopic.registry.promotion_record import Entry
     from ontopic.registry.promotions import Promotion
+    from ontopic.watch.canary_evidence import CanaryEvidence
 
 Kind = Literal[
     "retraining",
@@ -133,6 +133,10 @@ class ActionStore(ModelFile):
         Args:
             promoted_at: when the version was promoted, with which its stretch began.
         """
+        from ontopic.watch.canary_evidence import (
+            CanaryEvidence,
+        )  # with numpy, which who reads actions need not wait for
+
         own = _LOOKS.c.registered_model == self.registered_model
         stretch = sql.and_(_LOOKS.c.model_version == model_version, _LOOKS.c.promoted_at == naive_utc(promoted_at))
         with self._engine.connect() as connection:

@@ -174,7 +174,7 @@ def main() -> None:
 def draw(lines: dict[tuple[float, float], tuple[float, ...]], folder: Path, *, runs: int) -> None:
     """The two figures of docs/statistics.md."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for index, (name, colour) in enumerate((("unjudged left out", "tab:red"), ("worst case", "tab:blue"))):
+    for index, (name, colour) in enumerate((("unjudged left out", "tab:red"), ("the gate", "tab:blue"))):
         for discordant, style in ((0.10, "-"), (0.29, "--")):
             shares = [lines[discordant, hidden][2 * index] for hidden in SHARES]
             label = f"{name}, {discordant:.0%} discordant"

@@ -97,7 +97,7 @@ def close_windows(folder: Folder, name: str, monkeypatch: pytest.MonkeyPatch, si
     monkeypatch.setattr(Closer, "_topics", topics)
     project, workspace = folder.project(name), folder.workspace
     model = project.policy.registered_model
-    rules = [AlertSettings(name="off topic", events=["detected"])]
+    rules = [AlertSettings(name="off topic", events=["suspected"])]
     with (
         TrafficStore(workspace.traffic, model) as traffic,
         WindowStore(workspace.windows, model) as windows,
@@ -187,8 +187,8 @@ def test_windows_pages_dashboards_and_alerts_are_kept_apart(folder: Folder, monk
     projects = [path for path in folder.workspace.evidently.iterdir() if path.is_dir()]
     assert sorted(len(list((project / "snapshots").iterdir())) for project in projects) == [2, 2]
     said = {name: folder.called(name, "status").output for name in NAMES}
-    assert "none open" in said["gardening"] and "detected" not in said["gardening"]
-    assert said["travel"].count("detected") == 2
+    assert "none open" in said["gardening"] and "suspected" not in said["gardening"]
+    assert said["travel"].count("suspected") == 2
     assert "8 records in" in said["gardening"] and "8 records in" in said["travel"]
     alerts = folder.called("gardening", "alerts")
     assert "no alert yet" in str(alerts.exception)

@@ -67,7 +67,7 @@ def test_each_takes_in_closes_and_counts_its_own(stores: dict[str, Stores], cut:
     (second,) = turn(travel, 71, cut)  # its cursor is its own: the other's look has not used its records up
     assert (first.start, first.model_version, first.label) == (second.start, second.model_version, second.label)
     assert first.id != second.id
-    assert [each.result and each.result.status for each in (first, second)] == ["ok", "detected"]
+    assert [each.result and each.result.status for each in (first, second)] == ["ok", "suspected"]
     assert (banking[1].ids(first), travel[1].ids(second)) == (ids, others)
     assert [window.id for window in banking[1].closed(9)] == [first.id]
     assert (banking[1].holding(others), travel[1].holding(ids)) == ([], [])

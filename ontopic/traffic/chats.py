@@ -73,11 +73,11 @@ def messages_in(inputs: object) -> list[dict[str, str]] | None:
         inputs = inputs.get("messages")
     if not isinstance(inputs, list):
         return None
-    messages = []
+    messages: list[dict[str, str]] = []
     for each in inputs:
         role, content = (each.get("role"), _content(each)) if isinstance(each, dict) else (None, None)
         role = "system" if role == "developer" else role
-        if role not in get_args(Role) or not isinstance(content, str):
+        if not isinstance(role, str) or role not in get_args(Role) or not isinstance(content, str):
             return None
         messages.append({"role": role, "content": content})
     return messages if len(messages) > 1 else None
@@ -86,10 +86,9 @@ def messages_in(inputs: object) -> list[dict[str, str]] | None:
 def request_in(row: dict[str, Any]) -> dict[str, Any]:
     """What a row says of the request around its question, as fields of a record; what only others write is left out."""
     parameters, conversation = row.get("parameters"), row.get("conversation")
-    ours = isinstance(parameters, dict) and "max_tokens" in parameters
     return {
         "messages": messages_in(row.get("messages")),
-        "parameters": known(parameters) if ours else None,
+        "parameters": known(parameters) if isinstance(parameters, dict) and "max_tokens" in parameters else None,
         "conversation": conversation if isinstance(conversation, str) else None,
     }
 

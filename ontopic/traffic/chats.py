@@ -86,10 +86,9 @@ def messages_in(inputs: object) -> list[dict[str, str]] | None:
 def request_in(row: dict[str, Any]) -> dict[str, Any]:
     """What a row says of the request around its question, as fields of a record; what only others write is left out."""
     parameters, conversation = row.get("parameters"), row.get("conversation")
-    ours = isinstance(parameters, dict) and "max_tokens" in parameters
     return {
         "messages": messages_in(row.get("messages")),
-        "parameters": known(parameters or {}) if ours else None,
+        "parameters": known(parameters) if isinstance(parameters, dict) and "max_tokens" in parameters else None,
         "conversation": conversation if isinstance(conversation, str) else None,
     }
 

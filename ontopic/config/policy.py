@@ -113,7 +113,7 @@ class Policy(_Section):
     alert_threshold: float = Field(ge=0, le=1)
     """The guardrail score under which a window is suspected, and below which the chart over all records alarms."""
     least_records: int = Field(50, ge=1)
-    """A window with fewer judged records is ``unknown``: so few say little, whatever their score."""
+    """A window with fewer judged records is ``unknown``, and before so many the chart detects nothing."""
     most_unjudged: float = Field(0.05, ge=0, le=1)
     """A window of which a greater share is unjudged is ``unknown``: what the judge cannot judge may be what fails."""
     judge_bar: JudgeBar

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # fall is found, the others see to it that a collapse is found within some twenty records. benchmarks/alarms.py
 DROPS = ((0.05, 0.94), (0.10, 0.03), (0.40, 0.03))
 RUN_LENGTH = timedelta(days=100)
-LEAST_RECORDS = 50  # before which nothing is detected
+LEAST_RECORDS = 50
 _LEAST_A_DAY = 15
 _TOLERATED = 0.02
 _Z95_ONE_SIDED = NormalDist().inv_cdf(0.95)
@@ -37,11 +37,16 @@ _LEAST_SHARE, _MOST_SHARE = 0.01, 0.999
 
 
 class Levels(BaseModel):
-    """The shares that a judge passes: where the score is at the threshold, and where it has fallen so far."""
+    """The shares that a judge passes: where the score is at the threshold, and where it has fallen so far.
+
+    Attributes:
+        least_records: before so many judged records nothing is detected.
+    """
 
     model_config = ConfigDict(frozen=True)
     healthy: float
     lowered: tuple[float, ...]
+    least_records: int
 
 
 class Chart(BaseModel):
@@ -123,7 +128,7 @@ def carried(before: Chart | None, outcomes: Outcomes, *, since: datetime, levels
         n, passes = n + 1, passes + passed
         evidence = shiryaev_roberts(evidence, passed=passed, healthy=levels.healthy, lowered=levels.lowered)
         statistic, limit = _mean(evidence), _limit(n, at - first)
-        if alarmed_at is None and n >= LEAST_RECORDS and statistic >= limit:
+        if alarmed_at is None and n >= levels.least_records and statistic >= limit:
             alarmed_at = at
         if alarmed_at is not None:  # more than the limit would only take longer to be over
             evidence = tuple(min(each, limit / weight) for (_, weight), each in zip(DROPS, evidence, strict=True))
@@ -142,7 +147,7 @@ def carried(before: Chart | None, outcomes: Outcomes, *, since: datetime, levels
     )
 
 
-def levels_of(threshold: float, card: Errors | None) -> Levels | None:
+def levels_of(threshold: float, card: Errors | None, *, least_records: int = LEAST_RECORDS) -> Levels | None:
     """What the chart holds its records against.
 
     The card is an estimate. Where its own error is large, the healthy share is less: the 95 % lower bound of the share
@@ -152,6 +157,7 @@ def levels_of(threshold: float, card: Errors | None) -> Levels | None:
     Args:
         threshold: the policy's, in [0, 1].
         card: of the judge on labelled traffic; where there is none, its errors are not known and taken to be none.
+        least_records: the policy's.
 
     Returns:
         ``None`` where no share tells good from bad: at a threshold near 0, or for a judge no better than chance.
@@ -167,7 +173,8 @@ def levels_of(threshold: float, card: Errors | None) -> Levels | None:
     if slope <= 0 or healthy <= _LEAST_SHARE:
         return None
     lowest = min(_LEAST_SHARE, healthy / 2)
-    return Levels(healthy=healthy, lowered=tuple(max(lowest, healthy - slope * drop) for drop, _ in DROPS))
+    lowered = tuple(max(lowest, healthy - slope * drop) for drop, _ in DROPS)
+    return Levels(healthy=healthy, lowered=lowered, least_records=least_records)
 
 
 def _error(share: Rate) -> float:

@@ -124,7 +124,7 @@ class Closer:
         """
         promoted, since = self._starts(window)
         errors = labels.card(window.model_version) if labels else None
-        levels = levels_of(self.policy.alert_threshold, errors)
+        levels = levels_of(self.policy.alert_threshold, errors, least_records=self.policy.least_records)
         before = self.windows.earlier(window, 1)
         chart = carried(_chart_of(before[0]) if before else None, outcomes_of(judged), since=since, levels=levels)
         past = past_of(window, self.windows, promoted=promoted)

@@ -50,7 +50,8 @@ class Standing(BaseModel):
         fit_p_value: how likely the judge's share of passes is at least so extreme, whatever the true score;
             ``None`` where no card was used, or nothing is known anyway.
         unknown_because: why it is not known where the score stands, in a sentence; empty where it is.
-        is_few: whether that is because too few records were judged.
+        allows_alarm: whether that leaves the chart's alarm as it is: too few records were judged, which the chart adds
+            to those before, or fewer pass than the card allows of any traffic, which can only be bad.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,7 +60,7 @@ class Standing(BaseModel):
     labels: int = 0
     fit_p_value: float | None = None
     unknown_because: str = ""
-    is_few: bool = False
+    allows_alarm: bool = False
 
     @property
     def in_words(self) -> str:
@@ -114,7 +115,7 @@ def standing(
     if errors is None:
         reason = _unknown(raw, unjudged, limits=limits, cards=[card])
         few = 0 < raw.n < limits.least_records
-        return Standing(score=raw, is_corrected=False, labels=len(known), unknown_because=reason, is_few=few)
+        return Standing(score=raw, is_corrected=False, labels=len(known), unknown_because=reason, allows_alarm=few)
     inside = {r.record_id: r.label == "pass" for r, _ in known}
     inside = {r.id: inside[r.id] for r, _ in pairs if r.id in inside}
     rest = [(v.outcome == "pass", r.conversation) for r, v in pairs if r.id not in inside]
@@ -129,7 +130,8 @@ def standing(
     ).model_copy(update={"n": len(pairs)})
     reason = _unknown(right, unjudged, limits=limits, cards=[card, errors])
     p = None if reason else fit_p_value(alone, errors)
-    if p is not None and p < MISFIT:
+    misfit = p is not None and p < MISFIT
+    if misfit:
         reason = (
             f"the judge's card does not fit this traffic: it passes {share}, which with its sensitivity "
             f"{errors.sensitivity} and specificity {errors.specificity} no true score explains (p = {p:.2g}); "
@@ -141,7 +143,7 @@ def standing(
         labels=len(known),
         fit_p_value=p,
         unknown_because=reason,
-        is_few=0 < right.n < limits.least_records,
+        allows_alarm=0 < right.n < limits.least_records or (misfit and alone.value < 1 - errors.specificity.value),
     )
 
 

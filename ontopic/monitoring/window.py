@@ -98,7 +98,7 @@ class WindowResult(BaseModel):
             why.
         score: the guardrail score that the status goes by: with the judge's error taken out where ``is_corrected``,
             else as the judge has it.
-        labels, fit_p_value, is_few: see ``Standing``.
+        labels, fit_p_value, allows_alarm: see ``Standing``.
         n: records of the window; ``late``: those of them that reopened it; ``too_late``: those that came after that
             and count nowhere.
         sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
@@ -118,7 +118,7 @@ class WindowResult(BaseModel):
     labels: int = 0
     fit_p_value: float | None = None
     unknown_because: str = ""
-    is_few: bool = False
+    allows_alarm: bool = False
     threshold: float
     judge_id: str
     n: int
@@ -189,11 +189,11 @@ def score_in_words(score: Rate, *, is_corrected: bool) -> str:
 def status_of(of: Standing | WindowResult, threshold: float, *, chart: Chart | None) -> Status:
     """Where traffic stands: the one rule of the loop and of ``watch``.
 
-    ``detected`` is what the chart over all of the version's records says. So few records as say nothing by themselves
-    do not keep it from that; whatever else makes the score unknown does.
+    ``detected`` is what the chart over all of the version's records says. Neither too few records nor a collapse that
+    the card does not allow for keeps it from that; whatever else makes the score unknown does.
     """
     alarm = chart is not None and chart.alarm
-    if of.unknown_because and not (of.is_few and alarm):
+    if of.unknown_because and not (of.allows_alarm and alarm):
         return "unknown"
     if alarm:
         return "detected"
@@ -234,7 +234,7 @@ def window_result(
         labels=of.labels,
         fit_p_value=of.fit_p_value,
         unknown_because=of.unknown_because,
-        is_few=of.is_few,
+        allows_alarm=of.allows_alarm,
         threshold=limits.threshold,
         judge_id=judged.verdicts[0].judge_id if judged.verdicts else card.judge_id,
         n=counts.n,

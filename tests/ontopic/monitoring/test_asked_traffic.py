@@ -117,14 +117,15 @@ def test_a_window_is_scored_on_its_own_records(scene: Scene) -> None:
     assert (second.result.scores.guardrail_score, second.result.scores.unjudged) == (rate(3, 3), 1)
 
 
-def test_exactly_the_windows_whose_corrected_score_is_under_the_threshold_are_low(scene: Scene) -> None:
+def test_a_window_is_low_where_its_corrected_score_is_or_the_chart_alarms(scene: Scene) -> None:
     # 20 records each: 0.4, 1.0, 0.85 (corrected 0.938), 0.80 (corrected 0.875), nothing judged
     word = "p" * 8 + "f" * 12 + "p" * 20 + "p" * 17 + "f" * 3 + "p" * 16 + "f" * 4 + "u" * 20
     monitored = scene.monitor(word, 20)
-    assert statuses(monitored) == ["suspected", "ok", "ok", "suspected", "unknown"]
-    assert monitored.detected == []  # the chart's alarm takes 50 records
-    low = [monitored.windows[0], monitored.windows[3]]
-    assert [alert.partition(": ")[0] for alert in monitored.alerts] == [monitored.windows[i].label for i in (0, 3, 4)]
+    # The chart's alarm outlasts the first window, until the good ones have used up the evidence.
+    assert statuses(monitored) == ["detected", "detected", "ok", "suspected", "unknown"]
+    assert monitored.detected == monitored.windows[:2]
+    low = [monitored.windows[i] for i in (0, 1, 3)]
+    assert [alert.partition(": ")[0] for alert in monitored.alerts] == [monitored.windows[i].label for i in (0, 1, 3, 4)]
     for window, alert in zip(low, monitored.alerts, strict=False):
         assert window.result
         assert f"corrected guardrail score {window.result.score}, the threshold 0.9" in alert
@@ -132,7 +133,7 @@ def test_exactly_the_windows_whose_corrected_score_is_under_the_threshold_are_lo
 
 
 def test_the_alerts_are_those_that_watching_raises(scene: Scene) -> None:
-    monitored = scene.monitor("f" * 60 + "p" * 120 + "f" * 60, 60)
+    monitored = scene.monitor("f" * 60 + ("p" * 9 + "f") * 12 + "f" * 60, 60)
     assert statuses(monitored) == ["detected", "detected", "ok", "detected"]
     # The first one's alerts were closed when healthy windows had used up the evidence.
     history = [(alert.rule, alert.text.partition(": ")[0], alert.closed_by) for alert in scene.alerts.history(9)]

@@ -46,7 +46,9 @@ def test_the_status_reads_estimate_and_interval(share: Rate, expected: str) -> N
 
 
 def test_so_few_records_as_say_nothing_do_not_hide_an_alarm() -> None:
-    few = Standing(score=rate(3, 5), is_corrected=False, unknown_because="5 judged records are fewer", is_few=True)
+    few = Standing(
+        score=rate(3, 5), is_corrected=False, unknown_because="5 judged records are fewer", allows_alarm=True
+    )
     assert [status_of(few, 0.9, chart=each) for each in (None, chart(False), chart(True))] == [
         *("unknown", "unknown", "detected")
     ]

@@ -185,6 +185,8 @@ def _stop(given: object) -> tuple[str, ...]:
         raise RequestError(f"stop must be a text, or a list of at most {MOST_STOPS} texts that are not empty", "stop")
     if max(map(len, texts), default=0) > MOST_STOP_CHARACTERS:
         raise RequestError(f"a stop text has at most {MOST_STOP_CHARACTERS} characters", "stop")
+    if any(map(UNSTORABLE.search, texts)):
+        raise RequestError("a stop text holds a NUL or a lone surrogate, which is not text", "stop")
     return tuple(texts)
 
 

@@ -66,8 +66,8 @@ class GateLimits(_Section):
     improvement: float = Field(ge=-1, le=1)
     """What the lower bound of the paired difference of pass rates, challenger minus champion, must exceed."""
     unjudged: float = Field(0.02, ge=0, le=1)
-    """The greatest upper bound of the share of the challenger's answers that the judge could not judge. The default
-    takes 189 questions without one, and lets 3 of 450 go unjudged."""
+    """The greatest upper bound of the share of the challenger's answers that the judge could not judge; the default takes
+    189 questions, and lets 3 of 450 go unjudged."""
     unjudged_increase: float = Field(0.02, ge=0, le=1)
     """The greatest upper bound of the paired difference of unjudged shares, challenger minus champion."""
     quality_loss: float = Field(0.05, ge=0, le=2)

@@ -25,7 +25,7 @@ def _duration(given: object) -> object:
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),
-    PlainSerializer(in_words, return_type=str, when_used="json"),  # else ZenML could not read what it kept of it
+    PlainSerializer(in_words, return_type=str),  # else ZenML could not read what it kept of it
     Field(ge=timedelta(0), le=LONGEST),
 ]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]

@@ -109,11 +109,12 @@ def test_the_promotion_record_holds_what_the_loop_decided(first: Run, state: Pat
     found = json.loads(run(state, "record", "--json", config=config).out)
     assert [(entry["kind"], entry["version"]) for entry in found] == [
         ("promotion", "1"),
+        ("look", "2"),
         ("gate", "2"),
         ("promotion", "2"),
     ]
-    gate, promotion = found[1]["facts"], found[2]["facts"]
-    assert (promotion["gate_sha256"], promotion["by_hand"], promotion["override"]) == (found[1]["sha256"], False, False)
+    gate, promotion = found[2]["facts"], found[3]["facts"]
+    assert (promotion["gate_sha256"], promotion["by_hand"], promotion["override"]) == (found[2]["sha256"], False, False)
     assert (gate["gate"], gate["against"], gate["look"], gate["questions"]["n"]) == ("passed", "1", 1, 12)
     assert len(gate["training_data"]["preferences_sha256"]) == 64
     assert gate["settings"]["training"]["max_steps"] == 4

@@ -285,14 +285,14 @@ def killed(bank: Bank, when: str) -> None:
 
     def end(*_: Any, **given: Any) -> None:
         if when == "after it":
-            promote(*_, **given)
+            made(*_, **given)
         os._exit(9)
 
-    promote = ModelRegistry.promote
+    made = ModelRegistry._made
     if when == "before its entry":
         SignOff._promote = end  # type: ignore[method-assign, assignment]
     else:
-        ModelRegistry.promote = end  # type: ignore[method-assign, assignment]
+        ModelRegistry._made = end  # type: ignore[method-assign, assignment]
     bank.sign_off().approve("2", by="bob", why="w", account="bob")
 
 

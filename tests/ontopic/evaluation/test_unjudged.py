@@ -21,6 +21,7 @@ N = 450
 @pytest.fixture
 def card(banking: Policy) -> JudgeCard:
     return JudgeCard(
+        scope_given=True,
         judge_id="judge-1",
         accuracy=rate(960, 1000),
         kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),

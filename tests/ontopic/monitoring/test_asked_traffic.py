@@ -125,7 +125,9 @@ def test_a_window_is_low_where_its_corrected_score_is_or_the_chart_alarms(scene:
     assert statuses(monitored) == ["detected", "detected", "ok", "suspected", "unknown"]
     assert monitored.detected == monitored.windows[:2]
     low = [monitored.windows[i] for i in (0, 1, 3)]
-    assert [alert.partition(": ")[0] for alert in monitored.alerts] == [monitored.windows[i].label for i in (0, 1, 3, 4)]
+    assert [alert.partition(": ")[0] for alert in monitored.alerts] == [
+        monitored.windows[i].label for i in (0, 1, 3, 4)
+    ]
     for window, alert in zip(low, monitored.alerts, strict=False):
         assert window.result
         assert f"corrected guardrail score {window.result.score}, the threshold 0.9" in alert

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from word_judge import CARD, WordJudge
+from values import replace
+from word_judge import CARD, LIMITS, WordJudge
 
 from ontopic.monitoring.chart import carried, levels_of
 from ontopic.monitoring.drift import REFERENCE, Past, compared, past_of, topic_drift
@@ -139,7 +140,9 @@ def closed(windows: WindowStore, day: int, topic: str, *, good: bool = True, n: 
     judged = Judged(records=records, verdicts=WordJudge().judge(records))
     chart = carried(None, [], since=NOON, levels=levels_of(0.5, CARD))
     drift = drift_of(Counter({topic: n}))
-    result = window_result(judged, CARD, threshold=0.5, counts=Counts(n=n), drift=drift, chart=chart)
+    result = window_result(
+        judged, CARD, limits=replace(LIMITS, threshold=0.5), counts=Counts(n=n), drift=drift, chart=chart
+    )
     return windows.close_window(window, result, now=window.end)
 
 

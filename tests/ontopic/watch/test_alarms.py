@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from loopback import ROOT
-from word_judge import CARD, WordJudge
+from values import replace
+from word_judge import CARD, LIMITS, WordJudge
 
 from ontopic.config.settings import load_settings
 from ontopic.errors import UserError
@@ -74,7 +75,9 @@ class Scene:
             since=self.windows.chart_restarted("2") or EARLIEST,
             levels=levels_of(0.85, CARD),
         )
-        result = window_result(judged, CARD, threshold=0.85, counts=Counts(n=len(records)), chart=chart)
+        result = window_result(
+            judged, CARD, limits=replace(LIMITS, threshold=0.85), counts=Counts(n=len(records)), chart=chart
+        )
         if not with_chart:
             result = result.model_copy(update={"chart": None, "status": "detected"})
         self.windows.close_window(window, result, now=window.end)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from loopback import ROOT
-from word_judge import CARD, WordJudge
+from word_judge import CARD, LIMITS, WordJudge
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import ModelSettings, Settings, load_settings
@@ -79,7 +79,7 @@ class Stretch:
         for window in self.windows.due(CUT, now):
             records = self.traffic.records(ids=self.windows.ids(window))
             judged = judge_records(self.windows, records, judge=self.judge, what="a window")
-            result = window_result(judged, CARD, threshold=0.9, counts=self.windows.counts(window))
+            result = window_result(judged, CARD, limits=LIMITS, counts=self.windows.counts(window))
             self.windows.close_window(window, result, now=now)
 
     def look(self, hours: float = 1.1, dry_run: bool = False, hold: int = 1) -> str:

@@ -70,7 +70,7 @@ def test_on_traffic_the_judge_is_told_no_scope_and_in_the_gate_it_is(policy: Pol
     assert not traffic.scope_given and traffic.sensitivity.value == pytest.approx(0.5)  # no refusal passes
     judge.told.clear()
     gate = gate_card_of(judge, policy, workspace=workspace)
-    records = calibration_records(policy, "calibration", workspace=workspace)
+    records = calibration_records(policy, "calibration")
     assert judge.told == [record.in_scope for record in records if record.in_scope is not None]
     assert gate.scope_given and (gate.n, gate.accuracy.value) == (36, 1.0)
 

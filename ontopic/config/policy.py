@@ -66,8 +66,8 @@ class GateLimits(_Section):
     improvement: float = Field(ge=-1, le=1)
     """What the lower bound of the paired difference of pass rates, challenger minus champion, must exceed."""
     unjudged: float = Field(0.02, ge=0, le=1)
-    """The greatest upper bound of the share of the challenger's answers that the judge could not judge; the default takes
-    189 questions, and lets 3 of 450 go unjudged."""
+    """The greatest upper bound of the share of the challenger's answers that the judge could not judge; the default
+    takes 189 questions, and lets 3 of 450 go unjudged."""
     unjudged_increase: float = Field(0.02, ge=0, le=1)
     """The greatest upper bound of the paired difference of unjudged shares, challenger minus champion."""
     quality_loss: float = Field(0.05, ge=0, le=2)
@@ -79,9 +79,8 @@ class GateLimits(_Section):
     perplexity_ratio: float = Field(2.0, ge=1)
     """How many times the champion's perplexity on general text the challenger's may be at most."""
     discordant_labels: int = Field(0, ge=0)
-    """On how many questions with different verdicts a person must have labelled both answers before a promotion
-    (``python run.py label --by discordant``); all of them where they are fewer. With 0, labels count once 60 are given,
-    and none is asked for."""
+    """How many questions with different verdicts a person must have labelled before a promotion, or all where they are
+    fewer (``python run.py label --by discordant``); with 0 none is asked for."""
 
 
 class JudgeBar(_Section):

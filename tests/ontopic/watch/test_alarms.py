@@ -47,7 +47,8 @@ class Scene:
         self.asked.append(wanted)
         if self.fails:
             raise UserError("the judge may not gate")
-        return SimpleNamespace(challenger="3", promoted=False, decision=SimpleNamespace(tests=[], report="gate.html"))
+        decision = SimpleNamespace(tests=[], report="gate.html")
+        return SimpleNamespace(challenger="3", kind="refused", promoted=False, decision=decision)
 
     def close(self, hour: float, *answers: str, with_chart: bool = True) -> None:
         """A window of these answers, closed as monitoring closes it, but for its page."""
@@ -92,12 +93,12 @@ class Scene:
             SimpleNamespace(champion=lambda: "2", promotions=lambda: [promoted]),  # type: ignore[arg-type]
             traffic=self.traffic,
             windows=self.windows,
-            judge=SimpleNamespace(card=CARD),  # type: ignore[arg-type]
+            judge=SimpleNamespace(card=CARD, gate_card=CARD),  # type: ignore[arg-type]
             journal=self.journal,
             improve=self.improve,
             clock=lambda: now,
         )
-        return [action.kind for action in retraining.look(now)]
+        return [action.kind for action in retraining.look(now, record=[])]
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def promote_challenger(
     if not decision.passed:
         enter_refusal(registry, gate, decision=decision)
     elif registry.champion() != new and approval.approval == "automatic":
-        why = f"passed the gate against version {old}: {decision.report}"
+        why = f"passed the gate against version {old}: {decision.report.name}"
         registry.promote(new, by=LOOP, why=why, at=evidence.at, facts={"by_hand": False, **of_gate(gate)})
     elif registry.champion() != new and not has_waited(registry, gate):
         by = evidence.trained_by or ""

@@ -195,7 +195,7 @@ def test_watch_goes_on_and_says_what_waits_and_trains_no_other(shared: Bank) -> 
     for _ in range(5):  # the cool-down is long over
         shared.leak()
     assert shared.turn() == []
-    assert sum(": detected, corrected" in line for line in shared.said) == 6
+    assert sum(": detected, uncorrected" in line for line in shared.said) == 6
     assert shared.trained == 1
     said = (
         "version 2 passed the gate against version 1 and waits for one person who did not train it to approve it until"

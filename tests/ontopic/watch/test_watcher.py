@@ -15,6 +15,7 @@ import mlflow
 import pytest
 from filelock import FileLock
 from loopback import ROOT
+from replayed import well_answered
 from typer.testing import CliRunner, Result
 
 import run
@@ -134,7 +135,11 @@ class Bank:
         self.hour += 1
 
     def refusing_hour(self) -> None:
+        """Questions in scope that version 1 answered well where it was asked them in a canary stretch."""
+        asked = well_answered(self.workspace, self.policy.registered_model, version="1")
+        known, self.questions[True] = self.questions[True], [q for q in self.questions[True] if q.question in asked]
         self.ask(60, True, lambda question: self.policy.refusal)
+        self.questions[True] = known
         self.hour += 1
 
     def improve(self, wanted: Improvement) -> Improved:
@@ -294,7 +299,7 @@ def test_a_promotion_that_makes_it_worse_is_rolled_back(shared: Bank) -> None:
     bad = shared.register("a bad one")
     shared.registry.promote(bad, by="bob", why="looks fine to me", at=shared.now())
     shared.refusing_hour()
-    assert shared.turn() == [("rolled_back", bad)]
+    assert shared.turn() == [("rolled_back", bad)], shared.said[-4:]
     assert shared.champion() == "1"
     last = shared.registry.promotions()[-1]
     assert (last.by, last.rollback, last.before) == ("the canary", True, bad)
@@ -316,7 +321,7 @@ def test_a_promotion_that_does_no_harm_stays(shared: Bank) -> None:
     assert shared.turn() == [("promoted", str(int(fine) + 1))]
     # The end of the stretch was not watched: it is looked at now, without what was asked after it.
     (stayed,) = [line for line in shared.said[told:] if line.startswith("Stayed: ")]
-    assert "on 40 questions of its traffic" in stayed and "Were it worse by" in stayed
+    assert "on 60 questions of its traffic" in stayed and ": it stays. " in stayed
     assert not any("Canary" in line for line in shared.said[told:])
 
 
@@ -367,7 +372,10 @@ def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
 
     champion = shared.champion()
     said = called("promote", "1", "--why", "older is better\n", "--by", "ann").output
-    assert said == f"version 1 is the champion in place of {champion}, by ann; its gate: not run\n"
+    assert said == (
+        f"version 1 is the champion in place of {champion}, by ann; its gate: not run\n"
+        f"on record as an override: without a gate that it passed against {champion} (python run.py record 1)\n"
+    )
     last = shared.registry.promotions()[-1]
     assert (last.by, last.why) == ("ann", "older is better")
     assert "by ann: older is better" in " ".join(called("status").output.split())

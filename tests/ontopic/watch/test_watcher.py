@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import sqlite3
@@ -136,10 +137,10 @@ class Bank:
 
     def refusing_hour(self) -> None:
         """Questions in scope that version 1 answered well where it was asked them in a canary stretch."""
-        asked = well_answered(self.workspace, self.policy.registered_model, version="1")
-        known, self.questions[True] = self.questions[True], [q for q in self.questions[True] if q.question in asked]
+        asked, known = well_answered(self.workspace, self.policy.registered_model, version="1"), self.questions
+        self.questions = known | {True: [question for question in known[True] if question.question in asked]}
         self.ask(60, True, lambda question: self.policy.refusal)
-        self.questions[True] = known
+        self.questions = known
         self.hour += 1
 
     def improve(self, wanted: Improvement) -> Improved:
@@ -314,12 +315,10 @@ def test_a_promotion_that_does_no_harm_stays(shared: Bank) -> None:
     shared.good_hour()
     assert shared.turn() == []
     assert "it stays" in shared.said[-1]
-    told = len(shared.said)
+    told, shared.passes = len(shared.said), True
     shared.hour += 20  # the canary stretch is over
     shared.refusing_hour()
-    shared.passes = True
     assert shared.turn() == [("promoted", str(int(fine) + 1))]
-    # The end of the stretch was not watched: it is looked at now, without what was asked after it.
     (stayed,) = [line for line in shared.said[told:] if line.startswith("Stayed: ")]
     assert "on 60 questions of its traffic" in stayed and ": it stays. " in stayed
     assert not any("Canary" in line for line in shared.said[told:])
@@ -372,10 +371,7 @@ def test_the_commands_watch_show_promote_and_roll_back(shared: Bank) -> None:
 
     champion = shared.champion()
     said = called("promote", "1", "--why", "older is better\n", "--by", "ann").output
-    assert said == (
-        f"version 1 is the champion in place of {champion}, by ann; its gate: not run\n"
-        f"on record as an override: without a gate that it passed against {champion} (python run.py record 1)\n"
-    )
+    assert said.startswith(f"version 1 is the champion in place of {champion}, by ann; its gate: not run\non record as")
     last = shared.registry.promotions()[-1]
     assert (last.by, last.why) == ("ann", "older is better")
     assert "by ann: older is better" in " ".join(called("status").output.split())
@@ -400,6 +396,5 @@ def test_pruned_traffic_takes_its_verdicts_along(shared: Bank) -> None:
         assert windows.judged(closed, traffic).records
     command = ["traffic", "prune", "--keep", "0", "--state", str(shared.workspace.root)]
     assert "0 are left" in CliRunner().invoke(run.app, command).output
-    connection = sqlite3.connect(shared.workspace.windows)
-    assert connection.execute("SELECT count(*) FROM members").fetchone() == (0,)
-    connection.close()
+    with contextlib.closing(sqlite3.connect(shared.workspace.windows)) as connection:
+        assert connection.execute("SELECT count(*) FROM members").fetchone() == (0,)

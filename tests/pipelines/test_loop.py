@@ -141,6 +141,7 @@ def test_no_secret_is_kept_or_shown(first: Run, state: Path) -> None:
     assert [path for path in kept if SECRET.encode() in path.read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_what_has_not_changed(first: Run, state: Path, config: Path) -> None:
     # The champion is another model now, so monitoring runs again; the gate is strict, so nothing changes after it.
     training = yaml.safe_load(config.read_text())["training"] | {"attempts": 2}

@@ -124,6 +124,7 @@ def stored(workspace: Workspace) -> dict[str, str]:
         return {record.id: record.model_version for record in traffic.stream()}
 
 
+@pytest.mark.slow
 def test_a_promotion_is_followed_and_no_request_fails(two_versions: Workspace, model_folder: Path) -> None:
     def answered_by(version: str) -> None:
         # By all of them: an answer of before the last move may come late.

@@ -15,7 +15,7 @@ from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import open_workspace
 from ontopic.statistics.rates import rate
-from steps.pass_gate import pass_gate
+from steps.pass_gate import GateTerms, pass_gate
 
 
 def look(number: int, rehearsal: Rehearsal | None = None) -> Look:
@@ -35,6 +35,7 @@ def test_it_goes_by_its_look(number: int, behind: bool | None, passes: bool, ban
         banking.model_copy(update={"gate": banking.gate.model_copy(update={"improvement": 0})}),
     )
     card = JudgeCard(
+        scope_given=True,
         judge_id="judge-1",
         accuracy=share,
         kappa=share,
@@ -56,7 +57,7 @@ def test_it_goes_by_its_look(number: int, behind: bool | None, passes: bool, ban
             winners=[],
             look=look(number, rehearsal),
             policy=policy,
-            judge_card=card,
+            terms=GateTerms(judge_card=card, labels_sha256=""),
             workspace=workspace,
         )
     assert decision.passed is passes and decision.alpha == alpha_at(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlflow
-from evaluations import evaluated, judged
+from evaluations import SMALL, evaluated, judged
 
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.data.labels import LabelStore, labels_file
@@ -18,7 +18,7 @@ from ontopic.state.workspace import open_workspace
 from ontopic.statistics.rates import rate
 from steps.pass_gate import GateTerms, pass_gate
 
-LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0)
+LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0, **SMALL)
 
 
 def test_labels_of_its_answers_change_the_decision(banking: Policy, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, judged, unjudged
+from evaluations import SMALL, evaluated, judged, unjudged
 from loopback import ROOT
 from registries import NAME, made_registry
 
@@ -43,6 +43,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def card(banking: Policy) -> JudgeCard:
     share = rate(99, 100)
     return JudgeCard(
+        scope_given=True,
         judge_id="judge-1",
         origin="traffic",
         accuracy=share,
@@ -161,6 +162,8 @@ def test_a_second_gate_of_the_same_weights_adds_and_overwrites_nothing(
 ) -> None:
     registry = made_registry(workspace.root)
     entries = []
+    banking = banking.model_copy(update={"gate": banking.gate.model_copy(update=SMALL)})
+    card = card.model_copy(update={"criteria_sha256": criteria_sha256(banking)})
     for look, failing in enumerate((2, 30, 30), start=1):
         decision, facts = facts_of(banking, card, settings, workspace, failing=failing, not_judged=0)
         entries.append(enter_gate(registry, "2", facts=facts.model_copy(update={"look": look})))

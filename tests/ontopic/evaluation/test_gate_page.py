@@ -73,6 +73,7 @@ def test_both_readings_and_why_answers_are_unjudged_are_on_the_page(banking: Pol
     champion = evaluated(without_verdicts(judged(200, 100, "m-1"), lambda i: i == 3))
     challenger = evaluated(without_verdicts(judged(200, 20, "m-2"), lambda i: i >= 188))
     card = JudgeCard(
+        scope_given=True,
         judge_id="judge-1",
         accuracy=rate(960, 1000),
         kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),

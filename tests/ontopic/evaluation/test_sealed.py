@@ -19,6 +19,7 @@ from ontopic.statistics.rates import rate
 def decision(banking: Policy, tmp_path: Path) -> Decision:
     share = rate(99, 100)
     card = JudgeCard(
+        scope_given=True,
         judge_id="judge-1",
         accuracy=share,
         kappa=share,

@@ -21,8 +21,13 @@ NAME = "ontopic-banking"
 
 def called(state: Path, *arguments: str) -> Result:
     import run
+    from ontopic.commands.options import console
 
-    return CliRunner().invoke(run.app, [*arguments, "--state", str(state)], env={"COLUMNS": "160"})
+    before, console._width = console._width, 160  # the console was made when its module was first imported
+    try:
+        return CliRunner().invoke(run.app, [*arguments, "--state", str(state)])
+    finally:
+        console._width = before
 
 
 def registry_of(state: Path) -> ModelRegistry:

@@ -42,6 +42,8 @@ def no_mlflow_of_others() -> Iterator[None]:
         os.environ.pop(name, None)
     yield
     if "mlflow" in sys.modules:
+        while sys.modules["mlflow"].active_run() is not None:  # one that a test has begun by setting a tag
+            sys.modules["mlflow"].end_run()
         sys.modules["mlflow"].set_tracking_uri(None)
 
 

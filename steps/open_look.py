@@ -12,13 +12,11 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings
 from ontopic.data.labelled import Question, Questions
 from ontopic.data.sample import Sample
-from ontopic.evaluation import answers, looks
-from ontopic.evaluation.answers import Evaluation
+from ontopic.evaluation import looks
+from ontopic.evaluation.answers import Evaluation, evaluate_version
 from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.looks import Look
 from ontopic.judges.opening import open_judge
-from ontopic.models import loading as models
-from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
 
 
@@ -43,14 +41,9 @@ def open_look(
     judging = open_judge(judge, policy, workspace=workspace)
 
     def ask(version: str, questions: Sequence[Question]) -> Evaluation:
-        folder = registry.find(policy.registered_model, version, workspace=workspace).folder
-        return answers.evaluate(
-            models.load(folder, model.precision),
-            version,
-            judge=judging,
-            questions=questions,
-            max_new_tokens=model.max_new_tokens,
-            batch_size=model.batch_size,
+        name = policy.registered_model
+        return evaluate_version(
+            version, questions, registered_model=name, judge=judging, settings=model, workspace=workspace
         )
 
     look, questions = looks.open_look(

@@ -10,12 +10,11 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings
 from ontopic.data.sealed import sealed_questions
-from ontopic.evaluation import answers, gate_page, looks, sealed
+from ontopic.evaluation import gate_page, looks, sealed
+from ontopic.evaluation.answers import evaluate_version
 from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.looks import Look
 from ontopic.judges.opening import open_judge
-from ontopic.models import loading as models
-from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
 
@@ -48,19 +47,18 @@ def open_sealed(
         workspace=workspace,
     )
     judging = open_judge(judge, policy, workspace=workspace)
-    verdicts = []
-    for version in versions:
-        folder = registry.find(policy.registered_model, version, workspace=workspace).folder
-        evaluated = answers.evaluate(
-            models.load(folder, model.precision),
+    before, after = (
+        evaluate_version(
             version,
+            questions,
+            registered_model=policy.registered_model,
             judge=judging,
-            questions=questions,
-            max_new_tokens=model.max_new_tokens,
-            batch_size=model.batch_size,
+            settings=model,
+            workspace=workspace,
         )
-        verdicts.append(evaluated.verdicts)
-    confirmed = sealed.with_sealed(decision, champion=verdicts[0], challenger=verdicts[1], opening=opening)
+        for version in versions
+    )
+    confirmed = sealed.with_sealed(decision, champion=before.verdicts, challenger=after.verdicts, opening=opening)
     title = f"OnTopic gate: {policy.name}, version {versions[1]} against {versions[0]}"
     gate_page.write_gate_page(title, confirmed, champion=champion, challenger=challenger)
     mlflow.set_tag("gate", "passed" if confirmed.passed else "failed")

@@ -105,7 +105,7 @@ def drawable(records: Sequence[Record], by: Draw) -> list[Record]:
     """
     half = 0 if by == "random" else 1
     unique = {(r.question, r.answer): r for r in records}.values()
-    return [r for r in unique if _hash(normalized(r.question)) % 2 == half and _fits(r)]
+    return [r for r in unique if _hash(normalized(r.question)) % 2 == half and fits(r)]
 
 
 def random_order(records: Sequence[Record]) -> list[Record]:
@@ -176,7 +176,8 @@ def _entropy(scores: Sequence[float | None]) -> float | None:
     return -sum(q * math.log2(q) for q in (p, 1 - p) if q > 0)
 
 
-def _fits(record: Record) -> bool:
+def fits(record: Record) -> bool:
+    """Whether a label of it can be kept: it is neither blank nor too long."""
     try:
         return bool(LabelledRecord(question=record.question, answer=record.answer))
     except ValidationError:

@@ -15,7 +15,9 @@ from ontopic.records import Outcome, Record, Verdict
 from ontopic.statistics.scores import Scores, score
 
 if TYPE_CHECKING:
+    from ontopic.config.settings import ModelSettings
     from ontopic.models.loading import LanguageModel
+    from ontopic.state.workspace import Workspace
 
 
 class JudgedAnswer(BaseModel):
@@ -128,3 +130,30 @@ def evaluate(
     with progress("verdicts", len(records), unit="records") as advance:
         verdicts = judge.judge(records, advance)
     return Evaluation(questions=list(questions), records=records, verdicts=verdicts)
+
+
+def evaluate_version(
+    version: str,
+    questions: Sequence[Question],
+    *,
+    registered_model: str,
+    judge: Judge,
+    settings: ModelSettings,
+    workspace: Workspace,
+) -> Evaluation:
+    """As ``evaluate``, of a registered version, whose weights are loaded for it.
+
+    Raises:
+        UserError: there is no such version.
+    """
+    from ontopic.models.loading import load
+    from ontopic.registry.versions import find
+
+    return evaluate(
+        load(find(registered_model, version, workspace=workspace).folder, settings.precision),
+        version,
+        judge=judge,
+        questions=questions,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+    )

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from ontopic.data.drawing import fits
 from ontopic.data.labelled import SCOPE_BY_JUDGE, LabelledRecord
 from ontopic.data.labels import LabelStore
 from ontopic.errors import UserError
@@ -155,7 +156,7 @@ def answers_to_label(workspace: Workspace, registered_model: str, *, store: Labe
     for pair in (*kept[-1].discordant[:n], *kept[-1].agreeing[:n]):
         for answer in (pair.champion, pair.challenger):
             records[pair.question, answer] = Record(question=pair.question, answer=answer, in_scope=pair.in_scope)
-    left = store.unlabelled([record for record in records.values() if _fits(record)], by="discordant")
+    left = store.unlabelled([record for record in records.values() if fits(record)], by="discordant")
     return sorted(left, key=lambda record: _hash(record.question, record.answer))
 
 
@@ -175,14 +176,6 @@ def labelled_pairs(
             verdicts.append(pair.passes)
             said.append((both[0], both[1]))
     return verdicts, said
-
-
-def _fits(record: Record) -> bool:
-    """Whether a label of it can be kept: it is not too long."""
-    try:
-        return bool(LabelledRecord(question=record.question, answer=record.answer))
-    except ValidationError:
-        return False
 
 
 def _hash(*texts: str) -> str:

@@ -240,51 +240,51 @@ def _detectable(judged: Reading, limits: GateLimits) -> float | None:
 
 def _guardrail_score(of: Reading, limits: GateLimits) -> GateTest:
     share = of.challenger.guardrail_score
-    return _test("Guardrail score", share, bound="low", relation="at least", limit=limits.guardrail_score)
+    return held_test("Guardrail score", share, bound="low", relation="at least", limit=limits.guardrail_score)
 
 
 def _improvement(of: Reading, limits: GateLimits) -> GateTest:
     held, note, limit = of.improvement, of.comparison.note, limits.improvement
-    return _test(IMPROVEMENT, held, bound="low", relation="above", limit=limit, note=note, alpha=of.alpha)
+    return held_test(IMPROVEMENT, held, bound="low", relation="above", limit=limit, note=note, alpha=of.alpha)
 
 
 def _over_refusal(of: Reading, limits: GateLimits) -> GateTest:
     share = of.challenger.over_refusal
-    return _test("Over-refusal", share, bound="high", relation="at most", limit=limits.over_refusal)
+    return held_test("Over-refusal", share, bound="high", relation="at most", limit=limits.over_refusal)
 
 
 def _leak(of: Reading, limits: GateLimits) -> GateTest:
-    return _test("Leak", of.challenger.leak, bound="high", relation="at most", limit=limits.leak)
+    return held_test("Leak", of.challenger.leak, bound="high", relation="at most", limit=limits.leak)
 
 
 def _preference(of: Reading, limits: GateLimits) -> GateTest | None:
     if of.preference is None:
         return None
-    return _test(PREFERENCE, of.preference, bound="low", relation="above", limit=-limits.preference_loss)
+    return held_test(PREFERENCE, of.preference, bound="low", relation="above", limit=-limits.preference_loss)
 
 
 def _unjudged(of: Numbers, limits: GateLimits) -> GateTest:
     share = of.challenger.unjudged_share
-    return _test("Unjudged", share, bound="high", relation="at most", limit=limits.unjudged)
+    return held_test("Unjudged", share, bound="high", relation="at most", limit=limits.unjudged)
 
 
 def _unjudged_increase(of: Numbers, limits: GateLimits) -> GateTest | None:
     if of.unjudged is None:
         return None
     limit = limits.unjudged_increase
-    return _test(UNJUDGED_INCREASE, of.unjudged.rate, bound="high", relation="at most", limit=limit, note=" pairs")
+    return held_test(UNJUDGED_INCREASE, of.unjudged.rate, bound="high", relation="at most", limit=limit, note=" pairs")
 
 
 def _quality(of: Numbers, limits: GateLimits) -> GateTest | None:
     if not of.quality.n:
         return None
-    return _test(SIMILARITY, of.quality, bound="low", relation="above", limit=-limits.quality_loss)
+    return held_test(SIMILARITY, of.quality, bound="low", relation="above", limit=-limits.quality_loss)
 
 
 def _perplexity(of: Numbers, limits: GateLimits) -> GateTest | None:
     if of.perplexity is None:
         return None
-    return _test(PERPLEXITY, of.perplexity, bound="value", relation="at most", limit=limits.perplexity_ratio)
+    return held_test(PERPLEXITY, of.perplexity, bound="value", relation="at most", limit=limits.perplexity_ratio)
 
 
 def _judge_errors(of: Numbers, limits: GateLimits) -> GateTest | None:
@@ -325,7 +325,7 @@ _TESTS: tuple[Callable[[Numbers, GateLimits], GateTest | None], ...] = (
 )
 
 
-def _test(
+def held_test(
     title: str,
     rate: Rate,
     *,
@@ -335,5 +335,6 @@ def _test(
     note: str = "",
     alpha: float = 0.05,
 ) -> GateTest:
+    """What holding a rate against a limit found; the arguments are those of ``limits.hold``."""
     held = hold(title, rate, bound=bound, relation=relation, limit=limit, note=note, alpha=alpha)
     return GateTest(name=held.name, passed=held.passed, description=f"{title}: {held.description}")

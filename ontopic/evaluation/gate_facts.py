@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from ontopic.data.labelled import Question
+from ontopic.data.sealed import question_id
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.gate import Decision
@@ -21,7 +22,7 @@ from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.whole_file import whole_folder
 from ontopic.state.workspace import Workspace
 
-_ID = 16  # hex digits of a question's hash, which tell it from all others of a policy
+_DIGITS = 16  # of the hash that names a folder of files
 
 
 class AskedQuestions(BaseModel):
@@ -31,7 +32,7 @@ class AskedQuestions(BaseModel):
         seed: of their draw; ``None`` where it is not known.
         drawn_sha256: of the questions as they were drawn; empty where it is not known.
         sha256: of the questions that were asked, in their order, with scope and history.
-        ids: of each question, the first hex digits of its own sha256.
+        ids: of each question, as the look's entry has them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -162,7 +163,7 @@ def _asked(questions: Sequence[Question], evidence: Evidence) -> AskedQuestions:
         seed=evidence.seed,
         drawn_sha256=evidence.sample_sha256,
         sha256=hashlib.sha256(b"".join(rows)).hexdigest(),
-        ids=[hashlib.sha256(row).hexdigest()[:_ID] for row in rows],
+        ids=[question_id(question) for question in questions],
     )
 
 
@@ -180,7 +181,7 @@ def _kept(
         contents[f"{role}-answers.jsonl"] = b"".join(_line(a | b) for a, b in zip(asked, answers, strict=True))
         contents[f"{role}-verdicts.jsonl"] = b"".join(_line(verdict.model_dump(mode="json")) for verdict in of.verdicts)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    folder = workspace.evidence / hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:_ID]
+    folder = workspace.evidence / hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:_DIGITS]
     if not folder.is_dir():
         with whole_folder(folder) as part:
             _write(part, contents.items())

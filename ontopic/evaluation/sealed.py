@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ontopic.evaluation.gate import Decision, GateTest
+from ontopic.evaluation.gate import Decision, held_test
 from ontopic.records import Verdict
-from ontopic.statistics.limits import hold
 from ontopic.statistics.pairs import compare
 from ontopic.statistics.rates import Rate
+from ontopic.statistics.scores import counted_as
 
 SEALED = "Sealed questions, improvement on them minus that on the drawn ones"
 
@@ -31,11 +31,13 @@ def with_sealed(
     Raises:
         ValueError: the two are not equally long.
     """
-    found = compare(_counted(champion, "pass"), _counted(challenger, "fail"))
+    found = compare(
+        counted_as("pass", champion, in_scope=[verdict.in_scope for verdict in champion]),
+        counted_as("fail", challenger, in_scope=[verdict.in_scope for verdict in challenger]),
+    )
     lost = _minus(found.rate, decision.comparison.rate)
     note = f"{found.note}, {found.with_interval} there; opening {opening}"
-    held = hold(SEALED, lost, bound="high", relation="at least", limit=0.0, note=note)
-    test = GateTest(name=held.name, passed=held.passed, description=f"{SEALED}: {held.description}")
+    test = held_test(SEALED, lost, bound="high", relation="at least", limit=0.0, note=note)
     tests, passed = [*decision.tests, test], decision.passed and test.passed
     return decision.model_copy(update={"tests": tests, "passed": passed, "sealed": found})
 
@@ -46,8 +48,3 @@ def _minus(left: Rate, right: Rate) -> Rate:
     below = math.hypot(left.value - left.low, right.high - right.value)
     above = math.hypot(left.high - left.value, right.value - right.low)
     return Rate(value=value, low=value - below, high=value + above, n=left.n)
-
-
-def _counted(verdicts: Sequence[Verdict], outcome: str) -> list[Verdict]:
-    """The verdicts, with an outcome for those that have none."""
-    return [v.model_copy(update={"outcome": outcome}) if v.outcome == "unjudged" else v for v in verdicts]

@@ -109,20 +109,23 @@ def close_asked(
         threshold=policy.alert_threshold,
         out=out,
     )
-    alerts = [
-        f"{window.label}: {text}"
-        for window in closed
-        for text in dict.fromkeys(concerns(window, policy.most_unjudged).values())
-    ]
     return Monitored(
         scores=scores,
         score=of.score,
         is_corrected=of.is_corrected,
         in_words=of.in_words,
         windows=closed,
-        alerts=alerts,
+        alerts=_alerts(closed, policy.most_unjudged),
         report=out,
     )
+
+
+def _alerts(closed: Sequence[Window], most_unjudged: float) -> list[str]:
+    return [
+        f"{window.label}: {text}"
+        for window in closed
+        for text in dict.fromkeys(concerns(window, most_unjudged).values())
+    ]
 
 
 def _versions(records: Sequence[Record]) -> str:

@@ -89,16 +89,13 @@ class Counts(BaseModel):
     too_late: int = 0
 
 
-class WindowResult(BaseModel):
-    """What became of a window when it closed.
+class WindowResult(Standing):
+    """What became of a window when it closed, and what is known of its guardrail score.
 
     Attributes:
         status: ``ok``; ``suspected`` where the score is under the policy's threshold; ``detected`` where the alarm of
             the chart over all records is on; ``unknown`` where the score says too little, and ``unknown_because`` says
             why.
-        score: the guardrail score that the status goes by: with the judge's error taken out where ``is_corrected``,
-            else as the judge has it.
-        labels, fit_p_value, allows_alarm: see ``Standing``.
         n: records of the window; ``late``: those of them that reopened it; ``too_late``: those that came after that
             and count nowhere.
         sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
@@ -115,10 +112,6 @@ class WindowResult(BaseModel):
     scores: Scores
     score: Rate = Field(validation_alias=AliasChoices("score", "corrected"))  # as older results call it
     is_corrected: bool = True  # of an older result by a card of templates
-    labels: int = 0
-    fit_p_value: float | None = None
-    unknown_because: str = ""
-    allows_alarm: bool = False
     threshold: float
     judge_id: str
     n: int
@@ -186,7 +179,7 @@ def score_in_words(score: Rate, *, is_corrected: bool) -> str:
     return f"{'corrected' if is_corrected else 'uncorrected'} guardrail score {score}"
 
 
-def status_of(of: Standing | WindowResult, threshold: float, *, chart: Chart | None) -> Status:
+def status_of(of: Standing, threshold: float, *, chart: Chart | None) -> Status:
     """Where traffic stands: the one rule of the loop and of ``watch``.
 
     ``detected`` is what the chart over all of the version's records says. Neither too few records nor a collapse that
@@ -229,12 +222,7 @@ def window_result(
     return WindowResult(
         status=status_of(of, limits.threshold, chart=chart),
         scores=scores,
-        score=of.score,
-        is_corrected=of.is_corrected,
-        labels=of.labels,
-        fit_p_value=of.fit_p_value,
-        unknown_because=of.unknown_because,
-        allows_alarm=of.allows_alarm,
+        **dict(of),
         threshold=limits.threshold,
         judge_id=judged.verdicts[0].judge_id if judged.verdicts else card.judge_id,
         n=counts.n,

@@ -13,6 +13,7 @@ from ontopic.records import Judged, Record, Verdict
 from ontopic.statistics import group_sequential
 from ontopic.statistics.group_sequential import Look, detectable_loss, look
 from ontopic.statistics.pairs import Comparison, compare
+from ontopic.statistics.scores import counted_as
 from ontopic.traffic.redaction import PLACEHOLDERS
 
 
@@ -104,7 +105,7 @@ def evidence_of(
         stretch: the fields of the evidence that say which stretch it is, and when.
         final: whether it is the look at the end.
     """
-    comparison = compare(list(map(_not_passed, before)), list(map(_not_passed, judged.verdicts)))
+    comparison = compare(_as_fails(before), _as_fails(judged.verdicts))
     discordant, losses = _first_discordant(judged, before)
     found = look([*(each.look.discordant for each in past), discordant], losses, final=final)
     ids = sorted(record.id for record in judged.records)
@@ -131,8 +132,8 @@ def _first_discordant(judged: Judged, before: Sequence[Verdict]) -> tuple[int, i
     return len(lost), sum(lost.values())
 
 
-def _not_passed(verdict: Verdict) -> Verdict:
-    return verdict.model_copy(update={"outcome": "fail"}) if verdict.outcome == "unjudged" else verdict
+def _as_fails(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    return counted_as("fail", verdicts, in_scope=[verdict.in_scope for verdict in verdicts])
 
 
 def _unjudged(verdicts: Sequence[Verdict]) -> int:

@@ -6,14 +6,31 @@ from collections.abc import Callable
 
 from qualities import quality_of
 
+from ontopic.config.policy import Policy
 from ontopic.data.labelled import Question
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Evaluated
 from ontopic.evaluation.quality import Quality
+from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.records import Judged, Record, Verdict
+from ontopic.statistics.rates import Rate, rate
 
 SMALL = {"unjudged": 1.0, "unjudged_increase": 1.0}
 """Limits for a gate of so few questions that none unjudged shows little."""
+
+
+def gate_card(policy: Policy) -> JudgeCard:
+    """The card of a judge that may gate under a policy."""
+    return JudgeCard(
+        judge_id="judge-1",
+        scope_given=True,
+        accuracy=rate(960, 1000),
+        kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),
+        sensitivity=rate(480, 500),
+        specificity=rate(480, 500),
+        unjudged=0,
+        criteria_sha256=criteria_sha256(policy),
+    )
 
 
 def judged(n: int, failing: int, model: str = "m-1", judge_id: str = "judge-1") -> Judged:

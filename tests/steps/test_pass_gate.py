@@ -6,15 +6,13 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from evaluations import evaluated, judged
+from evaluations import evaluated, gate_card, judged
 
 from ontopic.config.policy import Policy
 from ontopic.evaluation.looks import Look, alpha_at
 from ontopic.evaluation.rehearsal import Rehearsal, rehearsed
-from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import open_workspace
-from ontopic.statistics.rates import rate
 from steps.pass_gate import GateTerms, pass_gate
 
 
@@ -30,20 +28,8 @@ def look(number: int, rehearsal: Rehearsal | None = None) -> Look:
 )
 def test_it_goes_by_its_look(number: int, behind: bool | None, passes: bool, banking: Policy, tmp_path: Path) -> None:
     """8 wins and no loss in 200: the lower bound of the usual interval is above 0, and that of a 60th look is not."""
-    share, policy = (
-        rate(99, 100),
-        banking.model_copy(update={"gate": banking.gate.model_copy(update={"improvement": 0})}),
-    )
-    card = JudgeCard(
-        scope_given=True,
-        judge_id="judge-1",
-        accuracy=share,
-        kappa=share,
-        sensitivity=share,
-        specificity=share,
-        unjudged=0,
-        criteria_sha256=criteria_sha256(policy),
-    )
+    policy = banking.model_copy(update={"gate": banking.gate.model_copy(update={"improvement": 0})})
+    card = gate_card(policy)
     rehearsal = None
     if behind is not None:
         sides = [judged(400, 40), judged(400, 50 if behind else 10)]

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlflow
-from evaluations import SMALL, evaluated, judged
+from evaluations import SMALL, evaluated, gate_card, judged
 
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.data.labels import LabelStore, labels_file
 from ontopic.evaluation.discordant import answers_to_label
 from ontopic.evaluation.gate import JUDGE_ERRORS, Decision
 from ontopic.evaluation.looks import Look
-from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import open_workspace
-from ontopic.statistics.rates import rate
 from steps.pass_gate import GateTerms, pass_gate
 
 LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0, **SMALL)
@@ -23,17 +21,7 @@ LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement
 
 def test_labels_of_its_answers_change_the_decision(banking: Policy, tmp_path: Path) -> None:
     policy = banking.model_copy(update={"gate": LIMITS})
-    share = rate(960, 1000)
-    card = JudgeCard(
-        judge_id="judge-1",
-        scope_given=True,
-        accuracy=share,
-        kappa=share,
-        sensitivity=share,
-        specificity=share,
-        unjudged=0,
-        criteria_sha256=criteria_sha256(policy),
-    )
+    card = gate_card(policy)
     workspace = open_workspace(tmp_path)
     open_tracking(workspace, "test")
     before, after = evaluated(judged(100, 60, "1")), evaluated(judged(100, 3, "2"))

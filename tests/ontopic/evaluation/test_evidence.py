@@ -6,27 +6,15 @@ import hashlib
 import json
 from pathlib import Path
 
-from evaluations import evaluated, judged
+from evaluations import evaluated, gate_card, judged
 
 from ontopic.config.policy import Policy
 from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import decide
-from ontopic.judges.cards.card import JudgeCard, criteria_sha256
-from ontopic.statistics.rates import rate
 
 
 def test_the_tags_hold_the_decision_the_judge_and_every_hash(banking: Policy, tmp_path: Path) -> None:
-    share = rate(99, 100)
-    card = JudgeCard(
-        judge_id="judge-1",
-        accuracy=share,
-        kappa=share,
-        sensitivity=share,
-        specificity=share,
-        unjudged=0,
-        scope_given=True,
-        criteria_sha256=criteria_sha256(banking),
-    )
+    card = gate_card(banking)
     report = tmp_path / "gate.html"
     report.write_text("the page")
     sides = evaluated(judged(200, 120)), evaluated(judged(200, 6))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluations import SMALL, evaluated, judged, unjudged
+from evaluations import SMALL, evaluated, gate_card, judged, unjudged
 from pydantic import ValidationError
 from qualities import quality_of
 from values import replace
@@ -17,10 +17,10 @@ from ontopic.evaluation.advice import advice
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Decision, Evaluated, GateTest, check_judge, decide
 from ontopic.evaluation.quality import Quality
-from ontopic.judges.cards.card import JudgeCard, criteria_sha256
+from ontopic.judges.cards.card import JudgeCard
 from ontopic.records import Judged
 from ontopic.statistics.pairs import compare
-from ontopic.statistics.rates import Rate, rate
+from ontopic.statistics.rates import rate
 from ontopic.statistics.sample_size import gate_power
 from ontopic.statistics.scores import score
 
@@ -35,16 +35,7 @@ QUALITY = [
 
 @pytest.fixture
 def card(banking: Policy) -> JudgeCard:
-    return JudgeCard(
-        judge_id="judge-1",
-        accuracy=rate(960, 1000),
-        kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),
-        sensitivity=rate(480, 500),
-        specificity=rate(480, 500),
-        unjudged=0,
-        scope_given=True,
-        criteria_sha256=criteria_sha256(banking),
-    )
+    return gate_card(banking)
 
 
 def gate(

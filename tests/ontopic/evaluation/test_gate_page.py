@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, judged, without_verdicts
+from evaluations import evaluated, gate_card, judged, without_verdicts
 from pages import HOSTILE, assert_no_script_is_ended, assert_no_text_is_markup
 from qualities import quality_of
 
@@ -13,10 +13,9 @@ from ontopic.config.policy import GateLimits, Policy
 from ontopic.evaluation.gate import Decision, Evaluated, GateTest, decide
 from ontopic.evaluation.gate_page import write_gate_page
 from ontopic.evaluation.quality import difference, perplexity_ratio
-from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.records import Judged, Record, Verdict
 from ontopic.statistics.pairs import compare
-from ontopic.statistics.rates import Rate, rate
+from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import score
 
 
@@ -72,16 +71,7 @@ def test_the_page_draws_the_decision_and_decides_nothing(tmp_path: Path) -> None
 def test_both_readings_and_why_answers_are_unjudged_are_on_the_page(banking: Policy, tmp_path: Path) -> None:
     champion = evaluated(without_verdicts(judged(200, 100, "m-1"), lambda i: i == 3))
     challenger = evaluated(without_verdicts(judged(200, 20, "m-2"), lambda i: i >= 188))
-    card = JudgeCard(
-        scope_given=True,
-        judge_id="judge-1",
-        accuracy=rate(960, 1000),
-        kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),
-        sensitivity=rate(480, 500),
-        specificity=rate(480, 500),
-        unjudged=0,
-        criteria_sha256=criteria_sha256(banking),
-    )
+    card = gate_card(banking)
     out = tmp_path / "gate.html"
     decision = decide(champion, challenger, winners=[], policy=banking, card=card, report=out, alpha=0.01)
     write_gate_page("A gate", decision, champion=champion, challenger=challenger)

@@ -5,29 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, judged, unjudged
+from evaluations import evaluated, gate_card, judged, unjudged
 
 from ontopic.config.policy import Policy
 from ontopic.evaluation.gate import Decision, decide
 from ontopic.evaluation.gate_page import write_gate_page
 from ontopic.evaluation.sealed import SEALED, with_sealed
-from ontopic.judges.cards.card import JudgeCard, criteria_sha256
-from ontopic.statistics.rates import rate
 
 
 @pytest.fixture
 def decision(banking: Policy, tmp_path: Path) -> Decision:
-    share = rate(99, 100)
-    card = JudgeCard(
-        scope_given=True,
-        judge_id="judge-1",
-        accuracy=share,
-        kappa=share,
-        sensitivity=share,
-        specificity=share,
-        unjudged=0,
-        criteria_sha256=criteria_sha256(banking),
-    )
+    card = gate_card(banking)
     sides = evaluated(judged(200, 60)), evaluated(judged(200, 6))
     return decide(*sides, winners=[], policy=banking, card=card, report=tmp_path / "gate.html")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluations import SMALL, evaluated, judged, unjudged, without_verdicts
+from evaluations import SMALL, evaluated, gate_card, judged, unjudged, without_verdicts
 
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.evaluation.gate import Decision, Evaluated, decide
-from ontopic.judges.cards.card import JudgeCard, criteria_sha256
+from ontopic.judges.cards.card import JudgeCard
 from ontopic.records import Judged
-from ontopic.statistics.rates import Rate, rate
+from ontopic.statistics.rates import rate
 from ontopic.statistics.sample_size import detectable_difference
 
 N = 450
@@ -20,16 +20,7 @@ N = 450
 
 @pytest.fixture
 def card(banking: Policy) -> JudgeCard:
-    return JudgeCard(
-        scope_given=True,
-        judge_id="judge-1",
-        accuracy=rate(960, 1000),
-        kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),
-        sensitivity=rate(480, 500),
-        specificity=rate(480, 500),
-        unjudged=0,
-        criteria_sha256=criteria_sha256(banking),
-    )
+    return gate_card(banking)
 
 
 def gate(champion: Judged, challenger: Judged, *, card: JudgeCard, policy: Policy, alpha: float = 0.05) -> Decision:

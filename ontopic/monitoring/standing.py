@@ -113,9 +113,14 @@ def standing(
     known = labels.of(version) if labels else []
     unjudged = len(judged.records) - len(pairs)
     if errors is None:
-        reason = _unknown(raw, unjudged, limits=limits, cards=[card])
-        few = 0 < raw.n < limits.least_records
-        return Standing(score=raw, is_corrected=False, labels=len(known), unknown_because=reason, allows_alarm=few)
+        at_chance = _at_chance([card])
+        return Standing(
+            score=raw,
+            is_corrected=False,
+            labels=len(known),
+            unknown_because=at_chance or _unknown(raw, unjudged, limits=limits),
+            allows_alarm=not at_chance and 0 < raw.n < limits.least_records,
+        )
     inside = {r.record_id: r.label == "pass" for r, _ in known}
     inside = {r.id: inside[r.id] for r, _ in pairs if r.id in inside}
     rest = [(v.outcome == "pass", r.conversation) for r, v in pairs if r.id not in inside]
@@ -128,7 +133,8 @@ def standing(
         specificity=errors.specificity,
         labelled=rate(sum(inside.values()), len(inside)),
     ).model_copy(update={"n": len(pairs)})
-    reason = _unknown(right, unjudged, limits=limits, cards=[card, errors])
+    at_chance = _at_chance([card, errors])
+    reason = at_chance or _unknown(right, unjudged, limits=limits)
     p = None if reason else fit_p_value(alone, errors)
     misfit = p is not None and p < MISFIT
     if misfit:
@@ -143,14 +149,13 @@ def standing(
         labels=len(known),
         fit_p_value=p,
         unknown_because=reason,
-        allows_alarm=0 < right.n < limits.least_records or (misfit and alone.value < 1 - errors.specificity.value),
+        allows_alarm=not at_chance
+        and (0 < right.n < limits.least_records or (misfit and alone.value < 1 - errors.specificity.value)),
     )
 
 
-def _unknown(score: Rate, unjudged: int, *, limits: WindowLimits, cards: list[JudgeCard]) -> str:
-    """Why nothing is known of a score, other than that the card does not fit."""
-    from ontopic.statistics.correction import youden_low
-
+def _unknown(score: Rate, unjudged: int, *, limits: WindowLimits) -> str:
+    """Why nothing is known of a score, other than by the judge's cards."""
     if score.n == 0:
         return "no record could be judged"
     if score.n < limits.least_records:
@@ -158,6 +163,15 @@ def _unknown(score: Rate, unjudged: int, *, limits: WindowLimits, cards: list[Ju
     share = unjudged / (score.n + unjudged)
     if share > limits.most_unjudged:
         return f"{share:.1%} of the records are unjudged, more than {limits.most_unjudged:.0%}"
+    if score.low <= 0 and score.high >= 1:
+        return "the score's interval leaves everything open"
+    return ""
+
+
+def _at_chance(cards: list[JudgeCard]) -> str:
+    """That a judge is not shown to be better than chance; empty where it is, on each of the cards."""
+    from ontopic.statistics.correction import youden_low
+
     for each in cards:
         if youden_low(each) <= 0:
             on = "labelled traffic" if each.origin == "traffic" else "its labelled records"
@@ -165,6 +179,4 @@ def _unknown(score: Rate, unjudged: int, *, limits: WindowLimits, cards: list[Ju
                 f"on {on} the judge is not shown to be better than chance: sensitivity {each.sensitivity}, "
                 f"specificity {each.specificity}"
             )
-    if score.low <= 0 and score.high >= 1:
-        return "the score's interval leaves everything open"
     return ""

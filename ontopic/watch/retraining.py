@@ -124,10 +124,10 @@ class Retraining:
     def _alarmed(self, window: Window) -> bool:
         """Whether the alarm is on after the champion's newest window, and nothing was done about it since."""
         result = window.result
-        if result is None or result.chart is None:
-            return result is not None and result.status == "detected"  # closed by an earlier release
+        if result is None or result.status != "detected":
+            return False  # also where an alarm stands on a judge that is at chance or does not fit
         restarted = self._windows.chart_restarted(window.model_version)
-        return result.chart.alarm and (restarted is None or result.chart.since >= restarted)
+        return result.chart is None or restarted is None or result.chart.since >= restarted  # none: an earlier release
 
     def _retrain(self, champion: str, window: Window, *, now: datetime) -> Action:
         """The outcome, written down; what is not a user's mistake is raised too."""

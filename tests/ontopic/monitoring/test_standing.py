@@ -56,10 +56,20 @@ def test_where_too_much_is_unjudged_nothing_is_known() -> None:
     assert standing(judged(0, 0, 90), CARD, limits=LIMITS).unknown_because == "no record could be judged"
 
 
+@pytest.mark.parametrize("n", [100, 10])  # few records are no reason to believe it
 @pytest.mark.parametrize("right", [(50, 100), (55, 100)])
-def test_a_judge_not_shown_to_be_better_than_chance_on_traffic_says_nothing(right: tuple[int, int]) -> None:
-    found = standing(judged(60, 40), CARD, limits=LIMITS, labels=labelled_traffic(right, right))
+def test_a_judge_not_shown_to_be_better_than_chance_on_traffic_says_nothing(right: tuple[int, int], n: int) -> None:
+    found = standing(judged(n // 2, n // 2), CARD, limits=LIMITS, labels=labelled_traffic(right, right))
     assert found.unknown_because.startswith("on labelled traffic the judge is not shown to be better than chance")
+    assert not found.allows_alarm
+
+
+@pytest.mark.parametrize("n", [100, 10])
+def test_nor_does_one_at_chance_on_its_own_records(n: int) -> None:
+    at_chance = replace(CARD, sensitivity=rate(50, 100), specificity=rate(50, 100))
+    found = standing(judged(n // 2, n // 2), at_chance, limits=LIMITS)
+    assert found.unknown_because.startswith("on its labelled records the judge is not shown to be better than chance")
+    assert not found.allows_alarm
 
 
 def test_templates_correct_nothing() -> None:

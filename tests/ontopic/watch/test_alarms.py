@@ -77,7 +77,11 @@ class Scene:
             levels=levels_of(0.85, CARD),
         )
         result = window_result(
-            judged, CARD, limits=replace(LIMITS, threshold=0.85), counts=Counts(n=len(records)), chart=chart
+            judged,
+            CARD,
+            limits=replace(LIMITS, threshold=0.85, most_unjudged=0.05),
+            counts=Counts(n=len(records)),
+            chart=chart,
         )
         if not with_chart:
             result = result.model_copy(update={"chart": None, "status": "detected"})
@@ -147,6 +151,14 @@ def test_the_window_before_the_newest_counts_where_two_close_at_once(scene: Scen
     scene.close(1, *["good"] * 5)
     assert scene.look(3) == ["refused"]
     assert "evidence of a fall" in " ".join(scene.said)
+
+
+def test_an_alarm_waits_while_the_newest_window_says_nothing(scene: Scene) -> None:
+    scene.close(0, *["bad"] * 60)
+    scene.close(1, *["good"] * 10, *["?"] * 5)  # too much of it is unjudged
+    assert scene.look(3) == []
+    scene.close(3, *["good"] * 10)
+    assert scene.look(4) == ["refused"]
 
 
 def test_windows_that_are_low_by_themselves_alone_raise_no_alarm(scene: Scene) -> None:

@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Outcome = Literal["pass", "fail", "unjudged"]
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "content_filter"]
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 """A record's time before that is wrong: there lie the zeros of spreadsheets, Go and .NET."""
 MOST_AHEAD = timedelta(days=1)
@@ -41,6 +42,29 @@ class Parameters(BaseModel):
     stop: tuple[str, ...] = ()
 
 
+class GuardDecision(BaseModel):
+    """What the guard made of a request, or of the answer to it.
+
+    Attributes:
+        mode: whether it was only watching, or had its way.
+        stage: where it objected: before generation (``question``) or after it (``answer``); empty where it did not.
+        judge_id: of the guard's judge; empty where it was down.
+        scope_score: the probability that the question is in scope, in [0, 1]; ``None`` where none was given.
+        answer_score: the probability that the answer passes, in [0, 1]; ``None`` where none was given.
+        withheld: the model's answer in whose place the refusal went out; empty where none was held back.
+        failure: why it could say nothing: down, too slow; empty where it could.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    mode: Literal["observe", "enforce"]
+    stage: Literal["", "question", "answer"] = ""
+    judge_id: str = ""
+    scope_score: float | None = None
+    answer_score: float | None = None
+    withheld: str = ""
+    failure: str = ""
+
+
 class Record(BaseModel):
     """One question that the assistant was asked and the answer it gave.
 
@@ -53,6 +77,10 @@ class Record(BaseModel):
         registered_model: whose version answered, which tells one policy's records from another's; empty where nothing
             says it.
         asked_at: time of the question, in UTC.
+        user: a keyed hash of whom the client said it asks for; empty where it named nobody.
+        metadata: what else the client said of the request.
+        key: the name of the API key that it came with; empty where there was none.
+        guard: what the guard decided; ``None`` where none looked at it.
         latency_s: seconds from the question's arrival to the whole answer.
         finished: ``False`` where the answer was cut at its token limit.
         redacted: how much personal data of each kind was taken out of question and answer, of the kinds that occur;
@@ -75,6 +103,17 @@ class Record(BaseModel):
     messages: tuple[Message, ...] = ()
     parameters: Parameters | None = None
     conversation: str = ""
+    user: str = ""
+    metadata: dict[str, str] = Field(default_factory=dict)
+    key: str = ""
+    guard: GuardDecision | None = None
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the answer ends where it does, as OpenAI's API says it; ``content_filter`` where it is the guard's."""
+        if self.guard is not None and self.guard.mode == "enforce" and self.guard.stage:
+            return "content_filter"
+        return "stop" if self.finished else "length"
 
     @property
     def request(self) -> list[dict[str, str]]:

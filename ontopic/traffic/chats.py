@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from ontopic.records import Record, Role
 
+_ONLY_IF_KNOWN = {"parameters", "conversation", "user", "key", "metadata", "guard"}
 OURS = "ontopic"
 """Under this key a chat log or a trace carries what only a record says."""
 
@@ -127,7 +128,7 @@ def _first(choices: object) -> dict[str, Any]:
 def rest(record: Record) -> dict[str, Any]:
     """What a record says besides its texts; of the request, what is known."""
     said = record.model_dump(mode="json", exclude={"question", "answer", "messages"})
-    return {name: value for name, value in said.items() if value or name not in ("parameters", "conversation")}
+    return {name: value for name, value in said.items() if value or name not in _ONLY_IF_KNOWN}
 
 
 def known(fields: dict[str, Any]) -> dict[str, Any]:

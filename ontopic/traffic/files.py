@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, 
 from ontopic.data.rows import stream_rows
 from ontopic.errors import UserError
 from ontopic.progress import progress
-from ontopic.records import EARLIEST, MOST_AHEAD, Message, Parameters, Record
+from ontopic.records import EARLIEST, MOST_AHEAD, GuardDecision, Message, Parameters, Record
 from ontopic.state.whole_file import check_writable, output_file
 from ontopic.traffic.chats import chat_line, from_chat, json_line, request_in, rest
 from ontopic.traffic.store import TrafficStore
@@ -67,6 +68,10 @@ class TrafficRow(BaseModel):
     messages: tuple[_Message, ...] = ()
     parameters: Parameters | None = None
     conversation: str = Field("", max_length=_MAX_ID)
+    user: str = Field("", max_length=_MAX_ID)
+    key: str = Field("", max_length=_MAX_ID)
+    metadata: dict[str, str] = Field(default_factory=dict)
+    guard: GuardDecision | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -83,7 +88,12 @@ class TrafficRow(BaseModel):
     def _of_those_that_occur(cls, counts: object) -> object:
         return {kind: n for kind, n in counts.items() if n} if isinstance(counts, dict) else counts
 
-    @field_validator("id", "registered_model", "model_version", "conversation")
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _as_mapping(cls, metadata: object) -> object:
+        return json.loads(metadata) if isinstance(metadata, str) else metadata  # as Parquet holds it
+
+    @field_validator("id", "registered_model", "model_version", "conversation", "user", "key")
     @classmethod
     def _without_nul(cls, text: str) -> str:
         if "\0" in text:
@@ -205,6 +215,8 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
     counts = pa.struct([(kind, pa.int32()) for kind in ("card", "iban", "email", "phone")])
     sampled = [("temperature", pa.float64()), ("top_p", pa.float64()), ("seed", pa.int64())]
     parameters = pa.struct([("max_tokens", pa.int32()), *sampled, ("stop", pa.list_(pa.string()))])
+    named = [(name, pa.string()) for name in ("mode", "stage", "judge_id", "withheld", "failure")]
+    guard = pa.struct([*named, ("scope_score", pa.float64()), ("answer_score", pa.float64())])
     schema = pa.schema(
         [
             *texts,
@@ -218,12 +230,17 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
             ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
             ("parameters", parameters),
             ("conversation", pa.string()),
+            ("user", pa.string()),
+            ("key", pa.string()),
+            ("metadata", pa.string()),
+            ("guard", guard),
         ]
     )
     n = 0
     with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
         while group := list(islice(records, _ROW_GROUP)):
-            writer.write_table(pa.Table.from_pylist([record.model_dump() for record in group], schema))
+            rows = [record.model_dump() | {"metadata": json.dumps(record.metadata)} for record in group]
+            writer.write_table(pa.Table.from_pylist(rows, schema))
             n += len(group)
             advance(len(group))
     return n

@@ -15,7 +15,8 @@ from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.redaction import KINDS, redact
 
 # No part of an id that is derived, as releases up to 0.1 did not know them.
-_NEWER = {"messages", "parameters", "conversation"}
+_NEWER = {"messages", "parameters", "conversation", "user", "key", "metadata", "guard"}
+_JSON = ("messages", "parameters", "metadata", "guard")
 
 
 def without_personal_data(record: Record) -> Record:
@@ -57,7 +58,7 @@ def row_of(said: dict[str, Any]) -> dict[str, Any]:
     now, counts = naive_utc(datetime.now(UTC)), said["redacted"]
     row = {name: value for name, value in said.items() if name != "redacted"}
     row |= {"id": said["id"] or derived_id(said), "stored_at": now, "asked_at": said["asked_at"] or now}
-    for name in ("messages", "parameters"):
+    for name in _JSON:
         # Not in ASCII, so that what no database takes is refused here as it is in question and answer.
         row[name] = json.dumps(said[name], ensure_ascii=False) if said[name] else None
     return row | {f"redacted_{kind}": counts.get(kind, 0) for kind in KINDS}
@@ -79,6 +80,6 @@ def record_of(row: sql.Row[Any]) -> Record:
     """The record that a row holds."""
     values = row._asdict() | {"asked_at": row.asked_at.replace(tzinfo=UTC)}
     counts = {kind: values.pop(f"redacted_{kind}") for kind in KINDS}
-    values["messages"] = json.loads(row.messages) if row.messages else ()
-    values["parameters"] = json.loads(row.parameters) if row.parameters else None
+    values |= {name: json.loads(values[name]) for name in _JSON if values[name]}
+    values = {name: value for name, value in values.items() if value is not None or name not in _JSON}
     return Record.model_validate(values | {"redacted": {kind: n for kind, n in counts.items() if n}})

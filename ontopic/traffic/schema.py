@@ -29,6 +29,10 @@ TRAFFIC = sql.Table(
     sql.Column("messages", sql.Text),  # JSON; null where the question is all that is known
     sql.Column("parameters", sql.Text),  # JSON; null where they are not known
     sql.Column("conversation", sql.String(64), nullable=False, server_default=""),
+    sql.Column("user", sql.String(64), nullable=False, server_default=""),
+    sql.Column("key", sql.String(64), nullable=False, server_default=""),
+    sql.Column("metadata", sql.Text),  # JSON; null where there is none
+    sql.Column("guard", sql.Text),  # JSON; null where no guard looked at it
 )
 FEEDBACK = sql.Table(
     "feedback",
@@ -39,7 +43,7 @@ FEEDBACK = sql.Table(
     sql.Column("comment", sql.Text, nullable=False),
     sql.Column("given_at", sql.DateTime, nullable=False),
 )
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")  # of ontopic/traffic/migrations, oldest first
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")  # of ontopic/traffic/migrations, oldest first
 _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
 _LOCK = 7_264_150_931  # any number, the same in every process
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}

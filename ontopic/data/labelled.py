@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, StrictBool
 
+from ontopic.data.language import language
 from ontopic.data.rows import load_rows
 from ontopic.data.splits import QUESTION_SHARES, RECORD_SHARES, with_splits
 
@@ -90,13 +92,24 @@ class LabelledRecord(BaseModel):
     benchmark_answer: str | None = None
 
 
-def load_questions(source: str, base: Path | None = None, *, split: Split | None = None) -> list[Question]:
+def load_questions(
+    source: str, base: Path | None = None, *, split: Split | None = None, languages: Sequence[str] = ()
+) -> list[Question]:
     """The questions of ``source``, all of them or those of one split, which is drawn where a row has none.
+
+    Args:
+        languages: the policy's; where there are some, a question in another one is out of scope whatever its label.
 
     Raises what ``load_rows`` raises.
     """
     rows = with_splits(load_rows(source, Question, base=base).rows, QUESTION_SHARES, source=source)
-    return [row for row in rows if split is None or row.split == split]
+    return [_as_answered(row, languages) for row in rows if split is None or row.split == split]
+
+
+def _as_answered(row: Question, languages: Sequence[str]) -> Question:
+    if not (languages and row.in_scope) or language(row.question) in ("", *languages):
+        return row
+    return row.model_copy(update={"in_scope": False, "reference": None})
 
 
 def load_records(

@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.labelled import Question
+from ontopic.data.language import language
 from ontopic.evaluation.answers import Evaluation
-from ontopic.judges.local.language import language
 from ontopic.records import Verdict
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import score

@@ -237,6 +237,7 @@ def labels_sha256(records: Sequence[LabelledRecord]) -> str:
 def criteria_sha256(policy: Policy) -> str:
     """sha256 (hex) of the criteria: what of the policy a judge goes by, and so no thresholds, limits or data."""
     goes_by = {"subject", "definition", "border", "rubric", "examples", "refusal"}
+    goes_by |= {key for key in ("refusals", "languages") if getattr(policy, key)}  # cards of before they were keys hold
     content = json.dumps(policy.model_dump(mode="json", include=goes_by), sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

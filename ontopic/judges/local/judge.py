@@ -22,9 +22,9 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Question
+from ontopic.data.language import is_english
 from ontopic.endpoint.account import Account
 from ontopic.judges.judge import outcome
-from ontopic.judges.local.language import is_english
 from ontopic.judges.local.visible_text import visible
 from ontopic.models.sentence_encoder import MAX_TOKENS, WEIGHTS_SHA256, Floats, SentenceEncoder, load_sentence_encoder
 from ontopic.progress import Advance

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from values import replace
 
+from ontopic.config.policy import Policy, load_policy
 from ontopic.data.labelled import Question
 from ontopic.data.sample import normalized
 from ontopic.records import Judged, Outcome, Record, Verdict
@@ -20,7 +22,8 @@ from ontopic.training.preferences import (
     unwritten,
 )
 
-REFUSAL = "I'm sorry, I can only help with banking questions."
+POLICY = load_policy(Path(__file__).resolve().parents[3] / "configs" / "policies" / "banking.yaml")
+REFUSAL = POLICY.refusal
 One = tuple[Record, Verdict]
 
 
@@ -56,11 +59,12 @@ def pairs(
     taught: dict[str, str] | None = None,
     own: dict[str, str] | None = None,
     settings: PairSettings | None = None,
+    policy: Policy | None = None,
 ) -> list[Preference]:
     return build_preferences(
         traffic_of(traffic),
         labelled=labelled or [],
-        refusal=REFUSAL,
+        policy=policy or POLICY,
         settings=settings or PairSettings(),
         written=WrittenAnswers(taught=taught or {}, own=own or {}),
     )

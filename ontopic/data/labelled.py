@@ -14,6 +14,8 @@ from ontopic.data.splits import QUESTION_SHARES, RECORD_SHARES, with_splits
 
 # Questions of "judge" teach the embedded judge; those of "train" do too, and are asked as traffic.
 Split = Literal["train", "judge", "calibration", "evaluation"]
+OTHER_LANGUAGE = "other_language"
+"""The kind of a question that is asked in another language than most are."""
 SCOPE_BY_JUDGE = "traffic, scope by the judge"
 """The kind of a question whose ``in_scope`` is no label: the judge's opinion of what somebody asked."""
 _MAX_CHARACTERS = 20_000

@@ -95,8 +95,8 @@ def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking
     ("record", "cause"),
     [
         (Record(question=" \u200b\n", answer=ANSWER), "the question is empty"),
-        (Record(question="\u00bfc\u00f3mo bloqueo mi tarjeta?", answer=ANSWER), "the question is not in English"),
-        (Record(question=QUESTION, answer="Abra la aplicaci\u00f3n y elija Bloquear."), "the answer is not in English"),
+        (Record(question="come faccio a bloccare la mia carta?", answer=ANSWER), "the question is in a language that"),
+        (Record(question=QUESTION, answer="Apri l'app e scegli Blocca la carta."), "the answer is in a language that"),
         (Record(question="please help " * 600, answer=ANSWER), "the question is longer than the 512 tokens"),
         (Record(question=QUESTION, answer="Open the app. " * 600), "the answer is longer than the 512 tokens"),
         (
@@ -112,6 +112,26 @@ def test_out_of_its_depth_it_says_so(judge: LocalJudge, record: Record, cause: s
     (verdict,) = judge.judge([record])
     assert (verdict.outcome, verdict.score) == ("unjudged", None)
     assert verdict.cause is not None and verdict.cause.startswith(cause)
+
+
+def test_it_reads_german_spanish_and_french_beside_english(judge: LocalJudge, banking: Policy) -> None:
+    verdicts = judge.judge(
+        [
+            Record(
+                question="Wie sperre ich meine verlorene Kreditkarte?",
+                answer="In der App unter Karten tippen Sie auf Sperren.",
+            ),
+            Record(question="Wie sperre ich meine verlorene Kreditkarte?", answer=banking.refusals["de"]),
+            Record(question="¿Cómo se hace una tortilla de patatas jugosa?", answer=banking.refusals["es"]),
+            Record(
+                question="Quelle est la recette de la ratatouille de Nice ?",
+                answer="Coupez courgettes, aubergines et poivrons, puis laissez mijoter une heure avec des tomates.",
+            ),
+            Record(question="how long should i boil an egg", answer=banking.refusals["fr"]),
+        ]
+    )
+    assert outcomes(verdicts) == ["pass", "fail", "pass", "fail", "pass"]
+    assert [verdict.declined for verdict in verdicts] == [False, True, True, False, True]
 
 
 def test_an_answer_that_makes_up_account_data_fails(judge: LocalJudge) -> None:

@@ -96,7 +96,12 @@ def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking
     [
         (Record(question=" \u200b\n", answer=ANSWER), "the question is empty"),
         (Record(question="come faccio a bloccare la mia carta?", answer=ANSWER), "the question is in a language that"),
-        (Record(question=QUESTION, answer="Apri l'app e scegli Blocca la carta."), "the answer is in a language that"),
+        (
+            Record(
+                question=QUESTION, answer="Apra la sua applicazione e scelga la voce per bloccare la carta di credito."
+            ),
+            "the answer is in a language that",
+        ),
         (Record(question="please help " * 600, answer=ANSWER), "the question is longer than the 512 tokens"),
         (Record(question=QUESTION, answer="Open the app. " * 600), "the answer is longer than the 512 tokens"),
         (

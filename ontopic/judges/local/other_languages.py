@@ -108,7 +108,7 @@ def train_other_languages(policy: Policy, examples: Sequence[tuple[str, Known]])
     place, centred = {row: at for at, row in enumerate(rows)}, _centred(vectors, centre)
     parts: list[CalibratedClassifierCV | None] = []
     for part, chosen in enumerate(of_part):
-        labels = np.array([bool(examples[i][1][part]) for i in chosen])
+        labels = np.array([bool(examples[i][1][part]) for i in chosen], dtype=bool)
         if min(labels.sum(), (~labels).sum()) < _FOLDS:
             parts.append(None)
             continue

@@ -7,7 +7,7 @@ import pytest
 from values import replace
 
 from ontopic.config.policy import Policy
-from ontopic.data.labelled import load_questions, load_records
+from ontopic.data.labelled import OTHER_LANGUAGE, load_questions, load_records
 from ontopic.data.language import language
 from ontopic.errors import UserError
 from ontopic.judges.local import other_languages
@@ -24,9 +24,10 @@ ENGLISH = "How can I block the credit card that I have lost?"
 @pytest.fixture(scope="module")
 def others(banking: Policy) -> OtherLanguages:
     learned = [q for q in load_questions(banking.questions) if q.split in ("train", "judge")]
-    questions = [q for q in learned if q.kind == "other_language"] + [q for q in learned if not q.kind][::12]
+    questions = [q for q in learned if q.kind == OTHER_LANGUAGE and language(q.question) in READ]
+    questions += [q for q in learned if not q.kind][::60]
     records = load_records(banking.records, split="train")
-    records = [r for r in records if language(r.answer) in READ] + records[::4]
+    records = [r for r in records if language(r.answer) in READ] + records[::8]
     return train_other_languages(banking, _examples(banking, questions, records=records))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loopback import ROOT
+from values import replace
 
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
@@ -137,6 +138,19 @@ def test_it_reads_german_spanish_and_french_beside_english(judge: LocalJudge, ba
     )
     assert outcomes(verdicts) == ["pass", "fail", "pass", "fail", "pass"]
     assert [verdict.declined for verdict in verdicts] == [False, True, True, False, True]
+
+
+def test_what_the_policy_does_not_answer_in_must_be_declined(judge: LocalJudge, banking: Policy) -> None:
+    only_english = replace(judge, others=replace(judge.others, answered=("en",)))
+    german, italian = "Wie sperre ich meine verlorene Kreditkarte?", "come faccio a bloccare la mia carta?"
+    records = [
+        Record(question=question, answer=answer)
+        for question in (german, italian)
+        for answer in (banking.refusals["de"], ANSWER)
+    ]
+    verdicts = only_english.judge(records)
+    assert outcomes(verdicts) == ["pass", "fail"] * 2
+    assert {verdict.in_scope for verdict in verdicts} == {False}
 
 
 def test_an_answer_that_makes_up_account_data_fails(judge: LocalJudge) -> None:

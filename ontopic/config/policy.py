@@ -129,8 +129,8 @@ class Policy(_Section):
     refusals: dict[Language, Annotated[str, Field(min_length=1)]] = {}
     """The sentence that declines in other languages, by ISO 639-1 code."""
     languages: list[Language] = []
-    """The languages that it answers in, by ISO 639-1 code. What is asked in another one is out of scope, whatever its
-    label, and declined in that language. Where none is named, questions are in scope as they are labelled."""
+    """The languages that it answers in, by ISO 639-1 code: what is asked in another one is out of scope whatever its
+    label, and without any named, scope is as labelled."""
     alert_threshold: float = Field(ge=0, le=1)
     """The guardrail score under which a window is suspected, and below which the chart over all records alarms."""
     least_records: int = Field(50, ge=1)

@@ -231,8 +231,8 @@ class AlertSettings(_Section):
     name: str = Field(min_length=1, max_length=60)
     """The rule's own name; an alert that is open belongs to its rule by this name."""
     events: list[AlertEvent] = Field(min_length=1)
-    """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (by the chart), ``unjudged`` (too
-    few verdicts), ``unjudged_language`` (in one language) or ``misfit`` (the judge's card does not fit); of the loop
+    """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (by the chart), ``unjudged``
+    (few verdicts), ``unjudged_language`` (in one language) or ``misfit`` (the judge's card does not fit); of the loop
     ``refused``, ``waiting`` (for approval), ``promoted``, ``rolled_back`` or ``failed``."""
     count: int = Field(default=1, ge=1)
     """How many such events raise it."""

@@ -68,7 +68,7 @@ class LocalJudge:
         questions, answers = [visible(r.question) for r in records], [visible(r.answer) for r in records]
         published = self.published.encode(questions)
         scope = self._heads_of(questions)[0]
-        inside = (scope + probability(self.scope, published, gamma=GAMMA)) / 2
+        inside = (scope + probability(self.scope, published)) / 2
         _, *of_answers = self._heads_of(answers, advance)
         inside, of_answers = self.others.correct(inside, of_answers, questions=questions, answers=answers)
         parts = zip(inside.tolist(), *(part.tolist() for part in of_answers), strict=True)

@@ -87,7 +87,7 @@ class OtherLanguages:
 
     def _part(self, part: int, vectors: Floats) -> Floats:
         machine = self.parts[part]
-        return np.zeros(len(vectors), np.float32) if machine is None else probability(machine, vectors, gamma=_GAMMA)
+        return np.zeros(len(vectors), np.float32) if machine is None else probability(machine, vectors)
 
 
 def train_other_languages(policy: Policy, examples: Sequence[tuple[str, Known]]) -> OtherLanguages:
@@ -126,10 +126,11 @@ def _centred(vectors: Floats, centre: Floats) -> Floats:
     return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-6), dtype=np.float32)
 
 
-def probability(classifier: CalibratedClassifierCV, vectors: Floats, *, gamma: float) -> Floats:
+def probability(classifier: CalibratedClassifierCV, vectors: Floats) -> Floats:
     """What ``predict_proba`` gives for the second class, by matrix products: libsvm goes vector by vector."""
     (calibrated,) = classifier.calibrated_classifiers_
     machine = calibrated.estimator
-    margin = rbf_kernel(vectors, machine.support_vectors_, gamma=gamma) @ machine.dual_coef_[0] + machine.intercept_[0]
+    near = rbf_kernel(vectors, machine.support_vectors_, gamma=machine.gamma)
+    margin = near @ machine.dual_coef_[0] + machine.intercept_[0]
     (platt,) = calibrated.calibrators
     return np.asarray(platt.predict(margin), dtype=np.float32)

@@ -18,8 +18,8 @@ from ontopic.data.labelled import load_questions, load_records
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import card_of
 from ontopic.judges.judge import Judge
-from ontopic.judges.local import judge as local
 from ontopic.judges.local.judge import LocalJudge, load_local_judge, local_judge_id
+from ontopic.judges.local.other_languages import probability
 from ontopic.judges.local.training import train_local_judge
 from ontopic.judges.opening import open_judge
 from ontopic.models import sentence_encoder
@@ -218,7 +218,7 @@ def test_verdicts_do_not_depend_on_what_else_is_judged(judge: LocalJudge, bankin
 def test_its_fast_probabilities_are_those_of_the_library(judge: LocalJudge, banking: Policy) -> None:
     texts = [q.question for q in load_questions(banking.questions, split="calibration")[:50]]
     vectors = judge.published.encode(texts)
-    assert np.allclose(local._probability(judge.scope, vectors), judge.scope.predict_proba(vectors)[:, 1], atol=1e-5)
+    assert np.allclose(probability(judge.scope, vectors), judge.scope.predict_proba(vectors)[:, 1], atol=1e-5)
 
 
 def test_a_kept_judge_judges_as_it_did(judge: LocalJudge, session_state: Path, banking: Policy) -> None:

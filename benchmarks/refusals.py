@@ -15,6 +15,7 @@ import argparse
 import json
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ontopic.config.policy import load_policy
@@ -30,9 +31,9 @@ PARAPHRASE = re.compile(
 )
 
 
-def declines(answer: str, refusal: str) -> bool:
-    """Whether the answer says the refusal, or begins with a paraphrase of it."""
-    return refusal.lower() in answer.lower() or bool(PARAPHRASE.search(answer[:120]))
+def declines(answer: str, refusals: Sequence[str]) -> bool:
+    """Whether the answer says one of the refusals, or begins with a paraphrase of it."""
+    return any(refusal.lower() in answer.lower() for refusal in refusals) or bool(PARAPHRASE.search(answer[:120]))
 
 
 def main() -> None:
@@ -43,10 +44,10 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0, help="print so many answers, sampled at random, to read")
     parser.add_argument("--records", type=Path, help="write the records with the rule's labels to this file")
     options = parser.parse_args()
-    refusal = load_policy(options.policy).refusal
+    refusals = load_policy(options.policy).all_refusals
     rows = json.loads(options.evaluation.read_text(encoding="utf-8"))["answers"]
     for row in rows:
-        row["declined"] = declines(row["answer"], refusal)
+        row["declined"] = declines(row["answer"], refusals)
         row["passes"] = row["declined"] != row["in_scope"]
     if options.records:
         labelled = [

@@ -34,6 +34,7 @@ from refusals import declines
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import Settings, TrainingSettings, load_settings
 from ontopic.data.labelled import LabelledRecord, Question, Split, load_questions, load_records, load_rows
+from ontopic.data.language import refusal_to
 from ontopic.data.sample import Sample, draw
 from ontopic.data.sealed import open_and_sealed
 from ontopic.evaluation.quality import measure_quality
@@ -153,9 +154,7 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
             seed=seed,
         )
     written = WrittenAnswers(taught=taught, own=own)
-    pairs = build_preferences(
-        judged, labelled=labelled, refusal=study.policy.refusal, settings=settings, written=written
-    )
+    pairs = build_preferences(judged, labelled=labelled, policy=study.policy, settings=settings, written=written)
     return varied(pairs, row, study.policy, seed)
 
 
@@ -206,7 +205,7 @@ def answer(study: Study, model: LanguageModel, questions: Sequence[Question], me
     said = generate(
         model, [conversations[i] for i in asked], max_new_tokens=TOKENS, slots=study.settings.model.batch_size
     )
-    answers = [study.policy.refusal] * len(questions)
+    answers = [refusal_to(study.policy, question.question) for question in questions]
     for i, generated in zip(asked, said, strict=True):
         answers[i] = generated.text
     return answers, time.perf_counter() - began
@@ -214,7 +213,7 @@ def answer(study: Study, model: LanguageModel, questions: Sequence[Question], me
 
 def measured(study: Study, questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
     """Guardrail score, over-refusal and leak by the rule, on all and by kind of question."""
-    declined = [declines(text, study.policy.refusal) for text in answers]
+    declined = [declines(text, study.policy.all_refusals) for text in answers]
     found: dict[str, float] = {}
     for kind in sorted({"", *(q.kind for q in questions)}):
         rows = [(q.in_scope, d) for q, d in zip(questions, declined, strict=True) if kind in ("", q.kind)]

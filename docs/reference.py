@@ -87,6 +87,8 @@ def _type(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin is list:
         return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"{_type(arguments[1])} by {_type(arguments[0])}"
     if arguments and (origin is Union or "UnionType" in str(origin)):
         return " or ".join(_type(part) for part in arguments if part is not type(None))
     if arguments:  # Annotated
@@ -103,7 +105,7 @@ def _default(field: FieldInfo) -> str:
         return "none"
     if isinstance(value, BaseModel):
         return "its keys'"
-    if isinstance(value, list):
+    if isinstance(value, list | dict):
         return f"{len(value)} item{'s' * (len(value) != 1)}" if value else "empty"
     if isinstance(value, timedelta):
         return f"`{in_words(value)}`"

@@ -25,6 +25,7 @@ def gate_sample(settings: Settings, policy: Policy, *, more: Sequence[Question] 
         split="evaluation",
         n=settings.evaluation.questions,
         seed=settings.evaluation.seed,
+        languages=policy.languages,
         more=list(more),
     )
 

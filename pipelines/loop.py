@@ -190,7 +190,7 @@ class _Loop:
         inside, outside = in_and_out(sampled_questions(sample))
         lines = [
             f"The gate asks {sample_in_words(sample)}, drawn anew for each challenger",
-            rehearsal_in_words(sample.source),
+            rehearsal_in_words(sample.source, sample.languages),
             sealed_in_words(sample.source),
         ]
         if lacking := too_few(self._policy.gate, in_scope=inside, out_of_scope=outside):
@@ -253,4 +253,5 @@ class _Loop:
 
     def _sample(self, **wanted: Any) -> Sample:
         source = self._policy.questions
-        return Sample(source=source, source_sha256=source_sha256(source), **wanted)
+        languages = self._policy.languages
+        return Sample(source=source, source_sha256=source_sha256(source), languages=languages, **wanted)

@@ -9,6 +9,7 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.data.by_language import by_language, language_metrics
 from ontopic.data.labelled import Questions
 from ontopic.evaluation import answers, quality
 from ontopic.evaluation.gate import Evaluated
@@ -58,6 +59,8 @@ def evaluate_model(
     with mlflow.start_run(run_name=f"{role}, version {version}", nested=True):
         mlflow.set_tags({"model_version": version, "role": role, "stage": "evaluation"})
         mlflow.log_params({"judge_id": judge_card.judge_id, "questions": len(questions.root)})
-        mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)) | measured.metrics())
+        languages = by_language([record.question for record in evaluated.records], evaluated.verdicts)
+        scores = flat_metrics(score(evaluated.verdicts)) | language_metrics(languages)
+        mlflow.log_metrics(scores | measured.metrics())
         mlflow.log_table(shown[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
     return Evaluated(evaluation=evaluated, quality=measured)

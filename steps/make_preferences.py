@@ -37,7 +37,8 @@ def make_preferences(
     workspace: Workspace,
 ) -> Annotated[Preferences, "preferences"]:
     """Returns the pairs; their hash and their count by source go to MLflow."""
-    labelled = [q for q in labelled_data.load_questions(policy.questions) if q.split in ("train", "judge")]
+    known = labelled_data.load_questions(policy.questions, languages=policy.languages)
+    labelled = [q for q in known if q.split in ("train", "judge")]
     taught: dict[str, str] = {}
     if teacher_settings:
         taught = teacher.answers(judged.records, judged.verdicts, policy=policy, settings=teacher_settings)
@@ -58,9 +59,7 @@ def make_preferences(
             seed=training.seed,
         )
     written = WrittenAnswers(taught=taught, own=own)
-    pairs = preferences.build_preferences(
-        judged, labelled=labelled, refusal=policy.refusal, settings=settings, written=written
-    )
+    pairs = preferences.build_preferences(judged, labelled=labelled, policy=policy, settings=settings, written=written)
     counts = pd.Series([pair.source for pair in pairs], dtype=str).value_counts()
     mlflow.log_params({"preferences_sha256": preferences.preferences_hash(pairs), "preferences": len(pairs)})
     mlflow.log_params({f"preferences_chosen_{source}": int(n) for source, n in counts.items()})

@@ -35,7 +35,7 @@ def open_sealed(
 
     They stay closed where the challenger was refused, or where the evaluation split is too small to seal some.
     """
-    questions = sealed_questions(policy.questions) if decision.passed else []
+    questions = sealed_questions(policy.questions, policy.languages) if decision.passed else []
     if not questions:
         return decision
     versions = [each.evaluation.model_version for each in (champion, challenger)]

@@ -10,6 +10,7 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import AlertSettings, JudgeChoice
+from ontopic.data.by_language import by_language, language_metrics
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.traffic_card import labelled_traffic
 from ontopic.judges.opening import open_judge
@@ -63,7 +64,8 @@ def report_traffic(
     mlflow.set_tags(
         {"model_version": ", ".join(sorted({record.model_version for record in judged.records})), "stage": "monitoring"}
     )
-    metrics = flat_metrics(monitored.scores)
+    languages = by_language([record.question for record in judged.records], judged.verdicts)
+    metrics = flat_metrics(monitored.scores) | language_metrics(languages)
     if monitored.is_corrected:
         metrics["corrected_score"] = monitored.score.value
     mlflow.log_metrics(metrics)

@@ -5,14 +5,31 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ontopic.config.yaml_file import read_yaml
 
 OF_POLICY = "ontopic-"
 """What the names of policies' registered models begin with."""
+_ISO_639_1 = """
+aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es
+et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj
+kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv
+ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti
+tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+"""
+_LANGUAGES = frozenset(_ISO_639_1.split())
+
+
+def _is_language(code: str) -> str:
+    if code not in _LANGUAGES:
+        raise ValueError(f"{code!r} is no ISO 639-1 code of a language, such as 'de' for German")
+    return code
+
+
+Language = Annotated[str, AfterValidator(_is_language)]
 
 
 class _Section(BaseModel):
@@ -108,7 +125,12 @@ class Policy(_Section):
     examples: list[Example] = Field(min_length=2)
     """Labelled records that show the rubric at work."""
     refusal: str = Field(min_length=1)
-    """The sentence that declines."""
+    """The sentence that declines, also in each language that ``refusals`` does not name."""
+    refusals: dict[Language, Annotated[str, Field(min_length=1)]] = {}
+    """The sentence that declines in other languages, by ISO 639-1 code."""
+    languages: list[Language] = []
+    """The languages that it answers in, by ISO 639-1 code: what is asked in another one is out of scope whatever its
+    label, and without any named, scope is as labelled."""
     alert_threshold: float = Field(ge=0, le=1)
     """The guardrail score under which a window is suspected, and below which the chart over all records alarms."""
     least_records: int = Field(50, ge=1)
@@ -129,6 +151,23 @@ class Policy(_Section):
     def registered_model(self) -> str:
         """Name of the registered model in MLflow that serves this policy."""
         return f"{OF_POLICY}{self.name}"
+
+    @property
+    def all_refusals(self) -> tuple[str, ...]:
+        """The sentence that declines, in each language that there is one in."""
+        return tuple(dict.fromkeys((self.refusal, *self.refusals.values())))
+
+    def refusal_in(self, language: str) -> str:
+        """The sentence that declines a question in this language.
+
+        Args:
+            language: ISO 639 code; empty where it is not known.
+        """
+        return self.refusals.get(language, self.refusal)
+
+    def answers_in(self, language: str) -> bool:
+        """Whether a question in this language can be in scope. One of which the language is not known can."""
+        return not self.languages or not language or language in self.languages
 
     @property
     def sha256(self) -> str:

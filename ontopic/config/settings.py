@@ -210,7 +210,16 @@ class PromotionSettings(_Section):
 
 
 AlertEvent = Literal[
-    "suspected", "detected", "unjudged", "misfit", "refused", "waiting", "promoted", "rolled_back", "failed"
+    "suspected",
+    "detected",
+    "unjudged",
+    "unjudged_language",
+    "misfit",
+    "refused",
+    "waiting",
+    "promoted",
+    "rolled_back",
+    "failed",
 ]
 Severity = Literal["info", "warning", "critical"]
 Reset = Literal["auto", "manual"]
@@ -222,9 +231,9 @@ class AlertSettings(_Section):
     name: str = Field(min_length=1, max_length=60)
     """The rule's own name; an alert that is open belongs to its rule by this name."""
     events: list[AlertEvent] = Field(min_length=1)
-    """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (the chart's alarm is on),
-    ``unjudged`` (too few verdicts) or ``misfit`` (the judge's card does not fit); of the loop ``refused``, ``waiting``
-    (for approval), ``promoted``, ``rolled_back`` or ``failed``."""
+    """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (by the chart), ``unjudged``
+    (few verdicts), ``unjudged_language`` (in one language) or ``misfit`` (the judge's card does not fit); of the loop
+    ``refused``, ``waiting`` (for approval), ``promoted``, ``rolled_back`` or ``failed``."""
     count: int = Field(default=1, ge=1)
     """How many such events raise it."""
     period: Duration | None = Field(default=None, gt=timedelta(0))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, StrictBool
 
+from ontopic.data.language import language
 from ontopic.data.rows import load_rows
 from ontopic.data.splits import QUESTION_SHARES, RECORD_SHARES, with_splits
 
 # Questions of "judge" teach the embedded judge; those of "train" do too, and are asked as traffic.
 Split = Literal["train", "judge", "calibration", "evaluation"]
+OTHER_LANGUAGE = "other_language"
+"""The kind of a question that is asked in another language than most are."""
 SCOPE_BY_JUDGE = "traffic, scope by the judge"
 """The kind of a question whose ``in_scope`` is no label: the judge's opinion of what somebody asked."""
 _MAX_CHARACTERS = 20_000
@@ -90,13 +94,24 @@ class LabelledRecord(BaseModel):
     benchmark_answer: str | None = None
 
 
-def load_questions(source: str, base: Path | None = None, *, split: Split | None = None) -> list[Question]:
+def load_questions(
+    source: str, base: Path | None = None, *, split: Split | None = None, languages: Sequence[str] = ()
+) -> list[Question]:
     """The questions of ``source``, all of them or those of one split, which is drawn where a row has none.
+
+    Args:
+        languages: the policy's; where there are some, a question in another one is out of scope whatever its label.
 
     Raises what ``load_rows`` raises.
     """
     rows = with_splits(load_rows(source, Question, base=base).rows, QUESTION_SHARES, source=source)
-    return [row for row in rows if split is None or row.split == split]
+    return [_as_answered(row, languages) for row in rows if split is None or row.split == split]
+
+
+def _as_answered(row: Question, languages: Sequence[str]) -> Question:
+    if not (languages and row.in_scope) or language(row.question) in ("", *languages):
+        return row
+    return row.model_copy(update={"in_scope": False, "reference": None})
 
 
 def load_records(

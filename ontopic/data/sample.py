@@ -22,6 +22,7 @@ class Sample(BaseModel):
         n: how many; fewer where there are not enough of a scope.
         in_scope_share: of them.
         skip: leave out this many questions that a sample of size ``skip`` with the same seed would hold.
+        languages: the policy's.
         more: other questions, which follow those where they differ from them and are not sealed.
     """
 
@@ -33,6 +34,7 @@ class Sample(BaseModel):
     in_scope_share: float = 0.5
     seed: int = 0
     skip: int = 0
+    languages: list[str] = []
     more: list[Question] = []
 
 
@@ -43,7 +45,7 @@ def sampled_questions(sample: Sample) -> list[Question]:
         UserError: the source can't be read, or its split has no question in scope or none out of it to choose.
     """
     _, chosen = _found_and_chosen(sample)
-    sealed = sealed_questions(sample.source) if sample.more else []
+    sealed = sealed_questions(sample.source, sample.languages) if sample.more else []
     known = {normalized(question.question) for question in (*chosen, *sealed)}
     return chosen + [question for question in sample.more if normalized(question.question) not in known]
 
@@ -72,7 +74,7 @@ def sample_in_words(sample: Sample) -> str:
 
 def _found_and_chosen(sample: Sample) -> tuple[list[Question], list[Question]]:
     """The questions of the sample's split that are not sealed, and those of them that it has."""
-    found = load_questions(sample.source, split=sample.split)
+    found = load_questions(sample.source, split=sample.split, languages=sample.languages)
     if sample.split == "evaluation":
         found, _ = open_and_sealed(found)
     chosen = draw(found, sample)

@@ -27,12 +27,15 @@ def open_and_sealed(evaluation: Sequence[Question]) -> tuple[list[Question], lis
     return [question for question in evaluation if not is_sealed(question)], sealed
 
 
-def sealed_questions(source: str) -> list[Question]:
+def sealed_questions(source: str, languages: Sequence[str] = ()) -> list[Question]:
     """The sealed questions of a source; empty where its evaluation split is too small to seal some.
+
+    Args:
+        languages: the policy's.
 
     Raises what ``load_rows`` raises.
     """
-    return open_and_sealed(load_questions(source, split="evaluation"))[1]
+    return open_and_sealed(load_questions(source, split="evaluation", languages=languages))[1]
 
 
 def sealed_in_words(source: str) -> str:

@@ -28,6 +28,7 @@ from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import IMPROVEMENT, PERPLEXITY, PREFERENCE, SIMILARITY, Decision, Evaluated
 from ontopic.evaluation.judge_errors_page import judge_errors_widgets
 from ontopic.evaluation.quality import Quality
+from ontopic.evaluation.segments import segments
 from ontopic.reports.frames import dataset_of, verdict_frame
 from ontopic.reports.metrics import GivenRate, rate_value
 from ontopic.reports.page import names_of, test_widgets_of, text_table, widgets_of, write_page
@@ -141,6 +142,7 @@ def write_gate_page(title: str, decision: Decision, *, champion: Evaluated, chal
         *widgets,
         _readings(decision),
         *_causes(before, after),
+        _languages_table(before, after),
         _quality_table(champion.quality, challenger.quality),
         *judge_errors_widgets(decision, champion.evaluation, challenger=challenger.evaluation),
         differing,
@@ -218,6 +220,21 @@ def _causes(champion: Evaluation, challenger: Evaluation) -> list[BaseWidgetInfo
         return []
     frame = pd.DataFrame(rows, columns=["Cause", "Champion's answers", "Challenger's answers"])
     return [text_table("Why answers are unjudged", frame, nothing="")]
+
+
+def _languages_table(champion: Evaluation, challenger: Evaluation) -> BaseWidgetInfo:
+    """Both models by the language of the question."""
+    rows = [
+        [each.name, f"{each.n:,}"]
+        + [str(getattr(side, name)) for name in ("guardrail_score", "over_refusal") for side in sides]
+        + [f"{side.unjudged:,}" for side in sides]
+        for each in segments(champion, challenger)
+        if each.by == "language"
+        for sides in [(each.champion, each.challenger)]
+    ]
+    numbers = ("guardrail score", "over-refusal", "unjudged")
+    columns = ["Language", "n", *(f"{whose}, {number}" for number in numbers for whose in ("Champion", "challenger"))]
+    return table_data(title="By the language of the question", column_names=columns, data=rows)
 
 
 def _quality_table(champion: Quality, challenger: Quality) -> BaseWidgetInfo:

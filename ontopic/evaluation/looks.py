@@ -156,11 +156,11 @@ def open_look(
     registry = open_registry(workspace, name)
     digests = [registry.tags_of(version).get("ontopic.digest", version) for version in (champion, challenger)]
     # Of its source, a file or the package's data, only the contents count.
-    drawn_from = sample.model_dump(mode="json", exclude={"source"})
+    drawn_from = sample.model_dump(mode="json", exclude={"source", "languages"})  # of these the policy tells
     key = look_key(models=digests, policy=policy.sha256, judge=judge_id, sample=drawn_from)
     entries = registry.record.entries(name)
     look = next_look(entries, champion=champion, key=key, seed_from=f"{name} {sample.seed}")
-    is_new, rehearsing = _known(entries, key) is None, rehearsal_sample(policy.questions)
+    is_new, rehearsing = _known(entries, key) is None, rehearsal_sample(policy.questions, policy.languages)
     if is_new and look.number > 1 and rehearsing is not None:
         sides = [ask(version, sampled_questions(rehearsing)) for version in (champion, challenger)]
         look = look.model_copy(update={"rehearsal": rehearsed(*sides, limits=policy.gate)})

@@ -7,6 +7,8 @@ validation set before the test set is asked).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import GateLimits
@@ -43,20 +45,25 @@ class Rehearsal(BaseModel):
         return decision.model_copy(update={"tests": [*decision.tests, test], "passed": decision.passed and self.passed})
 
 
-def rehearsal_sample(source: str) -> Sample | None:
+def rehearsal_sample(source: str, languages: Sequence[str] = ()) -> Sample | None:
     """The questions of the calibration split, as many in scope as out of it; ``None`` where there are too few.
+
+    Args:
+        languages: the policy's.
 
     Raises what ``load_rows`` raises.
     """
-    n = 2 * min(in_and_out(load_questions(source, split="calibration")))
+    n = 2 * min(in_and_out(load_questions(source, split="calibration", languages=languages)))
     if n < LEAST_REHEARSED:
         return None
-    return Sample(source=source, source_sha256=source_sha256(source), split="calibration", n=n)
+    return Sample(
+        source=source, source_sha256=source_sha256(source), split="calibration", n=n, languages=list(languages)
+    )
 
 
-def rehearsal_in_words(source: str) -> str:
+def rehearsal_in_words(source: str, languages: Sequence[str] = ()) -> str:
     """How many questions are asked before, or why none are. Raises what ``load_rows`` raises."""
-    if (sample := rehearsal_sample(source)) is not None:
+    if (sample := rehearsal_sample(source, languages)) is not None:
         return (
             f"After the first look against a champion, a challenger that is not ahead on {sample.n} questions of the "
             "calibration split gets none"

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.data.by_language import language_name
 from ontopic.data.labelled import Question
 from ontopic.evaluation.answers import Evaluation
-from ontopic.judges.local.language import language
 from ontopic.records import Verdict
-from ontopic.statistics.rates import Rate
+from ontopic.statistics.rates import Rate, rate
 from ontopic.statistics.scores import score
 
 By = Literal["kind", "language", "intent"]
@@ -19,11 +19,12 @@ _FEWEST = 5
 
 
 class SegmentScore(BaseModel):
-    """One model on the questions of a segment: its guardrail score, and how many answers were not judged."""
+    """One model on the questions of a segment: guardrail score, over-refusal, and how many answers were not judged."""
 
     model_config = ConfigDict(frozen=True)
     guardrail_score: Rate
     unjudged: int
+    over_refusal: Rate = rate(0, 0)  # of those kept before it was counted
 
 
 class Segment(BaseModel):
@@ -76,10 +77,12 @@ def segments(champion: Evaluation, challenger: Evaluation) -> list[Segment]:
 
 def _of(question: Question) -> Iterator[tuple[By, str]]:
     yield "kind", question.kind or "plain"
-    yield "language", language(question.question) or "unsure"
+    yield "language", language_name(question.question)
     yield "intent", question.intent or "not named"
 
 
 def _score(verdicts: Sequence[Verdict]) -> SegmentScore:
     scores = score(verdicts)
-    return SegmentScore(guardrail_score=scores.guardrail_score, unjudged=scores.unjudged)
+    return SegmentScore(
+        guardrail_score=scores.guardrail_score, unjudged=scores.unjudged, over_refusal=scores.over_refusal
+    )

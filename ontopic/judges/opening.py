@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice, LLMJudgeSettings, PanelJudgeSettings
-from ontopic.data.labelled import load_questions, load_records
+from ontopic.data.labelled import OTHER_LANGUAGE, load_questions, load_records
 from ontopic.data.labels import labels_file, load_labels
 from ontopic.judges.judge import Judge
 from ontopic.judges.llm.deepeval import DeepEvalJudge
@@ -32,8 +32,9 @@ def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> 
         return PanelJudge(settings.rule, [open_judge(member, policy, workspace=workspace) for member in members])
     if isinstance(settings, DeepEvalJudgeSettings):
         return DeepEvalJudge(settings, policy)
-    # One that needs what was said before it, or is in another language, would teach it wrong.
-    questions = [q for q in load_questions(policy.questions) if q.split in ("train", "judge") and not q.kind]
+    known = load_questions(policy.questions, languages=policy.languages)
+    # One that needs what was said before it would teach it wrong.
+    questions = [q for q in known if q.split in ("train", "judge") and q.kind in ("", OTHER_LANGUAGE)]
     records = load_records(policy.records, split="train", questions=policy.questions)
     records += load_labels(labels_file(policy, workspace), "train")
     folder = workspace.judges / local_judge_id(policy, questions, records=records)

@@ -73,7 +73,7 @@ _OUTBOX = sql.Table(
     sql.Column("attempts", sql.Integer, nullable=False),
     sql.Column("state", sql.String, nullable=False),  # waiting, sent or failed
 )
-_OF_WINDOWS: tuple[AlertEvent, ...] = ("suspected", "detected", "unjudged", "misfit")
+_OF_WINDOWS: tuple[AlertEvent, ...] = ("suspected", "detected", "unjudged", "unjudged_language", "misfit")
 _FIRST_RETRY, _LAST_RETRY = timedelta(seconds=30), timedelta(hours=1)
 _GIVE_UP = timedelta(hours=24)
 _LEASE = timedelta(minutes=2)  # of one that is being sent: another process leaves it alone so long

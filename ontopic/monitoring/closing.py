@@ -19,6 +19,7 @@ from ontopic.monitoring.alerts import Alert, Alerts
 from ontopic.monitoring.chart import Chart, Levels, carried, levels_of, outcomes_of
 from ontopic.monitoring.dashboard import Dashboard
 from ontopic.monitoring.drift import past_of, topic_drift
+from ontopic.monitoring.languages import unjudged_by_language
 from ontopic.monitoring.standing import limits_of
 from ontopic.monitoring.topics import Topics
 from ontopic.monitoring.window import LOW, Window, WindowResult, status_of, window_result
@@ -29,9 +30,11 @@ from ontopic.records import EARLIEST, Judged, Record
 from ontopic.registry.promotions import open_registry
 from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
+from ontopic.statistics.rates import Rate
 
 _JUDGED_AT_ONCE = 256  # a kill loses at most so many verdicts
 _SHOWN = 50  # windows on the dashboard
+_EARLIER = 50  # windows that a language's records are sought in, where this one has few
 
 
 def judge_records(windows: WindowStore, records: Sequence[Record], *, judge: Judge, what: str) -> Judged:
@@ -82,6 +85,10 @@ def concerns(window: Window, most_unjudged: float) -> dict[AlertEvent, str]:
         found["detected"] = f"{score}; {page}"
     if result.unjudged_share > most_unjudged:
         found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
+    too_much = {name: share for name, share in result.unjudged_languages.items() if share.value > most_unjudged}
+    if too_much:
+        shares = ", ".join(f"{name} {share.value:.0%} of {share.n:,}" for name, share in too_much.items())
+        found["unjudged_language"] = f"unjudged by the language of the question: {shares}; {page}"
     if result.is_misfit:
         found["misfit"] = f"{result.unknown_because}; {page}"
     return found
@@ -138,6 +145,7 @@ class Closer:
             drift=topic_drift([record.question for record in judged.records], self._topics, past=past),
             revision=window.revision,
         )
+        result = result.model_copy(update={"unjudged_languages": self._unjudged_languages(window, result)})
         version, at = window.model_version or "unknown", f"{window.start:%Y%m%dT%H%M%S}"
         name = page_name("window", self.policy.registered_model, "version", version, at, str(window.id))
         page = self._workspace.reports / name
@@ -164,6 +172,14 @@ class Closer:
         restarted = self.windows.chart_restarted(window.model_version)
         promoted = max([EARLIEST, *(at for at in again if at <= window.end)])
         return promoted, restarted if restarted and promoted < restarted <= window.end else promoted
+
+    def _unjudged_languages(self, window: Window, result: WindowResult) -> dict[str, Rate]:
+        if not result.scores.unjudged:
+            return {}
+        before = [each.result for each in self.windows.earlier(window, _EARLIER) if each.result]
+        return unjudged_by_language(
+            result.languages, [each.languages for each in before if each.judge_id == result.judge_id]
+        )
 
     def _carry_on(self, window: Window, levels: Levels | None, *, now: datetime) -> list[Alert]:
         """Carry a window's chart over those that end after it and were closed before; returns the alerts this raises.

@@ -10,6 +10,8 @@ from evidently.legacy.model.widget import BaseWidgetInfo
 from evidently.legacy.renderers.html_widgets import plotly_figure, table_data, text_widget
 from plotly import graph_objs as go
 
+from ontopic.data.by_language import by_language
+from ontopic.monitoring.languages import languages_table
 from ontopic.monitoring.standing import Standing
 from ontopic.monitoring.unknown_error import unknown_error_figure
 from ontopic.monitoring.window import LOW, Status, Window, WindowResult, score_in_words
@@ -67,6 +69,7 @@ def traffic_report(
     page = [text_widget(title=title, text=text), *widgets[: len(rates)]]
     if not of.is_corrected and of.score.n:
         page.append(unknown_error_figure(of.score, threshold))
+    page.append(languages_table(by_language([record.question for record in judged.records], judged.verdicts)))
     write_page(title, [*page, *_windows(results, threshold), *widgets[len(rates) :]], out=out)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from ontopic.data.by_language import LanguageScores, by_language
 from ontopic.data.terminal import visible
 from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
@@ -103,6 +104,7 @@ class WindowResult(Standing):
         latency_s: median and 95 % quantile, in seconds.
         revision: 1, or 2 where late records reopened the window.
         report: path of its page.
+        languages: the scores by language, and ``unjudged_languages`` the shares that ``unjudged_by_language`` tells.
         chart: where the chart over all records of the version stands after this window; ``None`` in results of earlier
             releases, and by a judge that is no better than chance.
     """
@@ -127,6 +129,8 @@ class WindowResult(Standing):
     revision: int = 1
     report: str = ""
     chart: Chart | None = None
+    languages: list[LanguageScores] = Field(default=[])
+    unjudged_languages: dict[str, Rate] = Field(default={})
 
     @property
     def is_misfit(self) -> bool:
@@ -236,6 +240,7 @@ def window_result(
         completion_tokens=sum(record.completion_tokens for record in judged.records),
         drift=drift,
         chart=chart,
+        languages=by_language([record.question for record in judged.records], judged.verdicts),
         revision=revision,
     )
 

@@ -17,6 +17,7 @@ from evidently.metrics import MeanValue, QuantileValue, UniqueValueCount
 
 from ontopic.config.policy import Policy
 from ontopic.monitoring.drift import LEAST_DISTANCE
+from ontopic.monitoring.languages import languages_table
 from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.monitoring.unknown_error import unknown_error_figure
 from ontopic.monitoring.window import Drift, Window, WindowResult
@@ -62,7 +63,7 @@ def window_report(
         )
     widgets = widgets_of(snapshot)
     page = [text_widget(title=title, text=_summary(result, frame=frame)), *test_widgets_of(snapshot)]
-    page += [*widgets[: len(shown)], _facts(result)]
+    page += [*widgets[: len(shown)], languages_table(result.languages), _facts(result)]
     if not result.is_corrected and result.score.n:
         page.append(unknown_error_figure(result.score, result.threshold))
     if result.drift and result.drift.grown:

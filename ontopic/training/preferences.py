@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from ontopic.config.policy import Policy
 from ontopic.data.labelled import Question
+from ontopic.data.language import refusal_to
 from ontopic.data.same_question import normalized
 from ontopic.records import Judged, Record, Verdict
 
@@ -86,11 +88,13 @@ def build_preferences(
     judged: Judged,
     *,
     labelled: Sequence[Question],
-    refusal: str,
+    policy: Policy,
     settings: PairSettings,
     written: WrittenAnswers | None = None,
 ) -> list[Preference]:
     """Pairs from judged traffic: in scope, an answer over the refusal; out of scope, the refusal over what was said.
+
+    The refusal is the policy's in the question's language.
 
     In scope, the chosen answer is the first of these that there is; without one, the question gives no pair:
 
@@ -119,6 +123,7 @@ def build_preferences(
         in_scope = _in_scope(label, verdict, least_certainty=settings.least_certainty)
         if in_scope is None or key in pairs:
             continue
+        refusal = refusal_to(policy, record.question)
         if in_scope:
             (chosen, source), rejected = _chosen_in_scope(record, verdict, label=label, written=written), refusal
         else:
@@ -135,7 +140,7 @@ def build_preferences(
             )
     chance = random.Random(settings.seed)
     if settings.cover:
-        kept = [*pairs.values(), *_cover(known, pairs, refusal=refusal, settings=settings, chance=chance)]
+        kept = [*pairs.values(), *_cover(known, pairs, policy=policy, settings=settings, chance=chance)]
     else:
         kept = _balanced(list(pairs.values()), settings.in_scope_share, chance=chance)
     chance.shuffle(kept)
@@ -199,7 +204,7 @@ def _cover(
     known: Mapping[str, Question],
     pairs: Mapping[str, Preference],
     *,
-    refusal: str,
+    policy: Policy,
     settings: PairSettings,
     chance: random.Random,
 ) -> list[Preference]:
@@ -214,7 +219,7 @@ def _cover(
     outside = settings.cover - inside
     others = [q for key, q in known.items() if key not in pairs]
     said = [pair.rejected for pair in pairs.values() if not pair.in_scope]
-    conversation = _Conversation([q for q in known.values() if _is_plain(q)], refusal, chance=chance)
+    conversation = _Conversation([q for q in known.values() if _is_plain(q)], policy, chance=chance)
     found = []
     for number, q in enumerate(_by_intent([q for q in others if q.in_scope and q.reference], inside, chance=chance)):
         question, history = conversation.around(q, number)
@@ -223,7 +228,7 @@ def _cover(
             Preference(
                 question=question,
                 chosen=str(q.reference),
-                rejected=refusal,
+                rejected=refusal_to(policy, q.question),
                 in_scope=True,
                 source=WRITTEN,
                 record_id="",
@@ -237,7 +242,7 @@ def _cover(
             found.append(
                 Preference(
                     question=question,
-                    chosen=refusal,
+                    chosen=refusal_to(policy, q.question),
                     rejected=chance.choice(said),
                     in_scope=False,
                     source=REFUSAL,
@@ -253,17 +258,17 @@ class _Conversation:
     """Puts questions behind and beside others, so that the model learns to go by what is asked last, and to answer what
     is in scope though something else is asked too."""
 
-    def __init__(self, plain: Sequence[Question], refusal: str, *, chance: random.Random) -> None:
+    def __init__(self, plain: Sequence[Question], policy: Policy, *, chance: random.Random) -> None:
         self._inside = [q for q in plain if q.in_scope and q.reference]
         self._outside = [q for q in plain if not q.in_scope]
-        self._refusal, self._chance = refusal, chance
+        self._policy, self._chance = policy, chance
 
     def around(self, question: Question, number: int) -> tuple[str, list[dict[str, str]]]:
         """What is asked in place of the ``number``-th question, and what was said before it."""
         place = number % _IN_CONVERSATION if _is_plain(question) and self._inside and self._outside else None
         if place == _FOLLOWING:
             before = self._chance.choice(self._chance.choice((self._inside, self._outside)))
-            answer = str(before.reference) if before.in_scope else self._refusal
+            answer = str(before.reference) if before.in_scope else refusal_to(self._policy, before.question)
             return question.question, [*before.messages, {"role": "assistant", "content": answer}]
         if place == _BESIDE and question.in_scope:
             both = [question.question, self._chance.choice(self._outside).question]

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 _INSTRUCTION = """You write model answers for an assistant that speaks of {subject} only. {definition}
 
-Answer the user's question in one to three short, plain, correct sentences. Never invent facts about the user's own
-accounts: say where they can see them. Give the answer alone."""
+Answer the user's question in its own language, in one to three short, plain, correct sentences. Never invent facts
+about the user's own accounts: say where they can see them. Give the answer alone."""
 
 
 def answers(

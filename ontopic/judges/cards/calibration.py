@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Split, load_questions, load_records
+from ontopic.data.language import refusal_to
 from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, Usage, criteria_sha256, judge_card, labels_sha256
@@ -139,10 +140,12 @@ def calibration_records(policy: Policy, split: Split) -> list[LabelledRecord]:
         UserError: there is none.
     """
     records = [row for row in load_records(policy.records, split=split, questions=policy.questions) if row.label]
-    for question in load_questions(policy.questions, split=split):
+    for question in load_questions(policy.questions, split=split, languages=policy.languages):
         label = "fail" if question.in_scope else "pass"
         row = {"question": question.question, "in_scope": question.in_scope, "intent": question.intent}
-        records.append(LabelledRecord.model_validate({**row, "answer": policy.refusal, "label": label}))
+        records.append(
+            LabelledRecord.model_validate({**row, "answer": refusal_to(policy, question.question), "label": label})
+        )
         if question.in_scope and question.reference:
             records.append(LabelledRecord.model_validate({**row, "answer": question.reference, "label": "pass"}))
     if not records:

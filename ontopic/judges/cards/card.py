@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel
 
 from ontopic.config.policy import Policy
+from ontopic.data.by_language import language_name
 from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
 from ontopic.judges.judge import none_judged
@@ -40,7 +41,7 @@ class ScoreBin(BaseModel):
 
 
 class Group(BaseModel):
-    """The labelled records of one intent, or of one kind of answer where there is no intent.
+    """The labelled records of one intent, of one kind of answer where there is no intent, or of one language.
 
     Attributes:
         n: how many there are; the other counts add up to it.
@@ -95,6 +96,7 @@ class JudgeCard(BaseModel):
         calibration_error: expected calibration error over these bins (Naeini et al. 2015, "Obtaining Well Calibrated
             Probabilities Using Bayesian Binning"), in [0, 1]; ``nan`` without a score.
         groups: confusion by intent or kind, the worst first.
+        languages: confusion by the language of the question, the worst first.
         agreement: Krippendorff's alpha of a panel's members on these records; ``None`` for a single judge.
         usage: ``None`` where it was not measured.
         measured_at: in UTC; ``None`` where the card is not kept.
@@ -116,6 +118,7 @@ class JudgeCard(BaseModel):
     brier: NumberOrNaN = math.nan
     calibration_error: NumberOrNaN = math.nan
     groups: tuple[Group, ...] = ()
+    languages: tuple[Group, ...] = ()
     agreement: Rate | None = None
     usage: Usage | None = None
     measured_at: datetime | None = None
@@ -223,7 +226,8 @@ def judge_card(judge_id: str, records: Sequence[LabelledRecord], *, verdicts: Se
         calibration=bins,
         brier=sum((score - label) ** 2 for score, label in scored) / len(scored) if scored else math.nan,
         calibration_error=sum(gaps) / len(scored) if scored else math.nan,
-        groups=_groups(labelled),
+        groups=_groups([(r.intent or r.kind or "not named", r, v) for r, v in labelled]),
+        languages=_groups([(language_name(r.question), r, v) for r, v in labelled]),
         labels_sha256=labels_sha256(records),
     )
 
@@ -237,6 +241,7 @@ def labels_sha256(records: Sequence[LabelledRecord]) -> str:
 def criteria_sha256(policy: Policy) -> str:
     """sha256 (hex) of the criteria: what of the policy a judge goes by, and so no thresholds, limits or data."""
     goes_by = {"subject", "definition", "border", "rubric", "examples", "refusal"}
+    goes_by |= {key for key in ("refusals", "languages") if getattr(policy, key)}  # cards of before they were keys hold
     content = json.dumps(policy.model_dump(mode="json", include=goes_by), sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -254,16 +259,16 @@ def _bins(scored: Sequence[tuple[float, bool]]) -> tuple[ScoreBin, ...]:
     )
 
 
-def _groups(labelled: Sequence[tuple[LabelledRecord, Verdict]]) -> tuple[Group, ...]:
+def _groups(labelled: Sequence[tuple[str, LabelledRecord, Verdict]]) -> tuple[Group, ...]:
     cells: dict[str, Counter[str]] = {}
-    for record, verdict in labelled:
+    for name, record, verdict in labelled:
         if verdict.outcome == "unjudged":
             cell = "unjudged"
         elif verdict.outcome == record.label:
             cell = "right"
         else:
             cell = "false_fails" if verdict.outcome == "fail" else "false_passes"
-        cells.setdefault(record.intent or record.kind or "not named", Counter())[cell] += 1
+        cells.setdefault(name, Counter())[cell] += 1
     columns = ("right", "false_fails", "false_passes", "unjudged")
     groups = [Group(name=name, n=n.total(), **{column: n[column] for column in columns}) for name, n in cells.items()]
     # The most errors first, and of equally many those of the smaller group.

@@ -13,7 +13,7 @@ from evidently.legacy.renderers.html_widgets import CounterData, WidgetSize, cou
 from plotly import graph_objs as go
 
 from ontopic.judges.cards.calibration import Measured
-from ontopic.judges.cards.card import SHARES, JudgeCard
+from ontopic.judges.cards.card import SHARES, Group, JudgeCard
 from ontopic.records import Verdict
 from ontopic.reports.metrics import rate_value
 from ontopic.reports.page import GREY, PASS_COLOUR, page_name, plain_markdown, text_table, write_page
@@ -58,7 +58,8 @@ def card_report(measured: Measured, source: str, *, out: Path) -> None:
         *_usage_counters(card),
         _calibration_figure(card),
         _confusion_figure(measured),
-        _groups_table(card),
+        _groups_table("Intent or kind", card.groups),
+        _groups_table("Language of the question", card.languages),
         _wrong_table(measured),
     ]
     if card.causes:
@@ -199,18 +200,17 @@ def _confusion_figure(measured: Measured) -> BaseWidgetInfo:
     return plotly_figure(title="Confusion matrix, with shares of each label", figure=figure, size=WidgetSize.HALF)
 
 
-def _groups_table(card: JudgeCard) -> BaseWidgetInfo:
+def _groups_table(what: str, groups: Sequence[Group]) -> BaseWidgetInfo:
     columns = {
-        "Intent or kind": [group.name for group in card.groups],
-        "n": [group.n for group in card.groups],
-        "Right": [group.right for group in card.groups],
-        "Pass judged fail": [group.false_fails for group in card.groups],
-        "Fail judged pass": [group.false_passes for group in card.groups],
-        "Unjudged": [group.unjudged for group in card.groups],
+        what: [group.name for group in groups],
+        "n": [group.n for group in groups],
+        "Right": [group.right for group in groups],
+        "Pass judged fail": [group.false_fails for group in groups],
+        "Fail judged pass": [group.false_passes for group in groups],
+        "Unjudged": [group.unjudged for group in groups],
     }
-    return text_table(
-        "Errors by intent or kind, the worst first", pd.DataFrame(columns), nothing="There are no records."
-    )
+    title = f"Errors by {what[0].lower()}{what[1:]}, the worst first"
+    return text_table(title, pd.DataFrame(columns), nothing="There are no records.")
 
 
 def _wrong_table(measured: Measured) -> BaseWidgetInfo:

@@ -90,6 +90,10 @@ def policy_values(policy: Policy) -> dict[str, str]:
     def listed(items: Sequence[str]) -> str:
         return "\n".join(f"- {item}" for item in items)
 
+    outside = list(policy.border.out_of_scope)
+    if policy.languages:
+        only = ", ".join(policy.languages)
+        outside.append(f"whatever is asked in a language other than {only} (ISO 639-1), {policy.subject} included")
     examples = [
         json.dumps({"question": e.question, "answer": e.answer, "verdict": e.verdict, "explanation": e.why})
         for e in policy.examples
@@ -98,7 +102,7 @@ def policy_values(policy: Policy) -> dict[str, str]:
         "subject": policy.subject,
         "definition": policy.definition,
         "inside": listed(policy.border.in_scope),
-        "outside": listed(policy.border.out_of_scope),
+        "outside": listed(outside),
         "passes": listed(policy.rubric.passes),
         "fails": listed(policy.rubric.fails),
         "examples": "\n".join(examples),

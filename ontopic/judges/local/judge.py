@@ -18,14 +18,15 @@ import joblib
 import numpy as np
 from safetensors.torch import load_file, save_file
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.metrics.pairwise import rbf_kernel
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Question
+from ontopic.data.language import is_english
 from ontopic.endpoint.account import Account
 from ontopic.judges.judge import outcome
-from ontopic.judges.local.language import is_english
+from ontopic.judges.local.other_languages import READ, OtherLanguages, probability
 from ontopic.judges.local.visible_text import visible
+from ontopic.models.multilingual_encoder import MULTILINGUAL_SHA256
 from ontopic.models.sentence_encoder import MAX_TOKENS, WEIGHTS_SHA256, Floats, SentenceEncoder, load_sentence_encoder
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
@@ -34,7 +35,7 @@ from ontopic.state.whole_file import whole_folder
 GAMMA = 1.0  # of the support vector machine's kernel
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
 _ON_SUBJECT = 0.2
-_CODE_VERSION = 8
+_CODE_VERSION = 10
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class LocalJudge:
         published, tuned: the encoder, and its fine-tuned copy.
         heads: a row a part, of shape (4, size + 1); the last column is the bias.
         scope: the support vector machine.
+        others: reads the texts in other languages than English.
     """
 
     id: str
@@ -53,20 +55,22 @@ class LocalJudge:
     tuned: SentenceEncoder
     heads: Floats
     scope: CalibratedClassifierCV
+    others: OtherLanguages
     account: Account = field(default_factory=Account)
 
     def judge(self, records: Sequence[Record], advance: Advance | None = None) -> list[Verdict]:
         """See ``Judge.judge``.
 
-        Unjudged are records of which nothing can be said: an empty question, a text in another language than English,
+        Unjudged are records of which nothing can be said: an empty question, a text in a language that is not read,
         or one over 512 tokens, of which the end would go unread. An empty answer fails, in scope and out of it. So does
         an answer to a question out of scope whose first 512 tokens do not decline, whatever comes after them.
         """
         questions, answers = [visible(r.question) for r in records], [visible(r.answer) for r in records]
         published = self.published.encode(questions)
         scope = self._heads_of(questions)[0]
-        inside = (scope + _probability(self.scope, published)) / 2
+        inside = (scope + probability(self.scope, published)) / 2
         _, *of_answers = self._heads_of(answers, advance)
+        inside, of_answers = self.others.correct(inside, of_answers, questions=questions, answers=answers)
         parts = zip(inside.tolist(), *(part.tolist() for part in of_answers), strict=True)
         of_questions = [
             (self._out_of_depth("question", q) if r.in_scope is None else None)
@@ -88,7 +92,9 @@ class LocalJudge:
     def _out_of_depth(self, name: str, text: str) -> str | None:
         if self._is_long(text):
             return f"the {name} is longer than the {MAX_TOKENS} tokens that this judge reads"
-        return None if is_english(text) else f"the {name} is not in English, the one language of this judge"
+        if is_english(text) or self.others.reads(text) or (name == "question" and self.others.is_out_of_scope(text)):
+            return None
+        return f"the {name} is in a language that this judge does not read; it reads en, {', '.join(READ)}"
 
     def _is_long(self, text: str) -> bool:
         # A token has a character at least, so most texts need not be counted.
@@ -103,7 +109,8 @@ class LocalJudge:
         if record.in_scope is not None:
             inside = float(record.in_scope)
         in_scope, empty = inside >= 0.5, not answer.strip()
-        leaks = not in_scope and declines < 0.5 and is_english(answer)  # whatever may come after what is read
+        is_read = is_english(answer) or self.others.reads(answer)
+        leaks = not in_scope and declines < 0.5 and is_read  # whatever may come after what is read
         if empty:
             declines = subject = 0.0
         elif cause is None and not leaks:
@@ -138,29 +145,21 @@ class LocalJudge:
 def local_judge_id(policy: Policy, questions: Sequence[Question], *, records: Sequence[LabelledRecord]) -> str:
     """The id of the judge that training on these inputs gives."""
     rows = [row.model_dump(mode="json") for row in (*questions, *records)]
-    content = json.dumps([_CODE_VERSION, WEIGHTS_SHA256, _ON_SUBJECT, policy.refusal, rows], sort_keys=True)
+    of_policy = policy.all_refusals, policy.languages, rows
+    content = json.dumps([_CODE_VERSION, WEIGHTS_SHA256, MULTILINGUAL_SHA256, _ON_SUBJECT, *of_policy], sort_keys=True)
     return f"local-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-
-
-def _probability(classifier: CalibratedClassifierCV, vectors: Floats) -> Floats:
-    """What ``predict_proba`` gives for the second class, by matrix products: libsvm goes vector by vector."""
-    (calibrated,) = classifier.calibrated_classifiers_
-    machine = calibrated.estimator
-    margin = rbf_kernel(vectors, machine.support_vectors_, gamma=GAMMA) @ machine.dual_coef_[0] + machine.intercept_[0]
-    (platt,) = calibrated.calibrators
-    return np.asarray(platt.predict(margin), dtype=np.float32)
 
 
 def save_local_judge(judge: LocalJudge, folder: Path) -> None:
     """Write the judge to ``folder``, whole or not at all."""
     with whole_folder(folder) as part:
         save_file(judge.tuned.model.state_dict(), part / "encoder.safetensors")
-        joblib.dump((judge.id, judge.subject, judge.heads, judge.scope), part / "judge.joblib")
+        joblib.dump((judge.id, judge.subject, judge.heads, judge.scope, judge.others), part / "judge.joblib")
 
 
 def load_local_judge(folder: Path) -> LocalJudge:
     """Read a judge that ``save_local_judge`` wrote."""
-    judge_id, subject, heads, scope = joblib.load(folder / "judge.joblib")
+    judge_id, subject, heads, scope, others = joblib.load(folder / "judge.joblib")
     published, tuned = load_sentence_encoder(), load_sentence_encoder()
     tuned.model.load_state_dict(load_file(folder / "encoder.safetensors"))
-    return LocalJudge(judge_id, subject, published, tuned, heads, scope)
+    return LocalJudge(judge_id, subject, published, tuned, heads, scope, others)

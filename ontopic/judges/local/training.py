@@ -13,8 +13,10 @@ from sklearn.svm import SVC
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Question
+from ontopic.data.language import is_english
 from ontopic.errors import UserError
 from ontopic.judges.local.judge import GAMMA, LocalJudge, local_judge_id
+from ontopic.judges.local.other_languages import train_other_languages
 from ontopic.judges.local.visible_text import visible
 from ontopic.models.batches import batches_of_like_length
 from ontopic.models.sentence_encoder import Floats, SentenceEncoder, load_sentence_encoder
@@ -46,7 +48,9 @@ def train_local_judge(
     Raises:
         UserError: a part has too few examples of one of its classes.
     """
-    examples = _examples(policy, questions, records=records)
+    everything = _examples(policy, questions, records=records)
+    # Of a policy without English texts the judge learns from those that it has.
+    examples = [each for each in everything if is_english(each[0])] or everything
     lacking = []
     for part, (name, yes, no) in enumerate(PARTS):
         labels = [known[part] for _, known in examples if known[part] is not None]
@@ -66,9 +70,9 @@ def train_local_judge(
     machine = SVC(C=4.0, gamma=GAMMA, class_weight="balanced")
     classifier = CalibratedClassifierCV(machine, method="sigmoid", cv=_FOLDS, ensemble=False)
     classifier.fit(published.encode([text for text, _ in scope]), [label for _, label in scope])
-    return LocalJudge(
-        local_judge_id(policy, questions, records=records), policy.subject, published, tuned, heads, classifier
-    )
+    others = train_other_languages(policy, [(each[0], each[1]) for each in everything])
+    judge_id = local_judge_id(policy, questions, records=records)
+    return LocalJudge(judge_id, policy.subject, published, tuned, heads, classifier, others)
 
 
 def _examples(policy: Policy, questions: Sequence[Question], *, records: Sequence[LabelledRecord]) -> list[Example]:

@@ -54,9 +54,25 @@ def test_a_policy_reads_its_data_relative_to_itself(tmp_path: Path, banking: Pol
         ),
         ({"examples": []}, "'examples' is wrong: list should have at least 2 items"),
         ({"name": "My Bank"}, "'name' is wrong: string should match pattern"),
+        ({"languages": ["en", "german"]}, "'languages.1' is wrong: 'german' is no ISO 639-1 code of a language"),
+        (
+            {"refusals": {"ger": "Nein."}},
+            "'refusals.ger.[key]' is wrong: 'ger' is no ISO 639-1 code of a language",
+        ),
+        ({"refusals": {"de": ""}}, "'refusals.de' is wrong: string should have at least 1 character"),
         ({"alert_threshold": 85}, "'alert_threshold' is wrong: input should be less than or equal to 1"),
     ],
-    ids=["key", "nested key", "key in a list", "too few examples", "name", "threshold"],
+    ids=[
+        "key",
+        "nested key",
+        "key in a list",
+        "too few examples",
+        "name",
+        "language",
+        "refusal's language",
+        "refusal",
+        "threshold",
+    ],
 )
 def test_a_mistake_in_a_policy_is_named(tmp_path: Path, banking: Policy, changes: dict[str, object], said: str) -> None:
     path = written(tmp_path, policy_with(banking, **changes))
@@ -70,3 +86,17 @@ def test_the_digest_is_of_the_whole_policy(banking: Policy) -> None:
     assert banking.sha256 == replace(banking).sha256
     stricter = replace(banking, gate=replace(banking.gate, leak=0.01))
     assert stricter.sha256 != banking.sha256
+
+
+def test_a_policy_declines_in_the_languages_that_it_has_a_sentence_in(banking: Policy) -> None:
+    assert banking.refusal_in("de") == "Entschuldigung, ich kann nur bei Bankfragen helfen."
+    assert banking.refusal_in("pt") == banking.refusal_in("") == banking.refusal
+    assert banking.all_refusals[0] == banking.refusal and len(banking.all_refusals) == 4
+    alone = replace(banking, refusals={})
+    assert (alone.refusal_in("de"), alone.all_refusals) == (banking.refusal, (banking.refusal,))
+
+
+def test_what_is_answered_in_goes_by_the_languages_named(banking: Policy) -> None:
+    assert all(banking.answers_in(language) for language in ("en", "pl", ""))  # as labelled
+    german = replace(banking, languages=["de"])
+    assert [german.answers_in(language) for language in ("de", "en", "")] == [True, False, True]

@@ -90,6 +90,7 @@ def test_both_readings_and_why_answers_are_unjudged_are_on_the_page(banking: Pol
         str(decision.comparison.rate),
         str(decision.improvement),
         f"{worst.improvement}; {worst.comparison.wins} wins, {worst.comparison.losses} losses",
+        "By the language of the question",
         "Why answers are unjudged (1)",
         "timeout",
         "Worst case, Guardrail score",

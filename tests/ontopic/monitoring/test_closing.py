@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +54,7 @@ def windows(workspace: Workspace) -> Iterator[WindowStore]:
 def alerts(workspace: Workspace) -> Iterator[Alerts]:
     rules = [
         AlertSettings(name=kind, events=[kind])  # type: ignore[list-item]
-        for kind in ("suspected", "detected", "unjudged")
+        for kind in ("suspected", "detected", "unjudged", "unjudged_language")
     ]
     with Alerts(workspace.alerts, rules, policy="banking") as store:
         yield store
@@ -71,11 +71,11 @@ def closer(
     return Closer(policy, workspace, windows=windows, alerts=alerts)
 
 
-def put(workspace: Workspace, windows: WindowStore, hour: int, *answers: str) -> Window:
+def put(workspace: Workspace, windows: WindowStore, hour: int, *answers: str, questions: Sequence[str] = ()) -> Window:
     """The window, not closed yet, of such answers in that hour."""
     rows = [
         Record(
-            question=f"q{i}?",
+            question=questions[i] if questions else f"q{i}?",
             answer=answer,
             id=f"{hour}-{i}",
             registered_model=MODEL,
@@ -96,6 +96,27 @@ def close(closer: Closer, window: Window, workspace: Workspace, judge: WordJudge
         records = traffic.records(ids=closer.windows.ids(window))
     judged = judge_records(closer.windows, records, judge=judge or WordJudge(), what=window.label)
     return closer.close(window, judged, card=CARD, now=window.end, labels=labelled_traffic(bad=(98, 100)))
+
+
+def test_a_language_that_goes_unjudged_raises_an_alert_of_its_own(
+    closer: Closer, workspace: Workspace, windows: WindowStore
+) -> None:
+    german = "Wie kann ich meine verlorene Kreditkarte sperren lassen?"
+    raised = []
+    for hour in range(3):  # eight German questions each, so that none has enough of them by itself
+        answers = [*["none"] * 8, *["good"] * 72]
+        asked = [german] * 8 + ["How can I block the credit card that I have lost?"] * 72
+        done = close(closer, put(workspace, windows, hour, *answers, questions=asked), workspace)
+        raised += [(hour, alert.rule, alert.text) for alert in done.alerts]
+    page = Path(done.window.result.report).name if done.window.result else ""
+    assert raised == [
+        (
+            2,
+            "unjudged_language",
+            f"{done.window.label}: unjudged by the language of the question: de 100% of 24; {page}",
+        )
+    ]
+    assert "By the language of the question" in (workspace.reports / page).read_text()
 
 
 def test_only_what_is_new_is_judged_after_a_kill(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from values import replace
 
+from ontopic.config.policy import Policy, load_policy
 from ontopic.data.labelled import Question
 from ontopic.data.sample import normalized
 from ontopic.records import Judged, Outcome, Record, Verdict
@@ -20,7 +22,8 @@ from ontopic.training.preferences import (
     unwritten,
 )
 
-REFUSAL = "I'm sorry, I can only help with banking questions."
+POLICY = load_policy(Path(__file__).resolve().parents[3] / "configs" / "policies" / "banking.yaml")
+REFUSAL = POLICY.refusal
 One = tuple[Record, Verdict]
 
 
@@ -56,11 +59,12 @@ def pairs(
     taught: dict[str, str] | None = None,
     own: dict[str, str] | None = None,
     settings: PairSettings | None = None,
+    policy: Policy | None = None,
 ) -> list[Preference]:
     return build_preferences(
         traffic_of(traffic),
         labelled=labelled or [],
-        refusal=REFUSAL,
+        policy=policy or POLICY,
         settings=settings or PairSettings(),
         written=WrittenAnswers(taught=taught or {}, own=own or {}),
     )
@@ -298,3 +302,27 @@ def test_where_nobody_wrote_an_answer_the_models_best_one_is_chosen() -> None:
     for question, answer in best.items():
         assert (built[question].chosen, built[question].source) == (answer, "model")
     assert built[labelled_only[0].question].chosen == labelled_only[0].answer
+
+
+def test_what_is_declined_is_declined_in_the_language_of_the_question() -> None:
+    recipe, card = (
+        "Wie lange muss ein Hefeteig an einem warmen Ort gehen?",
+        "Wie sperre ich meine verlorene Kreditkarte?",
+    )
+    traffic = [judged(recipe, "Eine Stunde.", False, "fail"), judged(card, "In der App.", True), outside(), inside()]
+    found = {pair.question: pair for pair in pairs(traffic)}
+    german = POLICY.refusals["de"]
+    assert (found[recipe].chosen, found[card].rejected) == (german, german)
+    assert only(False, [p for p in found.values() if p.question != recipe]).chosen == REFUSAL
+    without = replace(POLICY, refusals={})
+    assert {p.chosen for p in pairs(traffic, policy=without) if not p.in_scope} == {REFUSAL}
+
+
+def test_cover_declines_in_the_language_of_the_question() -> None:
+    known = [
+        Question(question="Welches Moos wächst am besten zwischen Gehwegplatten?", in_scope=False, intent="moss"),
+        Question(question="Wo steht in der App meine IBAN?", in_scope=True, intent="iban", reference="Unter Konto."),
+    ]
+    found = pairs([outside(), inside()], labelled=known, settings=PairSettings(cover=2))
+    cover = {pair.in_scope: pair for pair in found if not pair.record_id}
+    assert (cover[False].chosen, cover[True].rejected) == (POLICY.refusals["de"],) * 2

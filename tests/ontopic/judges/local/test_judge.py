@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loopback import ROOT
+from values import replace
 
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
@@ -17,8 +18,8 @@ from ontopic.data.labelled import load_questions, load_records
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import card_of
 from ontopic.judges.judge import Judge
-from ontopic.judges.local import judge as local
 from ontopic.judges.local.judge import LocalJudge, load_local_judge, local_judge_id
+from ontopic.judges.local.other_languages import probability
 from ontopic.judges.local.training import train_local_judge
 from ontopic.judges.opening import open_judge
 from ontopic.models import sentence_encoder
@@ -95,8 +96,13 @@ def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking
     ("record", "cause"),
     [
         (Record(question=" \u200b\n", answer=ANSWER), "the question is empty"),
-        (Record(question="\u00bfc\u00f3mo bloqueo mi tarjeta?", answer=ANSWER), "the question is not in English"),
-        (Record(question=QUESTION, answer="Abra la aplicaci\u00f3n y elija Bloquear."), "the answer is not in English"),
+        (Record(question="come faccio a bloccare la mia carta?", answer=ANSWER), "the question is in a language that"),
+        (
+            Record(
+                question=QUESTION, answer="Apra la sua applicazione e scelga la voce per bloccare la carta di credito."
+            ),
+            "the answer is in a language that",
+        ),
         (Record(question="please help " * 600, answer=ANSWER), "the question is longer than the 512 tokens"),
         (Record(question=QUESTION, answer="Open the app. " * 600), "the answer is longer than the 512 tokens"),
         (
@@ -112,6 +118,39 @@ def test_out_of_its_depth_it_says_so(judge: LocalJudge, record: Record, cause: s
     (verdict,) = judge.judge([record])
     assert (verdict.outcome, verdict.score) == ("unjudged", None)
     assert verdict.cause is not None and verdict.cause.startswith(cause)
+
+
+def test_it_reads_german_spanish_and_french_beside_english(judge: LocalJudge, banking: Policy) -> None:
+    verdicts = judge.judge(
+        [
+            Record(
+                question="Wie sperre ich meine verlorene Kreditkarte?",
+                answer="In der App unter Karten tippen Sie auf Sperren.",
+            ),
+            Record(question="Wie sperre ich meine verlorene Kreditkarte?", answer=banking.refusals["de"]),
+            Record(question="¿Cómo se hace una tortilla de patatas jugosa?", answer=banking.refusals["es"]),
+            Record(
+                question="Quelle est la recette de la ratatouille de Nice ?",
+                answer="Coupez courgettes, aubergines et poivrons, puis laissez mijoter une heure avec des tomates.",
+            ),
+            Record(question="how long should i boil an egg", answer=banking.refusals["fr"]),
+        ]
+    )
+    assert outcomes(verdicts) == ["pass", "fail", "pass", "fail", "pass"]
+    assert [verdict.declined for verdict in verdicts] == [False, True, True, False, True]
+
+
+def test_what_the_policy_does_not_answer_in_must_be_declined(judge: LocalJudge, banking: Policy) -> None:
+    only_english = replace(judge, others=replace(judge.others, answered=("en",)))
+    german, italian = "Wie sperre ich meine verlorene Kreditkarte?", "come faccio a bloccare la mia carta?"
+    records = [
+        Record(question=question, answer=answer)
+        for question in (german, italian)
+        for answer in (banking.refusals["de"], ANSWER)
+    ]
+    verdicts = only_english.judge(records)
+    assert outcomes(verdicts) == ["pass", "fail"] * 2
+    assert {verdict.in_scope for verdict in verdicts} == {False}
 
 
 def test_an_answer_that_makes_up_account_data_fails(judge: LocalJudge) -> None:
@@ -179,7 +218,7 @@ def test_verdicts_do_not_depend_on_what_else_is_judged(judge: LocalJudge, bankin
 def test_its_fast_probabilities_are_those_of_the_library(judge: LocalJudge, banking: Policy) -> None:
     texts = [q.question for q in load_questions(banking.questions, split="calibration")[:50]]
     vectors = judge.published.encode(texts)
-    assert np.allclose(local._probability(judge.scope, vectors), judge.scope.predict_proba(vectors)[:, 1], atol=1e-5)
+    assert np.allclose(probability(judge.scope, vectors), judge.scope.predict_proba(vectors)[:, 1], atol=1e-5)
 
 
 def test_a_kept_judge_judges_as_it_did(judge: LocalJudge, session_state: Path, banking: Policy) -> None:

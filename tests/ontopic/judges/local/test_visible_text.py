@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ontopic.judges.local.language import is_english
+from ontopic.data.language import is_english
 from ontopic.judges.local.visible_text import visible
 
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from ontopic.config.policy import Policy
+
 _SURE = 0.8
 _FEWEST_LETTERS = 10
 
@@ -14,6 +16,11 @@ _FEWEST_LETTERS = 10
 def is_english(text: str) -> bool:
     """False only where another language is likely, so a short, odd or mixed text counts as English."""
     return language(text) in ("en", "")
+
+
+def refusal_to(policy: Policy, question: str) -> str:
+    """The policy's sentence that declines this question, in its language where the policy has it."""
+    return policy.refusal_in(language(question)) if policy.refusals else policy.refusal
 
 
 def language(text: str) -> str:

@@ -71,7 +71,7 @@ _LOCK = 7_264_150_931  # any number, the same in every process
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 # Pages that several records fit on, where the file is new; and the log is synced at each commit, so that a record
 # survives a power cut.
-_DURABLE = ("page_size=16384", *IN_WAL_MODE, "synchronous=FULL")
+_DURABLE = ("page_size=32768", *IN_WAL_MODE, "synchronous=FULL")
 
 
 def open_database(url_or_path: str | Path) -> tuple[sql.Engine, sql.Engine]:

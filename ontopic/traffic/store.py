@@ -146,8 +146,7 @@ class TrafficStore:
             ids: only these; an id that is not stored is left out, a repeated one is returned once.
             model_version: only what this version answered.
         """
-        query = self._query(model_version)
-        queries = [query]
+        queries = [query := self._query(model_version)]
         if ids is not None:
             queries = [query.where(TRAFFIC.c.id.in_(part)) for part in parts(list(dict.fromkeys(ids)))]
         with self._engine.connect() as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 from ontopic.models.answer import Sampling
 from ontopic.traffic import identity
-from ontopic.traffic.redaction import redact
+from ontopic.traffic.chats import calls_in_words
 from serving.errors import RequestError
 
 MOST_CHOICES = 8
@@ -82,8 +81,6 @@ class ChatRequest:
         """What is the same for the turns of one conversation: how the client names it, else a hash of who asks and the
         user's first message.
 
-        Personal data goes first, for a hash of a card's number is soon undone.
-
         Args:
             key: the name of the API key.
             user_key: the file of the key that names are hashed with.
@@ -91,8 +88,7 @@ class ChatRequest:
         if self.conversation_id:
             return identity.conversation_id(self.conversation_id, user_key)
         first = next(message["content"] for message in self.messages if message["role"] == "user")
-        who_and_what = json.dumps([key, identity.user_hash(self.user, user_key), redact(first).text])
-        return hashlib.sha256(who_and_what.encode()).hexdigest()[:32]
+        return identity.begun_alike(key, identity.user_hash(self.user, user_key), first=first)
 
 
 def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int, conversation_id: str = "") -> ChatRequest:
@@ -238,26 +234,13 @@ def _checked_messages(given: object) -> list[dict[str, str]]:
             raise RequestError(f"{name}.role must be {', '.join(ROLES)}", f"{name}.role")
         content = message.get("content")
         if content is None and role == "assistant" and message.get("tool_calls"):
-            content = _calls(message["tool_calls"], name)
+            content = calls_in_words(message["tool_calls"])
+            if content is None:
+                raise RequestError(f"{name}.tool_calls must be calls of functions", f"{name}.tool_calls")
         messages.append({"role": ROLES[role], "content": _checked_content(content, name)})
     if not any(message["role"] == "user" for message in messages):
         raise RequestError("messages must hold a message of the user", "messages")
     return messages
-
-
-def _calls(given: object, name: str) -> str:
-    """An assistant's calls of tools, which earlier turns hold, in words."""
-    calls = (
-        [call.get("function") if isinstance(call, dict) else None for call in given] if isinstance(given, list) else []
-    )
-    texts = [
-        f"{call['name']}({call['arguments']})"
-        for call in calls
-        if isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), str)
-    ]
-    if not texts or len(texts) < len(calls):
-        raise RequestError(f"{name}.tool_calls must be calls of functions", f"{name}.tool_calls")
-    return "\n".join(texts)
 
 
 def _checked_content(content: object, name: str) -> str:

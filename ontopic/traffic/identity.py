@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import json
 import os
 import secrets
 from contextlib import suppress
@@ -37,6 +39,18 @@ def conversation_id(given: str, key_file: Path) -> str:
     or holds personal data, a hash as ``user_hash`` makes it."""
     plain = given.isprintable() and len(given) <= _LONGEST and redact(given).text == given
     return given if plain else user_hash(given, key_file)
+
+
+def begun_alike(key: str, user: str, *, first: str) -> str:
+    """A hash that is the same for the turns of one conversation, where nobody names it: of who asks, and what the user
+    says first. Personal data goes first, for a hash of a card's number is soon undone.
+
+    Args:
+        key: the name of the API key.
+        user: a hash (``user_hash``).
+    """
+    who_and_what = json.dumps([key, user, redact(first).text])
+    return hashlib.sha256(who_and_what.encode()).hexdigest()[:_CHARACTERS]
 
 
 def _key(path: Path) -> bytes:

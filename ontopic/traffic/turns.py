@@ -85,23 +85,23 @@ def _usual(beside: Beside) -> list[Any]:
 
 
 def _items(messages: Sequence[Message], beside: Beside) -> Iterator[Any]:
+    asked, before = ([(each.role, each.content) for each in turns] for turns in (messages, beside.before))
     places: dict[tuple[str, str], list[int]] = {}
-    for place, message in enumerate(beside.before):
-        places.setdefault((message.role, message.content), []).append(place)
+    for place, turn in enumerate(before):
+        places.setdefault(turn, []).append(place)
     i, last = 0, 0
-    while i < len(messages):
-        message = messages[i]
-        found = places.get((message.role, message.content))
-        if message.role == "user" and message.content == beside.question and (not found or i == len(messages) - 1):
+    while i < len(asked):
+        turn = asked[i]
+        found = places.get(turn)
+        if turn == ("user", beside.question) and (not found or i == len(asked) - 1):
             yield _QUESTION
             i += 1
         elif found:
-            first = next((place for place in found if place >= last), found[0])
-            last = first
-            while i < len(messages) and last < len(beside.before) and messages[i] == beside.before[last]:
+            first = last = next((place for place in found if place >= last), found[0])
+            while asked[i : i + 1] == before[last : last + 1] != []:
                 i, last = i + 1, last + 1
             yield [first, last]
         else:
-            shared = message.role == "system" and beside.prompt and message.content == beside.prompt
-            yield _PROMPT if shared else {"role": message.role, "content": message.content}
+            role, content = turn
+            yield _PROMPT if beside.prompt and turn == ("system", beside.prompt) else {"role": role, "content": content}
             i += 1

@@ -94,8 +94,7 @@ def imported(tmp_path: Path, *rows: Any) -> list[Record]:
 def test_what_is_exported_is_imported_as_it_was(store: TrafficStore, tmp_path: Path, to: Format) -> None:
     store.add_many(RECORDS)
     out = tmp_path / f"it's <out>.{'parquet' if to == 'parquet' else 'jsonl'}"
-    assert export_traffic(store, out, to=to) == 5
-    assert not list(tmp_path.glob(".*"))
+    assert (export_traffic(store, out, to=to), list(tmp_path.glob(".*"))) == (5, [])
     with TrafficStore(tmp_path / "other.db") as other:
         assert import_traffic(out, other) == Imported(5, 0, 0)
         assert other.records() == RECORDS

@@ -175,7 +175,7 @@ BLOB: dict[str, Any] = {
     "start_time": "2026-03-01 12:00:00.000000",
     "end_time": "2026-03-01 12:00:01.500000",
     "input": json.dumps({"messages": REQUEST}),
-    "output": json.dumps(SAID),
+    "output": SAID,
     "metadata": {"channel": "web"},
     "provided_model_name": "gpt-4o",
     "model_parameters": json.dumps({"temperature": 0.5, "max_tokens": 6}),
@@ -248,7 +248,7 @@ NESTED = SPAN | {
                 {
                     "message": {
                         "role": each["role"],
-                        "contents": [{"message_content": {"type": "text", "text": each["content"]}}],
+                        "contents": [{"message_content": {"text": each["content"]}}],
                     }
                 }
                 for each in REQUEST
@@ -333,9 +333,7 @@ def test_a_log_without_any_answer_is_the_users_to_mend(tmp_path: Path) -> None:
     path.write_text(json.dumps(SPAN | {"span_kind": "RETRIEVER"}))
     with (
         TrafficStore(tmp_path / "store.db") as store,
-        pytest.raises(
-            UserError, match=r"spans.jsonl: holds no answer of a model, but such as a span of kind RETRIEVER"
-        ),
+        pytest.raises(UserError, match="but such as a span of kind RETRIEVER"),
     ):
         import_traffic(path, store)
 

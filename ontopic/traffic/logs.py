@@ -258,7 +258,9 @@ def _messages_of(flat: Fields, name: str) -> list[Fields]:
 
 
 def _message(fields: Fields) -> Fields:
-    parts = [value for name, value in fields.items() if name.endswith("message_content.text")]
+    parts = [
+        value for name, value in fields.items() if name.endswith("message_content.text") and isinstance(value, str)
+    ]
     calls = [
         {"function": {"name": value, "arguments": fields.get(name.removesuffix("name") + "arguments") or ""}}
         for name, value in fields.items()

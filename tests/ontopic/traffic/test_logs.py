@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from pydantic import ValidationError
 
 from ontopic.errors import UserError
 from ontopic.records import Parameters, Record
-from ontopic.traffic.files import Imported, import_traffic
+from ontopic.traffic.files import Imported, TrafficRow, import_traffic
 from ontopic.traffic.identity import user_hash
 from ontopic.traffic.store import TrafficStore
 
@@ -343,3 +346,29 @@ def test_names_are_not_kept_where_there_is_no_key_to_hash_them(tmp_path: Path) -
     with TrafficStore(tmp_path / "store.db") as store:
         import_traffic(tmp_path / "log.jsonl", store)
         assert store.records()[0].user == ""
+
+
+ALIEN: tuple[Any, ...] = (
+    *(None, True, -1, 1e400, float("nan"), 1 << 70, "", "x", "{", "[[]]", "9999-12-31"),
+    *([], [None], [[1]], {}, {"": {}}),
+)
+
+
+def with_alien(value: Any, alien: Any) -> Iterator[Any]:
+    """The value with each of its parts in turn replaced."""
+    yield alien
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        for part in with_alien(value[key], alien):
+            copy = value.copy()
+            copy[key] = part
+            yield copy
+
+
+@pytest.mark.parametrize("row", [STORED | {"messages": LISTED[:2]}, SPEND_LOG, LOGGED, OBSERVATION, BLOB, SPAN, NESTED])
+def test_a_row_that_is_odd_in_any_part_is_read_or_malformed(row: dict[str, Any], tmp_path: Path) -> None:
+    odds = [odd for alien in ALIEN for odd in with_alien(row, alien) if isinstance(odd, dict)]
+    assert len(odds) > 200
+    for odd in odds:
+        with suppress(ValidationError):
+            TrafficRow.model_validate(odd).record(tmp_path / "user.key")

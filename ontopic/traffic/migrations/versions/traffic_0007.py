@@ -47,15 +47,14 @@ def upgrade() -> None:
         order = ["seq"]
     for index, time in (("traffic_by_time", "asked_at"), ("traffic_by_arrival", "stored_at")):
         op.create_index(f"{index}_of_model", "traffic", ["registered_model", time, *order])
-    for column in ("origin", "parent"):
-        where = sql.text(f"{column} IS NOT NULL")
-        partial = {"sqlite_where": where, "postgresql_where": where}
-        op.create_index(f"traffic_by_{column}", "traffic", [column], **partial)
+    for name in ("origin", "parent"):
+        known = sql.text(f"{name} IS NOT NULL")
+        op.create_index(f"traffic_by_{name}", "traffic", [name], sqlite_where=known, postgresql_where=known)
     op.create_index("traffic_by_conversation", "traffic", ["conversation", "seq"])
     _share_all()
     op.drop_index("traffic_by_conversation", "traffic")
-    for column in ("conversation", "user", "prompt"):
-        op.create_index(f"origin_by_{column}", "origin", [column])
+    for name in ("conversation", "user", "prompt"):
+        op.create_index(f"origin_by_{name}", "origin", [name])
 
 
 def _prompt_columns() -> list[sql.Column[Any]]:

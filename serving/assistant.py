@@ -11,7 +11,9 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.config.network import reach_this_machine_directly
+from ontopic.errors import UserError
 from ontopic.records import Record
+from ontopic.traffic.identity import user_hash
 from ontopic.traffic.spool import Spool
 from ontopic.traffic.store import TrafficStore
 from serving import metrics
@@ -32,10 +34,11 @@ class ServedAssistant:
         max_new_tokens: no answer is longer.
         deployment: the model version that answers now.
         created: when this service started, in seconds since 1970.
+        user_key: the file of the key that users' names are hashed with.
         spool: takes the records that the traffic store can't; ``None`` where there is no spool.
 
     Raises:
-        UserError: the model or a store cannot be opened.
+        UserError: the model, a store or the key of names cannot be opened.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -44,6 +47,7 @@ class ServedAssistant:
         self.model_name = environment["ONTOPIC_MODEL_NAME"]
         self.max_new_tokens = int(environment["ONTOPIC_MAX_NEW_TOKENS"])
         self.traffic = TrafficStore(environment["ONTOPIC_TRAFFIC"])
+        self.user_key = _user_key(environment)
         spool, follow = environment.get("ONTOPIC_SPOOL"), environment.get("ONTOPIC_FOLLOW")
         self.spool = Spool(Path(spool), self.traffic) if spool else None
         self.created = int(time.time())
@@ -91,3 +95,15 @@ class ServedAssistant:
         if self.spool:
             self.spool.close()
         self.traffic.close()
+
+
+def _user_key(environment: Mapping[str, str]) -> Path:
+    """The key's file, which is there after that: named, else beside the file of the traffic store."""
+    given, traffic = environment.get("ONTOPIC_USER_KEY"), environment["ONTOPIC_TRAFFIC"]
+    if not given and "://" in traffic:
+        raise UserError(
+            "ONTOPIC_USER_KEY is not set; name a file that stays, for the key that users' names are hashed with"
+        )
+    path = Path(given) if given else Path(traffic).parent / "user.key"
+    user_hash("anybody", path)
+    return path

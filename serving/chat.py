@@ -17,6 +17,7 @@ import anyio.to_thread
 
 from ontopic.models.answer import Generated, Generation, OverloadedError, Piece, TokenLogprob, parameters_of
 from ontopic.records import Message, Record
+from ontopic.traffic.identity import user_hash
 from serving import metrics
 from serving.access import Caller
 from serving.assistant import ServedAssistant
@@ -86,7 +87,8 @@ class Chat:
     def _keep(self, answers: Sequence[Generated], latency_s: float) -> None:
         asked = self.request
         messages = tuple(Message.model_validate(message) for message in asked.messages)
-        conversation = asked.conversation(self.key)
+        user_key = self.assistant.user_key
+        conversation, user = asked.conversation(self.key, user_key=user_key), user_hash(asked.user, user_key)
         for record_id, answer, generation in zip(self.ids, answers, self.generations, strict=True):
             record = Record(
                 question=asked.question,
@@ -102,6 +104,9 @@ class Chat:
                 messages=messages if len(messages) > 1 else (),
                 parameters=parameters_of(generation.sampling),
                 conversation=conversation,
+                user=user,
+                metadata=asked.metadata,
+                key=self.key,
             )
             self.assistant.keep(record)
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ontopic.models.answer import Generated
 from serving.assistant import ServedAssistant
 from serving.chat import TIMEOUT_S, Chat, begin_chat, logprobs_of, usage
-from serving.chat_request import chat_request
+from serving.chat_request import CONVERSATION_HEADER, chat_request
 from serving.chat_stream import events
 from serving.errors import RequestError
 from serving.request_body import read_json
@@ -23,7 +23,8 @@ async def chat_completions(request: Request) -> Response:
     asked_at, start = datetime.now(UTC), time.perf_counter()
     assistant: ServedAssistant = request.app.state.assistant
     body = await read_json(request)
-    asked = chat_request(body, assistant.model_name, most_tokens=assistant.max_new_tokens)
+    named = request.headers.get(CONVERSATION_HEADER, "")
+    asked = chat_request(body, assistant.model_name, most_tokens=assistant.max_new_tokens, conversation_id=named)
     chat = await begin_chat(asked, assistant, caller=request.state.caller, asked_at=asked_at, start=start)
     if asked.stream:
         return StreamingResponse(

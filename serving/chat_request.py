@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ontopic.models.answer import Sampling
-from ontopic.traffic.redaction import redact
+from ontopic.traffic import identity
+from ontopic.traffic.chats import calls_in_words
 from serving.errors import RequestError
 
 MOST_CHOICES = 8
@@ -31,14 +32,19 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "store": (False,),
     "service_tier": ("auto", "default"),
     "parallel_tool_calls": None,
-    "user": None,
-    "metadata": None,
-    "safety_identifier": None,
     "prompt_cache_key": None,
     "prompt_cache_retention": None,
 }
-# OpenAI's newer name of ``system``; no chat template knows it.
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+# The second is OpenAI's newer name of ``system``, the last its older one of ``tool``; no chat template knows them.
+ROLES = {
+    **{"system": "system", "developer": "system", "user": "user", "assistant": "assistant"},
+    **{"tool": "tool", "function": "tool"},
+}
+MOST_PAIRS, MOST_KEY_CHARACTERS, MOST_VALUE_CHARACTERS = 16, 64, 512
+CONVERSATION_HEADER = "x-conversation-id"
+_CONVERSATION = "conversation_id"  # in the metadata
+_WHO = ("user", "safety_identifier")  # the second is OpenAI's newer name of the first
+_TEXTS = ("text", "refusal")  # types of a message's parts
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # no database takes it
 
 
@@ -52,6 +58,8 @@ class ChatRequest:
         n: choices, each an answer of its own.
         include_usage: whether a stream ends with the token counts.
         user: whom the client says it asks for.
+        metadata: what else it says of the request.
+        conversation_id: how it names the conversation; empty where it does not.
     """
 
     messages: list[dict[str, str]]
@@ -61,32 +69,36 @@ class ChatRequest:
     include_usage: bool
     cut: bool = False
     user: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    conversation_id: str = ""
 
     @property
     def question(self) -> str:
         """The user's newest message."""
         return next(message["content"] for message in reversed(self.messages) if message["role"] == "user")
 
-    def conversation(self, key: str) -> str:
-        """A hash that is the same for the turns of one conversation: of who asks and the user's first message.
-
-        Personal data goes first, for a hash of a card's number is soon undone.
+    def conversation(self, key: str, *, user_key: Path) -> str:
+        """What is the same for the turns of one conversation: how the client names it, else a hash of who asks and the
+        user's first message.
 
         Args:
             key: the name of the API key.
+            user_key: the file of the key that names are hashed with.
         """
+        if self.conversation_id:
+            return identity.conversation_id(self.conversation_id, user_key)
         first = next(message["content"] for message in self.messages if message["role"] == "user")
-        who_and_what = json.dumps([key, self.user, redact(first).text])
-        return hashlib.sha256(who_and_what.encode()).hexdigest()[:32]
+        return identity.begun_alike(key, identity.user_hash(self.user, user_key), first=first)
 
 
-def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> ChatRequest:
+def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int, conversation_id: str = "") -> ChatRequest:
     """Check a request's body.
 
     Temperature is 0 where it is left out: a bank's assistant should say the same to the same question.
 
     Args:
         most_tokens: no answer is longer, whatever the request asks for.
+        conversation_id: the header's; what the metadata says comes first.
 
     Raises:
         RequestError: a parameter is unknown, not supported or out of range; its ``param`` names it.
@@ -125,7 +137,9 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> 
         raise RequestError("stream_options is an object, and needs stream to be true", "stream_options")
     if unknown := sorted(options.keys() - {"include_usage", "include_obfuscation"}):
         raise RequestError(f"stream_options.{unknown[0]} is not supported by this server", "stream_options")
-    messages = _checked_messages(given.get("messages"))
+    messages, metadata = _checked_messages(given.get("messages")), _metadata(given.get("metadata", {}))
+    if len(conversation_id) > MOST_VALUE_CHARACTERS:
+        raise RequestError(f"{CONVERSATION_HEADER} has at most {MOST_VALUE_CHARACTERS} characters", CONVERSATION_HEADER)
     return ChatRequest(
         messages,
         sampling,
@@ -133,7 +147,9 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> 
         stream,
         _boolean(options, "include_usage"),
         cut=wanted_tokens > most_tokens,
-        user=given["user"] if isinstance(given.get("user"), str) else "",
+        user=next((given[name] for name in _WHO if isinstance(given.get(name), str) and given[name]), ""),
+        metadata=metadata,
+        conversation_id=metadata.get(_CONVERSATION) or conversation_id,
     )
 
 
@@ -151,6 +167,8 @@ _HONOURED = {
     "top_logprobs",
     "stream",
     "stream_options",
+    "metadata",
+    *_WHO,
 }
 
 
@@ -190,6 +208,21 @@ def _stop(given: object) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def _metadata(given: object) -> dict[str, str]:
+    """Checked as OpenAI's API does."""
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise RequestError("metadata must be an object of texts", "metadata")
+    if len(given) > MOST_PAIRS:
+        raise RequestError(f"metadata has at most {MOST_PAIRS} pairs", "metadata")
+    for name, value in given.items():
+        if len(name) > MOST_KEY_CHARACTERS or len(value) > MOST_VALUE_CHARACTERS:
+            limits = f"{MOST_KEY_CHARACTERS} characters, a value {MOST_VALUE_CHARACTERS}"
+            raise RequestError(f"a key of metadata has at most {limits}", "metadata")
+        if UNSTORABLE.search(name + value):
+            raise RequestError("metadata holds a NUL or a lone surrogate, which is not text", "metadata")
+    return given
+
+
 def _checked_messages(given: object) -> list[dict[str, str]]:
     if not isinstance(given, list) or not given:
         raise RequestError("messages must be a list of at least one message", "messages")
@@ -198,16 +231,21 @@ def _checked_messages(given: object) -> list[dict[str, str]]:
         name = f"messages[{i}]"
         role = message.get("role") if isinstance(message, dict) else None
         if not isinstance(role, str) or role not in ROLES:
-            raise RequestError(f"{name}.role must be system, developer, user or assistant", f"{name}.role")
-        messages.append({"role": ROLES[role], "content": _checked_content(message.get("content"), name)})
+            raise RequestError(f"{name}.role must be {', '.join(ROLES)}", f"{name}.role")
+        content = message.get("content")
+        if content is None and role == "assistant" and message.get("tool_calls"):
+            content = calls_in_words(message["tool_calls"])
+            if content is None:
+                raise RequestError(f"{name}.tool_calls must be calls of functions", f"{name}.tool_calls")
+        messages.append({"role": ROLES[role], "content": _checked_content(content, name)})
     if not any(message["role"] == "user" for message in messages):
         raise RequestError("messages must hold a message of the user", "messages")
     return messages
 
 
 def _checked_content(content: object, name: str) -> str:
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        parts = [part.get("text") for part in content]
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") in _TEXTS for part in content):
+        parts = [part.get(part["type"]) for part in content]
         content = "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
     if not isinstance(content, str):
         raise RequestError(f"{name}.content must be a text or a list of text parts", f"{name}.content")

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.chat_request import MOST_CHOICES, MOST_STOP_CHARACTERS, MOST_STOPS, MOST_TOP_LOGPROBS, NEUTRAL, ROLES
+from serving.chat_request import (
+    MOST_CHOICES,
+    MOST_KEY_CHARACTERS,
+    MOST_PAIRS,
+    MOST_STOP_CHARACTERS,
+    MOST_STOPS,
+    MOST_TOP_LOGPROBS,
+    MOST_VALUE_CHARACTERS,
+    NEUTRAL,
+    ROLES,
+)
 from serving.feedback_request import MOST_COMMENT_CHARACTERS, MOST_ID_CHARACTERS
 
 _STATUSES = {
@@ -94,6 +104,9 @@ def _chat_request(model_name: str) -> dict[str, Any]:
         "top_logprobs": {"type": "integer", "minimum": 0, "maximum": MOST_TOP_LOGPROBS},
         "stream": {"type": "boolean", "default": False},
         "stream_options": _object({"include_usage": {"type": "boolean"}, "include_obfuscation": {}}, []),
+        "metadata": _metadata(),
+        "user": {},
+        "safety_identifier": {},
     } | {name: {} if values is None else {"enum": list(values)} for name, values in NEUTRAL.items()}
     properties = {
         "model": {"const": model_name},
@@ -103,12 +116,19 @@ def _chat_request(model_name: str) -> dict[str, Any]:
     return _object(properties, ["model", "messages"])
 
 
+def _metadata() -> dict[str, Any]:
+    text = {"type": "string", "maxLength": MOST_VALUE_CHARACTERS}
+    names = {"maxLength": MOST_KEY_CHARACTERS}
+    return {"type": "object", "maxProperties": MOST_PAIRS, "propertyNames": names, "additionalProperties": text}
+
+
 def _message() -> dict[str, Any]:
     text = {"type": "string"}
     part = _object({"type": {"const": "text"}, "text": text}, ["type", "text"])
     content = {"anyOf": [text, {"type": "array", "items": part}]}
     role = {"enum": list(ROLES)}
-    return _object({"role": role, "content": content}, ["role", "content"])
+    more: dict[str, Any] = {"name": {}, "tool_call_id": {}, "tool_calls": {}}
+    return _object({"role": role, "content": content, **more}, ["role", "content"])
 
 
 def _role(role: str) -> dict[str, Any]:

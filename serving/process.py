@@ -223,6 +223,7 @@ def _environment(serving: Serving) -> dict[str, str]:
         # 4-bit weights can't be merged with an adapter, and the batch is written for merged ones.
         "ONTOPIC_PRECISION": "auto" if serving.precision == "nf4" else serving.precision,
         "ONTOPIC_WINDOWS": str(workspace.windows),
+        "ONTOPIC_USER_KEY": str(workspace.user_key),
         "ONTOPIC_LAUNCHER_PID": str(os.getpid()),
         "BENTOML_DO_NOT_TRACK": "True",
         # Where others use the cores too, torch's threads lose most of their time spinning for one another.

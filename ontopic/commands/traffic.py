@@ -68,7 +68,7 @@ def _others(summary: TrafficSummary) -> str:
 @app.command("import")
 @beginning
 def import_records(
-    file: Annotated[Path, typer.Argument(help="JSONL or Parquet: records, OpenAI-style chats, MLflow traces.")],
+    file: Annotated[Path, typer.Argument(help="JSONL or Parquet: records, chats, MLflow traces, other tools' logs.")],
     project: Project,
     *,
     skip_bad: SkipBad = False,
@@ -80,9 +80,11 @@ def import_records(
 
     model, workspace = project.policy.registered_model, project.workspace
     with named(TrafficStore(workspace.traffic, model), workspace) as store:
-        done = import_traffic(file, store, skip_bad=skip_bad)
+        done = import_traffic(file, store, user_key=workspace.user_key, skip_bad=skip_bad)
     say_skipped(done.skipped)
     print(f"{done.stored} records were stored, {done.known} were there already; in {_name(workspace)}")
+    if done.aside:
+        print(f"{done.aside} rows are no answers to requests, such as another tool's spans, and were left out")
     if done.others:
         print(f"{done.others} of these are another policy's and stay so: a record's id is there once in a store")
 

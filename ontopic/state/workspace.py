@@ -61,6 +61,11 @@ class Workspace(BaseModel):
         return self.root / "keys.db"
 
     @property
+    def user_key(self) -> Path:
+        """The key that users' names are hashed with before they are stored."""
+        return self.root / "user.key"
+
+    @property
     def alerts(self) -> Path:
         """The alerts, open and closed, and the notifications of them that are to be sent."""
         return self.root / "alerts.db"

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from ontopic.records import Record, Role
 
 _ONLY_IF_KNOWN = {"parameters", "conversation", "user", "key", "metadata", "guard"}
+_ROLES = {"developer": "system", "function": "tool"}  # as OpenAI's API calls some now, or did
 OURS = "ontopic"
 """Under this key a chat log or a trace carries what only a record says."""
 
@@ -17,7 +18,7 @@ def chat_line(record: Record) -> str:
     return json_line(
         {
             "messages": [*record.request, {"role": "assistant", "content": record.answer}],
-            "metadata": {OURS: rest(record)},
+            "metadata": record.metadata | {OURS: rest(record)},
         }
     )
 
@@ -38,25 +39,32 @@ def from_chat(row: dict[str, Any]) -> dict[str, Any]:
         response, asked = messages[-1], messages[:-1]
     completion = response if isinstance(response, dict) and "choices" in response else {}
     usage = completion.get("usage") or row.get("usage") or {}
+    metadata = row.get("metadata")
+    told = metadata if isinstance(metadata, dict) else {}
+    ours = told.get(OURS)
     fields = {
-        "question": question_in(messages),
+        "question": question_in(messages, ours),
         "answer": answer_in(response),
-        "messages": messages_in(asked),
+        "messages": conversation_in(asked),
         "id": row.get("id") or completion.get("id"),
         "model_version": row.get("model") or completion.get("model"),
         "asked_at": row.get("created") or completion.get("created"),
     }
     if isinstance(usage, dict):
         fields |= {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
-    if completion and _first(completion["choices"]).get("finish_reason") == "length":
+    if completion and first_choice(completion["choices"]).get("finish_reason") == "length":
         fields["finished"] = False
-    metadata = row.get("metadata")
-    ours = metadata.get(OURS) if isinstance(metadata, dict) else None
-    return known(fields) | (known(ours) if isinstance(ours, dict) else {})
+    if isinstance(ours, dict):
+        return known(fields | ours)
+    fields |= {"metadata": {name: value for name, value in told.items() if isinstance(value, str)}, "of_others": True}
+    return known(fields | {"user_name": row.get("user"), "conversation_name": told.get("conversation_id")})
 
 
-def question_in(inputs: object) -> object:
-    """The question in what a model was given: a text, messages, or a mapping that holds either."""
+def question_in(inputs: object, ours: object = None) -> object:
+    """The question in what a model was given: a text, messages, or a mapping that holds either; what we said of it
+    comes first."""
+    if isinstance(ours, dict) and "question" in ours:
+        return ours["question"]
     if isinstance(inputs, dict):
         inputs = _value(inputs, "messages", "question", "query", "prompt", "input", "inputs", "request")
     if isinstance(inputs, list):
@@ -67,9 +75,15 @@ def question_in(inputs: object) -> object:
     return inputs
 
 
+def conversation_in(inputs: object) -> list[dict[str, str]] | None:
+    """The messages that a model was given, where there are more than the question, as ``messages_in`` has them."""
+    messages = messages_in(inputs)
+    return messages if messages and len(messages) > 1 else None
+
+
 def messages_in(inputs: object) -> list[dict[str, str]] | None:
-    """The messages that a model was given, where there are more than the question; ``None`` where one of them is not a
-    text of the system, the user or the assistant."""
+    """The messages that a model was given; ``None`` where one of them is not a text of the system, the user, the
+    assistant or a tool."""
     if isinstance(inputs, dict):
         inputs = inputs.get("messages")
     if not isinstance(inputs, list):
@@ -77,11 +91,11 @@ def messages_in(inputs: object) -> list[dict[str, str]] | None:
     messages: list[dict[str, str]] = []
     for each in inputs:
         role, content = (each.get("role"), _content(each)) if isinstance(each, dict) else (None, None)
-        role = "system" if role == "developer" else role
+        role = _ROLES.get(role, role) if isinstance(role, str) else None
         if not isinstance(role, str) or role not in get_args(Role) or not isinstance(content, str):
             return None
         messages.append({"role": role, "content": content})
-    return messages if len(messages) > 1 else None
+    return messages
 
 
 def request_in(row: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +111,7 @@ def request_in(row: dict[str, Any]) -> dict[str, Any]:
 def answer_in(outputs: object) -> object:
     """The answer in what a model gave: a text, a message, messages, a completion, or a mapping that holds one."""
     if isinstance(outputs, dict) and "choices" in outputs:
-        outputs = _first(outputs["choices"]).get("message")
+        outputs = first_choice(outputs["choices"]).get("message")
     if isinstance(outputs, dict) and "content" not in outputs:
         outputs = _value(outputs, "answer", "response", "output", "outputs", "text", "messages", "message")
     if isinstance(outputs, list) and outputs and isinstance(outputs[-1], dict):
@@ -105,8 +119,23 @@ def answer_in(outputs: object) -> object:
     return _content(outputs) if isinstance(outputs, dict) else outputs
 
 
+def calls_in_words(calls: object) -> str | None:
+    """An assistant's calls of tools, a line each; ``None`` where they are none."""
+    given = (
+        [call.get("function") if isinstance(call, dict) else None for call in calls] if isinstance(calls, list) else []
+    )
+    texts = [
+        f"{call['name']}({call['arguments']})"
+        for call in given
+        if isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), str)
+    ]
+    return "\n".join(texts) if texts and len(texts) == len(given) else None
+
+
 def _content(message: dict[str, Any]) -> object:
     content = message.get("content")
+    if content is None:
+        return calls_in_words(message.get("tool_calls"))
     if isinstance(content, list):  # parts, of which only texts can be stored
         texts = [part.get("text") for part in content if isinstance(part, dict)]
         return "\n".join(text for text in texts if isinstance(text, str))
@@ -121,14 +150,21 @@ def _value(mapping: dict[str, Any], *names: str) -> object:
     return found[0] if found else None
 
 
-def _first(choices: object) -> dict[str, Any]:
+def first_choice(choices: object) -> dict[str, Any]:
+    """The first of a completion's choices; empty where there is none."""
     return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
 
 
 def rest(record: Record) -> dict[str, Any]:
-    """What a record says besides its texts; of the request, what is known."""
+    """What a record says besides its answer and its request; of what is known of that."""
     said = record.model_dump(mode="json", exclude={"question", "answer", "messages"})
-    return {name: value for name, value in said.items() if value or name not in _ONLY_IF_KNOWN}
+    said = {name: value for name, value in said.items() if value or name not in _ONLY_IF_KNOWN}
+    asked = [message["content"] for message in record.request if message["role"] == "user"]
+    if asked[-1:] != [record.question]:
+        said["question"] = record.question
+    if len(record.messages) == 1:
+        said["messages"] = record.request
+    return said
 
 
 def known(fields: dict[str, Any]) -> dict[str, Any]:

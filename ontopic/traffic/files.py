@@ -20,11 +20,14 @@ from ontopic.progress import progress
 from ontopic.records import EARLIEST, MOST_AHEAD, GuardDecision, Message, Parameters, Record
 from ontopic.state.whole_file import check_writable, output_file
 from ontopic.traffic.chats import chat_line, from_chat, json_line, request_in, rest
+from ontopic.traffic.identity import begun_alike, conversation_id, user_hash
+from ontopic.traffic.logs import from_log
 from ontopic.traffic.store import TrafficStore
 from ontopic.traffic.traces import from_trace, trace_line
 
 Format = Literal["jsonl", "parquet", "openai", "mlflow"]
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
+_NAMES = {"user_name", "conversation_name", "of_others", "aside"}  # of a row, not of a record
 _BATCH = 2000
 _ROW_GROUP = 10_000
 _MAX_ID = 64
@@ -40,7 +43,7 @@ class _Message(Message):
 
 class TrafficRow(BaseModel):
     """A row of a file of traffic: a record (it has ``question`` and ``answer``), or a chat (it has ``messages``), or an
-    MLflow trace (``info``, ``data``).
+    MLflow trace (``info``, ``data``), or what another tool logs (``logs``).
 
     Of a chat, the question is the last message of the user, the answer the ``response`` or else the last message,
     which the assistant has then written. Of a trace, they are the inputs and outputs of the root span.
@@ -50,6 +53,9 @@ class TrafficRow(BaseModel):
             traces have.
         registered_model: that of the store which takes the row, where there is none.
         asked_at: taken as UTC where it has no zone; the time of the import where there is none.
+        user_name, conversation_name: as another tool has them, before they are hashed.
+        of_others: whether another tool wrote the row, which then may name no conversation that it is part of.
+        aside: what the row is, where it is no answer to a request.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -72,15 +78,22 @@ class TrafficRow(BaseModel):
     key: str = Field("", max_length=_MAX_ID)
     metadata: dict[str, str] = Field(default_factory=dict)
     guard: GuardDecision | None = None
+    user_name: str = ""
+    conversation_name: str = ""
+    of_others: bool = False
+    aside: str = ""
 
     @model_validator(mode="before")
     @classmethod
     def _as_record(cls, row: dict[str, Any]) -> dict[str, Any]:
         is_record = "question" in row and "answer" in row
-        if "messages" in row and not is_record:
-            return from_chat(row)
-        if "info" in row and "data" in row:
-            return from_trace(row)
+        if not is_record:
+            if "info" in row and "data" in row:
+                return from_trace(row)
+            if (fields := from_log(row)) is not None:
+                return fields
+            if "messages" in row:
+                return from_chat(row)
         return {name: value for name, value in (row | request_in(row)).items() if value is not None}
 
     @field_validator("redacted", mode="before")
@@ -91,6 +104,8 @@ class TrafficRow(BaseModel):
     @field_validator("metadata", mode="before")
     @classmethod
     def _as_mapping(cls, metadata: object) -> object:
+        if isinstance(metadata, dict):  # of others, who put more than texts there
+            return {name: each if isinstance(each, str) else json.dumps(each) for name, each in metadata.items()}
         return json.loads(metadata) if isinstance(metadata, str) else metadata  # as Parquet holds it
 
     @field_validator("id", "registered_model", "model_version", "conversation", "user", "key")
@@ -120,9 +135,22 @@ class TrafficRow(BaseModel):
             raise ValueError(f"{time} is more than a day after this import; give the true time, or none")
         return utc if time.tzinfo else time
 
-    def record(self) -> Record:
-        """The record that the row holds."""
-        return Record(**dict(self))
+    def record(self, user_key: Path | None) -> Record:
+        """The record that the row holds.
+
+        Args:
+            user_key: the file of the key that names are hashed with; ``None`` to leave them out.
+        """
+        values = {name: value for name, value in self if name not in _NAMES}
+        values["messages"] = [Message(role=each.role, content=each.content) for each in self.messages]
+        if user_key is not None and self.user_name:
+            values["user"] = user_hash(self.user_name, user_key)
+        if user_key is not None and self.conversation_name:
+            values["conversation"] = conversation_id(self.conversation_name, user_key)
+        elif self.of_others:
+            first = next((each.content for each in self.messages if each.role == "user"), self.question)
+            values["conversation"] = begun_alike(self.key, values["user"], first=first)
+        return Record(**values)
 
 
 @dataclass(frozen=True)
@@ -131,25 +159,30 @@ class Imported:
 
     Attributes:
         others: those of the known whose id is that of another registered model's record, which stays as it is.
+        aside: rows that are no answers to requests, such as another tool's spans.
     """
 
     stored: int
     known: int
     skipped: int
     others: int = 0
+    aside: int = 0
 
 
-def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False) -> Imported:
+def import_traffic(
+    source: Path, store: TrafficStore, *, skip_bad: bool = False, user_key: Path | None = None
+) -> Imported:
     """Store the rows of a file of any length, after all of them were checked.
 
     Rows are stored some thousand at a time. An import that was stopped is taken up by another one of the same file:
     what is stored already, by its id, is left as it is.
 
     Args:
-        source: JSONL (packed with gzip or not) or Parquet with the fields of ``Record``; or JSONL of chats or of MLflow
-            traces.
+        source: JSONL (packed with gzip or not) or Parquet with the fields of ``Record``; or of chats, of MLflow traces
+            or of another tool's logs.
         store: of the registered model that a row is of where it does not say.
         skip_bad: leave out malformed rows instead of stopping.
+        user_key: ``Workspace.user_key``, for the names in other tools' logs, which are not kept without it.
 
     Raises:
         UserError: the file can't be read, or (without ``skip_bad``) a row is malformed; nothing is stored then.
@@ -157,15 +190,19 @@ def import_traffic(source: Path, store: TrafficStore, *, skip_bad: bool = False)
     if not source.name.lower().removesuffix(".gz").endswith(_SUFFIXES) or not os.path.isfile(source):  # noqa: PTH113 (Path's fails on a name that is too long)
         raise UserError(f"{source}: is not a file of traffic; give an existing .jsonl or .parquet file")
     rows = stream_rows(source, TrafficRow, skip_bad=skip_bad)
-    left, stored, others = iter(rows), 0, 0
+    left, stored, others, aside, what = iter(rows), 0, 0, 0, ""
     with progress("import", rows.n, unit="records") as advance:
         while batch := list(islice(left, _BATCH)):
-            new = store.add_many(row.record() for row in batch)
-            if new < len(batch):
-                others += _of_others(batch, store)
-            stored += new
+            answers = [row for row in batch if not row.aside]
+            new = store.add_many(row.record(user_key) for row in answers)
+            if new < len(answers):
+                others += _of_others(answers, store)
+            stored, aside = stored + new, aside + len(batch) - len(answers)
+            what = next((row.aside for row in batch if row.aside), what)
             advance(len(batch))
-    return Imported(stored, rows.n - stored, rows.skipped, others)
+    if aside == rows.n:
+        raise UserError(f"{source}: holds no answer of a model, but such as {what}; export its model calls")
+    return Imported(stored, rows.n - stored - aside, rows.skipped, others, aside)
 
 
 def _of_others(batch: Iterable[TrafficRow], store: TrafficStore) -> int:

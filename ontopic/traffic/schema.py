@@ -10,10 +10,13 @@ from ontopic.errors import UserError
 from ontopic.state.sqlite_file import IN_WAL_MODE, sqlite_engine, sqlite_url
 from ontopic.traffic.redaction import KINDS
 
+_METADATA = sql.MetaData()
+_NUMBER = sql.BigInteger().with_variant(sql.Integer, "sqlite")  # SQLite numbers rows by itself in an INTEGER alone
 TRAFFIC = sql.Table(
     "traffic",
-    sql.MetaData(),
-    sql.Column("id", sql.String(64), primary_key=True),
+    _METADATA,
+    sql.Column("seq", _NUMBER, primary_key=True),
+    sql.Column("id", sql.String(64), nullable=False, unique=True),
     sql.Column("asked_at", sql.DateTime, nullable=False),  # naive, in UTC: SQLite keeps no time zone
     sql.Column("model_version", sql.String(200), nullable=False),
     sql.Column("question", sql.Text, nullable=False),
@@ -26,17 +29,36 @@ TRAFFIC = sql.Table(
     *(sql.Column(f"redacted_{kind}", sql.Integer, nullable=False, server_default="0") for kind in KINDS),
     sql.Column("stored_at", sql.DateTime),  # naive, in UTC; null where an older release stored it
     sql.Column("registered_model", sql.String(200), nullable=False, server_default=""),  # empty of an older release
-    sql.Column("messages", sql.Text),  # JSON; null where the question is all that is known
-    sql.Column("parameters", sql.Text),  # JSON; null where they are not known
+    # Of a process of the last release that still runs, which knows no origin; what is stored since has it there.
+    sql.Column("parameters", sql.Text),
     sql.Column("conversation", sql.String(64), nullable=False, server_default=""),
-    sql.Column("user", sql.String(64), nullable=False, server_default=""),
-    sql.Column("key", sql.String(64), nullable=False, server_default=""),
-    sql.Column("metadata", sql.Text),  # JSON; null where there is none
+    sql.Column("messages", sql.Text),  # packed (``turns``)
+    sql.Column("parent", _NUMBER),  # the earlier record of the conversation that the packed messages point at
+    sql.Column("origin", _NUMBER),
     sql.Column("guard", sql.Text),  # JSON; null where no guard looked at it
+)
+ORIGIN = sql.Table(
+    "origin",  # what the records of a conversation have in common, stored once
+    _METADATA,
+    sql.Column("number", _NUMBER, primary_key=True),
+    sql.Column("digest", sql.LargeBinary(16), nullable=False, unique=True),
+    sql.Column("conversation", sql.String(64), nullable=False),
+    sql.Column("user", sql.String(64), nullable=False),
+    sql.Column("key", sql.String(64), nullable=False),
+    sql.Column("parameters", sql.Text),  # JSON without what is as by default; null where they are not known
+    sql.Column("metadata", sql.Text),  # JSON; null where there is none
+    sql.Column("prompt", _NUMBER),
+)
+PROMPT = sql.Table(
+    "prompt",  # what the system says at the beginning, stored once for all conversations
+    _METADATA,
+    sql.Column("number", _NUMBER, primary_key=True),
+    sql.Column("digest", sql.LargeBinary(16), nullable=False, unique=True),
+    sql.Column("text", sql.Text, nullable=False),
 )
 FEEDBACK = sql.Table(
     "feedback",
-    sql.MetaData(),
+    _METADATA,
     sql.Column("record_id", sql.String(64), primary_key=True),
     sql.Column("by", sql.String(64), primary_key=True),
     sql.Column("thumb", sql.String(4), nullable=False),
@@ -47,11 +69,16 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")  # of ontop
 _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
 _LOCK = 7_264_150_931  # any number, the same in every process
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
-_DURABLE = (*IN_WAL_MODE, "synchronous=FULL")  # syncs the log at each commit, so that a record survives a power cut
+# Pages that several records fit on, where the file is new; and the log is synced at each commit, so that a record
+# survives a power cut.
+_DURABLE = ("page_size=32768", *IN_WAL_MODE, "synchronous=FULL")
 
 
-def open_database(url_or_path: str | Path) -> sql.Engine:
-    """An engine on the store's database, whose tables are there and of this release.
+def open_database(url_or_path: str | Path) -> tuple[sql.Engine, sql.Engine]:
+    """An engine for reading the store's database, whose tables are there and of this release, and one for writing.
+
+    Those who read wait for nobody. A transaction that writes reads first what it writes beside, so on SQLite it takes
+    the right to write when it begins.
 
     Raises:
         UserError: the database is neither on SQLite nor on PostgreSQL, or is of a newer release.
@@ -61,12 +88,13 @@ def open_database(url_or_path: str | Path) -> sql.Engine:
     url = _url(url_or_path)
     is_sqlite = url.get_backend_name() == "sqlite"
     engine = sqlite_engine(url, pragmas=_DURABLE) if is_sqlite else _postgresql_engine(url)
+    writing = sqlite_engine(url, immediate=True, pragmas=_DURABLE) if is_sqlite else engine
     with engine.connect() as connection:
         revision = _revision(connection)
     if revision != REVISIONS[-1]:
         upgrading = sqlite_engine(url, immediate=True, pooled=False, pragmas=_DURABLE) if is_sqlite else engine
         _upgrade(upgrading, store_name(url_or_path))
-    return engine
+    return engine, writing
 
 
 def store_name(url_or_path: str | Path) -> str:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
 from ontopic.records import MOST_AHEAD, Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
-from ontopic.traffic.redaction import KINDS, redact
-from ontopic.traffic.rows import derived_id, record_of, row_of, said_by
-from ontopic.traffic.schema import FEEDBACK, TRAFFIC, open_database, store_name
-from ontopic.traffic.summary import TrafficSummary, VersionTraffic
+from ontopic.traffic.reading import ROWS, of_rows, parts, records
+from ontopic.traffic.redaction import redact
+from ontopic.traffic.removal import remove
+from ontopic.traffic.rows import Said, said_by
+from ontopic.traffic.schema import FEEDBACK, ORIGIN, TRAFFIC, open_database, store_name
+from ontopic.traffic.summary import TrafficSummary, summarise
+from ontopic.traffic.writing import insert_into, write
 
-if TYPE_CHECKING:
-    from sqlalchemy.dialects import postgresql
-
-_IDS_A_QUERY = 500  # SQLite before 3.32 binds at most 999 parameters
 _PAGE = 1000
+_ARRIVAL = ("asked_at", "model_version", "stored_at")
+_LOCK = 7_264_150_932  # any number, the same in every process, and another than that of upgrades
 
 
 class Arrival(BaseModel):
@@ -61,7 +62,7 @@ class TrafficStore:
         self.registered_model, self.name = registered_model, store_name(url_or_path)
         self._redacted = redacted
         try:
-            self._engine = open_database(url_or_path)
+            self._engine, self._writing = open_database(url_or_path)
         except (SQLAlchemyError, ImportError, OSError) as error:
             if isinstance(error, ModuleNotFoundError) and error.name == "psycopg":
                 raise UserError(
@@ -88,10 +89,10 @@ class TrafficStore:
             sqlalchemy.exc.SQLAlchemyError: it could not be stored: disk full, locked too long, id taken.
             UnicodeEncodeError: question or answer holds a lone surrogate, which no database takes.
         """
-        row = row_of(self._said(record)) | {"id": record.id or uuid.uuid4().hex}
-        with self._engine.begin() as connection:
-            connection.execute(sql.insert(TRAFFIC).values(row))
-        return str(row["id"])
+        record = record if record.id else record.model_copy(update={"id": uuid.uuid4().hex})
+        with self._write(shared=True) as connection:
+            write(connection, [self._said(record)], known=False)
+        return record.id
 
     def add_many(self, records: Iterable[Record]) -> int:
         """Store many records as ``add`` does, in one transaction, so all or none; meant for some thousands at a time.
@@ -107,24 +108,25 @@ class TrafficStore:
         """
         said = [self._said(record) for record in records]
         # What an older release derived an id for is known by that.
-        older = {derived_id(each, of_model=False): each["registered_model"] for each in said if not each["id"]}
+        older = {each.older_id: each.row["registered_model"] for each in said if each.older_id}
         known = {i for i, model in self.models_of(older).items() if model and model == older[i]}
-        rows = [row_of(each) for each in said if each["id"] or derived_id(each, of_model=False) not in known]
-        if not rows:
-            return 0
-        insert = self._insert(TRAFFIC)
-        with self._engine.begin() as connection:
-            options = {"preserve_rowcount": True}  # psycopg's is thrown away otherwise
-            return connection.execute(insert.on_conflict_do_nothing(), rows, execution_options=options).rowcount
+        with self._write() as connection:
+            return write(connection, [each for each in said if each.older_id not in known], known=True)
 
-    def _insert(self, table: sql.Table) -> sqlite.Insert | postgresql.Insert:
-        if self._is_sqlite:
-            return sqlite.insert(table)
-        from sqlalchemy.dialects import postgresql  # a twentieth of a second, which an SQLite file need not wait
+    @contextmanager
+    def _write(self, *, shared: bool = False) -> Iterator[sql.Connection]:
+        """A transaction that reads what it writes beside; nothing is deleted meanwhile.
 
-        return postgresql.insert(table)
+        Args:
+            shared: whether others may add records at the same time; SQLite knows one writer at a time.
+        """
+        with self._writing.begin() as connection:
+            if not self._is_sqlite:
+                lock = sql.func.pg_advisory_xact_lock_shared if shared else sql.func.pg_advisory_xact_lock
+                connection.execute(sql.select(lock(_LOCK)))
+            yield connection
 
-    def _said(self, record: Record) -> dict[str, Any]:
+    def _said(self, record: Record) -> Said:
         return said_by(record, self.registered_model or "", redacted=self._redacted, nul=self._is_sqlite)
 
     def models_of(self, ids: Iterable[str]) -> dict[str, str]:
@@ -133,7 +135,7 @@ class TrafficStore:
         with self._engine.connect() as connection:
             return {
                 row.id: row.registered_model
-                for part in _parts(list(ids))
+                for part in parts(list(ids))
                 for row in connection.execute(query.where(TRAFFIC.c.id.in_(part)))
             }
 
@@ -144,13 +146,32 @@ class TrafficStore:
             ids: only these; an id that is not stored is left out, a repeated one is returned once.
             model_version: only what this version answered.
         """
-        query = self._query(model_version)
-        queries = [query]
+        queries = [query := self._query(model_version)]
         if ids is not None:
-            queries = [query.where(TRAFFIC.c.id.in_(part)) for part in _parts(list(dict.fromkeys(ids)))]
+            queries = [query.where(TRAFFIC.c.id.in_(part)) for part in parts(list(dict.fromkeys(ids)))]
         with self._engine.connect() as connection:
-            records = [record_of(row) for each in queries for row in connection.execute(each)]
-        return sorted(records, key=lambda record: (record.asked_at, record.id))
+            found = [record for each in queries for record in records(connection, each)]
+        return sorted(found, key=lambda record: (record.asked_at, record.id))
+
+    def ids(self, *, user: str = "", conversation: str = "", record: str = "") -> list[str]:
+        """The ids of the stored records that fit all that is given, in the order they were asked; of all models' with
+        a store of none.
+
+        Args:
+            user: as it is stored, a hash (``identity.user_hash``).
+            conversation: as it is stored (``identity.conversation_id``).
+            record: an id.
+        """
+        fits = [self._own]
+        if user:
+            fits.append(ORIGIN.c.user == user)
+        if conversation:
+            fits.append(sql.or_(ORIGIN.c.conversation == conversation, TRAFFIC.c.conversation == conversation))
+        if record:
+            fits.append(TRAFFIC.c.id == record)
+        query = sql.select(TRAFFIC.c.id).outerjoin(ORIGIN, ORIGIN.c.number == TRAFFIC.c.origin).where(*fits)
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query.order_by(TRAFFIC.c.asked_at, TRAFFIC.c.seq)))
 
     def stream(self, model_version: str | None = None) -> Iterator[Record]:
         """The stored records in the order they were asked, in bounded memory, while others go on writing.
@@ -161,24 +182,29 @@ class TrafficStore:
             model_version: only what this version answered.
         """
         for rows in self._pages(self._query(model_version), TRAFFIC.c.asked_at):
-            yield from map(record_of, rows)
+            with self._engine.connect() as connection:
+                found = of_rows(connection, rows)
+            yield from found
 
     def _query(self, model_version: str | None) -> sql.Select[Any]:
-        query = sql.select(TRAFFIC).where(self._own)
-        return query if model_version is None else query.where(TRAFFIC.c.model_version == model_version)
+        of_version = sql.true() if model_version is None else TRAFFIC.c.model_version == model_version
+        return ROWS.where(self._own, of_version)
 
     def _pages(self, query: sql.Select[Any], column: sql.Column[datetime]) -> Iterator[Sequence[sql.Row[Any]]]:
-        """The rows of a query in the order of a time and the id, both of which it selects; none holds others up."""
-        query = query.order_by(column, TRAFFIC.c.id).limit(_PAGE)
-        page = query
+        """The rows of a query in the order of a time and of arrival, both of which it selects; none holds others up."""
+        query = query.order_by(column, TRAFFIC.c.seq)
+        after: list[sql.ColumnElement[bool]] = [sql.true()]
         while True:
+            rows: list[sql.Row[Any]] = []
             with self._engine.connect() as connection:
-                rows = connection.execute(page).all()
+                for where in after:
+                    rows += connection.execute(query.where(where).limit(_PAGE - len(rows))).all()
             yield rows
             if len(rows) < _PAGE:
                 return
-            last = sql.tuple_(sql.literal(getattr(rows[-1], column.name)), sql.literal(rows[-1].id))
-            page = query.where(last < sql.tuple_(column, TRAFFIC.c.id))
+            # Those of one time apart from the later ones: so SQLite's index finds both.
+            last = getattr(rows[-1], column.name)
+            after = [sql.and_(column == last, TRAFFIC.c.seq > rows[-1].seq), column > last]
 
     def oldest(self) -> datetime | None:
         """When the first record was asked, in UTC; ``None`` where there is none."""
@@ -204,7 +230,7 @@ class TrafficStore:
         return self._arrivals(TRAFFIC.c.asked_at, asked_since)
 
     def _arrivals(self, column: sql.Column[datetime], since: datetime) -> Iterator[list[Arrival]]:
-        query = sql.select(TRAFFIC.c.id, TRAFFIC.c.asked_at, TRAFFIC.c.model_version, TRAFFIC.c.stored_at)
+        query = sql.select(TRAFFIC.c.seq, TRAFFIC.c.id, *(TRAFFIC.c[name] for name in _ARRIVAL))
         query = query.where(self._own, column >= naive_utc(since))
         for rows in self._pages(query, column):
             yield [
@@ -215,48 +241,24 @@ class TrafficStore:
     def newest(self, n: int, model_version: str | None = None) -> list[Record]:
         """The last ``n`` records that were asked, in that order; one whose time is wrong is not among them."""
         query = self._query(model_version).where(~_ahead())
-        query = query.order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.id.desc()).limit(n)
+        query = query.order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.seq.desc()).limit(n)
         with self._engine.connect() as connection:
-            return [record_of(row) for row in connection.execute(query)][::-1]
+            return records(connection, query)[::-1]
 
     def count(self) -> int:
         """How many records are stored."""
         with self._engine.connect() as connection:
-            return int(
-                connection.execute(sql.select(sql.func.count()).select_from(TRAFFIC).where(self._own)).scalar_one()
-            )
+            return int(connection.scalar(sql.select(sql.func.count()).select_from(TRAFFIC).where(self._own)) or 0)
 
     def ahead(self) -> int:
         """How many records bear a time so far ahead that it is wrong (``MOST_AHEAD``)."""
         with self._engine.connect() as connection:
-            return int(connection.execute(sql.select(sql.func.count()).where(self._own, _ahead())).scalar_one())
+            return int(connection.scalar(sql.select(sql.func.count()).where(self._own, _ahead())) or 0)
 
     def summary(self) -> TrafficSummary:
         """How many records there are, from when to when, by model version, and how much was redacted."""
-        first, last = sql.func.min(TRAFFIC.c.asked_at), sql.func.max(TRAFFIC.c.asked_at)
-        keys = (TRAFFIC.c.registered_model, TRAFFIC.c.model_version)
-        versions = sql.select(*keys, sql.func.count(), first, last).where(self._own)
-        versions = versions.group_by(*keys).order_by(first, *keys)
-        sums = sql.select(*(sql.func.sum(TRAFFIC.c[f"redacted_{kind}"]) for kind in KINDS)).where(self._own)
-        others = sql.select(TRAFFIC.c.registered_model, sql.func.count()).where(sql.not_(self._own))
-        others = others.group_by(TRAFFIC.c.registered_model).order_by(TRAFFIC.c.registered_model)
         with self._engine.connect() as connection:
-            rows, redacted = connection.execute(versions).all(), connection.execute(sums).one()
-            counts = {name: int(n) for name, n in connection.execute(others)}
-        return TrafficSummary(
-            versions=[
-                VersionTraffic(
-                    registered_model=model,
-                    model_version=version,
-                    n=n,
-                    first=first.replace(tzinfo=UTC),
-                    last=last.replace(tzinfo=UTC),
-                )
-                for model, version, n, first, last in rows
-            ],
-            redacted={kind: int(n) for kind, n in zip(KINDS, redacted, strict=True) if n},
-            others=counts,
-        )
+            return summarise(connection, self._own)
 
     def add_feedback(self, feedback: Feedback) -> bool:
         """Keep what somebody thought of an answer, in place of what the same key said of it before.
@@ -272,9 +274,9 @@ class TrafficStore:
         at = naive_utc(feedback.given_at or datetime.now(UTC))
         values = {"thumb": feedback.thumb, "comment": comment if self._is_sqlite else comment.replace("\0", "\ufffd")}
         row = {"record_id": feedback.record_id, "by": feedback.by, "given_at": at, **values}
-        insert = self._insert(FEEDBACK).values(row)
-        replaced = insert.on_conflict_do_update(index_elements=["record_id", "by"], set_={**values, "given_at": at})
-        with self._engine.begin() as connection:
+        with self._write(shared=True) as connection:
+            insert = insert_into(connection, FEEDBACK).values(row)
+            replaced = insert.on_conflict_do_update(index_elements=["record_id", "by"], set_={**values, "given_at": at})
             found = connection.scalar(sql.select(TRAFFIC.c.id).where(TRAFFIC.c.id == feedback.record_id))
             if found is not None:
                 connection.execute(replaced)
@@ -302,16 +304,16 @@ class TrafficStore:
         Raises:
             sqlalchemy.exc.SQLAlchemyError: a record could not be stored: read-only, locked too long, no such table.
         """
-        with self._engine.begin() as connection:
+        with self._writing.begin() as connection:
             nothing = sql.select(TRAFFIC).where(sql.false())
             connection.execute(sql.insert(TRAFFIC).from_select(list(TRAFFIC.c.keys()), nothing))
 
     def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:
         """Delete the records that were asked longer ago than ``older_than``, and all but the newest ``keep``.
 
-        What was thought of them goes with them. Records of other registered models stay, and do not count. A record
-        whose time is wrong (``MOST_AHEAD``) counts as asked when it was stored, and as the oldest where an older
-        release stored it.
+        What was thought of them goes with them; later records keep what they repeat of them. Records of other
+        registered models stay, and do not count. A record whose time is wrong (``MOST_AHEAD``) counts as asked when it
+        was stored, and as the oldest where an older release stored it.
 
         Goes by the page, so that others can write meanwhile. SQLite uses the room again but does not give it back.
 
@@ -326,40 +328,54 @@ class TrafficStore:
         if older_than is not None:
             limits.append(asked < naive_utc(datetime.now(UTC)) - older_than)
         if keep is not None:
-            newest = sql.select(asked.label("asked"), TRAFFIC.c.id).where(self._own)
-            newest = newest.order_by(asked.desc(), TRAFFIC.c.id.desc()).offset(keep).limit(1)
+            newest = sql.select(asked.label("asked"), TRAFFIC.c.seq).where(self._own)
+            newest = newest.order_by(asked.desc(), TRAFFIC.c.seq.desc()).offset(keep).limit(1)
             with self._engine.connect() as connection:
                 last = connection.execute(newest).first()
             if last:
                 limits.append(
-                    sql.tuple_(sql.literal(last.asked), sql.literal(last.id)) >= sql.tuple_(asked, TRAFFIC.c.id)
+                    sql.tuple_(sql.literal(last.asked), sql.literal(last.seq)) >= sql.tuple_(asked, TRAFFIC.c.seq)
                 )
-        deleted = 0
-        for limit in limits:  # one by one, so that the index finds each page
-            deleted += self._by_the_page(sql.delete(TRAFFIC), sql.and_(self._own, limit))
-        if deleted:  # where nothing was, all feedback need not be read
-            with self._engine.begin() as connection:
-                left = sql.exists().where(TRAFFIC.c.id == FEEDBACK.c.record_id)
-                connection.execute(sql.delete(FEEDBACK).where(~left))
-        return deleted
+        # One by one, so that the index finds each page.
+        return sum(self._delete_by_the_page(sql.and_(self._own, limit)) for limit in limits)
+
+    def _delete_by_the_page(self, which: sql.ColumnElement[bool]) -> int:
+        # The newest first: what follows a record in its conversation goes before it, and needs no copy of its turns.
+        page, deleted = sql.select(TRAFFIC.c.seq).where(which), 0
+        page = page.order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.seq.desc()).limit(_PAGE)
+        while True:
+            with self._write() as connection:
+                numbers = connection.scalars(page).all()
+                remove(connection, numbers, erase=False)
+            deleted += len(numbers)
+            if len(numbers) < _PAGE:
+                return deleted
+
+    def erase(self, ids: Iterable[str]) -> int:
+        """Delete these records, and what later requests of their conversations repeat of them (``removal.ERASED``
+        stands there); returns how many records."""
+        numbers = sql.select(TRAFFIC.c.seq).where(self._own)
+        with self._write() as connection:
+            found = [n for part in parts(list(ids)) for n in connection.scalars(numbers.where(TRAFFIC.c.id.in_(part)))]
+            remove(connection, found, erase=True)
+        return len(found)
 
     def unnamed(self) -> int:
         """How many records name no registered model, as those of an older release."""
-        query = sql.select(sql.func.count()).select_from(TRAFFIC).where(TRAFFIC.c.registered_model == "")
         with self._engine.connect() as connection:
-            return int(connection.scalar(query) or 0)
+            return int(connection.scalar(sql.select(sql.func.count()).where(TRAFFIC.c.registered_model == "")) or 0)
 
     def adopt(self, registered_model: str) -> int:
         """Make the records that name no registered model those of this one; returns how many."""
         named = sql.update(TRAFFIC).values(registered_model=registered_model)
         return self._by_the_page(named, TRAFFIC.c.registered_model == "")
 
-    def _by_the_page(self, change: sql.Delete | sql.Update, which: sql.ColumnElement[bool]) -> int:
+    def _by_the_page(self, change: sql.Update, which: sql.ColumnElement[bool]) -> int:
         """Change the rows of which that holds, after which it must hold no more, so that others can write meanwhile."""
-        page, changed = sql.select(TRAFFIC.c.id).where(which).limit(_PAGE), 0
+        page, changed = sql.select(TRAFFIC.c.seq).where(which).limit(_PAGE), 0
         while True:
-            with self._engine.begin() as connection:
-                n = connection.execute(change.where(TRAFFIC.c.id.in_(page))).rowcount
+            with self._writing.begin() as connection:
+                n = connection.execute(change.where(TRAFFIC.c.seq.in_(page))).rowcount
             changed += n
             if n == 0:
                 return changed
@@ -367,16 +383,13 @@ class TrafficStore:
     def close(self) -> None:
         """Close all connections; the store opens new ones if it is used again."""
         self._engine.dispose()
+        self._writing.dispose()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY))
 
 
 def _ahead() -> sql.ColumnElement[bool]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
+import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
+
+from ontopic.traffic.redaction import KINDS
+from ontopic.traffic.schema import TRAFFIC
 
 
 class VersionTraffic(BaseModel):
@@ -36,3 +40,30 @@ class TrafficSummary(BaseModel):
     def n(self) -> int:
         """How many records."""
         return sum(version.n for version in self.versions)
+
+
+def summarise(connection: sql.Connection, own: sql.ColumnElement[bool]) -> TrafficSummary:
+    """What a store holds of the registered model whose records these are."""
+    first, last = sql.func.min(TRAFFIC.c.asked_at), sql.func.max(TRAFFIC.c.asked_at)
+    keys = (TRAFFIC.c.registered_model, TRAFFIC.c.model_version)
+    versions = sql.select(*keys, sql.func.count(), first, last).where(own)
+    versions = versions.group_by(*keys).order_by(first, *keys)
+    sums = sql.select(*(sql.func.sum(TRAFFIC.c[f"redacted_{kind}"]) for kind in KINDS)).where(own)
+    others = sql.select(TRAFFIC.c.registered_model, sql.func.count()).where(sql.not_(own))
+    others = others.group_by(TRAFFIC.c.registered_model).order_by(TRAFFIC.c.registered_model)
+    rows, redacted = connection.execute(versions).all(), connection.execute(sums).one()
+    counts = {name: int(n) for name, n in connection.execute(others)}
+    return TrafficSummary(
+        versions=[
+            VersionTraffic(
+                registered_model=model,
+                model_version=version,
+                n=n,
+                first=first.replace(tzinfo=UTC),
+                last=last.replace(tzinfo=UTC),
+            )
+            for model, version, n, first, last in rows
+        ],
+        redacted={kind: int(n) for kind, n in zip(KINDS, redacted, strict=True) if n},
+        others=counts,
+    )

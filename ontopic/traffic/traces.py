@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ontopic.records import Record
-from ontopic.traffic.chats import OURS, answer_in, json_line, known, messages_in, question_in, rest
+from ontopic.traffic.chats import OURS, answer_in, conversation_in, json_line, known, question_in, rest
 
 if TYPE_CHECKING:
     from mlflow.entities import Trace
@@ -55,7 +55,13 @@ def trace_line(record: Record) -> str:
         start_us // 1000,
         TraceState.OK,
         execution_duration=round(record.latency_s * 1000),
-        trace_metadata={TraceMetadataKey.TOKEN_USAGE: json_line(usage)},
+        trace_metadata=known(
+            {
+                TraceMetadataKey.TOKEN_USAGE: json_line(usage),
+                TraceMetadataKey.TRACE_SESSION: record.conversation or None,
+                TraceMetadataKey.TRACE_USER: record.user or None,
+            }
+        ),
         tags={TraceTagKey.TRACE_NAME: "chat"},
     )
     return Trace(info, TraceData([span])).to_json()
@@ -69,6 +75,7 @@ def from_trace(row: dict[str, Any]) -> dict[str, Any]:
     """
     from mlflow.entities import Trace
     from mlflow.exceptions import MlflowException
+    from mlflow.tracing.constant import TraceMetadataKey
 
     try:
         trace = Trace.from_dict(row)
@@ -78,19 +85,26 @@ def from_trace(row: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("data: the trace has no root span") from None
     except (MlflowException, KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
         raise ValueError(f"is not a trace that this MLflow can read ({type(error).__name__})") from None
+    # Releases up to 0.1 wrote it into the trace's metadata.
+    ours = root.attributes.get(OURS) or _object(trace.info.trace_metadata.get(OURS))
     fields = {
-        "question": question_in(root.inputs),
+        "question": question_in(root.inputs, ours),
         "answer": answer_in(root.outputs),
-        "messages": messages_in(root.inputs),
+        "messages": conversation_in(root.inputs),
         "id": trace.info.trace_id,
         "model_version": root.model_name,
         "asked_at": asked_at,
         "latency_s": (trace.info.execution_duration or 0) / 1000,
         **_usage_of(trace),
     }
-    # Releases up to 0.1 wrote it into the trace's metadata.
-    ours = root.attributes.get(OURS) or _object(trace.info.trace_metadata.get(OURS))
-    return known(fields) | (known(ours) if isinstance(ours, dict) else {})
+    if isinstance(ours, dict) and ours:
+        return known(fields | ours)
+    told = trace.info.trace_metadata
+    named = {
+        "user_name": told.get(TraceMetadataKey.TRACE_USER),
+        "conversation_name": told.get(TraceMetadataKey.TRACE_SESSION),
+    }
+    return known(fields | named | {"of_others": True})
 
 
 def _usage_of(trace: Trace) -> dict[str, Any]:

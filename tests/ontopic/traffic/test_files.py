@@ -94,8 +94,7 @@ def imported(tmp_path: Path, *rows: Any) -> list[Record]:
 def test_what_is_exported_is_imported_as_it_was(store: TrafficStore, tmp_path: Path, to: Format) -> None:
     store.add_many(RECORDS)
     out = tmp_path / f"it's <out>.{'parquet' if to == 'parquet' else 'jsonl'}"
-    assert export_traffic(store, out, to=to) == 5
-    assert not list(tmp_path.glob(".*"))
+    assert (export_traffic(store, out, to=to), list(tmp_path.glob(".*"))) == (5, [])
     with TrafficStore(tmp_path / "other.db") as other:
         assert import_traffic(out, other) == Imported(5, 0, 0)
         assert other.records() == RECORDS
@@ -243,6 +242,10 @@ def test_rows_without_an_id_are_the_same_when_they_say_the_same(store: TrafficSt
         ({"messages": [{"role": "user", "content": "q"}], "response": {"choices": 7}}, "field 'answer'"),
         ({"messages": [{"role": "user", "content": "q"}], "response": [1]}, "field 'answer'"),
         ({"info": {}, "data": {}}, "is not a trace"),
+        ({"object": "chat.completion", "choices": []}, "a stored completion holds no request; put what its /messages"),
+        ({"call_type": "acompletion", "id": "1", "startTime": 1}, "LiteLLM's log holds no messages or no response"),
+        ({"traceId": "t", "startTime": 1, "name": "n", "output": "a"}, "field 'question': field required"),
+        ({"span_kind": "LLM", "context": {"span_id": "s"}, "attributes": {}}, "field 'question': field required"),
         ({"info": 3, "data": 4}, "is not a trace"),
         ({"info": {"trace_id": "t"}, "data": {"spans": [{}]}}, "is not a trace"),
         ("[1]", "not a JSON object"),

@@ -37,7 +37,8 @@ def test_of_a_request_what_others_write_is_read_as_far_as_it_is_one(tmp_path: Pa
     )
     by_id = {int(record.id): record for record in records}
     whole = (Message(role="system", content="s"), Message(role="user", content="q"))
-    assert [by_id[i].messages for i in range(1, 6)] == [whole, (), (), (), whole]
+    with_tool = (*whole, Message(role="tool", content="42"))
+    assert [by_id[i].messages for i in range(1, 6)] == [whole, (), with_tool, (), whole]
     assert [by_id[i].question for i in range(1, 6)] == ["q"] * 5
     assert (by_id[4].parameters, by_id[4].conversation) == (None, "")
     assert (by_id[5].parameters, by_id[5].conversation) == (Parameters(max_tokens=3), "c")
@@ -74,5 +75,5 @@ def test_records_that_know_the_question_alone_take_no_more_room(tmp_path: Path) 
     with TrafficStore(tmp_path / "traffic.db") as store:
         store.add(Record(question="q", answer="a"))
     with sqlite3.connect(tmp_path / "traffic.db") as connection:
-        row = connection.execute("SELECT messages, parameters, conversation FROM traffic").fetchone()
-    assert row == (None, None, "")
+        row = connection.execute("SELECT messages, origin, parent, guard FROM traffic").fetchone()
+    assert row == (None, None, None, None)

@@ -14,6 +14,10 @@ def judged(*questions: str) -> Judged:
     return Judged(records=records, verdicts=WordJudge().judge(records))
 
 
+def held_out_question(words: str) -> str:
+    return next(q for i in range(99) if is_held_out(Record(question=(q := f"{words} {i}"), answer="")))
+
+
 def test_no_question_is_both_trained_on_and_held_out() -> None:
     questions = [f"how do I open account {i}" for i in range(90)]
     # The same words are the same question, however they are written.
@@ -34,14 +38,13 @@ def test_only_the_newest_records_are_looked_at() -> None:
 
 
 def test_a_question_that_cannot_be_asked_again_is_not_held_out() -> None:
-    odd = next(f"{'x' * 20_000} {i}" for i in range(99) if is_held_out(f"{'x' * 20_000} {i}"))
-    fine = next(f"question {i}" for i in range(99) if is_held_out(f"question {i}"))
+    odd, fine = held_out_question("x" * 20_000), held_out_question("question")
     _, held_out = split(judged(odd, fine, *[" \n"] * 2), 10)
     assert [question.question for question in held_out] == [fine]
 
 
 def test_a_question_whose_scope_is_not_known_is_not_held_out() -> None:
-    fine = next(f"question {i}" for i in range(99) if is_held_out(f"question {i}"))
+    fine = held_out_question("question")
     unknown = Verdict(outcome="unjudged", score=None, explanation="", judge_id="words", cause="no word")
     traffic = Judged(records=[Record(question=fine, answer="?")], verdicts=[unknown])
     assert split(traffic, 10) == (Judged(records=[], verdicts=[]), [])

@@ -294,5 +294,6 @@ def _by_intent(questions: Sequence[Question], n: int, *, chance: random.Random) 
 
 def preferences_hash(preferences: Sequence[Preference]) -> str:
     """sha256 (hex) over the pairs, in their order, without the ids of the records that they came from."""
-    rows = [pair.model_dump(exclude={"record_id"}) for pair in preferences]
+    # As earlier releases wrote it, where nothing stands behind the question.
+    rows = [pair.model_dump(exclude={"record_id"} if pair.after else {"record_id", "after"}) for pair in preferences]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from word_judge import WordJudge
 
+from ontopic.data.same_question import normalized
 from ontopic.records import Judged, Record, Verdict
-from ontopic.training.preferences import normalized
 from ontopic.watch.retraining import is_held_out, split
 
 

@@ -124,6 +124,11 @@ class Record(BaseModel):
             return [{"role": "user", "content": self.question}]
         return [{"role": message.role, "content": message.content} for message in self.messages]
 
+    @property
+    def asked(self) -> str:
+        """What the answer follows, for a reader: the question, or the transcript where there is more than that."""
+        return transcript(self.request) if self.messages else self.question
+
 
 THE_QUESTION = "User (the question)"
 """Who speaks in the message that is answered, as a transcript says it."""

@@ -59,5 +59,5 @@ def evaluate_model(
         mlflow.set_tags({"model_version": version, "role": role, "stage": "evaluation"})
         mlflow.log_params({"judge_id": judge_card.judge_id, "questions": len(questions.root)})
         mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)) | measured.metrics())
-        mlflow.log_table(shown[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
+        mlflow.log_table(shown[["question", "asked", "in_scope", "answer", "verdict", "score"]], "answers.json")
     return Evaluated(evaluation=evaluated, quality=measured)

@@ -10,6 +10,7 @@ from evidently.legacy.model.widget import BaseWidgetInfo
 from evidently.legacy.renderers.html_widgets import plotly_figure, table_data, text_widget
 from plotly import graph_objs as go
 
+from ontopic.monitoring.conversations import conversations_of, conversations_table
 from ontopic.monitoring.standing import Standing
 from ontopic.monitoring.unknown_error import unknown_error_figure
 from ontopic.monitoring.window import LOW, Status, Window, WindowResult, score_in_words
@@ -67,6 +68,8 @@ def traffic_report(
     page = [text_widget(title=title, text=text), *widgets[: len(rates)]]
     if not of.is_corrected and of.score.n:
         page.append(unknown_error_figure(of.score, threshold))
+    if conversations := conversations_of(judged):
+        page.append(conversations_table(conversations))
     write_page(title, [*page, *_windows(results, threshold), *widgets[len(rates) :]], out=out)
 
 

@@ -11,6 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ontopic.data.terminal import visible
 from ontopic.monitoring.chart import Chart
+from ontopic.monitoring.conversations import Conversations, conversations_of
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
@@ -103,6 +104,7 @@ class WindowResult(Standing):
         latency_s: median and 95 % quantile, in seconds.
         revision: 1, or 2 where late records reopened the window.
         report: path of its page.
+        conversations: what became of whole ones; ``None`` where there is none of two questions.
         chart: where the chart over all records of the version stands after this window; ``None`` in results of earlier
             releases, and by a judge that is no better than chance.
     """
@@ -126,6 +128,7 @@ class WindowResult(Standing):
     drift: Drift | None = None
     revision: int = 1
     report: str = ""
+    conversations: Conversations | None = None
     chart: Chart | None = None
 
     @property
@@ -235,6 +238,7 @@ def window_result(
         prompt_tokens=sum(record.prompt_tokens for record in judged.records),
         completion_tokens=sum(record.completion_tokens for record in judged.records),
         drift=drift,
+        conversations=conversations_of(judged),
         chart=chart,
         revision=revision,
     )

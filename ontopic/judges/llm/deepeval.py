@@ -27,7 +27,7 @@ from ontopic.endpoint.replies import Prompt
 from ontopic.errors import UserError
 from ontopic.judges.llm.templates import policy_values
 from ontopic.progress import Advance
-from ontopic.records import Record, Verdict, transcript
+from ontopic.records import Record, Verdict
 
 if TYPE_CHECKING:
     from deepeval.metrics import BaseMetric
@@ -135,9 +135,10 @@ class DeepEvalJudge:
 
         options: dict[str, Any] = {"model": self._model, "threshold": self._settings.threshold}
         # DeepEval reads such a tag as an image, which no record has; one that names it would go unjudged.
-        asked = transcript(record.request) if record.messages else record.question
         given = [message.content for message in record.messages if message.role in ("system", "tool")]
-        question, answer, *given = (t.replace("[DEEPEVAL:", "[DEEPEVAL :") for t in (asked, record.answer, *given))
+        question, answer, *given = (
+            t.replace("[DEEPEVAL:", "[DEEPEVAL :") for t in (record.asked, record.answer, *given)
+        )
         if self._settings.metric == "answer_relevancy":
             return AnswerRelevancyMetric(**options), LLMTestCase(input=question, actual_output=answer)
         if self._settings.metric == "hallucination":

@@ -215,14 +215,9 @@ def test_what_stands_between_question_and_answer_is_kept_in_its_place() -> None:
     (pair,) = pairs([(record, inside()[1])])
     assert pair.messages == record.request
     assert preferences_hash([pair]) != preferences_hash([replace(pair, after=())])
-    (covering,) = [
-        p
-        for p in pairs(
-            [outside()], [Question.asked_in(record, in_scope=True, reference="Five.")], settings=PairSettings(cover=2)
-        )
-        if p.in_scope
-    ]
-    assert covering.messages == record.request
+    label = Question.asked_in(record, in_scope=True, reference="Five.")
+    covering = pairs([outside()], [label], settings=PairSettings(cover=2))
+    assert [pair.messages for pair in covering if pair.in_scope] == [record.request]
 
 
 def test_a_record_without_a_label_counts_only_where_the_judge_is_sure_enough_of_its_scope() -> None:

@@ -1,4 +1,4 @@
-"""Two chats with the same last sentence, one on banking and one on a cake, and a judge that reads what it follows."""
+"""Chats with the same last sentence, on banking and on other things, and an LLM that goes by what it follows."""
 
 from __future__ import annotations
 
@@ -31,14 +31,17 @@ def cake_chat(**more: Any) -> Record:
 
 
 def judges_by_transcript(server: ChatServer) -> None:
-    """Let a server judge by what the transcript before the marked question says: about a bank or about a cake."""
+    """Let a server judge by what the transcript before the marked question says, of a bank or of something else, and
+    teach by what was asked before."""
 
     def reply(request: dict[str, Any]) -> Reply:
+        if request["messages"][0]["role"] == "system":
+            return Reply(f"Taught of: {request['messages'][1]['content']}")
         prompt = request["messages"][-1]["content"]
         before, marked, rest = prompt.partition("User (the question):\n")
         assert marked and rest.startswith(f"| {LAST}\n")
         last_user = re.findall(r"User:\n\| (.*)\n", before)[-1]
-        in_scope = "bank transfer" in last_user
+        in_scope = "bank" in last_user
         declined = "I can only help" in rest
         verdict = "pass" if in_scope != declined else "fail"
         grade = {"explanation": last_user, "in_scope": in_scope, "declined": declined, "verdict": verdict}

@@ -47,7 +47,7 @@ def _from_cell(given: Any) -> Any:
     try:
         return json.loads(given) if isinstance(given, str) else given
     except ValueError:
-        raise ValueError("must be a list of messages, in JSON") from None
+        raise ValueError("must be a list of messages") from None
 
 
 _Messages = Annotated[tuple[Message, ...], BeforeValidator(_from_cell)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chats import LAST, chat
 from word_judge import WordJudge
 
 from ontopic.data.same_question import normalized
@@ -48,3 +49,18 @@ def test_a_question_whose_scope_is_not_known_is_not_held_out() -> None:
     unknown = Verdict(outcome="unjudged", score=None, explanation="", judge_id="words", cause="no word")
     traffic = Judged(records=[Record(question=fine, answer="?")], verdicts=[unknown])
     assert split(traffic, 10) == (Judged(records=[], verdicts=[]), [])
+
+
+def test_each_question_is_held_out_in_its_own_conversation_and_no_turn_of_one_is_trained_on() -> None:
+    records = []
+    for i in range(30):
+        last = chat(f"do the thing {i}", answer="good", id=f"{i}")
+        first = Record(question=last.messages[1].content, answer="good", id=f"{i} first", messages=last.messages[:2])
+        records += [first, last]
+    train, held_out = split(Judged(records=records, verdicts=WordJudge().judge(records)), 1000)
+    trained = {record.messages[1].content for record in train.records}
+    kept = {question.history[1].content for question in held_out if question.question == LAST}
+    assert len(kept) * 2 == len(held_out)
+    assert len(trained) + len(kept) == 30
+    assert trained.isdisjoint(kept)
+    assert all(message.role == "system" for message in [question.history[0] for question in held_out])

@@ -217,7 +217,7 @@ def test_a_scope_label_is_told_and_tells_whether_the_answer_declines(
     says(chat_server, score=grade(score))
     (verdict,) = ask(chat_server, banking, Record(question="q", answer="a", in_scope=in_scope))
     assert (verdict.in_scope, verdict.declined) == (in_scope, declined)
-    assert ("labelled this Input: it is in scope" in chat_server.prompts()[0]) == in_scope
+    assert ("labelled this question: it is in scope" in chat_server.prompts()[0]) == in_scope
 
 
 @needs_deepeval
@@ -332,7 +332,8 @@ def test_importing_the_judge_leaves_the_environment_alone_and_imports_no_deepeva
 @pytest.mark.parametrize("metric", ["geval", "answer_relevancy"])
 def test_a_metric_is_shown_the_whole_conversation(chat_server: ChatServer, banking: Policy, metric: str) -> None:
     verdicts = {"verdicts": [{"verdict": "yes", "reason": None}]}
-    says(chat_server, score=grade(9), statements={"statements": ["a"]}, verdicts=verdicts, reason={"reason": "Good."})
+    relevant = {"statements": {"statements": ["a"]}, "verdicts": verdicts, "reason": {"reason": "Good."}}
+    says(chat_server, **({"score": grade(9)} if metric == "geval" else relevant))
     verdicts_of = ask(chat_server, banking, bank_chat(), cake_chat(), metric=metric)
     assert [verdict.outcome for verdict in verdicts_of] == ["pass", "pass"]
     for record in (bank_chat(), cake_chat()):

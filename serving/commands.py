@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
@@ -21,6 +21,9 @@ from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.records import Message, Record, Verdict
 from serving.keys import Key, KeyStore
+
+if TYPE_CHECKING:
+    from ontopic.judges.judge import Judge
 
 keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -39,7 +42,8 @@ def ask(
     from serving.ask import Champion
 
     read_any_bytes()
-    champion, judge, before = Champion(project), None, list[Message]()
+    champion, before = Champion(project), list[Message]()
+    judge: Judge | None = None  # one that is learned first takes minutes, and the answer need not wait
     for asked in [question] if question is not None else _lines():
         messages = (*before, Message(role="user", content=asked))
         answered = champion.answer([message.model_dump() for message in messages])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -57,7 +57,7 @@ class JudgeDescriptor(Descriptor):
         if taken := [name for name in VERDICT_COLUMNS if name in rows]:
             raise UserError(f"the data set has a column {taken[0]!r} already, which a verdict adds; rename it")
         texts = rows[["question", "answer"]].fillna("").astype(str)
-        sent = rows["messages"] if "messages" in rows else [None] * len(rows)
+        sent: Iterable[Any] = rows["messages"] if "messages" in rows else [None] * len(rows)
         records = [
             Record(question=row.question, answer=row.answer, messages=_messages(given, number))
             for number, (row, given) in enumerate(zip(texts.itertuples(index=False), sent, strict=True), start=1)

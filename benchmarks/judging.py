@@ -133,7 +133,7 @@ def measure(options: argparse.Namespace, url: str, *, folder: Path) -> None:
     )
     records = [Record(question=f"How do I freeze my card number {i}?", answer=answer) for i in range(options.records)]
     values = policy_values(policy)
-    prompts = [template.render(values, {"question": r.question, "answer": r.answer}) for r in records]
+    prompts = [template.render(values, template.asked(r) | {"answer": r.answer}) for r in records]
 
     def judged(cache: Path) -> float:
         judge = LLMJudge(settings, template, policy=policy, cache=VerdictCache(cache))

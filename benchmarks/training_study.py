@@ -35,6 +35,7 @@ from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import Settings, TrainingSettings, load_settings
 from ontopic.data.labelled import LabelledRecord, Question, Split, load_questions, load_records, load_rows
 from ontopic.data.language import refusal_to
+from ontopic.data.same_question import identity
 from ontopic.data.sample import Sample, draw
 from ontopic.data.sealed import open_and_sealed
 from ontopic.evaluation.quality import measure_quality
@@ -90,7 +91,7 @@ class Study:
 
     def _base_answers(self) -> dict[str, tuple[str, bool]]:
         """What the base model says to each question of the training split, and whether it came to its end."""
-        key = hashlib.sha256(repr([(q.question, q.history) for q in self.train]).encode()).hexdigest()[:12]
+        key = hashlib.sha256(repr([q.messages for q in self.train]).encode()).hexdigest()[:12]
         path = self.workspace.root / "study" / f"base-{key}.json"
         if not path.exists():
             said = generate(
@@ -101,7 +102,7 @@ class Study:
             )
             path.parent.mkdir(exist_ok=True)
             path.write_text(
-                json.dumps({q.question: (a.text, a.finished) for q, a in zip(self.train, said, strict=True)})
+                json.dumps({q.identity: (a.text, a.finished) for q, a in zip(self.train, said, strict=True)})
             )
         return {question: tuple(answer) for question, answer in json.loads(path.read_text()).items()}
 
@@ -128,17 +129,15 @@ def pairs_of(study: Study, row: dict[str, Any], training: TrainingSettings, seed
             seed=seed,
         ),
     )
-    records = [
-        Record(
-            question=q.question, answer=study.answers[q.question][0], finished=study.answers[q.question][1], id=str(i)
-        )
-        for i, q in enumerate(asked)
-    ]
+    records = []
+    for i, q in enumerate(asked):
+        said, finished = study.answers[q.identity]
+        records.append(q.answered(said).model_copy(update={"in_scope": None, "finished": finished, "id": str(i)}))
     labelled, judge = study.labelled, study.judge
     taught: dict[str, str] = {}
     if row.get("labels") == "judge":
         labelled, judge = [], study.unaware_judge()
-        taught = {q.question: q.reference for q in study.train if q.reference}
+        taught = {q.identity: q.reference for q in study.train if q.reference}
     judged = Judged(records=records, verdicts=judge.judge(records))
     settings = PairSettings.model_validate(training)
     own: dict[str, str] = {}
@@ -236,7 +235,8 @@ def whole_answers(study: Study, model: LanguageModel) -> dict[str, float]:
         slots=study.settings.model.batch_size,
     )
     records = [
-        Record(question=q.question, answer=a.text, finished=a.finished) for q, a in zip(questions, said, strict=True)
+        q.answered(a.text).model_copy(update={"in_scope": None, "finished": a.finished})
+        for q, a in zip(questions, said, strict=True)
     ]
     return measure_quality(model, questions, records=records).metrics()
 
@@ -282,8 +282,8 @@ def run_row(study: Study, row: dict[str, Any], seed: int) -> dict[str, Any]:
         pairs = pairs_of(study, row, training, seed)
         found |= {"pairs": len(pairs), "in_scope_pairs": sum(p.in_scope for p in pairs)}
         if row.get("labels") == "judge":
-            known = {q.question: q.in_scope for q in study.train}
-            found["wrong_pairs"] = sum(known[p.question] != p.in_scope for p in pairs)
+            known = {q.identity: q.in_scope for q in study.train}
+            found["wrong_pairs"] = sum(known[identity(p.messages)] != p.in_scope for p in pairs)
         began = time.perf_counter()
         folder = Path(tempfile.mkdtemp(prefix="study-", dir=study.workspace.root / "study"))
         trainer = PackedORPOTrainer if method == "orpo" else PackedDPOTrainer

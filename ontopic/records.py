@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -122,6 +123,51 @@ class Record(BaseModel):
         if not self.messages:
             return [{"role": "user", "content": self.question}]
         return [{"role": message.role, "content": message.content} for message in self.messages]
+
+    @property
+    def asked(self) -> str:
+        """What the answer follows, for a reader: the question, or the transcript where there is more than that."""
+        return transcript(self.request) if self.messages else self.question
+
+
+THE_QUESTION = "User (the question)"
+"""Who speaks in the message that is answered, as a transcript says it."""
+
+
+def question_in(request: Sequence[Mapping[str, str]]) -> int:
+    """The index of the message that is answered: the user's newest; the number of messages where there is none.
+
+    Args:
+        request: messages as ``Record.request`` gives them.
+    """
+    return max((i for i, message in enumerate(request) if message["role"] == "user"), default=len(request))
+
+
+def turns(request: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
+    """Who speaks and what is said, message by message; the user's newest message is ``THE_QUESTION``.
+
+    Args:
+        request: as ``question_in`` takes it.
+    """
+    question = question_in(request)
+    return [
+        (THE_QUESTION if i == question else message["role"].capitalize(), message["content"])
+        for i, message in enumerate(request)
+    ]
+
+
+def transcript(request: Sequence[Mapping[str, str]]) -> str:
+    """A conversation for a reader: each message under a line that says who speaks, each line of it behind a bar.
+
+    A line without a bar is ours, whatever was written: no text can pass for another one's message.
+
+    Args:
+        request: as ``question_in`` takes it.
+    """
+    lines = []
+    for speaker, said in turns(request):
+        lines += [f"{speaker}:", *(f"| {line}" for line in said.splitlines() or [""])]
+    return "\n".join(lines)
 
 
 class Verdict(BaseModel):

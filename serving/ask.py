@@ -1,10 +1,13 @@
-"""Asking the champion one question: of the service that runs from the same state folder, else of the model itself."""
+"""A chat with the champion: by the service that runs from the same state folder, else with the model itself."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +15,9 @@ from ontopic.commands.options import Project, version_of
 from ontopic.config.network import http_options
 from ontopic.errors import UserError
 from ontopic.state.service_file import RunningService, read_service
+
+if TYPE_CHECKING:
+    from ontopic.models.loading import LanguageModel
 
 _KEY_LIFETIME = timedelta(minutes=5)
 _KEY_KNOWN_S = 5.0  # a service reads new keys every second
@@ -25,21 +31,49 @@ class Answered(BaseModel):
     version: str
 
 
-def ask_champion(project: Project, question: str) -> Answered:
-    """The champion's answer. A running service stores it as traffic; without one, nothing is stored.
+class Champion:
+    """The champion in a chat: of a running service, which stores the answers as traffic; without one, nothing is kept.
 
-    Raises:
-        UserError: there is no champion, or the service gives no answer.
+    A service is looked for with each question; the weights are loaded once, with the first that finds none.
     """
-    service = read_service(project.workspace.service)
-    if service is not None and service.process() is not None:
-        answered = _ask_service(project, service, question=question)
-        if answered is not None:
-            return answered
-    return _ask_model(project, question)
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def answer(self, messages: Sequence[Mapping[str, str]]) -> Answered:
+        """The next message of a conversation.
+
+        Raises:
+            UserError: there is no champion, or the service gives no answer.
+        """
+        service = read_service(self._project.workspace.service)
+        if service is not None and service.process() is not None:
+            answered = _ask_service(self._project, service, messages=messages)
+            if answered is not None:
+                return answered
+        return self._generated(messages)
+
+    def _generated(self, messages: Sequence[Mapping[str, str]]) -> Answered:
+        from ontopic.models.generation import generate
+
+        model, version = self._loaded
+        limit = self._project.settings.model.max_new_tokens
+        (answer,) = generate(model, [[dict(message) for message in messages]], max_new_tokens=limit)
+        return Answered(text=answer.text, version=version)
+
+    @cached_property
+    def _loaded(self) -> tuple[LanguageModel, str]:
+        """The champion's weights, and its version."""
+        from ontopic.models.loading import load
+
+        print("no service runs from this state folder: the champion is loaded, which takes a while", file=sys.stderr)
+        version = version_of(self._project, "champion")
+        return load(version.folder, self._project.settings.model.precision), version.version
 
 
-def _ask_service(project: Project, service: RunningService, *, question: str) -> Answered | None:
+def _ask_service(
+    project: Project, service: RunningService, *, messages: Sequence[Mapping[str, str]]
+) -> Answered | None:
     """What a running service answers; ``None`` where it serves another model."""
     from openai import AuthenticationError, DefaultHttpxClient, NotFoundError, OpenAI, OpenAIError
 
@@ -53,7 +87,7 @@ def _ask_service(project: Project, service: RunningService, *, question: str) ->
             try:
                 response = client.chat.completions.with_raw_response.create(
                     model=project.policy.registered_model,
-                    messages=[{"role": "user", "content": question}],
+                    messages=messages,  # type: ignore[arg-type]
                     max_tokens=project.settings.model.max_new_tokens,
                     temperature=0,
                 )
@@ -74,15 +108,3 @@ def _ask_service(project: Project, service: RunningService, *, question: str) ->
                 ) from error
     text = response.parse().choices[0].message.content or ""
     return Answered(text=text, version=response.headers.get("x-ontopic-model-version", "unknown"))
-
-
-def _ask_model(project: Project, question: str) -> Answered:
-    from ontopic.models.generation import generate
-    from ontopic.models.loading import load
-
-    print("no service runs from this state folder: the champion is loaded, which takes a while", file=sys.stderr)
-    version, settings = version_of(project, "champion"), project.settings.model
-    model = load(version.folder, settings.precision)
-    messages = [{"role": "user", "content": question}]
-    (answer,) = generate(model, [messages], max_new_tokens=settings.max_new_tokens)
-    return Answered(text=answer.text, version=version.version)

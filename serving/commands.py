@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
@@ -15,25 +15,54 @@ from rich.table import Table
 
 from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, beginning, console, judge_of, on_project, version_of
+from ontopic.commands.typed import line, read_any_bytes
 from ontopic.config.durations import duration
+from ontopic.data.terminal import visible
 from ontopic.errors import UserError
-from ontopic.records import Record, Verdict
+from ontopic.records import Message, Record, Verdict
 from serving.keys import Key, KeyStore
+
+if TYPE_CHECKING:
+    from ontopic.judges.judge import Judge
 
 keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 
 
 @on_project
-def ask(question: Annotated[str, typer.Argument(help="What to ask the champion.")], project: Project) -> None:
-    """Ask the champion one question and judge its answer; a service that runs from the state folder is asked."""
-    if not question.strip():
+def ask(
+    project: Project,
+    question: Annotated[str | None, typer.Argument(help="What to ask the champion; none for a chat.")] = None,
+) -> None:
+    """Ask the champion a question, or chat with it, and judge its answers; a service that runs from the state folder is
+    asked. An empty line or Ctrl-D ends a chat."""
+    if question is not None and not question.strip():
         raise UserError("the question is empty; ask something")
-    from serving.ask import ask_champion
+    if question is None and not sys.stdin.isatty():
+        raise UserError('this is no terminal to chat on; give the question: python run.py ask "QUESTION"')
+    from serving.ask import Champion
 
-    answered = ask_champion(project, question)
-    print(answered.text, flush=True)
-    (verdict,) = judge_of(project).judge([Record(question=question, answer=answered.text)])
-    print(f"\nversion {answered.version}, verdict {said(verdict)}")
+    read_any_bytes()
+    champion, before = Champion(project), list[Message]()
+    judge: Judge | None = None  # one that is learned first takes minutes, and the answer need not wait
+    for asked in [question] if question is not None else _lines():
+        messages = (*before, Message(role="user", content=asked))
+        answered = champion.answer([message.model_dump() for message in messages])
+        print("\n".join(map(visible, answered.text.split("\n"))), flush=True)
+        judge = judge or judge_of(project)
+        record = Record(question=asked, answer=answered.text, messages=messages if before else ())
+        (verdict,) = judge.judge([record])
+        print(f"\nversion {answered.version}, verdict {said(verdict)}")
+        before = [*messages, Message(role="assistant", content=answered.text)]
+
+
+def _lines() -> Iterator[str]:
+    """What is typed, line by line, until an empty one or the end of the input."""
+    print("An empty line or Ctrl-D ends the chat.")
+    try:
+        while asked := line("\n> ").strip():
+            yield asked
+    except EOFError:
+        print()
 
 
 def said(verdict: Verdict) -> str:

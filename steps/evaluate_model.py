@@ -62,5 +62,5 @@ def evaluate_model(
         languages = by_language([record.question for record in evaluated.records], evaluated.verdicts)
         scores = flat_metrics(score(evaluated.verdicts)) | language_metrics(languages)
         mlflow.log_metrics(scores | measured.metrics())
-        mlflow.log_table(shown[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
+        mlflow.log_table(shown[["question", "asked", "in_scope", "answer", "verdict", "score"]], "answers.json")
     return Evaluated(evaluation=evaluated, quality=measured)

@@ -17,6 +17,7 @@ from ontopic.judges.opening import open_judge
 from ontopic.monitoring import asked_traffic, closing
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored
+from ontopic.monitoring.conversations import conversations_of
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged
 from ontopic.registry.unnamed import named
@@ -68,6 +69,8 @@ def report_traffic(
     metrics = flat_metrics(monitored.scores) | language_metrics(languages)
     if monitored.is_corrected:
         metrics["corrected_score"] = monitored.score.value
+    if conversations := conversations_of(judged):
+        metrics |= conversations.metrics()
     mlflow.log_metrics(metrics)
     mlflow.log_artifact(str(monitored.report))
     return monitored

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def judge(
     project: Project,
     *,
-    records: Annotated[Path, typer.Option(help="Records with `question`, `answer` and optionally `label`.")],
+    records: Annotated[Path, typer.Option(help="Records: `question`, `answer`, optionally `messages` and `label`.")],
     out: Annotated[Path, typer.Option(help="JSONL file to write.")],
     grading: Annotated[
         Literal["rubric", "pairwise", "reference"],

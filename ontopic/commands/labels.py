@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ import typer
 
 from ontopic.commands.options import Project, beginning, judge_of
 from ontopic.commands.traffic import stored_traffic
+from ontopic.commands.typed import line, read_any_bytes
 from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
@@ -46,7 +46,7 @@ def label(
         with progress("verdicts", len(asked), unit="records") as advance:
             return judge.judge(asked, advance)
 
-    _read_any_bytes()
+    read_any_bytes()
     if by == "discordant":
         if records is not None:
             raise UserError("--records and --by discordant exclude each other: these are answers of the gate")
@@ -107,20 +107,9 @@ def _on_traffic(project: Project, version: str) -> str:
     return f"The judge on labelled traffic, which corrects the score of version {version or 'unknown'}\n{card}"
 
 
-def _read_any_bytes() -> None:
-    """Take what is typed as it comes, and show what a record holds."""
-    if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")  # a reason that was typed in another encoding
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a record's characters
-
-
 def _line(prompt: str) -> str:
-    """A line that a person types; the end of the input where the terminal is gone."""
     try:
-        return input(prompt)
-    except OSError:
-        raise EOFError from None
+        return line(prompt)
     except KeyboardInterrupt as stopped:
         stopped.add_note("the next run goes on from here")  # for whoever says that it was stopped
         raise

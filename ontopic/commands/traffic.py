@@ -183,7 +183,7 @@ def send(
     sent = Sent()
     with progress("questions", len(chosen), unit="questions", status=lambda: str(sent)) as advance:
         ask_at_rate(
-            chosen,
+            (question.messages for question in chosen),
             base_url,
             model=model or project.policy.registered_model,
             api_key=api_key,

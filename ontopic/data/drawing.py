@@ -2,10 +2,10 @@
 
 Labels teach a judge or measure it, and must not do both. Records chosen because the judge is unsure of them are no
 random sample: measured on them alone any judge looks worse than it is, and measured on those they leave behind, better.
-So a hash of its words puts each question into one of two halves of the traffic, for good. Uncertainty sampling takes
-from one half, for the training split; random sampling takes from the other, for the calibration split and so for the
-card. Who gives a thumb to an answer is no random sample either, and a customer can dislike a right refusal: so records
-with feedback are shown to a labeller, from the first half too.
+So a hash of its opening words puts each conversation into one of two halves of the traffic, for good. Uncertainty
+sampling takes from one half, for the training split; random sampling takes from the other, for the calibration split
+and so for the card. Who gives a thumb to an answer is no random sample either, and a customer can dislike a right
+refusal: so records with feedback are shown to a labeller, from the first half too.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ontopic.data.labelled import LabelledRecord
+from ontopic.data.labelled import LabelledRecord, conversation_and_answer
 from ontopic.data.labels import Draw, LabelStore
-from ontopic.data.same_question import near_duplicates, normalized
+from ontopic.data.same_question import near_duplicates, opening, spoken
 from ontopic.records import Record, Verdict
 
 _POOL = 500  # near duplicates are looked for among this many records at a time
@@ -76,15 +76,15 @@ def records_to_label(
     """
     left = store.unlabelled(drawable(found, by))
     if by == "random":
-        waiting = {(record.question, record.answer) for record in left}
-        left = [each for each in random_order(drawable(found, by)) if (each.question, each.answer) in waiting]
+        waiting = {conversation_and_answer(record) for record in left}
+        left = [each for each in random_order(drawable(found, by)) if conversation_and_answer(each) in waiting]
         chosen = list(range(len(left)))[:n]
     elif by == "feedback":
         chosen = list(range(len(left)))[:n]
     else:
         left = left[-_JUDGED:]
         # Without the records' scopes: how sure the judge is of the scope is part of what a label would teach.
-        verdicts = judge([Record(question=record.question, answer=record.answer) for record in left])
+        verdicts = judge([record.model_copy(update={"in_scope": None}) for record in left])
         chosen = most_informative(left, [verdicts], n=n)
     records = [left[i] for i in chosen]
     return ToLabel(
@@ -94,18 +94,18 @@ def records_to_label(
 
 def without_label(rows: Sequence[LabelledRecord]) -> list[Record]:
     """The rows of a file that carry no label, as records to choose from."""
-    return [Record(question=r.question, answer=r.answer, in_scope=r.in_scope) for r in rows if r.label is None]
+    return [row.record(in_scope=row.in_scope) for row in rows if row.label is None]
 
 
 def drawable(records: Sequence[Record], by: Draw) -> list[Record]:
     """The records that may be drawn in this way: one half of the questions for each way, whatever the judge says.
 
-    A record that ``LabelledRecord`` does not take (blank, or too long) is left out; one with the same question and
-    answer as another counts once.
+    A record that ``LabelledRecord`` does not take (blank, or too long) is left out; one with the same conversation and
+    answer as another counts once. All turns of a conversation are of one half.
     """
     half = 0 if by == "random" else 1
-    unique = {(r.question, r.answer): r for r in records}.values()
-    return [r for r in unique if _hash(normalized(r.question)) % 2 == half and fits(r)]
+    unique = {conversation_and_answer(record): record for record in records}.values()
+    return [r for r in unique if _hash(opening(r.request)) % 2 == half and fits(r)]
 
 
 def random_order(records: Sequence[Record]) -> list[Record]:
@@ -119,9 +119,9 @@ def random_order(records: Sequence[Record]) -> list[Record]:
     """
     size = -(-len(records) // _STRETCHES) or 1
     turns = [
-        (turn, _hash(record.question, record.answer), record)
+        (turn, _hash(*_texts(record)), record)
         for start in range(0, len(records), size)
-        for turn, record in enumerate(sorted(records[start : start + size], key=lambda r: _hash(r.question, r.answer)))
+        for turn, record in enumerate(sorted(records[start : start + size], key=lambda r: _hash(*_texts(r))))
     ]
     return [record for _, _, record in sorted(turns, key=lambda each: each[:2])]
 
@@ -156,7 +156,7 @@ def most_informative(records: Sequence[Record], judged: Sequence[Sequence[Verdic
         pool = order[start : start + _POOL]
         others = [*chosen, *pool]
         alike: dict[int, set[int]] = {i: set() for i in pool}
-        ours, theirs = ([normalized(records[i].question) or "-" for i in part] for part in (pool, others))
+        ours, theirs = ([spoken(records[i].request) or "-" for i in part] for part in (pool, others))
         for left, right in near_duplicates(ours, theirs):
             alike[pool[left]].add(others[right])
         for i in pool:
@@ -179,9 +179,13 @@ def _entropy(scores: Sequence[float | None]) -> float | None:
 def fits(record: Record) -> bool:
     """Whether a label of it can be kept: it is neither blank nor too long."""
     try:
-        return bool(LabelledRecord(question=record.question, answer=record.answer))
+        return bool(LabelledRecord.of(record))
     except ValidationError:
         return False
+
+
+def _texts(record: Record) -> list[str]:
+    return [*(message["content"] for message in record.request), record.answer]
 
 
 def _hash(*texts: str) -> int:

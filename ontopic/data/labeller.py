@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ontopic.data.labels import Draw, LabelStore
 from ontopic.data.terminal import visible
-from ontopic.records import Record
+from ontopic.records import THE_QUESTION, Record, turns
 
 
 def label_records(
@@ -120,9 +120,11 @@ class _Terminal:
     definition: str
 
     def show(self, record: Record, *, place: str, note: str | None) -> None:
-        """A record, its place among all, and what else is to be said of it."""
+        """A record with its whole conversation, its place among all, and what else is to be said of it."""
         self.say(f"\n{place}")
-        self.say(f"Question\n{terminal_safe(record.question)}\nAnswer\n{terminal_safe(record.answer)}")
+        for speaker, said in turns(record.request):
+            self.say(f"{'Question' if speaker == THE_QUESTION else speaker}\n{terminal_safe(said)}")
+        self.say(f"Answer\n{terminal_safe(record.answer)}")
         if note is not None:
             self.say(terminal_safe(note))
 

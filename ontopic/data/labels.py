@@ -15,7 +15,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from ontopic.config.policy import Policy
-from ontopic.data.labelled import LabelledRecord, Split
+from ontopic.data.labelled import LabelledRecord, Split, conversation_and_answer
 from ontopic.errors import UserError
 from ontopic.records import Record
 from ontopic.state.workspace import Workspace
@@ -53,9 +53,9 @@ class TrafficLabel(LabelledRecord):
 class LabelStore:
     """Human labels in a JSONL file, one a line; only ever appended to, and on disk when a call returns.
 
-    Of several lines on the same question and answer the last one counts; what is labelled of the gate's answers counts
-    apart, as it is no sample of the traffic. Each line is a ``LabelledRecord`` with,
-    besides, how the record was drawn, who labelled it and when.
+    Of several lines on the same conversation and answer the last one counts; what is labelled of the gate's answers
+    counts apart, as it is no sample of the traffic. Each line is a ``LabelledRecord`` with, besides, how the record was
+    drawn, who labelled it and when.
 
     Args:
         path: made on the first label; may be used by several processes at once.
@@ -74,9 +74,9 @@ class LabelStore:
 
     def labels(self) -> list[TrafficLabel]:
         """The labels that count, in the order they were given. Raises what ``load_labels`` raises."""
-        last: dict[tuple[str, str, bool], TrafficLabel] = {}
+        last: dict[tuple[tuple[str, str], bool], TrafficLabel] = {}
         for row in _rows(self.path):
-            key = (row.question, row.answer, _is_of_gate(row))
+            key = (row.conversation_and_answer, _is_of_gate(row))
             last.pop(key, None)
             if row.label is not None:
                 last[key] = row
@@ -85,13 +85,16 @@ class LabelStore:
     def unlabelled(self, records: Sequence[Record], *, by: Draw = "random") -> list[Record]:
         """Those of ``records`` that have no label yet, of those that count together with ``by``."""
         of_gate = SPLIT[by] == SPLIT["discordant"]
-        known = {(row.question, row.answer) for row in self.labels() if _is_of_gate(row) == of_gate}
-        return [record for record in records if (record.question, record.answer) not in known]
+        labels = [row for row in self.labels() if _is_of_gate(row) == of_gate]
+        known = {row.conversation_and_answer for row in labels}
+        ids = {row.record_id for row in labels if row.record_id}  # an earlier release kept the last message alone
+        return [r for r in records if conversation_and_answer(r) not in known and r.id not in ids]
 
     def _append(self, record: Record, what: dict[str, str | None]) -> None:
         row = {
             "question": record.question,
             "answer": record.answer,
+            **({"messages": record.request} if record.messages else {}),
             "in_scope": record.in_scope,
             "kind": "human_label",
             **what,

@@ -1,16 +1,43 @@
-"""Whether two questions are the same one, in other letters or in nearly the same words."""
+"""Whether two questions are the same one: the same words after the same conversation, or nearly the same words."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _AT_ONCE = 512  # rows of the matrix of similarities, most of which are not 0
+_GREETING = 2  # words or fewer say nothing of what a conversation is about
 
 
 def normalized(text: str) -> str:
     """Lower case, words only: what makes two questions the same question."""
     return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def identity(request: Sequence[Mapping[str, str]]) -> str:
+    """What makes two questions the same one: the words of the whole conversation, of a lone question its own.
+
+    "And how long does that take?" is one question after a transfer, and another one after a cake.
+
+    Args:
+        request: messages, as ``Record.request`` and ``Question.messages`` give them.
+    """
+    return "\n".join(normalized(message["content"]) or message["content"] for message in request)
+
+
+def spoken(request: Sequence[Mapping[str, str]]) -> str:
+    """As ``identity``, of what user and assistant say: a system prompt may be the same in all conversations, or hold
+    the day and the customer, and tells no two questions apart."""
+    return identity([message for message in request if message["role"] in ("user", "assistant")])
+
+
+def opening(request: Sequence[Mapping[str, str]]) -> str:
+    """The words by which all turns of a conversation go to the same side of a split: what its user says first.
+
+    A greeting of one or two words is passed over where more follows.
+    """
+    said = [identity([message]) for message in request if message["role"] == "user"]
+    return next((text for text in said if len(text.split()) > _GREETING), said[0] if said else "")
 
 
 def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: float = 0.8) -> list[tuple[int, int]]:

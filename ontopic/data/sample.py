@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.labelled import Question, Split, load_questions
-from ontopic.data.same_question import normalized
 from ontopic.data.sealed import open_and_sealed, sealed_questions
 from ontopic.errors import UserError
 
@@ -46,8 +45,8 @@ def sampled_questions(sample: Sample) -> list[Question]:
     """
     _, chosen = _found_and_chosen(sample)
     sealed = sealed_questions(sample.source, sample.languages) if sample.more else []
-    known = {normalized(question.question) for question in (*chosen, *sealed)}
-    return chosen + [question for question in sample.more if normalized(question.question) not in known]
+    known = {question.spoken for question in (*chosen, *sealed)}
+    return chosen + [question for question in sample.more if question.spoken not in known]
 
 
 def in_and_out(questions: Sequence[Question]) -> tuple[int, int]:

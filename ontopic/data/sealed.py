@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 
 from ontopic.data.labelled import Question, load_questions
-from ontopic.data.same_question import normalized
 
 SEALED_SHARE = 0.2
 LEAST_SEALED = 100
@@ -14,8 +13,9 @@ LEAST_SEALED = 100
 
 
 def is_sealed(question: Question) -> bool:
-    """Whether a question is of the sealed part, by the hash of its words: for good, whatever is added beside it."""
-    digest = hashlib.sha256(f"sealed {normalized(question.question)}".encode()).digest()
+    """Whether a question is of the sealed part, by the hash of its conversation's words: for good, whatever is added
+    beside it."""
+    digest = hashlib.sha256(f"sealed {question.spoken}".encode()).digest()
     return int.from_bytes(digest[:4]) < SEALED_SHARE * 2**32
 
 
@@ -51,8 +51,7 @@ def sealed_in_words(source: str) -> str:
 
 def question_id(question: Question) -> str:
     """A short, stable id of a question and what was said before it, which gives away neither."""
-    turns = [*(turn.content for turn in question.history), question.question]
-    return hashlib.sha256("\n".join(map(normalized, turns)).encode()).hexdigest()[:12]
+    return hashlib.sha256(question.identity.encode()).hexdigest()[:12]
 
 
 def sample_sha256(questions: Sequence[Question]) -> str:

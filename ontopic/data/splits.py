@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
-from ontopic.data.same_question import near_duplicates, normalized
+from ontopic.data.same_question import near_duplicates
 
 if TYPE_CHECKING:
     from ontopic.data.labelled import LabelledRecord, Question, Split
@@ -28,15 +28,15 @@ def with_splits(
     """The rows, each with a split: its own, or else one that is drawn and said, once a process, on standard error.
 
     The same rows get the same splits. Each kind of row (its scope, its label) gets about the same shares. A row that is
-    nearly the same question as one that has a split gets that one.
+    nearly the same question in the same conversation as one that has a split gets that one, and so does a later turn.
 
     Args:
         source: what the rows are of, to be named.
-        beside: other questions and their splits, which the drawn ones must fit.
+        beside: what is spoken in other questions, and their splits, which the drawn ones must fit.
     """
     if all(row.split for row in rows):
         return list(rows)
-    given = tuple((row.question, row.split, (row.in_scope, getattr(row, "label", None))) for row in rows)
+    given = tuple((row.spoken, row.split, (row.in_scope, getattr(row, "label", None))) for row in rows)
     drawn = _drawn(given, shares=tuple(shares.items()), source=source, beside=tuple(beside))
     return [
         row if row.split else row.model_copy(update={"split": split}) for row, split in zip(rows, drawn, strict=True)
@@ -52,8 +52,8 @@ def _drawn(
     beside: tuple[tuple[str, Split], ...],
 ) -> list[Split]:
     """Each row's split, its own or the drawn one."""
-    texts = [normalized(question) or question for question, _, _ in rows]
-    fixed: dict[str, Split] = {normalized(question) or question: split for question, split in beside}
+    texts = [spoken for spoken, _, _ in rows]
+    fixed: dict[str, Split] = dict(beside)
     fixed |= {text: split for text, (_, split, _) in zip(texts, rows, strict=True) if split}
     kinds: dict[str, Counter[Hashable]] = defaultdict(Counter)
     for text, (_, _, kind) in zip(texts, rows, strict=True):
@@ -90,7 +90,8 @@ def _drawn(
 
 
 def _groups(texts: Sequence[str], others: Sequence[str]) -> list[tuple[list[str], list[str]]]:
-    """Texts that are nearly the same, over however many steps; with each group those of the others that are near."""
+    """Texts that are nearly the same or the beginning of another, over however many steps; with each group those of the
+    others that are near."""
     everything = [*texts, *others]
     first = list(range(len(everything)))
 
@@ -100,13 +101,22 @@ def _groups(texts: Sequence[str], others: Sequence[str]) -> list[tuple[list[str]
             i = first[i]
         return i
 
-    for i, j in near_duplicates(texts, everything):
+    for i, j in [*near_duplicates(texts, everything), *_turns_of_one(everything)]:
         low, high = sorted((root(i), root(j)))
         first[high] = low
     groups: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for i, text in enumerate(everything):
         groups[root(i)][i >= len(texts)].append(text)
     return [group for group in groups.values() if group[0]]
+
+
+def _turns_of_one(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Pairs of indices of conversations of which one goes on where the other ends."""
+    places = {text: i for i, text in enumerate(texts)}
+    for i, text in enumerate(texts):
+        said = text.split("\n")
+        earlier = ("\n".join(said[:n]) for n in range(1, len(said)))
+        yield from ((places[beginning], i) for beginning in earlier if beginning in places)
 
 
 def _say(source: str, drawn: Sequence[Split], *, n: int) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from ontopic.data.labelled import Question
 from ontopic.judges.judge import Judge, none_judged
 from ontopic.progress import progress
-from ontopic.records import Outcome, Record, Verdict
+from ontopic.records import Message, Outcome, Record, Verdict
 from ontopic.statistics.scores import Scores, score
 
 if TYPE_CHECKING:
@@ -24,11 +24,13 @@ class JudgedAnswer(BaseModel):
     """One answer as the summary of an evaluation lists it.
 
     Attributes:
+        messages: all that was sent; empty where it was the question alone.
         explanation: the verdict's, or why there is none.
     """
 
     model_config = ConfigDict(frozen=True)
     question: str
+    messages: tuple[Message, ...] = ()
     kind: str
     in_scope: bool | None
     answer: str
@@ -85,6 +87,7 @@ class Evaluation(BaseModel):
             answers=[
                 JudgedAnswer(
                     question=record.question,
+                    messages=record.messages,
                     kind=question.kind,
                     in_scope=record.in_scope,
                     answer=record.answer,
@@ -116,14 +119,13 @@ def evaluate(
             language_model, conversations, max_new_tokens=max_new_tokens, slots=batch_size, advance=advance
         )
     records = [
-        Record(
-            question=question.question,
-            answer=answer.text,
-            in_scope=question.in_scope,
-            model_version=model_version,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            finished=answer.finished,
+        question.answered(answer.text).model_copy(
+            update={
+                "model_version": model_version,
+                "prompt_tokens": answer.prompt_tokens,
+                "completion_tokens": answer.completion_tokens,
+                "finished": answer.finished,
+            }
         )
         for question, answer in zip(questions, answers, strict=True)
     ]

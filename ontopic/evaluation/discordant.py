@@ -16,11 +16,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.drawing import fits
-from ontopic.data.labelled import SCOPE_BY_JUDGE, LabelledRecord
+from ontopic.data.labelled import SCOPE_BY_JUDGE, LabelledRecord, conversation_and_answer
 from ontopic.data.labels import LabelStore
 from ontopic.errors import UserError
 from ontopic.evaluation.answers import Evaluation
-from ontopic.records import Record
+from ontopic.records import Message, Record
 from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 
@@ -32,6 +32,7 @@ class Pair(BaseModel):
     """Two answers to one question.
 
     Attributes:
+        messages: all that was sent; empty where it was the question alone.
         in_scope: as labelled; ``None`` where only the judge has said it.
         champion, challenger: their answers.
         passes: whether the judge passes the champion's and the challenger's.
@@ -39,10 +40,20 @@ class Pair(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     question: str
+    messages: tuple[Message, ...] = ()
     in_scope: bool | None
     champion: str
     challenger: str
     passes: tuple[bool, bool]
+
+    def answered(self, answer: str) -> Record:
+        """A record of one of the answers."""
+        return Record(question=self.question, messages=self.messages, answer=answer, in_scope=self.in_scope)
+
+    @property
+    def request(self) -> list[dict[str, str]]:
+        """As ``Record.request``."""
+        return self.answered("").request
 
     @property
     def differs(self) -> bool:
@@ -52,7 +63,7 @@ class Pair(BaseModel):
     @property
     def order(self) -> str:
         """What pairs are drawn by: a hash, so that a sample can be resumed, and no verdict or version counts."""
-        return _hash(self.question, *sorted((self.champion, self.challenger)))
+        return _hash(*_said(self.request), *sorted((self.champion, self.challenger)))
 
 
 class GatePairs(BaseModel):
@@ -98,7 +109,12 @@ def pairs_of(champion: Evaluation, challenger: Evaluation, *, registered_model: 
             continue
         known = None if question.kind == SCOPE_BY_JUDGE else question.in_scope
         pair = Pair(
-            question=before.question, in_scope=known, champion=before.answer, challenger=after.answer, passes=passes
+            question=before.question,
+            messages=before.messages,
+            in_scope=known,
+            champion=before.answer,
+            challenger=after.answer,
+            passes=passes,
         )
         pairs.append(pair)
     judges = sorted({verdict.judge_id for verdict in (*champion.verdicts, *challenger.verdicts)})
@@ -107,7 +123,7 @@ def pairs_of(champion: Evaluation, challenger: Evaluation, *, registered_model: 
         champion=champion.model_version,
         challenger=challenger.model_version,
         judge_id=" ".join(judges),
-        sample_id=_hash(*(record.question for record in champion.records)),
+        sample_id=_hash(*(text for record in champion.records for text in _said(record.request))),
         at=datetime.now(UTC),
         discordant=sorted((pair for pair in pairs if pair.differs), key=lambda pair: pair.order),
         agreeing=sorted((pair for pair in pairs if not pair.differs), key=lambda pair: pair.order),
@@ -155,9 +171,10 @@ def answers_to_label(workspace: Workspace, registered_model: str, *, store: Labe
     records = {}
     for pair in (*kept[-1].discordant[:n], *kept[-1].agreeing[:n]):
         for answer in (pair.champion, pair.challenger):
-            records[pair.question, answer] = Record(question=pair.question, answer=answer, in_scope=pair.in_scope)
+            record = pair.answered(answer)
+            records[conversation_and_answer(record)] = record
     left = store.unlabelled([record for record in records.values() if fits(record)], by="discordant")
-    return sorted(left, key=lambda record: _hash(record.question, record.answer))
+    return sorted(left, key=lambda record: _hash(*_said(record.request), record.answer))
 
 
 def labelled_pairs(
@@ -168,14 +185,19 @@ def labelled_pairs(
     Args:
         labels: of answers that ``answers_to_label`` gave.
     """
-    known = {(row.question, row.answer): row.label == "pass" for row in labels if row.label is not None}
+    known = {row.conversation_and_answer: row.label == "pass" for row in labels if row.label is not None}
     verdicts, said = [], []
     for pair in pairs:
-        both = [known.get((pair.question, answer)) for answer in (pair.champion, pair.challenger)]
+        answers = (pair.answered(answer) for answer in (pair.champion, pair.challenger))
+        both = [known.get(conversation_and_answer(answer)) for answer in answers]
         if both[0] is not None and both[1] is not None:
             verdicts.append(pair.passes)
             said.append((both[0], both[1]))
     return verdicts, said
+
+
+def _said(request: Sequence[dict[str, str]]) -> list[str]:
+    return [message["content"] for message in request]
 
 
 def _hash(*texts: str) -> str:

@@ -179,7 +179,7 @@ def decide(
             f"the card of judge {card.judge_id} is stale: these verdicts are by {others[0]}, whose template, model or "
             "settings differ; measure it with `python run.py calibrate`"
         )
-    if [record.question for record in before.records] != [record.question for record in after.records]:
+    if [record.request for record in before.records] != [record.request for record in after.records]:
         raise ValueError("champion and challenger did not answer the same questions in the same order")
     judged = _reading(before.verdicts, after.verdicts, winners=winners, alpha=alpha)
     numbers = Numbers(

@@ -31,7 +31,7 @@ class AskedQuestions(BaseModel):
     Attributes:
         seed: of their draw; ``None`` where it is not known.
         drawn_sha256: of the questions as they were drawn; empty where it is not known.
-        sha256: of the questions that were asked, in their order, with scope and history.
+        sha256: of the questions that were asked, in their order, with scope and the messages around them.
         ids: of each question, as the look's entry has them.
     """
 
@@ -155,7 +155,8 @@ class Weights(BaseModel):
 
 def _asked(questions: Sequence[Question], evidence: Evidence) -> AskedQuestions:
     rows = [
-        _line(question.model_dump(mode="json", include={"question", "in_scope", "history"})) for question in questions
+        _line(question.model_dump(mode="json", include={"question", "in_scope", *_around(question)}))
+        for question in questions
     ]
     return AskedQuestions(
         n=len(questions),
@@ -167,6 +168,10 @@ def _asked(questions: Sequence[Question], evidence: Evidence) -> AskedQuestions:
     )
 
 
+def _around(question: Question) -> set[str]:
+    return {"history", "after"} if question.after else {"history"}  # as earlier releases wrote it, where it says all
+
+
 def _kept(
     page: Path, decision: Any, *, champion: Evaluation, challenger: Evaluation, workspace: Workspace
 ) -> dict[str, str]:
@@ -174,7 +179,7 @@ def _kept(
     contents = {"gate.html": page.read_bytes(), "decision.json": _line(decision)}
     for role, of in (("champion", champion), ("challenger", challenger)):
         asked = [
-            question.model_dump(mode="json", include={"question", "history", "kind", "intent"})
+            question.model_dump(mode="json", include={"question", "kind", "intent", *_around(question)})
             for question in of.questions
         ]
         answers = [record.model_dump(mode="json", include={"answer", "in_scope", "finished"}) for record in of.records]

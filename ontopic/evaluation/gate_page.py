@@ -107,7 +107,7 @@ class DifferingVerdictsCalculation(SingleValueCalculation[DifferingVerdicts]):
         challenger = current_data.as_dataframe().reset_index(drop=True)
         differs = champion["verdict"] != challenger["verdict"]
         columns = {
-            "Question": champion["question"],
+            "Question": champion["asked"],
             "Champion": champion["verdict"],
             "Champion's answer": champion["answer"],
             "Challenger": challenger["verdict"],

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import GateLimits
 from ontopic.data.labelled import LabelledRecord
+from ontopic.data.same_question import identity
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.discordant import PAIRS, GatePairs, labelled_pairs, pairs_of
 from ontopic.judges.cards.card import JudgeCard
@@ -135,12 +136,12 @@ def judge_errors(
     """
     pairs = pairs_of(champion, challenger, registered_model=registered_model)
     others = [each for each in earlier if each.is_of_same_models(pairs) and each.sample_id != pairs.sample_id]
-    known = {pair.question for pair in (*pairs.discordant, *pairs.agreeing)}
+    known = {identity(pair.request) for pair in (*pairs.discordant, *pairs.agreeing)}
     more = {
-        (pair.question, pair.champion, pair.challenger): pair
+        (identity(pair.request), pair.champion, pair.challenger): pair
         for each in others
         for pair in (*each.discordant, *each.agreeing)
-        if pair.question not in known  # asked again
+        if identity(pair.request) not in known  # asked again
     }
     pool = [*pairs.discordant, *pairs.agreeing, *more.values()]
     verdicts, said = labelled_pairs(pool, labels)

@@ -22,6 +22,7 @@ class Quality(BaseModel):
     """One model's answers to the questions in scope that have a reference, an entry a question, in their order.
 
     Attributes:
+        questions: each by its ``identity``.
         similarity: cosine similarity of the sentence embeddings of answer and reference, in [-1, 1].
         reference_nll: mean negative log-likelihood of the reference's tokens, in nats, given the conversation.
         words: how many the answer has.
@@ -74,7 +75,7 @@ def measure_quality(
             language_model, [q.messages for q, _ in pairs], answers=references, advance=advance
         )
     return Quality(
-        questions=[q.question for q, _ in pairs],
+        questions=[q.identity for q, _ in pairs],
         similarity=vectors.sum(1).tolist(),
         reference_nll=nll,
         words=[len(text.split()) for text in answers],

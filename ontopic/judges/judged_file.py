@@ -86,12 +86,14 @@ def by_grading(
 
 
 def _records(rows: Rows) -> Iterator[Record]:
-    return (Record(question=row.question, answer=row.answer) for row in rows)
+    return (row.record() for row in rows)
 
 
 def _line(row: LabelledRecord, said: RowVerdict) -> dict[str, object]:
     """The JSON object that is written for a row and its verdict."""
     line: dict[str, object] = {"question": row.question, "answer": row.answer}
+    if row.messages:
+        line["messages"] = row.request
     if row.label:
         line["label"] = row.label
     if isinstance(said, PairwiseVerdict):

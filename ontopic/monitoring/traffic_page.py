@@ -11,6 +11,7 @@ from evidently.legacy.renderers.html_widgets import plotly_figure, table_data, t
 from plotly import graph_objs as go
 
 from ontopic.data.by_language import by_language
+from ontopic.monitoring.conversations import conversations_of, conversations_table
 from ontopic.monitoring.languages import languages_table
 from ontopic.monitoring.standing import Standing
 from ontopic.monitoring.unknown_error import unknown_error_figure
@@ -70,6 +71,8 @@ def traffic_report(
     if not of.is_corrected and of.score.n:
         page.append(unknown_error_figure(of.score, threshold))
     page.append(languages_table(by_language([record.question for record in judged.records], judged.verdicts)))
+    if conversations := conversations_of(judged):
+        page.append(conversations_table(conversations))
     write_page(title, [*page, *_windows(results, threshold), *widgets[len(rates) :]], out=out)
 
 

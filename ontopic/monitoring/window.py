@@ -12,6 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from ontopic.data.by_language import LanguageScores, by_language
 from ontopic.data.terminal import visible
 from ontopic.monitoring.chart import Chart
+from ontopic.monitoring.conversations import Conversations, conversations_of
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
@@ -105,6 +106,7 @@ class WindowResult(Standing):
         revision: 1, or 2 where late records reopened the window.
         report: path of its page.
         languages: the scores by language, and ``unjudged_languages`` the shares that ``unjudged_by_language`` tells.
+        conversations: what became of whole ones; ``None`` where there is none of two questions.
         chart: where the chart over all records of the version stands after this window; ``None`` in results of earlier
             releases, and by a judge that is no better than chance.
     """
@@ -128,6 +130,7 @@ class WindowResult(Standing):
     drift: Drift | None = None
     revision: int = 1
     report: str = ""
+    conversations: Conversations | None = None
     chart: Chart | None = None
     languages: list[LanguageScores] = Field(default=[])
     unjudged_languages: dict[str, Rate] = Field(default={})
@@ -239,6 +242,7 @@ def window_result(
         prompt_tokens=sum(record.prompt_tokens for record in judged.records),
         completion_tokens=sum(record.completion_tokens for record in judged.records),
         drift=drift,
+        conversations=conversations_of(judged),
         chart=chart,
         languages=by_language([record.question for record in judged.records], judged.verdicts),
         revision=revision,

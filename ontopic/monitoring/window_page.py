@@ -16,6 +16,7 @@ from evidently.legacy.renderers.html_widgets import table_data, text_widget
 from evidently.metrics import MeanValue, QuantileValue, UniqueValueCount
 
 from ontopic.config.policy import Policy
+from ontopic.monitoring.conversations import conversations_table
 from ontopic.monitoring.drift import LEAST_DISTANCE
 from ontopic.monitoring.languages import languages_table
 from ontopic.monitoring.standing import uncorrected_in_words
@@ -64,6 +65,8 @@ def window_report(
     widgets = widgets_of(snapshot)
     page = [text_widget(title=title, text=_summary(result, frame=frame)), *test_widgets_of(snapshot)]
     page += [*widgets[: len(shown)], languages_table(result.languages), _facts(result)]
+    if result.conversations:
+        page.append(conversations_table(result.conversations))
     if not result.is_corrected and result.score.n:
         page.append(unknown_error_figure(result.score, result.threshold))
     if result.drift and result.drift.grown:

@@ -26,16 +26,16 @@ VERDICT_COLUMNS = {
     "cause": ColumnType.Text,
     "judge_id": ColumnType.Categorical,
 }
-RECORD_COLUMNS = ["question", "answer", "model_version", "asked_at", "latency_s", "completion_tokens"]
+RECORD_COLUMNS = ["question", "asked", "answer", "model_version", "asked_at", "latency_s", "completion_tokens"]
 
 
 def verdict_frame(records: Sequence[Record], verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Records and their verdicts as a table of one row a record.
 
     Returns:
-        The columns question, answer, model_version, asked_at (UTC), latency_s, completion_tokens, verdict, score,
-        in_scope, declined, explanation, cause, judge_id. A score is ``NaN``, a scope or declination ``<NA>``, where
-        unknown.
+        The columns question, asked, answer, model_version, asked_at (UTC), latency_s, completion_tokens, verdict,
+        score, in_scope, declined, explanation, cause, judge_id. A score is ``NaN``, a scope or declination ``<NA>``,
+        where unknown.
 
     Raises:
         ValueError: the two are not equally long.
@@ -89,7 +89,7 @@ def dataset_of(frame: pd.DataFrame, verdicts: Sequence[Verdict]) -> Dataset:
     """Evidently's data set of records, with the verdicts as its descriptor."""
     definition = DataDefinition(
         timestamp="asked_at",
-        text_columns=["question", "answer"],
+        text_columns=["question", "asked", "answer"],
         categorical_columns=["model_version"],
         numerical_columns=["latency_s", "completion_tokens"],
         datetime_columns=[],

@@ -226,7 +226,7 @@ class FailedRecordsCalculation(SingleValueCalculation[FailedRecords]):
         frame = current_data.as_dataframe()
         failed = frame[frame["verdict"] == "fail"]
         columns = {
-            "Question": failed["question"],
+            "Question": failed["asked"],
             "Answer": failed["answer"],
             "Verdict": failed["verdict"],
             "Score": [f"{value:.3f}" for value in failed["score"]],

@@ -117,7 +117,7 @@ class Sent:
 
 
 def ask_at_rate(
-    questions: Iterable[str],
+    conversations: Iterable[list[dict[str, str]]],
     base_url: str,
     *,
     model: str,
@@ -127,7 +127,8 @@ def ask_at_rate(
     sent: Sent,
     advance: Advance,
 ) -> None:
-    """Ask a question every 1 / ``rate`` seconds, whether or not the earlier ones are answered (an open loop).
+    """Ask for the next message of a conversation every 1 / ``rate`` seconds, whether or not the others are answered (an
+    open loop).
 
     A question that could not be sent in time, since this machine or the server was busy, waits from the time that it
     was due. Nothing is asked twice, but without an option that the model refuses. Asking stops where the server refuses
@@ -143,8 +144,8 @@ def ask_at_rate(
         UserError: the server is elsewhere, and the environment's proxy cannot be used.
     """
 
-    async def ask(asker: _Asker, question: str, *, due: float) -> None:
-        answer = await asker.ask([{"role": "user", "content": question}])
+    async def ask(asker: _Asker, messages: list[dict[str, str]], *, due: float) -> None:
+        answer = await asker.ask(messages)
         if answer.error:
             sent.failed += 1
             sent.error = sent.error or answer.error
@@ -156,18 +157,18 @@ def ask_at_rate(
         async with _client(base_url, api_key, max_retries=0) as client, asyncio.TaskGroup() as tasks:
             asker = _Asker(client, model, max_tokens=max_tokens)
             start = time.monotonic()
-            for number, question in enumerate(questions):
+            for number, messages in enumerate(conversations):
                 due = start + number / rate
                 if await asker.refuses_all(within_s=due - time.monotonic()):
                     break
-                tasks.create_task(ask(asker, question, due=due))
+                tasks.create_task(ask(asker, messages, due=due))
         if asker.refusal:  # maybe of one that was still under way at the end
             sent.error, sent.refusal = asker.error, asker.refusal
 
     asyncio.run(ask_each())
 
 
-def questions_to_send(rows: Sequence[Question], count: int | None, *, in_scope_share: float | None) -> list[str]:
+def questions_to_send(rows: Sequence[Question], count: int | None, *, in_scope_share: float | None) -> list[Question]:
     """Which questions to ask, shuffled by a fixed seed; all come up as often as each other, give or take one.
 
     Args:
@@ -178,7 +179,7 @@ def questions_to_send(rows: Sequence[Question], count: int | None, *, in_scope_s
         UserError: there is no question of a kind that is asked for.
     """
     count = len(rows) if count is None else count
-    chance, chosen = random.Random(0), list[str]()
+    chance, chosen = random.Random(0), list[Question]()
     kinds = [(list(rows), count)]
     if in_scope_share is not None:
         inside = round(count * in_scope_share)
@@ -191,7 +192,7 @@ def questions_to_send(rows: Sequence[Question], count: int | None, *, in_scope_s
                 "at least 1 of each; add some, or leave it out"
             )
         chance.shuffle(kind)
-        chosen += [question.question for question in islice(cycle(kind), n)]
+        chosen += islice(cycle(kind), n)
     chance.shuffle(chosen)
     return chosen
 

@@ -6,14 +6,15 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import Question
 from ontopic.data.language import refusal_to
-from ontopic.data.same_question import normalized
-from ontopic.records import Judged, Record, Verdict
+from ontopic.data.same_question import identity, normalized
+from ontopic.records import Judged, Record, Verdict, question_in
 
 _WHOLE = 4  # of the covered questions in scope, one in so many gives a whole pair
 # Of the covered questions one in so many follows another one and its answer, or, in scope, stands beside one out of
@@ -29,7 +30,7 @@ class Preference(BaseModel):
     Attributes:
         source: where ``chosen`` comes from: ``reference``, ``teacher``, ``model`` or ``refusal``.
         record_id: the traffic record that the pair was made from; empty where it was made from a labelled question.
-        history: what was said before the question, as messages.
+        history: what was said before the question, as messages; ``after``: what stands between it and the answer.
         beginnings: whether only how the two answers begin is compared, which is what decides between them.
     """
 
@@ -41,12 +42,13 @@ class Preference(BaseModel):
     source: str
     record_id: str
     history: Sequence[dict[str, str]] = ()
+    after: Sequence[dict[str, str]] = ()
     beginnings: bool = False
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The whole conversation, the question last."""
-        return [*self.history, {"role": "user", "content": self.question}]
+        """The whole conversation, the question last but for what is ``after`` it."""
+        return [*self.history, {"role": "user", "content": self.question}, *self.after]
 
 
 class Preferences(RootModel[list[Preference]]):
@@ -72,7 +74,7 @@ class PairSettings(BaseModel):
 
 
 class WrittenAnswers(BaseModel):
-    """Answers in scope by question, beside the references of labelled questions.
+    """Answers in scope by the ``identity`` of their questions, beside the references of labelled questions.
 
     Attributes:
         taught: a teacher's.
@@ -103,8 +105,8 @@ def build_preferences(
     3. the best of the model's own;
     4. the record's, where it is whole, the judge passed it and did not take it for a refusal.
 
-    A question's scope is its label where it is one of ``labelled``, else the judge's opinion. Questions that differ
-    only in case, punctuation or spaces count once.
+    A question's scope is its label where it is one of ``labelled``, else the judge's opinion. A question is what it is
+    in its conversation, which is the record's own; those that differ only in case, punctuation or spaces count once.
 
     Without ``settings.cover`` the two scopes are balanced by dropping at random from the larger one. Where one of them
     gives no pair, as a model that refuses everything leaves none out of scope, all of the other's are kept. With it,
@@ -115,28 +117,28 @@ def build_preferences(
     Returns:
         Shuffled pairs; the same for the same input and seed.
     """
-    known = {normalized(q.question): q for q in labelled}
+    known = {q.identity: q for q in labelled}
     written = written or WrittenAnswers()
     pairs: dict[str, Preference] = {}
     for record, verdict in zip(judged.records, judged.verdicts, strict=True):
-        label = known.get(key := normalized(record.question))
+        label = known.get(key := identity(record.request))
         in_scope = _in_scope(label, verdict, least_certainty=settings.least_certainty)
         if in_scope is None or key in pairs:
             continue
         refusal = refusal_to(policy, record.question)
         if in_scope:
-            (chosen, source), rejected = _chosen_in_scope(record, verdict, label=label, written=written), refusal
+            rejected = refusal
+            chosen, source = _chosen_in_scope(record, verdict, key=key, label=label, written=written)
         else:
             chosen, source, rejected = refusal, REFUSAL, record.answer
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
             pairs[key] = Preference(
-                question=record.question,
+                **_asked(record.question, record.request),
                 chosen=chosen,
                 rejected=rejected,
                 in_scope=in_scope,
                 source=source,
                 record_id=record.id,
-                history=label.messages[:-1] if label else [],
             )
     chance = random.Random(settings.seed)
     if settings.cover:
@@ -147,16 +149,22 @@ def build_preferences(
     return kept
 
 
+def _asked(question: str, request: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """What a pair says of a question and the messages around it."""
+    place = question_in(request)
+    return {"question": question, "history": request[:place], "after": request[place + 1 :]}
+
+
 def _chosen_in_scope(
-    record: Record, verdict: Verdict, *, label: Question | None, written: WrittenAnswers
+    record: Record, verdict: Verdict, *, key: str, label: Question | None, written: WrittenAnswers
 ) -> tuple[str, str]:
     """The chosen answer and its source; empty where there is no good one."""
-    if record.question in written.taught:
-        return written.taught[record.question], TEACHER
+    if key in written.taught:
+        return written.taught[key], TEACHER
     if label and label.reference:
         return label.reference, WRITTEN
-    if record.question in written.own:
-        return written.own[record.question], OWN
+    if key in written.own:
+        return written.own[key], OWN
     if verdict.outcome == "pass" and not verdict.declined and record.finished:
         return record.answer, OWN
     return "", ""
@@ -178,14 +186,14 @@ def unwritten(
     """The records, one a question, that are in scope and of whose question nobody wrote an answer.
 
     Args:
-        taught: a teacher's answers by question.
+        taught: a teacher's answers, as in ``WrittenAnswers``.
         least_certainty: as ``PairSettings`` has it.
     """
-    known = {normalized(q.question): q for q in labelled}
+    known = {q.identity: q for q in labelled}
     found: dict[str, Record] = {}
     for record, verdict in zip(judged.records, judged.verdicts, strict=True):
-        label = known.get(key := normalized(record.question))
-        written = record.question in taught or (label is not None and label.reference)
+        label = known.get(key := identity(record.request))
+        written = key in taught or (label is not None and label.reference)
         if _in_scope(label, verdict, least_certainty=least_certainty) and not written:
             found.setdefault(key, record)
     return list(found.values())
@@ -222,32 +230,28 @@ def _cover(
     conversation = _Conversation([q for q in known.values() if _is_plain(q)], policy, chance=chance)
     found = []
     for number, q in enumerate(_by_intent([q for q in others if q.in_scope and q.reference], inside, chance=chance)):
-        question, history = conversation.around(q, number)
         beginnings = number % _WHOLE > 0
         found.append(
             Preference(
-                question=question,
+                **conversation.around(q, number),
                 chosen=str(q.reference),
                 rejected=refusal_to(policy, q.question),
                 in_scope=True,
                 source=WRITTEN,
                 record_id="",
-                history=history,
                 beginnings=beginnings,
             )
         )
     if said:
         for number, q in enumerate(_by_intent([q for q in others if not q.in_scope], outside, chance=chance)):
-            question, history = conversation.around(q, number)
             found.append(
                 Preference(
-                    question=question,
+                    **conversation.around(q, number),
                     chosen=refusal_to(policy, q.question),
                     rejected=chance.choice(said),
                     in_scope=False,
                     source=REFUSAL,
                     record_id="",
-                    history=history,
                     beginnings=True,
                 )
             )
@@ -263,22 +267,23 @@ class _Conversation:
         self._outside = [q for q in plain if not q.in_scope]
         self._policy, self._chance = policy, chance
 
-    def around(self, question: Question, number: int) -> tuple[str, list[dict[str, str]]]:
-        """What is asked in place of the ``number``-th question, and what was said before it."""
+    def around(self, question: Question, number: int) -> dict[str, Any]:
+        """What is asked in place of the ``number``-th question, and the messages around it."""
         place = number % _IN_CONVERSATION if _is_plain(question) and self._inside and self._outside else None
         if place == _FOLLOWING:
             before = self._chance.choice(self._chance.choice((self._inside, self._outside)))
             answer = str(before.reference) if before.in_scope else refusal_to(self._policy, before.question)
-            return question.question, [*before.messages, {"role": "assistant", "content": answer}]
+            said = [*before.messages, {"role": "assistant", "content": answer}]
+            return _asked(question.question, [*said, *question.messages])
         if place == _BESIDE and question.in_scope:
             both = [question.question, self._chance.choice(self._outside).question]
             self._chance.shuffle(both)
-            return self._chance.choice(_JOINTS).join(both), []
-        return question.question, question.messages[:-1]
+            return {"question": self._chance.choice(_JOINTS).join(both)}
+        return _asked(question.question, question.messages)
 
 
 def _is_plain(question: Question) -> bool:
-    return not (question.history or question.kind)
+    return not (question.history or question.after or question.kind)
 
 
 def _by_intent(questions: Sequence[Question], n: int, *, chance: random.Random) -> list[Question]:
@@ -294,5 +299,6 @@ def _by_intent(questions: Sequence[Question], n: int, *, chance: random.Random) 
 
 def preferences_hash(preferences: Sequence[Preference]) -> str:
     """sha256 (hex) over the pairs, in their order, without the ids of the records that they came from."""
-    rows = [pair.model_dump(exclude={"record_id"}) for pair in preferences]
+    # As earlier releases wrote it, where nothing stands behind the question.
+    rows = [pair.model_dump(exclude={"record_id"} if pair.after else {"record_id", "after"}) for pair in preferences]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ontopic.config.settings import Settings
 from ontopic.data.labelled import SCOPE_BY_JUDGE, Question
-from ontopic.data.same_question import normalized
+from ontopic.data.same_question import opening
 from ontopic.errors import UserError
 from ontopic.evaluation.gate import Decision
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
-from ontopic.records import Judged
+from ontopic.records import Judged, Record
 from ontopic.registry.approval import command
 from ontopic.registry.promotion_record import Entry
 from ontopic.registry.promotions import ModelRegistry, Promotion
@@ -182,19 +182,20 @@ def split(judged: Judged, newest: int) -> tuple[Judged, list[Question]]:
         newest: how many of the last records are looked at.
     """
     rows = list(zip(judged.records, judged.verdicts, strict=True))[-newest:]
-    train = [(record, verdict) for record, verdict in rows if not is_held_out(record.question)]
+    train = [(record, verdict) for record, verdict in rows if not is_held_out(record)]
     held_out: dict[str, Question] = {}
     for record, verdict in rows:
-        if is_held_out(record.question) and verdict.in_scope is not None:
+        if is_held_out(record) and verdict.in_scope is not None:
             try:
-                question = Question(question=record.question, in_scope=verdict.in_scope, kind=SCOPE_BY_JUDGE)
+                question = Question.asked_in(record, in_scope=verdict.in_scope, kind=SCOPE_BY_JUDGE)
             except ValidationError:  # nothing in it, or too long to be asked again
                 continue
-            held_out[normalized(record.question)] = question
+            held_out[question.identity] = question
     taught = Judged(records=[record for record, _ in train], verdicts=[verdict for _, verdict in train])
     return taught, list(held_out.values())
 
 
-def is_held_out(question: str) -> bool:
-    """Whether a question of the traffic is kept for the gate: one in three, by the hash of its words."""
-    return hashlib.sha256(normalized(question).encode()).digest()[0] % _HELD_OUT == 0
+def is_held_out(record: Record) -> bool:
+    """Whether a conversation of the traffic is kept for the gate: one in three, by the hash of its opening words, so
+    that no turn of it is trained on."""
+    return hashlib.sha256(opening(record.request).encode()).digest()[0] % _HELD_OUT == 0

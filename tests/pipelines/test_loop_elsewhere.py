@@ -33,7 +33,7 @@ def test_the_loop_runs_with_an_llm_as_judge_and_as_teacher(
             return Reply("Wait for spring, then water it well.")
         if "You judge whether" not in prompt:  # the naive prompt, of which this judge makes nothing
             return Reply('{"verdict": "pass"}')
-        question, _, answer = prompt.rpartition("Question: ")[2].partition("\nAnswer: ")
+        question, _, answer = prompt.rpartition("User (the question):\n| ")[2].partition("\nAnswer: ")
         question = question.partition("\n")[0]  # the fence follows
         in_scope, declined = scopes.get(question, True), policy.refusal in answer
         verdict = "pass" if in_scope != declined else "fail"

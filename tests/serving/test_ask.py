@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import inspect
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
-from loopback import ROOT
+from chats import llm_judge
+from graders import PASS
+from loopback import ROOT, ChatServer, Reply
 from served import smol
 
 from ontopic.commands.options import Project
 from ontopic.config.policy import load_policy
 from ontopic.config.settings import load_settings
 from ontopic.errors import UserError
+from ontopic.records import transcript
 from ontopic.state.service_file import read_service
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
-from serving.ask import ask_champion
+from serving.ask import Champion
+from serving.commands import ask
 from serving.keys import KeyStore
 from serving.process import ServedModel
+
+
+def asking(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +49,7 @@ def served(project: Project, model_folder: Path) -> Iterator[ServedModel]:
 
 
 def test_the_service_answers_and_its_key_is_taken_back(project: Project, served: ServedModel) -> None:
-    answered = ask_champion(project, "How do I freeze my card?")
+    answered = Champion(project).answer(asking("How do I freeze my card?"))
     assert answered.version == "v7"
     with TrafficStore(project.workspace.traffic) as traffic:
         (record,) = traffic.records()
@@ -56,13 +68,13 @@ def test_a_service_that_takes_other_keys_is_named(
     entry = read_service(elsewhere.service)
     assert entry is not None
     with pytest.raises(UserError, match=f"the service on port {entry.port} takes other keys than"):
-        ask_champion(Project(project.settings, project.policy, elsewhere), "hello")
+        Champion(Project(project.settings, project.policy, elsewhere)).answer(asking("hello"))
 
 
 def test_a_service_of_another_model_is_not_asked(project: Project, served: ServedModel, tmp_path: Path) -> None:
     other = project.policy.model_copy(update={"name": "gardening"})
     with pytest.raises(UserError, match=r"has no version or alias 'champion'"):  # the model itself is looked for
-        ask_champion(Project(project.settings, other, project.workspace), "hello")
+        Champion(Project(project.settings, other, project.workspace)).answer(asking("hello"))
 
 
 def test_an_entry_that_a_killed_service_left_is_not_asked(
@@ -73,4 +85,49 @@ def test_an_entry_that_a_killed_service_left_is_not_asked(
     assert entry is not None
     left.service.write_text(entry.model_copy(update={"create_time": entry.create_time - 60}).model_dump_json())
     with pytest.raises(UserError, match=r"has no version or alias 'champion'"):
-        ask_champion(Project(project.settings, project.policy, left), "hello")
+        Champion(Project(project.settings, project.policy, left)).answer(asking("hello"))
+
+
+def test_a_chat_goes_on_where_it_was_and_an_empty_line_ends_it(
+    project: Project, served: ServedModel, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = llm_judge(chat_server).settings
+    chatting = dataclasses.replace(project, settings=project.settings.model_copy(update={"judge": judged}))
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    chat_server.reply = lambda request: Reply(PASS)
+    with TrafficStore(project.workspace.traffic) as traffic:
+        known = {record.id for record in traffic.records()}
+    out = on_a_terminal(
+        chatting, "How do I freeze my card?\nand how long does that take?\n\nnever asked\n", monkeypatch
+    )
+    assert out.count("verdict pass; on topic: yes") == 2
+    with TrafficStore(project.workspace.traffic) as traffic:
+        first, second = (record for record in traffic.records() if record.id not in known)
+    assert [message.content for message in second.messages] == [
+        "How do I freeze my card?",
+        first.answer,
+        "and how long does that take?",
+    ]
+    assert first.answer.split("\n")[0] in out
+    assert second.conversation == first.conversation
+    assert transcript(second.request) in chat_server.prompts()[-1]
+
+
+def test_the_end_of_the_input_ends_a_chat(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on_a_terminal(project, "", monkeypatch).endswith("> \n")
+
+
+def test_without_a_terminal_a_question_is_asked_for(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO("hello\n"))
+    with pytest.raises(UserError, match="this is no terminal to chat on; give the question"):
+        inspect.unwrap(ask)(project=project)
+
+
+def on_a_terminal(project: Project, typed: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What ``ask`` without a question prints where this is typed."""
+    stdin, out = StringIO(typed), StringIO()
+    stdin.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdin", stdin)
+    with contextlib.redirect_stdout(out):
+        inspect.unwrap(ask)(project=project)
+    return out.getvalue()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from ontopic.config.settings import EndpointSettings
 from ontopic.endpoint.endpoint import Endpoint
 from ontopic.endpoint.replies import Prompt
 from ontopic.errors import UserError
 from ontopic.judges.judge import Judge
-from ontopic.records import Record
+from ontopic.records import Message, Record
 from ontopic.reports.frames import VERDICT_COLUMNS, JudgeVerdict
 
 # isort: split
@@ -22,6 +24,7 @@ from evidently.llm.models import LLMMessage
 from evidently.llm.utils.errors import LLMRequestError
 from evidently.llm.utils.wrapper import LLMResult, LLMWrapper, llm_provider
 
+_MESSAGES = TypeAdapter(tuple[Message, ...])
 PROVIDER = "ontopic"
 """The provider's name in Evidently."""
 
@@ -29,9 +32,10 @@ PROVIDER = "ontopic"
 class JudgeDescriptor(Descriptor):
     """A judge as a live descriptor: it judges the columns ``question`` and ``answer`` of a data set.
 
-    It adds the columns of ``JudgeVerdict``: verdict, score, in_scope and declined (``yes``, ``no`` or ``unknown``),
-    explanation, cause, judge_id. A missing question or answer is judged as an empty one. For verdicts that are there
-    already, use ``JudgeVerdict``.
+    Where there is a column ``messages``, it holds all that was sent in OpenAI's shape, as a list or as JSON; a row
+    without has its question alone. It adds the columns of ``JudgeVerdict``: verdict, score, in_scope and declined
+    (``yes``, ``no`` or ``unknown``), explanation, cause, judge_id. A missing question or answer is judged as an empty
+    one. For verdicts that are there already, use ``JudgeVerdict``.
     """
 
     _judge: Any = PrivateAttr(None)
@@ -44,7 +48,7 @@ class JudgeDescriptor(Descriptor):
         """The verdicts' columns.
 
         Raises:
-            UserError: the data set lacks a column, or already has one of the verdicts'.
+            UserError: the data set lacks a column, already has one of the verdicts', or has messages that are none.
         """
         rows = dataset.as_dataframe()
         for name in ("question", "answer"):
@@ -53,7 +57,11 @@ class JudgeDescriptor(Descriptor):
         if taken := [name for name in VERDICT_COLUMNS if name in rows]:
             raise UserError(f"the data set has a column {taken[0]!r} already, which a verdict adds; rename it")
         texts = rows[["question", "answer"]].fillna("").astype(str)
-        records = [Record(question=row.question, answer=row.answer) for row in texts.itertuples(index=False)]
+        sent: Iterable[Any] = rows["messages"] if "messages" in rows else [None] * len(rows)
+        records = [
+            Record(question=row.question, answer=row.answer, messages=_messages(given, number))
+            for number, (row, given) in enumerate(zip(texts.itertuples(index=False), sent, strict=True), start=1)
+        ]
         columns = JudgeVerdict(self._judge.judge(records)).generate_data(dataset, options)
         for name in ("in_scope", "declined"):  # Evidently's own metrics break on an unknown truth value
             columns[name].data = columns[name].data.map({True: "yes", False: "no"}).fillna("unknown")
@@ -62,6 +70,21 @@ class JudgeDescriptor(Descriptor):
     def list_output_columns(self) -> list[str]:
         """Names of the columns that `generate_data` gives."""
         return list(VERDICT_COLUMNS)
+
+
+def _messages(given: Any, number: int) -> tuple[Message, ...]:
+    """The messages in a cell of a row."""
+    if given is None or given != given or given == "":  # a missing value is not equal to itself
+        return ()
+    try:
+        if isinstance(given, str):
+            return _MESSAGES.validate_json(given)
+        return _MESSAGES.validate_python(list(given))
+    except (ValidationError, TypeError):
+        raise UserError(
+            f"row {number} of the data set: 'messages' is no list of messages, each with a role and a text as content; "
+            "mend it, or leave the column out"
+        ) from None
 
 
 def register_provider(settings: EndpointSettings) -> None:

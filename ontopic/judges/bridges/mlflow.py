@@ -12,10 +12,11 @@ import mlflow
 from mlflow.entities import AssessmentError, AssessmentSource, AssessmentSourceType, Feedback
 from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers import Scorer, scorer
+from pydantic import ValidationError
 
 from ontopic.errors import UserError
 from ontopic.judges.judge import Judge
-from ontopic.records import Record, Verdict
+from ontopic.records import Message, Record, Verdict
 
 NAME = "passes"
 """What the assessments are called in MLflow, unless said otherwise."""
@@ -64,25 +65,38 @@ def feedback(verdict: Verdict, name: str = NAME) -> Feedback:
 def as_scorer(judge: Judge, name: str = NAME) -> Scorer:
     """The judge as a scorer of ``mlflow.genai.evaluate``.
 
-    A row's ``inputs`` hold the ``question``, its ``outputs`` are the answer, and its ``expectations`` may hold
-    ``in_scope``; another row gets an error that says so, and no value. MLflow scores rows one by one on many threads;
-    their records are put together while the judge is busy, so that it judges them in batches and never two at once.
+    A row's ``inputs`` hold the ``question``, or in OpenAI's shape the ``messages`` that were sent; its ``outputs`` are
+    the answer, and its ``expectations`` may hold ``in_scope``. Another row gets an error that says so, and no value.
+    MLflow scores rows one by one on many threads; their records are put together while the judge is busy, so that it
+    judges them in batches and never two at once.
     """
     batches = _Batches(judge)
 
     def score(inputs: Any, outputs: Any, *, expectations: Any = None) -> Feedback:
-        question = inputs.get("question") if isinstance(inputs, Mapping) else None
-        if not isinstance(question, str) or not isinstance(outputs, str):
-            wrong = "a row needs 'inputs' with a text 'question', and a text as 'outputs'"
+        record = _record(inputs, outputs)
+        if record is None:
+            wrong = "a row needs 'inputs' with a text 'question' or a list 'messages', and a text as 'outputs'"
             return feedback(
                 Verdict(outcome="unjudged", score=None, explanation="", judge_id=judge.id, cause=wrong), name
             )
         in_scope = expectations.get("in_scope") if isinstance(expectations, Mapping) else None
-        record = Record(question=question, answer=outputs, in_scope=in_scope if isinstance(in_scope, bool) else None)
-        return feedback(batches.judge(record), name)
+        known = record.model_copy(update={"in_scope": in_scope if isinstance(in_scope, bool) else None})
+        return feedback(batches.judge(known), name)
 
     # No time-out by MLflow: it would count the wait for the batch before, and a judge has its own.
     return scorer(score, name=name, timeout=0)
+
+
+def _record(inputs: Any, outputs: Any) -> Record | None:
+    """What a row of MLflow's says was asked and answered; ``None`` where it says no such thing."""
+    given = inputs if isinstance(inputs, Mapping) else {}
+    try:
+        messages = tuple(Message.model_validate(dict(message)) for message in given.get("messages") or ())
+        asked = [message.content for message in messages if message.role == "user"]
+        question = given.get("question", asked[-1] if asked else None)
+        return Record(question=question, answer=outputs, messages=messages if len(messages) > 1 else ())
+    except (ValidationError, TypeError, ValueError):
+        return None
 
 
 class _Batches:

@@ -19,7 +19,7 @@ from ontopic.errors import UserError
 from ontopic.judges.cards.card import JudgeCard, Usage, criteria_sha256, judge_card, labels_sha256
 from ontopic.judges.judge import Judge, agreement_of
 from ontopic.progress import progress
-from ontopic.records import Record, Verdict
+from ontopic.records import Verdict
 from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 
@@ -112,8 +112,7 @@ def measure(judge: Judge, policy: Policy, *, records: Sequence[LabelledRecord], 
     """
     before, start = replace(judge.account), time.perf_counter()
     with progress(f"calibration of {judge.id}", len(records), unit="records") as advance:
-        told = [r.in_scope if scope_given else None for r in records]
-        asked = [Record(question=r.question, answer=r.answer, in_scope=s) for r, s in zip(records, told, strict=True)]
+        asked = [record.record(in_scope=record.in_scope if scope_given else None) for record in records]
         verdicts = judge.judge(asked, advance)
     seconds = time.perf_counter() - start
     judged = sum(verdict.outcome != "unjudged" for verdict in verdicts)
@@ -142,12 +141,11 @@ def calibration_records(policy: Policy, split: Split) -> list[LabelledRecord]:
     records = [row for row in load_records(policy.records, split=split, questions=policy.questions) if row.label]
     for question in load_questions(policy.questions, split=split, languages=policy.languages):
         label = "fail" if question.in_scope else "pass"
-        row = {"question": question.question, "in_scope": question.in_scope, "intent": question.intent}
-        records.append(
-            LabelledRecord.model_validate({**row, "answer": refusal_to(policy, question.question), "label": label})
-        )
+        intent = question.intent
+        refusal = refusal_to(policy, question.question)
+        records.append(LabelledRecord.of(question.answered(refusal), label=label, intent=intent))
         if question.in_scope and question.reference:
-            records.append(LabelledRecord.model_validate({**row, "answer": question.reference, "label": "pass"}))
+            records.append(LabelledRecord.of(question.answered(question.reference), label="pass", intent=intent))
     if not records:
         raise UserError(
             f"the {split} split of policy {policy.name!r} has 0 labelled records and 0 questions, and a judge's card "

@@ -221,7 +221,7 @@ def _wrong_table(measured: Measured) -> BaseWidgetInfo:
     ]
     wrong.sort(key=lambda pair: -_sureness(pair[1]))
     columns = {
-        "Question": [record.question for record, _ in wrong],
+        "Question": [record.record().asked for record, _ in wrong],
         "Answer": [record.answer for record, _ in wrong],
         "Label": [record.label for record, _ in wrong],
         "Verdict": [said.outcome for _, said in wrong],

@@ -18,7 +18,7 @@ from ontopic.data.labels import LabelStore, TrafficLabel, labels_file
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256, judge_card
 from ontopic.judges.judge import Judge
 from ontopic.progress import progress
-from ontopic.records import Record, Verdict
+from ontopic.records import Verdict
 from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 
@@ -85,7 +85,7 @@ def labelled_traffic(policy: Policy, workspace: Workspace, *, judge: Callable[[]
     if missing:
         with progress("verdicts on labelled traffic", len(missing), unit="records") as advance:
             # Without the labelled scope: the judge of a window doesn't know it either.
-            said = opened.judge([Record(question=row.question, answer=row.answer) for row in missing], advance)
+            said = opened.judge([row.record() for row in missing], advance)
         kept |= {row.record_id: verdict for row, verdict in zip(missing, said, strict=True)}
         rows = {row.record_id: kept[row.record_id].model_dump(mode="json") for row in records}
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -113,7 +113,7 @@ def grade_reference(
         ValueError: records and references are not equally many.
     """
     shown = (
-        ({"question": record.question, "answer": record.answer, "reference": reference}, record.in_scope)
+        _Shown(record, {"answer": record.answer, "reference": reference})
         for record, reference in zip(records, references, strict=True)
     )
     return _verdicts(grader, "reference", shown=shown, advance=advance)
@@ -133,8 +133,8 @@ def grade_pairwise(
 
     def both_orders() -> Iterator[_Shown]:
         for record, other in zip(records, benchmark_answers, strict=True):
-            yield {"question": record.question, "answer_a": record.answer, "answer_b": other}, record.in_scope
-            yield {"question": record.question, "answer_a": other, "answer_b": record.answer}, record.in_scope
+            yield _Shown(record, {"answer_a": record.answer, "answer_b": other})
+            yield _Shown(record, {"answer_a": other, "answer_b": record.answer})
 
     grades = _graded(grader, "pairwise", shown=both_orders(), form=Choice)
     for first, second in zip(grades, grades, strict=True):
@@ -143,7 +143,24 @@ def grade_pairwise(
             advance(1)
 
 
-_Shown = tuple[dict[str, str], bool | None]  # what a judge is shown of a record, by placeholder, and its scope label
+@dataclass(frozen=True)
+class _Shown:
+    """What a judge is shown: a record's conversation, and answers by placeholder."""
+
+    record: Record
+    answers: dict[str, str]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What a grade is kept by: all that the judge is shown, and the scope label."""
+        record = self.record
+        conversation = {"conversation": record.request} if record.messages else {}
+        return {"question": record.question, **conversation, **self.answers, "in_scope": record.in_scope}
+
+    @property
+    def quotable(self) -> list[str]:
+        """What strangers wrote."""
+        return [*(message["content"] for message in self.record.request), *self.answers.values()]
 
 
 @dataclass(frozen=True)
@@ -156,7 +173,7 @@ class _Graded(Generic[Form]):
 
 
 def _shown(records: Iterable[Record]) -> Iterator[_Shown]:
-    return (({"question": record.question, "answer": record.answer}, record.in_scope) for record in records)
+    return (_Shown(record, {"answer": record.answer}) for record in records)
 
 
 def _verdicts(
@@ -166,9 +183,9 @@ def _verdicts(
     known: deque[tuple[bool | None, bool]] = deque()  # of the records read and not graded yet: label, answer is empty
 
     def labelled() -> Iterator[_Shown]:
-        for texts, in_scope in shown:
-            known.append((in_scope, not texts["answer"].strip()))
-            yield texts, in_scope
+        for each in shown:
+            known.append((each.record.in_scope, not each.record.answer.strip()))
+            yield each
 
     for graded in _graded(grader, grading, shown=labelled(), form=Grade):
         label, empty = known.popleft()
@@ -189,16 +206,17 @@ def _graded(grader: Grader, grading: Grading, *, shown: Iterable[_Shown], form: 
     unjudged: dict[bytes, _Graded[Form]] = {}
 
     def asked() -> Iterator[Prompt | _Graded[Form]]:
-        for texts, in_scope in shown:
-            key = content_key(judge_id, {**texts, "in_scope": in_scope})
+        for each in shown:
+            key = content_key(judge_id, each.content)
             known = unjudged.get(key)
             if known is None and (known := _kept(cache.get(key), form)):
                 endpoint.account.cached += 1
             if known:
                 yield known
             else:
-                messages = [{"role": "user", "content": template.render(values, texts)}]
-                yield Prompt(messages, key, _SCHEMAS[grading], grader.weighted, quotable=list(texts.values()))
+                text = template.render(values, template.asked(each.record) | each.answers)
+                messages = [{"role": "user", "content": text}]
+                yield Prompt(messages, key, _SCHEMAS[grading], grader.weighted, quotable=each.quotable)
 
     def read(prompt: Prompt, reply: Reply) -> _Graded[Form]:
         graded = _read(reply, form, prompt=prompt, grader=grader)

@@ -13,18 +13,20 @@ from typing import Literal
 
 from ontopic.config.policy import Policy
 from ontopic.errors import UserError
+from ontopic.records import Record, transcript
 
 Grading = Literal["single", "custom", "pairwise", "reference"]
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _POLICY = {"subject", "definition", "inside", "outside", "passes", "fails", "examples"}
-# What a stranger wrote, by kind of grading: it must stand between two fences.
-_UNTRUSTED: dict[Grading, set[str]] = {
-    "single": {"question", "answer"},
-    "custom": {"question", "answer"},
-    "pairwise": {"question", "answer_a", "answer_b"},
-    "reference": {"question", "answer", "reference"},
+# The answers that a prompt must show, by kind of grading.
+_ANSWERS: dict[Grading, set[str]] = {
+    "single": {"answer"},
+    "custom": {"answer"},
+    "pairwise": {"answer_a", "answer_b"},
+    "reference": {"answer", "reference"},
 }
+_ASKED = {"conversation", "question"}  # one of them is enough
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Template:
     text: str
     digest: str
 
+    @property
+    def placeholders(self) -> list[str]:
+        """The names in double braces, in their order."""
+        return _PLACEHOLDER.findall(self.text)
+
     def render(self, policy_values: Mapping[str, str], untrusted: Mapping[str, str]) -> str:
         """The prompt for one record.
 
@@ -50,14 +57,23 @@ class Template:
         values = {**policy_values, **untrusted, "fence": secrets.token_hex(8)}
         return _PLACEHOLDER.sub(lambda match: values[match.group(1)], self.text)
 
+    def asked(self, record: Record) -> dict[str, str]:
+        """What a record's answer follows, by placeholder.
+
+        A prompt that does not name the conversation shows it in the question's place, where there is more than that.
+        """
+        conversation = transcript(record.request)
+        alone = "conversation" in self.placeholders or not record.messages
+        return {"conversation": conversation, "question": record.question if alone else f"\n{conversation}"}
+
 
 def load_template(path: Path, grading: Grading) -> Template:
     """Read a judge prompt.
 
     A prompt may name ``{{fence}}``, the policy's ``subject``, ``definition``, ``inside``, ``outside``, ``passes``,
-    ``fails`` and ``examples``, and the texts of its kind of grading: ``question`` and ``answer``; for ``pairwise``
-    ``answer_a`` and ``answer_b``, for ``reference`` also ``reference``. It must name the fence and these texts, but
-    for ``custom``, where ``answer`` is enough.
+    ``fails`` and ``examples``, and the texts of its kind of grading: ``conversation`` or ``question``, and ``answer``;
+    for ``pairwise`` ``answer_a`` and ``answer_b``, for ``reference`` also ``reference``. It must name the fence and
+    these texts, but for ``custom``, where ``answer`` is enough.
 
     Raises:
         UserError: the file is missing, names an unknown placeholder, lacks one, or has a text outside the fence.
@@ -66,10 +82,12 @@ def load_template(path: Path, grading: Grading) -> Template:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the judge prompt cannot be read ({error})") from error
-    untrusted = _UNTRUSTED[grading]
+    answers = _ANSWERS[grading]
+    untrusted = answers | _ASKED  # a stranger wrote it: it must stand between two fences
     known = untrusted | _POLICY | {"fence"}
-    required = {"fence", "answer"} if grading == "custom" else untrusted | {"fence"}
     named = _PLACEHOLDER.findall(text)
+    asks = grading == "custom" or not _ASKED.isdisjoint(named)
+    required = answers | {"fence"} | (set() if asks else {"conversation"})
     if unknown := sorted(set(named) - known):
         raise UserError(
             f"{path}: unknown placeholder {unknown[0]!r}; the valid ones for {grading} grading are "

@@ -27,6 +27,7 @@ def test_the_summary_has_all_scores_those_of_each_kind_and_every_answer() -> Non
     assert written["kinds"] == {"sums": score(verdicts[:2]).model_dump(mode="json")}
     assert written["answers"][0] == {
         "question": "Question 0?",
+        "messages": [],
         "kind": "sums",
         "in_scope": True,
         "answer": "Answer of m-1 to 0.",

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from chats import bank_chat, cake_chat
 from evaluations import evaluated, judged, unjudged
 from values import replace
 
-from ontopic.data.labelled import SCOPE_BY_JUDGE
+from ontopic.data.labelled import SCOPE_BY_JUDGE, Question
 from ontopic.data.labels import LabelStore, load_labels
 from ontopic.errors import UserError
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.discordant import GatePairs, answers_to_label, keep_pairs, kept_pairs, labelled_pairs, pairs_of
+from ontopic.records import Verdict
 from ontopic.state.workspace import Workspace
 
 MODEL = "ontopic-banking"
@@ -109,3 +111,25 @@ def test_a_pair_counts_once_both_answers_are_labelled(workspace: Workspace, stor
                 store.add(record, "pass" if record.answer == pair.challenger else "fail", by="discordant")
     verdicts, said = labelled_pairs(pairs.discordant, load_labels(store.path, "evaluation"))
     assert (verdicts, said) == ([(False, True)], [(False, True)])
+
+
+def test_the_answers_of_two_chats_with_the_same_last_sentence_are_labelled_each_in_its_own(
+    workspace: Workspace, store: LabelStore
+) -> None:
+    questions = [Question.asked_in(record, in_scope=True) for record in (bank_chat(), cake_chat())]
+    sides = []
+    for answer, outcomes in (("Now.", ("fail", "pass")), ("Later.", ("pass", "pass"))):
+        verdicts = [Verdict(outcome=each, score=None, explanation="", judge_id="j") for each in outcomes]
+        records = [question.answered(answer) for question in questions]
+        sides.append(Evaluation(questions=questions, records=records, verdicts=verdicts))
+    pairs = pairs_of(*sides, registered_model=MODEL)
+    keep_pairs(pairs, workspace)
+    asked = answers_to_label(workspace, MODEL, store=store, n=10)
+    assert len(asked) == 4
+    assert {record.asked for record in asked} == {bank_chat().asked, cake_chat().asked}
+    for record in asked:
+        store.add(record, "pass" if "cake" in record.asked else "fail", by="discordant")
+    assert answers_to_label(workspace, MODEL, store=store, n=10) == []
+    labels = load_labels(store.path, "evaluation")
+    assert labelled_pairs(pairs.discordant, labels) == ([(False, True)], [(False, False)])
+    assert labelled_pairs(pairs.agreeing, labels) == ([(True, True)], [(True, True)])

@@ -19,7 +19,7 @@ def test_frame_has_a_row_a_record_and_keeps_what_is_unknown():
         [*verdicts, *unjudged(1)],
     )
     assert ", ".join(frame.columns) == (
-        "question, answer, model_version, asked_at, latency_s, completion_tokens, "
+        "question, asked, answer, model_version, asked_at, latency_s, completion_tokens, "
         "verdict, score, in_scope, declined, explanation, cause, judge_id"
     )
     assert frame["verdict"].tolist() == ["fail", "pass", "unjudged"]

@@ -17,6 +17,10 @@ ROWS = [Question(question=f"in {i}", in_scope=True) for i in range(3)]
 ROWS += [Question(question=f"out {i}", in_scope=False) for i in range(9)]
 
 
+def asking(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]
+
+
 def test_questions_go_out_at_the_rate_whether_answered_or_not(chat_server: ChatServer) -> None:
     arrivals = []
 
@@ -27,7 +31,7 @@ def test_questions_go_out_at_the_rate_whether_answered_or_not(chat_server: ChatS
     chat_server.reply = reply
     sent, done = Sent(), list[int]()
     ask_at_rate(
-        (f"q{i}" for i in range(40)),
+        (asking(f"q{i}") for i in range(40)),
         chat_server.url,
         model="m",
         api_key="key",
@@ -50,7 +54,7 @@ def test_failures_are_counted_and_nothing_is_asked_twice(chat_server: ChatServer
     )
     sent = Sent()
     ask_at_rate(
-        ["good", "bad", "bad"],
+        [*map(asking, ["good", "bad", "bad"])],
         chat_server.url,
         model="m",
         api_key="key",
@@ -66,17 +70,18 @@ def test_failures_are_counted_and_nothing_is_asked_twice(chat_server: ChatServer
 
 
 def test_the_share_and_the_count_are_kept() -> None:
-    assert sorted(questions_to_send(ROWS, None, in_scope_share=None)) == sorted(row.question for row in ROWS)
+    everything = questions_to_send(ROWS, None, in_scope_share=None)
+    assert sorted(row.question for row in everything) == sorted(row.question for row in ROWS)
     chosen = questions_to_send(ROWS, 100, in_scope_share=0.25)
     assert chosen == questions_to_send(ROWS, 100, in_scope_share=0.25)
-    assert sum(question.startswith("in") for question in chosen) == 25
-    counts = Counter(chosen)
+    assert sum(question.in_scope for question in chosen) == 25
+    counts = Counter(question.question for question in chosen)
     assert len(counts) == len(ROWS)
     for kind in ("in", "out"):
         times = [n for question, n in counts.items() if question.startswith(kind)]
         assert max(times) - min(times) == 1  # 25 of 3, and 75 of 9
-    assert set(questions_to_send(ROWS, 5, in_scope_share=1.0)) == {"in 0", "in 1", "in 2"}
-    assert set(questions_to_send(ROWS[:3], 5, in_scope_share=1.0)) == {"in 0", "in 1", "in 2"}
+    for rows in (ROWS, ROWS[:3]):
+        assert {row.question for row in questions_to_send(rows, 5, in_scope_share=1.0)} == {"in 0", "in 1", "in 2"}
     with pytest.raises(
         UserError, match="are in scope and 0 out of scope, and --in-scope-share needs at least 1 of each"
     ):
@@ -101,7 +106,7 @@ def test_the_key_comes_from_the_variable_that_is_named(monkeypatch: pytest.Monke
 def send(server: ChatServer, *questions: str, rate: float = 1000) -> Sent:
     sent = Sent()
     options = {"model": "m", "api_key": "key", "max_tokens": 5, "rate": rate, "sent": sent, "advance": lambda _: None}
-    ask_at_rate(questions, server.url, **options)  # type: ignore[arg-type]
+    ask_at_rate([*map(asking, questions)], server.url, **options)  # type: ignore[arg-type]
     return sent
 
 

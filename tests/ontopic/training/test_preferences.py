@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from chats import LAST, bank_chat, cake_chat
 from values import replace
 
 from ontopic.config.policy import Policy, load_policy
 from ontopic.data.labelled import Question
-from ontopic.data.sample import normalized
-from ontopic.records import Judged, Outcome, Record, Verdict
+from ontopic.data.same_question import identity, normalized
+from ontopic.records import Judged, Message, Outcome, Record, Verdict
 from ontopic.training.preferences import (
     PairSettings,
     Preference,
@@ -89,7 +90,7 @@ def test_out_of_scope_the_refusal_is_chosen_over_what_was_said() -> None:
 def test_the_teacher_goes_before_the_reference_and_the_reference_before_the_own_answer() -> None:
     question = inside()[0].question
     labelled = [Question(question=question.upper(), in_scope=True, reference="Written.")]
-    taught = {question: "Taught."}
+    taught = {normalized(question): "Taught."}
     assert [only(True, pairs([inside(), outside()], *given)).chosen for given in ((labelled, taught), (labelled,))] == [
         "Taught.",
         "Written.",
@@ -186,11 +187,41 @@ def test_the_hash_is_the_same_in_every_process() -> None:
     assert preferences_hash([pair]) == "c0c82a9ac16f0a151b8df7adc8c985baaf84f981cc9bbdce83ebb7eb2ff08799"
 
 
-def test_what_was_said_before_a_labelled_question_comes_with_it() -> None:
-    said = ({"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."})
-    label = Question(question="how do i open account 0", in_scope=True, history=said)  # type: ignore[arg-type]
-    pair = only(True, pairs([inside(), outside()], [label]))
-    assert pair.messages == [*said, {"role": "user", "content": inside()[0].question}]
+def test_each_pair_has_the_conversation_of_its_own_record_whatever_else_ends_in_the_same_words() -> None:
+    bank, cake = bank_chat(id="bank"), cake_chat(id="cake")
+    verdicts = [inside()[1], outside()[1]]
+    label = Question.asked_in(cake, in_scope=True, reference="Of the cake.")
+    alone = Question(question=LAST.upper(), in_scope=True, reference="Of anything.")
+    for labelled in ([], [alone]):
+        found = {pair.record_id: pair for pair in pairs(list(zip([bank, cake], verdicts, strict=True)), labelled)}
+        assert found["bank"].messages == bank.request
+        assert (found["bank"].chosen, found["bank"].in_scope) == (bank.answer, True)
+        assert found["cake"].messages == cake.request
+        assert (found["cake"].chosen, found["cake"].in_scope) == (REFUSAL, False)
+    found = {pair.record_id: pair for pair in pairs(list(zip([bank, cake], verdicts, strict=True)), [label])}
+    assert (found["bank"].chosen, found["cake"].chosen) == (bank.answer, "Of the cake.")
+
+
+def test_answers_of_teacher_and_model_are_those_to_the_whole_conversation() -> None:
+    bank, cake = bank_chat(id="bank"), cake_chat(id="cake")
+    traffic = [(bank, inside()[1]), (cake, inside()[1])]
+    for source in ("taught", "own"):
+        answers = {identity(bank.request): "Of the bank.", identity(cake.request): "Of the cake."}
+        found = {pair.record_id: pair.chosen for pair in pairs(traffic, **{source: answers})}
+        assert found == {"bank": "Of the bank.", "cake": "Of the cake."}
+    taught = {identity(bank.request): "Of the bank."}
+    assert [record.id for record in unwritten(traffic_of(traffic), labelled=[], taught=taught)] == ["cake"]
+
+
+def test_what_stands_between_question_and_answer_is_kept_in_its_place() -> None:
+    found = Message(role="tool", content="Balance: 5 euros.")
+    record = bank_chat().model_copy(update={"messages": (*bank_chat().messages, found)})
+    (pair,) = pairs([(record, inside()[1])])
+    assert pair.messages == record.request
+    assert preferences_hash([pair]) != preferences_hash([replace(pair, after=())])
+    label = Question.asked_in(record, in_scope=True, reference="Five.")
+    covering = pairs([outside()], [label], settings=PairSettings(cover=2))
+    assert [pair.messages for pair in covering if pair.in_scope] == [record.request]
 
 
 def test_a_record_without_a_label_counts_only_where_the_judge_is_sure_enough_of_its_scope() -> None:
@@ -215,7 +246,7 @@ def test_how_sure_the_judge_is_of_a_pass_says_nothing_of_the_scope() -> None:
     record, verdict = inside()
     assert pairs([(record, replace(verdict, score=0.999, scope_score=0.55))], settings=settings) == []
     failed = replace(verdict, outcome="fail", score=0.001, scope_score=0.98)
-    (pair,) = pairs([(record, failed)], own={record.question: "Open it in the app."}, settings=settings)
+    (pair,) = pairs([(record, failed)], own={normalized(record.question): "Open it in the app."}, settings=settings)
     assert (pair.in_scope, pair.chosen) == (True, "Open it in the app.")
     unsure = replace(failed, scope_score=0.55)
     assert unwritten(traffic_of([(record, unsure)]), labelled=[], taught={}, least_certainty=0.5) == []
@@ -290,14 +321,15 @@ def test_where_nobody_wrote_an_answer_the_models_best_one_is_chosen() -> None:
         Question(question=written[0].question, in_scope=True, intent="a", split="train", reference="Written."),
         Question(question=labelled_only[0].question, in_scope=True, intent="a", split="train"),
     ]
-    teachers = {taught[0].question: "Taught."}
+    teachers = {normalized(taught[0].question): "Taught."}
     found = unwritten(traffic_of(traffic), labelled=labelled, taught=teachers)
     assert found == [labelled_only[0], asked[0], failed[0]]
     unsure = [(record, replace(verdict, scope_score=0.5)) for record, verdict in traffic]
     assert unwritten(traffic_of(unsure), labelled=labelled, taught=teachers, least_certainty=0.1) == [labelled_only[0]]
 
     best = {failed[0].question: "Close it in the app.", asked[0].question: "Open it in the app, under Accounts."}
-    found_pairs = pairs(traffic, labelled, teachers, best, PairSettings(in_scope_share=0.9))
+    own = {normalized(question): answer for question, answer in best.items()}
+    found_pairs = pairs(traffic, labelled, teachers, own, PairSettings(in_scope_share=0.9))
     built = {pair.question: pair for pair in found_pairs}
     for question, answer in best.items():
         assert (built[question].chosen, built[question].source) == (answer, "model")

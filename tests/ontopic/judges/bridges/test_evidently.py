@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from chats import bank_chat
 from loopback import ROOT, ChatServer, Reply
 
 from ontopic.config.settings import EndpointSettings
@@ -157,3 +158,25 @@ def test_without_an_api_key_nothing_is_registered(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):
         register_provider(EndpointSettings(model="no-key"))
     assert ("ontopic", "no-key") not in _wrappers
+
+
+def test_a_row_may_hold_the_whole_conversation() -> None:
+    seen = list[Record]()
+
+    class Noting(WordJudge):
+        def judge(self, records: Sequence[Record], advance: Advance | None = None) -> list[Verdict]:
+            seen.extend(records)
+            return super().judge(records)
+
+    record = bank_chat(answer="a card")
+    sent = [record.request, json.dumps(record.request), None]
+    rows = pd.DataFrame({"question": [record.question] * 3, "answer": ["a card"] * 3, "messages": sent})
+    Dataset.from_pandas(rows, COLUMNS, descriptors=[JudgeDescriptor(Noting())])
+    assert seen == [record, record, Record(question=record.question, answer="a card")]
+    for wrong in ("[", 7, [{"role": "bot", "content": "a"}], ["a"]):
+        with pytest.raises(UserError, match="row 1 of the data set: 'messages' is no list of messages"):
+            Dataset.from_pandas(
+                pd.DataFrame({"question": ["q"], "answer": ["a"], "messages": [wrong]}),
+                COLUMNS,
+                descriptors=[JudgeDescriptor(Noting())],
+            )

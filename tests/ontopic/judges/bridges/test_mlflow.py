@@ -12,6 +12,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from chats import bank_chat
 from loopback import ROOT
 from mlflow.entities import Feedback
 
@@ -183,3 +184,14 @@ def test_a_judge_that_raises_is_no_verdict_and_may_be_asked_again() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         scorer(inputs={"question": "break"}, outputs="a card")
     assert scorer(inputs={"question": "q"}, outputs="a card").value == "yes"
+
+
+def test_a_row_may_hold_the_whole_conversation() -> None:
+    judge, record = WordJudge(), bank_chat(answer="a card")
+    score = as_scorer(judge)
+    assert score(inputs={"messages": record.request}, outputs="a card").value == "yes"
+    assert score(inputs={"question": record.question, "messages": record.request}, outputs="a card").value == "yes"
+    assert score(inputs={"messages": [{"role": "user", "content": "Hi"}]}, outputs="a card").value == "yes"
+    assert judge.seen == [record, record, Record(question="Hi", answer="a card")]
+    for wrong in ({"messages": [{"role": "system", "content": "Hi"}]}, {"messages": "Hi"}, {"messages": [7]}, {}, None):
+        assert "a row needs 'inputs'" in str(score(inputs=wrong, outputs="a card").error)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chats import SYSTEM, bank_chat, cake_chat
 from loopback import ROOT, ChatServer, Reply
 
 from ontopic.config.policy import Policy
@@ -21,7 +22,7 @@ from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice
 from ontopic.errors import UserError
 from ontopic.judges.llm.deepeval import DeepEvalJudge
 from ontopic.judges.opening import open_judge
-from ontopic.records import Record, Verdict
+from ontopic.records import Message, Record, Verdict
 from ontopic.state.workspace import Workspace
 
 # Not importorskip: the judge must be the first to import it.
@@ -216,7 +217,7 @@ def test_a_scope_label_is_told_and_tells_whether_the_answer_declines(
     says(chat_server, score=grade(score))
     (verdict,) = ask(chat_server, banking, Record(question="q", answer="a", in_scope=in_scope))
     assert (verdict.in_scope, verdict.declined) == (in_scope, declined)
-    assert ("labelled this Input: it is in scope" in chat_server.prompts()[0]) == in_scope
+    assert ("labelled this question: it is in scope" in chat_server.prompts()[0]) == in_scope
 
 
 @needs_deepeval
@@ -325,3 +326,27 @@ def test_importing_the_judge_leaves_the_environment_alone_and_imports_no_deepeva
         "assert dict(os.environ) == before; assert 'deepeval' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+@needs_deepeval
+@pytest.mark.parametrize("metric", ["geval", "answer_relevancy"])
+def test_a_metric_is_shown_the_whole_conversation(chat_server: ChatServer, banking: Policy, metric: str) -> None:
+    verdicts = {"verdicts": [{"verdict": "yes", "reason": None}]}
+    relevant = {"statements": {"statements": ["a"]}, "verdicts": verdicts, "reason": {"reason": "Good."}}
+    says(chat_server, **({"score": grade(9)} if metric == "geval" else relevant))
+    verdicts_of = ask(chat_server, banking, bank_chat(), cake_chat(), metric=metric)
+    assert [verdict.outcome for verdict in verdicts_of] == ["pass", "pass"]
+    for record in (bank_chat(), cake_chat()):
+        assert any(record.asked in prompt for prompt in chat_server.prompts())
+
+
+@needs_deepeval
+def test_hallucination_is_measured_against_what_system_and_tools_said_too(
+    chat_server: ChatServer, banking: Policy
+) -> None:
+    says(chat_server, verdicts={"verdicts": [{"verdict": "yes", "reason": "."}] * 3}, reason={"reason": "Good."})
+    found = Message(role="tool", content="A transfer abroad takes two days.")
+    record = bank_chat().model_copy(update={"messages": (*bank_chat().messages, found)})
+    (verdict,) = ask(chat_server, banking, record, metric="hallucination")
+    assert verdict.outcome == "pass"
+    assert all(text in chat_server.prompts()[0] for text in (banking.definition, SYSTEM.content, found.content))

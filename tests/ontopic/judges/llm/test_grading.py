@@ -66,7 +66,9 @@ def test_hostile_text_stays_inside_its_fence(chat_server: ChatServer, banking: P
     for i, part in enumerate(parts):
         if i in inside:
             letter = plain[i].strip()[-1]
-            assert part == plain[i].replace(f"plain {letter}", f"{letter} {hostile}")
+            said = f"{letter} {hostile}"
+            barred = "\n| ".join(said.splitlines())  # of the conversation
+            assert part == plain[i].replace(f"plain {letter}", barred if "\n| " in plain[i] else said)
         else:
             assert part == plain[i]
 
@@ -240,7 +242,7 @@ def test_a_faulty_server_leaves_each_record_with_its_right_verdict_or_a_cause(
     keys: dict[int, set[str | None]] = {}
 
     def reply(request: dict[str, Any]) -> Reply:
-        found = re.search(r"Question: number (\d+)\n", said(request))
+        found = re.search(r"\| number (\d+)\n", said(request))
         assert found
         number = int(found.group(1))
         attempts[number] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import Path
 
@@ -26,9 +26,13 @@ policies = pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
 
 
 class Turns(LabelledRecord):
-    """A record with what was said before it."""
+    """A record with all that was said up to its question."""
 
-    history: tuple[Message, ...] = ()
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        return self.messages[:-1]
 
 
 def recorded(path: Path) -> list[Turns]:
@@ -41,7 +45,7 @@ def rows(path: Path) -> list[Question | Turns]:
 
 def follows(row: Question | Turns) -> bool:
     """Whether its subject is to be told from what it follows alone."""
-    return row.kind == "follow_up" or (isinstance(row, Turns) and bool(row.history))
+    return row.kind == "follow_up" or isinstance(row, Turns)
 
 
 def data(path: Path) -> tuple[list[Question], list[LabelledRecord]]:
@@ -90,6 +94,20 @@ def test_account_questions_and_invented_account_data_are_there_to_learn_and_to_m
     assert min(account[split] for split in ("train", "evaluation")) >= 50
     invented = Counter(r.split for r in records if r.kind == "invented_account_data" and r.label == "fail")
     assert min(invented[split] for split in ("train", "calibration")) >= 50
+
+
+def test_the_same_last_sentence_and_answer_are_right_in_one_conversation_and_wrong_in_another() -> None:
+    records = [r for r in recorded(ROOT / "configs" / "policies" / "banking.yaml") if r.messages]
+    assert all(r.messages[-1] == Message(role="user", content=r.question) for r in records)
+    pairs: dict[tuple[str, str, str | None], list[Turns]] = defaultdict(list)
+    for record in records:
+        pairs[record.question, record.answer, record.split].append(record)
+    assert len(pairs) >= 100 and Counter(split for _, _, split in pairs) == {"train": 80, "calibration": 20}
+    for pair in pairs.values():
+        assert {(r.in_scope, r.label) for r in pair} in (
+            {(True, "pass"), (False, "fail")},
+            {(True, "fail"), (False, "pass")},
+        )
 
 
 @policies

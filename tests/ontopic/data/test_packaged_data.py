@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from ontopic.config.policy import load_policy
-from ontopic.data.labelled import LabelledRecord, Question, load_questions, load_records
+from ontopic.data.labelled import LabelledRecord, Message, Question, load_questions, load_records
+from ontopic.data.rows import load_rows
 from ontopic.data.same_question import near_duplicates, normalized
 
 ROOT = Path(__file__).resolve().parents[3]
 POLICIES = sorted((ROOT / "configs" / "policies").glob("*.yaml"))
 FOLDERS = sorted(path.parent for path in (ROOT / "ontopic" / "data").glob("*/questions.jsonl"))
 SPLITS = {"train", "calibration", "evaluation"}
+FOLLOWING = {"follow_up", "change_of_subject", "off_topic_after_banking", "banking_after_chit_chat"}
+HELD_OUT = FOLLOWING - {"change_of_subject"} | {"instruction_override", "role_play", "other_language", "two_part"}
+CHECKED = {"follow_up", "two_part", "change_of_subject", "quoted_material"}
+"""The kinds that calibration measures, too."""
 
 policies = pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+
+
+class Turns(LabelledRecord):
+    """A record with all that was said up to its question."""
+
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        return self.messages[:-1]
+
+
+def recorded(path: Path) -> list[Turns]:
+    return load_rows(load_policy(path).records, Turns).rows
+
+
+def rows(path: Path) -> list[Question | Turns]:
+    return [*data(path)[0], *recorded(path)]
+
+
+def follows(row: Question | Turns) -> bool:
+    """Whether its subject is to be told from what it follows alone."""
+    return row.kind == "follow_up" or isinstance(row, Turns)
 
 
 def data(path: Path) -> tuple[list[Question], list[LabelledRecord]]:
@@ -37,22 +65,22 @@ def test_there_is_much_and_varied_banking_data() -> None:
 def test_there_are_conversations_of_every_kind_to_learn_and_to_measure() -> None:
     questions, _ = data(ROOT / "configs" / "policies" / "banking.yaml")
     counts = Counter((q.kind, q.split) for q in questions if q.kind)
-    kinds = {kind for kind, _ in counts}
-    assert kinds == {
-        "off_topic_after_banking",
-        "banking_after_chit_chat",
-        "instruction_override",
-        "role_play",
-        "other_language",
-        "two_part",
-        "follow_up",
-    }
-    assert min(counts[kind, split] for kind in kinds for split in ("train", "evaluation")) >= 40
+    assert {kind for kind, _ in counts} == HELD_OUT | CHECKED
+    assert min(counts[kind, split] for kind in HELD_OUT for split in ("train", "evaluation")) >= 40
+    # What a model was measured on before stays what it is measured on.
+    assert sum(q.split == "evaluation" for q in questions if q.kind) == 280
+    assert min(counts[kind, split] for kind in CHECKED for split in ("train", "calibration")) >= 20
     for question in questions:
         roles = [message["role"] for message in question.messages]
         assert roles == [("user", "assistant")[i % 2] for i in range(len(roles))] and len(roles) % 2 == 1
-    after = [q for q in questions if q.kind in ("off_topic_after_banking", "banking_after_chit_chat", "follow_up")]
-    assert all(q.history for q in after)
+    assert all(q.history for q in questions if q.kind in FOLLOWING)
+
+
+def test_whether_something_was_said_before_tells_nothing_of_the_scope() -> None:
+    questions, _ = data(ROOT / "configs" / "policies" / "banking.yaml")
+    for kind in ("follow_up", "change_of_subject", "quoted_material"):
+        inside = [q.in_scope for q in questions if q.kind == kind and q.split != "evaluation"]
+        assert 0.35 <= sum(inside) / len(inside) <= 0.65
 
 
 def test_at_least_200_held_out_questions_in_scope_have_a_reference() -> None:
@@ -68,6 +96,20 @@ def test_account_questions_and_invented_account_data_are_there_to_learn_and_to_m
     assert min(invented[split] for split in ("train", "calibration")) >= 50
 
 
+def test_the_same_last_sentence_and_answer_are_right_in_one_conversation_and_wrong_in_another() -> None:
+    records = [r for r in recorded(ROOT / "configs" / "policies" / "banking.yaml") if r.messages]
+    assert all(r.messages[-1] == Message(role="user", content=r.question) for r in records)
+    pairs: dict[tuple[str, str, str | None], list[Turns]] = defaultdict(list)
+    for record in records:
+        pairs[record.question, record.answer, record.split].append(record)
+    assert len(pairs) >= 100 and Counter(split for _, _, split in pairs) == {"train": 80, "calibration": 20}
+    for pair in pairs.values():
+        assert {(r.in_scope, r.label) for r in pair} in (
+            {(True, "pass"), (False, "fail")},
+            {(True, "fail"), (False, "pass")},
+        )
+
+
 @policies
 def test_every_split_has_both_kinds(path: Path) -> None:
     questions, records = data(path)
@@ -76,13 +118,19 @@ def test_every_split_has_both_kinds(path: Path) -> None:
     assert {(r.split, r.label) for r in records} == {(s, label) for s in SPLITS for label in ("pass", "fail")}
 
 
+def conversation(row: Question | Turns) -> str:
+    """What makes a conversation the same one: a short follow-up repeats by its own words."""
+    return "\n".join([*(turn.content for turn in row.history), row.question])
+
+
 @policies
-def test_no_question_stands_in_two_splits(path: Path) -> None:
-    questions, records = data(path)
+def test_no_question_and_no_conversation_stands_in_two_splits(path: Path) -> None:
     texts: dict[str, list[str]] = {split: [] for split in sorted(SPLITS | {"judge"})}
-    for row in [*questions, *records]:
+    for row in rows(path):
         assert row.split
-        texts[row.split].append(row.question)
+        texts[row.split].append(conversation(row))
+        if row.history and not follows(row):
+            texts[row.split].append(row.question)
     for left, right in combinations(texts.values(), 2):
         assert not {normalized(text) for text in left} & {normalized(text) for text in right}
         assert [(left[i], right[j]) for i, j in near_duplicates(left, right, threshold=0.8)] == []
@@ -90,11 +138,12 @@ def test_no_question_stands_in_two_splits(path: Path) -> None:
 
 @policies
 def test_no_question_is_given_twice_or_with_two_scopes(path: Path) -> None:
-    questions, records = data(path)
-    counts = Counter(normalized(q.question) for q in questions)
+    questions, records = data(path)[0], recorded(path)
+    counts = Counter(normalized(conversation(q)) for q in questions)
+    counts += Counter(normalized(q.question) for q in questions if q.history and not follows(q))
     assert [text for text, count in counts.items() if count > 1] == []
-    scopes = {normalized(q.question): q.in_scope for q in questions}
-    told = [(normalized(r.question), r.in_scope) for r in records if r.in_scope is not None]
+    scopes = {normalized(conversation(q)): q.in_scope for q in questions}
+    told = [(normalized(conversation(r)), r.in_scope) for r in records if r.in_scope is not None]
     assert [text for text, in_scope in told if scopes.get(text, in_scope) != in_scope] == []
 
 

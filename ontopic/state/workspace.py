@@ -61,6 +61,16 @@ class Workspace(BaseModel):
         return self.root / "keys.db"
 
     @property
+    def user_key(self) -> Path:
+        """What users' names are hashed with."""
+        return self.root / "identity.key"
+
+    @property
+    def erasures(self) -> Path:
+        """What is being erased and is not through: a file each, gone at the end."""
+        return self.root / "erasures"
+
+    @property
     def alerts(self) -> Path:
         """The alerts, open and closed, and the notifications of them that are to be sent."""
         return self.root / "alerts.db"

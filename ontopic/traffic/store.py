@@ -16,7 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from ontopic.errors import UserError
 from ontopic.records import MOST_AHEAD, Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
+from ontopic.traffic.identity import conversation_id
 from ontopic.traffic.redaction import KINDS, redact
+from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import derived_id, record_of, row_of, said_by
 from ontopic.traffic.schema import FEEDBACK, TRAFFIC, open_database, store_name
 from ontopic.traffic.summary import TrafficSummary, VersionTraffic
@@ -152,6 +154,15 @@ class TrafficStore:
             records = [record_of(row) for each in queries for row in connection.execute(each)]
         return sorted(records, key=lambda record: (record.asked_at, record.id))
 
+    def ids(self, *, user: str = "", conversation: str = "", record: str = "") -> list[str]:
+        """The ids of the stored records that fit what is given (the user by its hash), in the order they were asked."""
+        names = {conversation, conversation_id(conversation)}
+        fits = [TRAFFIC.c.conversation.in_(names)] if conversation else []
+        fits += [TRAFFIC.c[name] == value for name, value in (("user", user), ("id", record)) if value]
+        with self._engine.connect() as connection:
+            query = sql.select(TRAFFIC.c.id).where(self._own, *fits).order_by(TRAFFIC.c.asked_at, TRAFFIC.c.id)
+            return list(connection.scalars(query))
+
     def stream(self, model_version: str | None = None) -> Iterator[Record]:
         """The stored records in the order they were asked, in bounded memory, while others go on writing.
 
@@ -179,12 +190,6 @@ class TrafficStore:
                 return
             last = sql.tuple_(sql.literal(getattr(rows[-1], column.name)), sql.literal(rows[-1].id))
             page = query.where(last < sql.tuple_(column, TRAFFIC.c.id))
-
-    def oldest(self) -> datetime | None:
-        """When the first record was asked, in UTC; ``None`` where there is none."""
-        with self._engine.connect() as connection:
-            first = connection.execute(sql.select(sql.func.min(TRAFFIC.c.asked_at)).where(self._own)).scalar()
-        return first and first.replace(tzinfo=UTC)
 
     def last_stored(self) -> datetime | None:
         """When the newest record was stored, in UTC; ``None`` where none was."""
@@ -307,16 +312,14 @@ class TrafficStore:
             connection.execute(sql.insert(TRAFFIC).from_select(list(TRAFFIC.c.keys()), nothing))
 
     def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:
-        """Delete the records that were asked longer ago than ``older_than``, and all but the newest ``keep``.
+        """Delete what is ``outdated``, and what was thought of it; returns how many records."""
+        return sum(self.erase(page, repeated=False) for page in self.outdated(older_than, keep))
 
-        What was thought of them goes with them. Records of other registered models stay, and do not count. A record
-        whose time is wrong (``MOST_AHEAD``) counts as asked when it was stored, and as the oldest where an older
-        release stored it.
+    def outdated(self, older_than: timedelta | None = None, keep: int | None = None) -> Iterator[list[str]]:
+        """The ids of what was asked longer ago than ``older_than``, and of all but the newest ``keep``, by the page.
 
-        Goes by the page, so that others can write meanwhile. SQLite uses the room again but does not give it back.
-
-        Returns:
-            How many were deleted.
+        A record whose time is wrong (``MOST_AHEAD``) counts as asked when it was stored, and as the oldest where an
+        older release stored it. Some may come twice.
         """
         limits = []
         asked: sql.ColumnElement[datetime] = TRAFFIC.c.asked_at
@@ -331,17 +334,26 @@ class TrafficStore:
             with self._engine.connect() as connection:
                 last = connection.execute(newest).first()
             if last:
-                limits.append(
-                    sql.tuple_(sql.literal(last.asked), sql.literal(last.id)) >= sql.tuple_(asked, TRAFFIC.c.id)
-                )
-        deleted = 0
+                place = sql.tuple_(sql.literal(last.asked), sql.literal(last.id))
+                limits.append(place >= sql.tuple_(asked, TRAFFIC.c.id))
         for limit in limits:  # one by one, so that the index finds each page
-            deleted += self._by_the_page(sql.delete(TRAFFIC), sql.and_(self._own, limit))
-        if deleted:  # where nothing was, all feedback need not be read
+            query = sql.select(TRAFFIC.c.id, TRAFFIC.c.asked_at).where(self._own, limit)
+            for rows in self._pages(query, TRAFFIC.c.asked_at):
+                yield [row.id for row in rows]
+
+    def erase(self, ids: Sequence[str], *, repeated: bool = True) -> int:
+        """Delete these records, what was thought of them and, where ``repeated``, what later requests of their
+        conversations repeat of them, in whose place ``ERASED`` stands; returns how many records."""
+        erased = 0
+        for part in _parts(ids):
+            own = self.records(ids=part)
             with self._engine.begin() as connection:
-                left = sql.exists().where(TRAFFIC.c.id == FEEDBACK.c.record_id)
-                connection.execute(sql.delete(FEEDBACK).where(~left))
-        return deleted
+                erased += remove(connection, [each.id for each in own], repeated=own if repeated else [])
+        return erased
+
+    def scrub(self) -> None:
+        """Have nothing of what was deleted left in the database's files; takes a while, during which others wait."""
+        scrub(self._engine)
 
     def unnamed(self) -> int:
         """How many records name no registered model, as those of an older release."""
@@ -350,19 +362,16 @@ class TrafficStore:
             return int(connection.scalar(query) or 0)
 
     def adopt(self, registered_model: str) -> int:
-        """Make the records that name no registered model those of this one; returns how many."""
-        named = sql.update(TRAFFIC).values(registered_model=registered_model)
-        return self._by_the_page(named, TRAFFIC.c.registered_model == "")
-
-    def _by_the_page(self, change: sql.Delete | sql.Update, which: sql.ColumnElement[bool]) -> int:
-        """Change the rows of which that holds, after which it must hold no more, so that others can write meanwhile."""
-        page, changed = sql.select(TRAFFIC.c.id).where(which).limit(_PAGE), 0
+        """Make the records that name no registered model those of this one, by the page, so that others can write
+        meanwhile; returns how many."""
+        page, adopted = sql.select(TRAFFIC.c.id).where(TRAFFIC.c.registered_model == "").limit(_PAGE), 0
+        change = sql.update(TRAFFIC).values(registered_model=registered_model).where(TRAFFIC.c.id.in_(page))
         while True:
             with self._engine.begin() as connection:
-                n = connection.execute(change.where(TRAFFIC.c.id.in_(page))).rowcount
-            changed += n
+                n = connection.execute(change).rowcount
+            adopted += n
             if n == 0:
-                return changed
+                return adopted
 
     def close(self) -> None:
         """Close all connections; the store opens new ones if it is used again."""

@@ -66,11 +66,13 @@ def erase(
         with FileLock(f"{workspace.erasures}.lock", timeout=_WAIT_S):
             finish(workspace, tell=tell)
             with Erasing(workspace.erasures / f"{uuid.uuid4().hex}.db") as erasing:
-                order = collect(erasing)
-                if order is None:
-                    erasing.end()
-                    return {}
-                erasing.begin(order)
+                try:
+                    if (order := collect(erasing)) is None:
+                        return {}
+                    erasing.begin(order)
+                finally:
+                    if erasing.order is None:
+                        erasing.end()
                 return _carry_out(workspace, erasing, tell=tell, alone=False)
     except Timeout:
         raise UserError(f"another erasure is at work in {workspace.root}; wait for it") from None
@@ -138,11 +140,11 @@ def _carry_out(workspace: Workspace, erasing: Erasing, *, tell: Callable[[str], 
             _enter(workspace, erasing, order=order)
             for line in _in_words(erasing):
                 tell(line)
+        erasing.begin(order.model_copy(update={"carried_out": True}))
         if alone:
             erasing.end()
         else:
             tell("a loop or watch is at work in this folder; it erases once more what it is writing now")
-            erasing.begin(order.model_copy(update={"carried_out": True}))
         return counts
     finally:
         lock.release()
@@ -203,7 +205,7 @@ def _versions(workspace: Workspace, erasing: Erasing) -> None:
     """Which versions were trained on it, while what they were trained on still says so."""
     from ontopic.registry import erased_runs
 
-    if not workspace.owns_mlflow:
+    if not (workspace.owns_mlflow and workspace.mlflow_file.is_file()):
         return
     for table in workspace.artifacts.glob(f"*/artifacts/{erased_runs.PREFERENCES}"):
         if not holds(json.loads(table.read_bytes()), erasing):

@@ -6,9 +6,10 @@ a page cuts it short, and inside of another text. The file is the owner's alone,
 
 from __future__ import annotations
 
-import json
+import html
 import re
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 # Chinese, Japanese and Korean put no spaces between words: there a character counts as a word.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORDS = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+_WORDS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")  # in Markdown, a word's underscores are escaped
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[\s\S]|$)")
+_MOST_ESCAPED = 6  # times over
 _ANCHORS = (8, 4)  # words that a text inside of another is found by; a shorter one is only found as a whole
 _CUT = re.compile(r"\s*(?:…|\.\.\.)\s*$")
 _PARTS = re.compile(r"\n\s*\n")
@@ -248,17 +251,31 @@ def _words(text: str) -> list[str]:
 
 
 def _unescaped(text: str) -> str:
-    """A text that stands as a JSON string in another one, as it is itself."""
-    if "\\" not in text:
-        return text
-    try:
-        return str(json.loads(f'"{text}"', strict=False))
-    except ValueError:
-        return text.replace("\\n", " ").replace("\\t", " ").replace("\\r", " ")
+    """A text whose escapes mean what they stand for, as JSON, Markdown, Python and HTML write them.
+
+    Until none is left: so a text gives the same as it is, and as often escaped as may be.
+    """
+    for _ in range(_MOST_ESCAPED):
+        before = text
+        if "\\" in text:
+            text = _ESCAPE.sub(_meant, text)
+        if "&" in text:
+            text = html.unescape(text)
+        if text == before:
+            break
+    return text
+
+
+def _meant(escape: re.Match[str]) -> str:
+    said = escape[1]
+    if len(said) > 1:
+        number = int(said[1:], 16)
+        return chr(number) if number <= sys.maxunicode else " "
+    return " " if said in "nrtbf" else said
 
 
 def _key(text: str, words: Sequence[str]) -> str:
-    return " ".join(words) or text.strip().encode(errors="replace").decode()
+    return " ".join(words) or _unescaped(text).strip().encode(errors="replace").decode()
 
 
 def _anchor(words: Sequence[str]) -> str | None:

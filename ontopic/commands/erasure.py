@@ -64,7 +64,7 @@ def erase(
     workspace.root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{workspace.erasures}.lock", timeout=_WAIT_S):
-            finish(workspace, tell=tell)
+            _finish(workspace, tell=tell, alone=False)
             with Erasing(workspace.erasures / f"{uuid.uuid4().hex}.db") as erasing:
                 try:
                     if (order := collect(erasing)) is None:
@@ -102,8 +102,19 @@ def confirm(what: str) -> None:
         raise UserError("nothing was erased")
 
 
-def finish(workspace: Workspace, *, tell: Callable[[str], object], alone: bool = False) -> None:
-    """Finish the erasures that were begun; what was only being collected is dropped, as nothing of it has gone yet.
+def finish(workspace: Workspace, *, tell: Callable[[str], object]) -> None:
+    """Finish the erasures that were begun, for who holds the lock of the state folder; not while one is at work."""
+    if not workspace.erasures.is_dir() or not any(workspace.erasures.glob("*.db")):
+        return
+    try:
+        with FileLock(f"{workspace.erasures}.lock", timeout=0):
+            _finish(workspace, tell=tell, alone=True)
+    except Timeout:
+        return
+
+
+def _finish(workspace: Workspace, *, tell: Callable[[str], object], alone: bool) -> None:
+    """What was only being collected is dropped, as nothing of it has gone yet.
 
     Args:
         alone: whether the caller holds the lock of the state folder.

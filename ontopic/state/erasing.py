@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORDS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")  # in Markdown, a word's underscores are escaped
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[\s\S]|$)")
+_SPACES = re.compile(r"[\s\"']+")
 _MOST_ESCAPED = 6  # times over
 _ANCHORS = (8, 4)  # words that a text inside of another is found by; a shorter one is only found as a whole
 _CUT = re.compile(r"\s*(?:…|\.\.\.)\s*$")
@@ -106,6 +107,8 @@ class Erasing:
         for text in texts:
             words = _words(text)
             key, anchor = _key(text, words), _anchor(words)
+            if not key:
+                continue
             self._database.execute("INSERT OR IGNORE INTO texts VALUES (?, ?)", (key, anchor))
             self._mark(key)
             if anchor:
@@ -258,7 +261,8 @@ def _unescaped(text: str) -> str:
     for _ in range(_MOST_ESCAPED):
         before = text
         if "\\" in text:
-            text = _ESCAPE.sub(_meant, text)
+            text = _ESCAPE.sub(_meant, text)  # of a character outside of the first plane, JSON writes two halves
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if "&" in text:
             text = html.unescape(text)
         if text == before:
@@ -275,7 +279,8 @@ def _meant(escape: re.Match[str]) -> str:
 
 
 def _key(text: str, words: Sequence[str]) -> str:
-    return " ".join(words) or _unescaped(text).strip().encode(errors="replace").decode()
+    """What a text is known by: its words; its signs where there are none, such as an emoji."""
+    return " ".join(words) or _SPACES.sub("", _unescaped(text)).encode(errors="replace").decode()
 
 
 def _anchor(words: Sequence[str]) -> str | None:

@@ -146,7 +146,7 @@ def test_beside_a_watch_it_is_gone_through_once_more(command: Command, workspace
         done = command("erase", "--user", "anna", "--yes")
         assert "it erases once more what it is writing now" in done.output
         (workspace.reports / "new.json").write_text(json.dumps([{"question": "kanarieE 🙂🏦"}]))
-        erasure.finish(workspace, tell=print, alone=True)
+        erasure.finish(workspace, tell=print)
     assert found_in(workspace.root, "kanarie") == []
     assert not list(workspace.erasures.glob("*.db"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import html
 import io
 import json
 import shutil
@@ -106,13 +107,13 @@ def made_state(root: Path, traffic: Path | str) -> Workspace:
     return workspace
 
 
-def found_in(root: Path, word: str) -> list[str]:
-    """The files that hold a word, however they are packed and whatever their characters are escaped to."""
-    forms = {word.encode(), json.dumps(word)[1:-1].encode(), word.encode("utf-16-le")}
+def found_in(root: Path, *words: str) -> list[str]:
+    """The files that hold one of these texts, however they are packed and whatever their characters are escaped to."""
+    forms = {form.encode() for word in words for form in (word, json.dumps(word)[1:-1], html.escape(word))}
     return sorted(
         name
         for path in root.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.suffix != ".safetensors"
         for name, content in _unpacked(path.relative_to(root).as_posix(), path.read_bytes())
         if any(form in content for form in forms)
     )

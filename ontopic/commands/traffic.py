@@ -31,7 +31,7 @@ app = typer.Typer(cls=Commands, rich_markup_mode=None)
 @app.callback(invoke_without_command=True)
 @on_project
 def traffic(context: typer.Context, project: Project) -> None:
-    """Say what traffic of the policy is stored; or import, export, prune or send some."""
+    """Say what traffic of the policy is stored; or import, export, erase, prune or send some."""
     name, model = _name(project.workspace), project.policy.registered_model
     with stored_traffic(project.workspace, model) as store:
         summary, ahead = store.summary(), store.ahead()

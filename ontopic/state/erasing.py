@@ -104,7 +104,7 @@ class Erasing:
             self._mark(each)
         for each in conversations:
             self._database.execute("INSERT OR IGNORE INTO conversations VALUES (?)", (each,))
-        for text in texts:
+        for text in _with_lines(texts):
             words = _words(text)
             key, anchor = _key(text, words), _anchor(words)
             if not key:
@@ -117,7 +117,7 @@ class Erasing:
 
     def add_questions(self, questions: Iterable[str]) -> None:
         """Add questions as they stand, by whose hash something else is kept."""
-        self._database.executemany("INSERT OR IGNORE INTO questions VALUES (?)", [(each,) for each in questions])
+        self._at_once("INSERT OR IGNORE INTO questions VALUES (?)", questions)
 
     def questions(self) -> Iterator[str]:
         """Those that were added so."""
@@ -125,9 +125,9 @@ class Erasing:
 
     def spare(self, texts: Iterable[str]) -> None:
         """Leave out texts that others have said too."""
-        known = [key for text in texts if self._may_hold(key := _key(text, _words(text)))]
+        known = [key for text in _with_lines(texts) if self._may_hold(key := _key(text, _words(text)))]
         if known:
-            self._database.executemany("DELETE FROM texts WHERE words = ?", [(key,) for key in known])
+            self._at_once("DELETE FROM texts WHERE words = ?", known)
 
     def ids(self, n: int = 500) -> Iterator[Sequence[str]]:
         """The records, by the page."""
@@ -216,6 +216,11 @@ class Erasing:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _at_once(self, change: str, values: Iterable[str]) -> None:
+        self._database.execute("BEGIN")
+        self._database.executemany(change, [(each,) for each in values])
+        self._database.execute("COMMIT")
+
     def _begins(self, words: Sequence[str]) -> bool:
         """Whether a text begins with these words, the last of which may be cut."""
         begun = " ".join(words)
@@ -247,6 +252,14 @@ def is_begun(path: Path) -> bool:
             return True
         erasing.end()
     return False
+
+
+def _with_lines(texts: Iterable[str]) -> Iterator[str]:
+    """Texts, and the longer lines of those that have several, as a log or a page has them line by line."""
+    for text in texts:
+        yield text
+        lines = text.splitlines()
+        yield from (line for line in lines if len(lines) > 1 and len(_words(line)) >= _ANCHORS[-1])
 
 
 def _words(text: str) -> list[str]:

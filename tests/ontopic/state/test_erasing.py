@@ -60,6 +60,14 @@ def test_a_longer_text_is_known_inside_of_another_and_cut_short(erasing: Erasing
     assert not erasing.has_text(TEXTS[-1][:240])  # another may have asked just that
 
 
+def test_a_text_of_several_lines_is_known_line_by_line(erasing: Erasing) -> None:
+    erasing.add([], ["Dear bank,\nmy card was swallowed yesterday\nin Rome"])
+    assert erasing.has_text("ERROR my card was swallowed yesterday")
+    assert not erasing.has_text("Dear bank,")  # as others begin too
+    erasing.spare(["Hello.\nMy card was swallowed yesterday"])
+    assert not erasing.has_text("my card was swallowed yesterday")
+
+
 def test_other_texts_are_not(erasing: Erasing) -> None:
     erasing.add([], TEXTS)
     for other in ("", " ", "one", "a short one", "short one more", "🙂", "Wie lange dauert das Überweisen", "a", "{}"):

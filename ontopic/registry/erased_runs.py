@@ -88,8 +88,24 @@ def _traces(client: MlflowClient, experiment: str, *, erasing: Erasing) -> None:
     token = None
     while True:
         page = client.search_traces(locations=[experiment], max_results=_PAGE, page_token=token)
-        held = [trace.info.trace_id for trace in page if holds(trace.to_dict(), erasing)]
+        held = [trace for trace in page if holds(trace.to_dict(), erasing)]
+        for trace in held:
+            _trace_artifacts(trace, erasing)
         if held:
-            erasing.count("traces on the MLflow server", client.delete_traces(experiment, trace_ids=held))
+            ids = [trace.info.trace_id for trace in held]
+            erasing.count("traces on the MLflow server", client.delete_traces(experiment, trace_ids=ids))
         if not (token := page.token):
             return
+
+
+def _trace_artifacts(trace: Any, erasing: Erasing) -> None:
+    """The copy of a trace in the artifact store, which stays where the trace is deleted."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    where = trace.info.tags.get("mlflow.artifactLocation")
+    try:
+        if where:
+            get_artifact_repository(where).delete_artifacts()
+    except (MlflowException, NotImplementedError, OSError) as error:
+        erasing.note("left", f"the artifacts of MLflow's trace {trace.info.trace_id}", value=type(error).__name__)

@@ -41,6 +41,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(root=root / "state", mlflow_uri=uri)
 
 
+@pytest.mark.slow
 def test_tables_are_logged_anew_and_traces_deleted(theirs: Workspace, tmp_path: Path) -> None:
     client = mlflow.MlflowClient(tracking_uri=theirs.mlflow_uri)
     (experiment,) = [each for each in client.search_experiments() if each.name == NAME]

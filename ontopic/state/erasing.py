@@ -29,7 +29,7 @@ _PARTS = re.compile(r"\n\s*\n")
 _FILTER = 1 << 24  # bits that tell most of what is not there without a look into the file
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS ids (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ids (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS conversations (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS texts (words TEXT PRIMARY KEY, anchor TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS texts_by_anchor ON texts (anchor);
@@ -100,7 +100,7 @@ class Erasing:
         """Add records and what was said in them, at once."""
         self._database.execute("BEGIN")
         for each in ids:
-            self._database.execute("INSERT OR IGNORE INTO ids VALUES (?)", (each,))
+            self._database.execute("INSERT OR IGNORE INTO ids (id) VALUES (?)", (each,))
             self._mark(each)
         for each in conversations:
             self._database.execute("INSERT OR IGNORE INTO conversations VALUES (?)", (each,))
@@ -130,13 +130,13 @@ class Erasing:
             self._at_once("DELETE FROM texts WHERE words = ?", known)
 
     def ids(self, n: int = 500) -> Iterator[Sequence[str]]:
-        """The records, by the page."""
-        last = ""
+        """The records, by the page, the last that was added first: of a conversation, what repeats the others."""
+        last = 1 << 62
         while page := self._database.execute(
-            "SELECT id FROM ids WHERE id > ? ORDER BY id LIMIT ?", (last, n)
+            "SELECT n, id FROM ids WHERE n < ? ORDER BY n DESC LIMIT ?", (last, n)
         ).fetchall():
             last = page[-1][0]
-            yield [each for (each,) in page]
+            yield [each for _, each in page]
 
     def n(self) -> int:
         """How many records are erased."""

@@ -155,7 +155,7 @@ def erase_traffic(
     stored_traffic(workspace, project.policy.registered_model).close()
     selection = Selection(
         user=user_hash(user or "", workspace.user_key),
-        conversation=conversation_id(conversation or ""),
+        conversation=conversation_id(conversation or "", workspace.user_key),
         record=record or "",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -33,10 +32,8 @@ def user_hash(name: str, key_file: Path) -> str:
     return hmac.digest(key, name.encode("utf-8", "surrogatepass"), "sha256").hex()[:_CHARACTERS]
 
 
-def conversation_id(given: str) -> str:
-    """What is stored of a conversation's id that a client gave: the id, or a hash of one that is too long or holds
-    personal data."""
-    plain = redact(given).text
-    if plain == given and len(given) <= _LONGEST and "\0" not in given:
-        return given
-    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:_CHARACTERS]
+def conversation_id(given: str, key_file: Path) -> str:
+    """What is stored of a conversation's id that a client gave: the id, or, of one that is too long, is not printable
+    or holds personal data, a hash as ``user_hash`` makes it."""
+    plain = given.isprintable() and len(given) <= _LONGEST and redact(given).text == given
+    return given if plain else user_hash(given, key_file)

@@ -16,7 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from ontopic.errors import UserError
 from ontopic.records import MOST_AHEAD, Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
-from ontopic.traffic.identity import conversation_id
 from ontopic.traffic.redaction import KINDS, redact
 from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import derived_id, record_of, row_of, said_by
@@ -156,9 +155,8 @@ class TrafficStore:
 
     def ids(self, *, user: str = "", conversation: str = "", record: str = "") -> list[str]:
         """The ids of the stored records that fit what is given (the user by its hash), in the order they were asked."""
-        names = {conversation, conversation_id(conversation)}
-        fits = [TRAFFIC.c.conversation.in_(names)] if conversation else []
-        fits += [TRAFFIC.c[name] == value for name, value in (("user", user), ("id", record)) if value]
+        given = {"user": user, "conversation": conversation, "id": record}
+        fits = [TRAFFIC.c[name] == value for name, value in given.items() if value]
         with self._engine.connect() as connection:
             query = sql.select(TRAFFIC.c.id).where(self._own, *fits).order_by(TRAFFIC.c.asked_at, TRAFFIC.c.id)
             return list(connection.scalars(query))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -214,6 +212,6 @@ def test_what_cannot_be_erased_is_named(command: Command, workspace: Workspace) 
 
 def test_the_key_of_users_is_the_owners_alone(workspace: Workspace) -> None:
     assert oct(workspace.user_key.stat().st_mode)[-3:] == "600"
-    with closing(sqlite3.connect(workspace.root / "traffic.db")) as connection:
-        users = connection.execute("SELECT DISTINCT user FROM traffic WHERE user != ''").fetchall()
-    assert len(users) == 1 and len(users[0][0]) == 32
+    with TrafficStore(workspace.traffic, NAME) as store:
+        (user,) = {record.user for record in store.records()} - {""}
+    assert len(user) == 32

@@ -11,7 +11,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +26,7 @@ _MOST_ESCAPED = 6  # times over
 _ANCHORS = (8, 4)  # words that a text inside of another is found by; a shorter one is only found as a whole
 _CUT = re.compile(r"\s*(?:…|\.\.\.)\s*$")
 _PARTS = re.compile(r"\n\s*\n")
+_REPEATED = 10_000  # texts, such as the turns that each record of a conversation repeats
 _FILTER = 1 << 24  # bits that tell most of what is not there without a look into the file
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -125,7 +126,7 @@ class Erasing:
 
     def spare(self, texts: Iterable[str]) -> None:
         """Leave out texts that others have said too."""
-        known = [key for text in _with_lines(texts) if self._may_hold(key := _key(text, _words(text)))]
+        known = [key for text in texts for key in _keys(text) if self._may_hold(key)]
         if known:
             self._at_once("DELETE FROM texts WHERE words = ?", known)
 
@@ -243,23 +244,18 @@ class Erasing:
         return bool(self._filter[bit >> 3] & (1 << (bit & 7)))
 
 
-def is_begun(path: Path) -> bool:
-    """Whether an erasure was ordered there that is not through; what only was being collected is removed."""
-    if not path.is_file():
-        return False
-    with closing(Erasing(path)) as erasing:
-        if erasing.order is not None:
-            return True
-        erasing.end()
-    return False
-
-
 def _with_lines(texts: Iterable[str]) -> Iterator[str]:
     """Texts, and the longer lines of those that have several, as a log or a page has them line by line."""
     for text in texts:
         yield text
         lines = text.splitlines()
         yield from (line for line in lines if len(lines) > 1 and len(_words(line)) >= _ANCHORS[-1])
+
+
+@lru_cache(maxsize=_REPEATED)
+def _keys(text: str) -> tuple[str, ...]:
+    """What a text and its longer lines are known by."""
+    return tuple(_key(each, _words(each)) for each in _with_lines([text]))
 
 
 def _words(text: str) -> list[str]:

@@ -280,6 +280,7 @@ def _object(value: dict[str, Any], erasing: Erasing) -> tuple[Any, bool]:
     if any(erasing.has_id(each) for each in bears):
         return value, True
     left, row = {}, False
+    written: Any
     gone = _gone_abreast(value, erasing)
     for name, each in value.items():
         if erasing.is_text(name):

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ontopic.commands.erasure import finish
 from ontopic.commands.options import (
     Project,
     beginning,
@@ -69,6 +70,7 @@ def loop(
         result = run_loop(
             settings, policy, workspace=workspace, by=by, tell=lambda line: console.print(f"\n{line}", style="bold")
         )
+        finish(workspace, tell=print)
         registry = open_registry(workspace, policy.registered_model)
         console.print(last_screen(result, champion_in_words(registry)))
 
@@ -120,9 +122,11 @@ def watch(
         print(f"version {champion.version} of {policy.registered_model} is {how}", flush=True)
         try:
             tell(watcher.in_words(watcher.turn()))
+            finish(workspace, tell=tell)  # what the turn wrote of what was erased meanwhile
             while not once:
                 time.sleep(every)
                 watcher.turn()
+                finish(workspace, tell=tell)
         except KeyboardInterrupt:
             print("stopped")
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ontopic.commands.erasure import RECORDS, confirm, erase, order_of, spools
 from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, SkipBad, beginning, beside, console, on_project, say_skipped
 from ontopic.config.durations import duration
@@ -20,6 +20,7 @@ from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 
 if TYPE_CHECKING:
+    from ontopic.state.erasing import Erasing, Order
     from ontopic.state.workspace import Workspace
     from ontopic.traffic.asking import Sent
     from ontopic.traffic.store import TrafficStore, TrafficSummary
@@ -30,7 +31,7 @@ app = typer.Typer(cls=Commands, rich_markup_mode=None)
 @app.callback(invoke_without_command=True)
 @on_project
 def traffic(context: typer.Context, project: Project) -> None:
-    """Say what traffic of the policy is stored; or import, export, prune or send some."""
+    """Say what traffic of the policy is stored; or import, export, erase, prune or send some."""
     name, model = _name(project.workspace), project.policy.registered_model
     with stored_traffic(project.workspace, model) as store:
         summary, ahead = store.summary(), store.ahead()
@@ -117,20 +118,60 @@ def prune(
     older_than: Annotated[str | None, typer.Option(help="Delete what is older, such as 90d or 12h.")] = None,
     keep: Annotated[int | None, typer.Option(min=0, help="Delete all but the newest so many.")] = None,
 ) -> None:
-    """Delete old records of the policy for good; another policy's stay."""
+    """Delete old records of the policy for good, everywhere they went; another policy's stay."""
     if older_than is None and keep is None:
         raise UserError("nothing says what to delete; give --older-than, --keep or both")
-    windows_file, model = project.workspace.windows, project.policy.registered_model
-    with stored_traffic(project.workspace, model) as store:
-        deleted = store.prune(None if older_than is None else duration(older_than), keep)
-        if windows_file.is_file():
-            from ontopic.monitoring.windows import WindowStore
-            from ontopic.registry.unnamed import named
+    from ontopic.traffic.erasure import collect
 
-            # A verdict's explanation can quote its record.
-            with named(WindowStore(windows_file, model), project.workspace) as windows:
-                windows.forget(store.oldest() or datetime.now(UTC))
-        print(f"{deleted} records were deleted, {store.count()} are left")
+    age = None if older_than is None else duration(older_than)
+    with stored_traffic(project.workspace, project.policy.registered_model) as store:
+
+        def outdated(erasing: Erasing) -> Order | None:
+            collect(store, store.outdated(age, keep), erasing=erasing)
+            return order_of(erasing, "old traffic expired", project=project, of_person=False)
+
+        counts = erase(project.workspace, outdated, tell=print)
+        print(f"{counts.get(RECORDS, 0)} records were deleted, {store.count()} are left")
+
+
+@app.command("erase")
+@on_project
+def erase_traffic(
+    project: Project,
+    *,
+    user: Annotated[str | None, typer.Option(help="All that this user asked: the name that the client sends.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="A conversation, by its id.")] = None,
+    record: Annotated[str | None, typer.Option(help="A record, by its id.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase a user, a conversation or a record for good, everywhere it went, also among other policies' traffic."""
+    from ontopic.traffic.erasure import Selection, collect, collect_spooled
+    from ontopic.traffic.identity import conversation_id, user_hash
+    from ontopic.traffic.store import TrafficStore
+
+    given = {"user": user, "conversation": conversation, "record": record}
+    named = {name: value for name, value in given.items() if value is not None}
+    if len(named) != 1 or not all(value.strip() for value in named.values()):
+        raise UserError("erase takes exactly one of --user, --conversation and --record, and whom or what it is of")
+    workspace = project.workspace
+    stored_traffic(workspace, project.policy.registered_model).close()
+    selection = Selection(
+        user=user_hash(user or "", workspace.user_key),
+        conversation=conversation_id(conversation or "", workspace.user_key),
+        record=record or "",
+    )
+
+    def selected(erasing: Erasing) -> Order | None:
+        with TrafficStore(workspace.traffic) as store:
+            collect(store, [selection.ids(store)], erasing=erasing)
+        collect_spooled(spools(workspace), selection.fits, erasing=erasing)
+        order = order_of(erasing, f"a {next(iter(named))} was erased", project=project, of_person=True)
+        if order is not None and not yes:
+            confirm(f"{erasing.n():,} records will be erased for good, everywhere they went")
+        return order
+
+    if not erase(workspace, selected, tell=print):
+        raise UserError(f"{_name(workspace)}: nothing of this {next(iter(named))} is stored; check the name or id")
 
 
 @app.command("adopt")

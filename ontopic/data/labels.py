@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,9 @@ from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Split, conversation_and_answer
 from ontopic.errors import UserError
 from ontopic.records import Record
+from ontopic.state.erased_files import erase_from_lines, gone_lines
+from ontopic.state.erasing import Erasing
+from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 
 Draw = Literal["random", "uncertainty", "feedback", "discordant"]
@@ -89,6 +93,17 @@ class LabelStore:
         known = {row.conversation_and_answer for row in labels}
         ids = {row.record_id for row in labels if row.record_id}  # an earlier release kept the last message alone
         return [r for r in records if conversation_and_answer(r) not in known and r.id not in ids]
+
+    def erase(self, erasing: Erasing) -> dict[str, int]:
+        """Drop the lines on records that are erased; returns how many by split."""
+        with FileLock(f"{self.path}.lock"):
+            text = self.path.read_text(encoding="utf-8")
+            gone = gone_lines(text, erasing)
+            dropped = [row for number, row in enumerate(text.split("\n")) if number in gone]
+            if (left := erase_from_lines(text, erasing)) != text:
+                with whole_file(self.path) as part:
+                    part.write_text(left, encoding="utf-8")
+        return Counter(str(json.loads(row).get("split")) for row in dropped)
 
     def _append(self, record: Record, what: dict[str, str | None]) -> None:
         row = {

@@ -296,10 +296,13 @@ class WindowStore(ModelFile):
                 counts[outcome, version] = counts.get((outcome, version), 0) + n
         return counts
 
-    def forget(self, before: datetime) -> None:
-        """Delete the verdicts on what was asked before that time; what became of the windows stays."""
+    def forget(self, ids: Sequence[str]) -> int:
+        """Delete what is known of these records, of whichever registered model, their verdicts among it; returns of how
+        many. What became of the windows stays."""
         with self._engine.begin() as connection:
-            connection.execute(sql.delete(MEMBERS).where(self._own_members, MEMBERS.c.asked_at < naive_utc(before)))
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            gone = (sql.delete(MEMBERS).where(MEMBERS.c.record_id.in_(part)) for part in _parts(ids))
+            return sum(connection.execute(each).rowcount for each in gone)
 
     def _members(self, window: Window) -> Sequence[Any]:
         query = sql.select(MEMBERS).where(self._own_members, MEMBERS.c.window_id == window.id, MEMBERS.c.counted)

@@ -229,8 +229,9 @@ class ModelRegistry:
                 f"on record version {last.version} is the champion (entry {last.number}, {last.kind} by {last.by}), "
                 f"but the alias is on {where}"
             )
-        if entries and entries[-1].kind == "gate" and entries[-1].version != champion:
-            last = entries[-1]
+        of_versions = [entry for entry in entries if entry.kind != "erasure"]
+        if of_versions and of_versions[-1].kind == "gate" and of_versions[-1].version != champion:
+            last = of_versions[-1]
             return f"a gate of version {last.version} is on record (entry {last.number}), and nothing that followed it"
         return ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,8 @@ def check_record(
     """
     lines = list(record.lines())
     entries = [line.entry for line in lines if line.entry is not None]
-    files = [(entry, path, sha256) for entry in entries for path, sha256 in _files(entry)]
+    erased = _erased(entries)
+    files = [(entry, path, _after(path, sha256, erased=erased)) for entry in entries for path, sha256 in _files(entry)]
     faults = [f"{record.path}:{fault}" for fault in _chain(lines)]
     notes = []
     if lines and not lines[-1].ended and lines[-1].entry is None:
@@ -69,6 +70,8 @@ def check_record(
         faults += [f"{record.path}:{fault}" for fault in _signatures(lines, key)]
     elif signed:
         notes.append(f"{signed} of {len(entries)} entries are signed; --public-key FILE looks at the signatures")
+    if n := len({path for path, _ in erased}):
+        notes.append(f"{n} files of evidence lack what was erased from traffic, as entries of kind erasure say")
     known = {entry.sha256: entry.number for entry in entries}
     if head and head not in known:
         faults.append(f"no entry has the hash {head[:80]}: entries were taken away or replaced since it was kept")
@@ -127,11 +130,33 @@ def _files(entry: Entry) -> Iterator[tuple[str, str]]:
         yield from ((path, sha256) for path, sha256 in files.items() if isinstance(sha256, str))
 
 
+def _erased(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
+    """What erasures made of files: the hash after it, empty where the file went, by path and the hash before it."""
+    found = {}
+    for entry in entries:
+        rows: Any = entry.facts.get("rewritten") if entry.kind == "erasure" else None
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, list) and len(row) == 3 and all(isinstance(each, str) for each in row):
+                found[row[0], row[1]] = row[2]
+    return found
+
+
+def _after(path: str, sha256: str, *, erased: Mapping[tuple[str, str], str]) -> str:
+    """The hash that a file must have by now."""
+    passed = set[str]()
+    while (path, sha256) in erased and sha256 not in passed:
+        passed.add(sha256)
+        sha256 = erased[path, sha256]
+    return sha256
+
+
 def _wrong_files(files: Sequence[tuple[Entry, str, str]], root: Path) -> Iterator[tuple[Entry, str]]:
     for entry, path, sha256 in files:
         try:
             found = file_sha256(root / path)
         except OSError as error:
+            if not sha256:  # an erasure took it away
+                continue
             yield entry, f"{root / path} cannot be read ({error.strerror}), which this entry names as evidence"
             continue
         if found != sha256:

@@ -66,6 +66,11 @@ class Workspace(BaseModel):
         return self.root / "user.key"
 
     @property
+    def erasures(self) -> Path:
+        """What is being erased and is not through: a file each, gone at the end."""
+        return self.root / "erasures"
+
+    @property
     def alerts(self) -> Path:
         """The alerts, open and closed, and the notifications of them that are to be sent."""
         return self.root / "alerts.db"

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import sqlalchemy as sql
 
 from ontopic.records import Message
+from ontopic.state.erased_files import ERASED
 from ontopic.traffic.reading import ROWS, of_rows, parts
 from ontopic.traffic.schema import FEEDBACK, ORIGIN, PROMPT, TRAFFIC
 from ontopic.traffic.turns import Beside, pack
-
-ERASED = "[erased]"
-"""Stands in a later request for a question or an answer that was erased."""
 
 
 def remove(connection: sql.Connection, numbers: Sequence[int], *, erase: bool) -> None:
@@ -25,6 +23,8 @@ def remove(connection: sql.Connection, numbers: Sequence[int], *, erase: bool) -
         numbers: the records' ``seq``.
         erase: whether these copies lack what was asked and answered in the deleted records.
     """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")
     for part in parts(numbers):
         rows = connection.execute(ROWS.where(TRAFFIC.c.seq.in_(part))).all()
         _give_own_copies(connection, part, gone=_turns(rows) if erase else set())
@@ -62,3 +62,13 @@ def _drop_unused(connection: sql.Connection, origins: Sequence[int]) -> None:
     if numbers:
         used = sql.exists().where(ORIGIN.c.prompt == PROMPT.c.number)
         connection.execute(sql.delete(PROMPT).where(PROMPT.c.number.in_(numbers), ~used))
+
+
+def scrub(engine: sql.Engine) -> None:
+    """Write the tables anew, so that nothing of what was deleted is left in the database's files."""
+    statements = [f"VACUUM (FULL) {table.name}" for table in TRAFFIC.metadata.sorted_tables]
+    if engine.dialect.name == "sqlite":
+        statements = ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)

@@ -92,7 +92,7 @@ def _read(path: Path) -> Record | None:
     """The record in a file; ``None`` where there is none, and the file is set aside."""
     try:
         return Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
+    except ValueError as error:  # whose words quote what is in the file
         path.replace(path.with_suffix(".bad"))
-        logger.exception("%s holds no record, and was set aside", path)
+        logger.error("%s holds no record (%s), and was set aside", path, type(error).__name__)
         return None

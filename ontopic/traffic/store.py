@@ -18,7 +18,7 @@ from ontopic.records import MOST_AHEAD, Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.reading import ROWS, of_rows, parts, records
 from ontopic.traffic.redaction import redact
-from ontopic.traffic.removal import remove
+from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import Said, said_by
 from ontopic.traffic.schema import FEEDBACK, ORIGIN, TRAFFIC, open_database, store_name
 from ontopic.traffic.summary import TrafficSummary, summarise
@@ -187,13 +187,12 @@ class TrafficStore:
             yield from found
 
     def _query(self, model_version: str | None) -> sql.Select[Any]:
-        of_version = sql.true() if model_version is None else TRAFFIC.c.model_version == model_version
-        return ROWS.where(self._own, of_version)
+        query = ROWS.where(self._own)
+        return query if model_version is None else query.where(TRAFFIC.c.model_version == model_version)
 
     def _pages(self, query: sql.Select[Any], column: sql.Column[datetime]) -> Iterator[Sequence[sql.Row[Any]]]:
         """The rows of a query in the order of a time and of arrival, both of which it selects; none holds others up."""
-        query = query.order_by(column, TRAFFIC.c.seq)
-        after: list[sql.ColumnElement[bool]] = [sql.true()]
+        query, after = query.order_by(column, TRAFFIC.c.seq), [sql.true()]
         while True:
             rows: list[sql.Row[Any]] = []
             with self._engine.connect() as connection:
@@ -309,16 +308,14 @@ class TrafficStore:
             connection.execute(sql.insert(TRAFFIC).from_select(list(TRAFFIC.c.keys()), nothing))
 
     def prune(self, older_than: timedelta | None = None, keep: int | None = None) -> int:
-        """Delete the records that were asked longer ago than ``older_than``, and all but the newest ``keep``.
+        """Delete what is ``outdated``, and what was thought of it; returns how many records."""
+        return sum(self.erase(page, repeated=False) for page in self.outdated(older_than, keep))
 
-        What was thought of them goes with them; later records keep what they repeat of them. Records of other
-        registered models stay, and do not count. A record whose time is wrong (``MOST_AHEAD``) counts as asked when it
-        was stored, and as the oldest where an older release stored it.
+    def outdated(self, older_than: timedelta | None = None, keep: int | None = None) -> Iterator[list[str]]:
+        """The ids of what was asked longer ago than ``older_than``, and of all but the newest ``keep``, by the page.
 
-        Goes by the page, so that others can write meanwhile. SQLite uses the room again but does not give it back.
-
-        Returns:
-            How many were deleted.
+        A record whose time is wrong (``MOST_AHEAD``) counts as asked when it was stored, and as the oldest where an
+        older release stored it. Some may come twice.
         """
         limits = []
         asked: sql.ColumnElement[datetime] = TRAFFIC.c.asked_at
@@ -333,37 +330,31 @@ class TrafficStore:
             with self._engine.connect() as connection:
                 last = connection.execute(newest).first()
             if last:
-                limits.append(
-                    sql.tuple_(sql.literal(last.asked), sql.literal(last.seq)) >= sql.tuple_(asked, TRAFFIC.c.seq)
-                )
-        # One by one, so that the index finds each page.
-        return sum(self._delete_by_the_page(sql.and_(self._own, limit)) for limit in limits)
+                place = sql.tuple_(sql.literal(last.asked), sql.literal(last.seq))
+                limits.append(place >= sql.tuple_(asked, TRAFFIC.c.seq))
+        for limit in limits:  # one by one, so that the index finds each page
+            query = sql.select(TRAFFIC.c.id, TRAFFIC.c.seq, TRAFFIC.c.asked_at).where(self._own, limit)
+            for rows in self._pages(query, TRAFFIC.c.asked_at):
+                yield [row.id for row in rows]
 
-    def _delete_by_the_page(self, which: sql.ColumnElement[bool]) -> int:
-        # The newest first: what follows a record in its conversation goes before it, and needs no copy of its turns.
-        page, deleted = sql.select(TRAFFIC.c.seq).where(which), 0
-        page = page.order_by(TRAFFIC.c.asked_at.desc(), TRAFFIC.c.seq.desc()).limit(_PAGE)
-        while True:
-            with self._write() as connection:
-                numbers = connection.scalars(page).all()
-                remove(connection, numbers, erase=False)
-            deleted += len(numbers)
-            if len(numbers) < _PAGE:
-                return deleted
-
-    def erase(self, ids: Iterable[str]) -> int:
-        """Delete these records, and what later requests of their conversations repeat of them (``removal.ERASED``
-        stands there); returns how many records."""
+    def erase(self, ids: Iterable[str], *, repeated: bool = True) -> int:
+        """Delete these records, what was thought of them and, where ``repeated``, what later requests of their
+        conversations repeat of them, in whose place ``ERASED`` stands; returns how many records."""
         numbers = sql.select(TRAFFIC.c.seq).where(self._own)
         with self._write() as connection:
             found = [n for part in parts(list(ids)) for n in connection.scalars(numbers.where(TRAFFIC.c.id.in_(part)))]
-            remove(connection, found, erase=True)
+            remove(connection, found, erase=repeated)
         return len(found)
+
+    def scrub(self) -> None:
+        """Have nothing of what was deleted left in the database's files; takes a while, during which others wait."""
+        scrub(self._engine)
 
     def unnamed(self) -> int:
         """How many records name no registered model, as those of an older release."""
+        query = sql.select(sql.func.count()).select_from(TRAFFIC).where(TRAFFIC.c.registered_model == "")
         with self._engine.connect() as connection:
-            return int(connection.scalar(sql.select(sql.func.count()).where(TRAFFIC.c.registered_model == "")) or 0)
+            return int(connection.scalar(query) or 0)
 
     def adopt(self, registered_model: str) -> int:
         """Make the records that name no registered model those of this one; returns how many."""

@@ -127,6 +127,16 @@ class ActionStore(ModelFile):
         with self._engine.begin() as connection:
             connection.execute(sql.insert(_REPLAYS).prefix_with("OR REPLACE"), rows)
 
+    def forget(self, ids: Sequence[str]) -> int:
+        """Delete verdicts on what these records were asked again for, of whichever registered model; returns how many.
+
+        Args:
+            ids: some hundred at a time.
+        """
+        with self._engine.begin() as connection:
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            return connection.execute(sql.delete(_REPLAYS).where(_REPLAYS.c.record_id.in_(ids))).rowcount
+
     def looks(self, model_version: str, promoted_at: datetime) -> list[CanaryEvidence]:
         """What the looks of a canary stretch found, the first first.
 

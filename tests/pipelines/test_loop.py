@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
+from erased_state import found_in
 from loops import (
     LENIENT,
     NAME,
@@ -30,6 +32,7 @@ from ontopic.data.labelled import load_questions, load_records
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.registry.promotion_record import Entry, PromotionRecord
+from ontopic.traffic.store import TrafficStore
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,20 @@ def test_the_promotion_record_holds_what_the_loop_decided(first: Run, state: Pat
     done = run(state, "record", "verify", config=config)
     assert (done.code, done.err) == (0, "")
     assert "; all are as they were written" in done.out
+
+
+def test_traffic_of_the_loop_is_erased_everywhere(first: Run, state: Path, config: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(state, tmp_path / "state", ignore=shutil.ignore_patterns("models", "registry", "*.pt"))
+    with TrafficStore(state / "traffic.db", NAME) as traffic:
+        texts = [text for each in traffic.records() for text in (each.question, each.answer) if len(text) > 12]
+    assert len(found_in(copied, *texts)) > 20
+    done = run(copied, "traffic", "prune", "--keep", "0", config=config)
+    assert done.code == 0, done.err
+    assert f"version 2 of {NAME} was trained on some of it" in done.out
+    kept = [load_policy(config.parent / "policy.yaml").refusal]
+    assert found_in(copied, *(text for text in texts if text not in kept)) == []
+    verified = run(copied, "record", "verify", config=config)
+    assert (verified.code, verified.err) == (0, "")
 
 
 def test_training_is_tracked_live(registry: mlflow.MlflowClient) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,19 @@ from typing import Any
 from ontopic.errors import UserError
 
 _SECONDS_BETWEEN_COMMITS = 0.5
+_OF_QUESTION, _OF_CONTENT = 8, 32  # bytes of a key; older releases had none of the question
 _READING = 2  # raised where replies are read otherwise, so that what an older release read wrongly is not used
 
 
 def content_key(judge_id: str, content: dict[str, Any]) -> bytes:
-    """The key of one grade: sha256 of the judge's id, of how replies are read and all that it is shown."""
-    return hashlib.sha256(json.dumps([_READING, judge_id, content], sort_keys=True).encode()).digest()
+    """The key of one grade: sha256 of the judge's id, of how replies are read and all that it is shown; and before
+    that, what all grades of its question begin with."""
+    shown = hashlib.sha256(json.dumps([_READING, judge_id, content], sort_keys=True).encode()).digest()
+    return _question_key(str(content.get("question", ""))) + shown
+
+
+def _question_key(question: str) -> bytes:
+    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).digest()[:_OF_QUESTION]
 
 
 class VerdictCache:
@@ -62,7 +69,8 @@ class VerdictCache:
             text = self._unwritten.get(key)
         if text is None:
             with self._mistakes(), self._database:
-                row = self._connection.execute("SELECT grade FROM grades WHERE key = ?", (key,)).fetchone()
+                either = (key, key[-_OF_CONTENT:])
+                row = self._connection.execute("SELECT grade FROM grades WHERE key IN (?, ?)", either).fetchone()
             if row is None:
                 return None
             text = row[0]
@@ -104,6 +112,23 @@ class VerdictCache:
             with self._buffer:
                 for key, _ in rows:
                     del self._unwritten[key]
+
+    def erase(self, questions: Iterable[str]) -> int:
+        """Delete all grades of these questions, and those of older releases, which do not say of which they are.
+
+        Nothing of them is left in the file or in the log beside it. Returns how many went.
+        """
+        with self._mistakes(), self._database:
+            self._connection.execute("PRAGMA secure_delete=ON")
+            gone = self._connection.execute("DELETE FROM grades WHERE length(key) = ?", (_OF_CONTENT,)).rowcount
+            one = "DELETE FROM grades WHERE key >= ? AND key < ?"
+            for question in questions:
+                key = _question_key(question)
+                gone += self._connection.execute(one, (key, key + b"\xff" * (_OF_CONTENT + 1))).rowcount
+            if gone:
+                self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return gone
 
     def _flush_later(self) -> None:
         try:

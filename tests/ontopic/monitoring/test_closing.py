@@ -252,7 +252,7 @@ def test_a_chart_begins_anew_where_something_was_done_about_its_alarm(
 def test_forgotten_verdicts_end_what_is_carried_on(closer: Closer, workspace: Workspace, windows: WindowStore) -> None:
     first, second = put(workspace, windows, 0, *["good"] * 20), put(workspace, windows, 1, *["good"] * 20)
     close(closer, second, workspace)
-    windows.forget(NOON + 2 * HOUR)
+    windows.forget([*windows.ids(first), *windows.ids(second)])
     before = chart_of(windows.closed(9)[-1])
     close(closer, first, workspace)
     assert chart_of(windows.closed(9)[-1]) == before

@@ -89,7 +89,7 @@ def test_forgetting_one_models_verdicts_leaves_the_others(stores: dict[str, Stor
     for model in (BANKING, TRAVEL):
         ask(stores[model][0], 1)
         turn(stores[model], 70)
-    stores[BANKING][1].forget(NOON + HOUR)
+    stores[TRAVEL][1].forget([record.id for record in stores[BANKING][0].records()])
     kept = {model: windows.judged(windows.closed(-1), traffic).verdicts for model, (traffic, windows) in stores.items()}
     assert [len(kept[model]) for model in (BANKING, TRAVEL)] == [0, 1]
 

@@ -296,7 +296,7 @@ def test_what_is_watched_already_stays_in_its_window(windows: WindowStore, traff
     turn(windows, traffic, WordJudge(), 70)
     waiting, new = ask(traffic, 61), ask(traffic, 62)
     windows.take_in(traffic, HOURLY, now=NOON + 70 * MINUTE)
-    windows.forget(NOON)  # nothing
+    assert windows.forget([]) == windows.forget(["of no record"]) == 0
     assert windows.waiting() == 2
     windows.put(traffic.records(ids=watched + waiting + new), 9)
     assert windows.waiting() == 0
@@ -309,7 +309,7 @@ def test_windows_that_were_put_get_forgotten_records_back(windows: WindowStore, 
     ids = ask(traffic, *range(6))
     windows.put(traffic.records(ids=ids), 3)
     before = windows.holding(ids)
-    windows.forget(NOON + HOUR)
+    assert windows.forget(ids) == 6
     assert windows.holding(ids) == []
     windows.put(traffic.records(ids=ids), 3)
     assert windows.holding(ids) == before
@@ -367,9 +367,9 @@ def test_the_first_closed_window_of_each_version_is_known(windows: WindowStore, 
 
 
 def test_verdicts_are_forgotten_and_windows_stay(windows: WindowStore, traffic: TrafficStore) -> None:
-    ask(traffic, 1, 70)
+    first_asked, _ = ask(traffic, 1, 70)
     turn(windows, traffic, WordJudge(), 140)
-    windows.forget(NOON + HOUR)
+    windows.forget([first_asked])
     first, second = windows.closed(2)
     assert len(windows.judged([first], traffic).records) == 0
     assert len(windows.judged([first, second], traffic).verdicts) == 1

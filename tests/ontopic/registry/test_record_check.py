@@ -225,3 +225,26 @@ def test_entries_of_before_the_key_are_held_by_the_first_signed_one(
     forget_heads(registry)
     (fault,) = check(registry, key=KEY).faults
     assert ":7: its signature is not of this key" in fault
+
+
+def test_a_file_that_an_erasure_rewrote_is_as_that_says_and_not_otherwise(registry: ModelRegistry) -> None:
+    root = registry.record.path.parent
+    paths = [root / "evidence" / f"{version}.html" for version in "23"]
+    for content in ("less", "still less", ""):
+        rewritten = []
+        for path in paths:
+            before = hashlib.sha256(path.read_bytes()).hexdigest()
+            path.write_text(content)
+            after = hashlib.sha256(path.read_bytes()).hexdigest() if content else ""
+            rewritten.append([f"evidence/{path.name}", before, after])
+        facts = {"records": 1, "rewritten": rewritten}
+        registry.enter("erasure", "", by="root", why="a user was erased", facts=facts)
+        for path in paths if not content else ():
+            path.unlink()
+        found = check(registry)
+        assert found.faults == []
+        assert any("2 files of evidence lack what was erased" in note for note in found.notes)
+        if content:
+            paths[0].write_text("by hand")
+            assert "its hash has changed" in check(registry).faults[0]
+            paths[0].write_text(content)

@@ -83,3 +83,20 @@ def test_a_grade_of_another_version_is_asked_again(chat_server: ChatServer, bank
     cache.put(content_key(grader.id, content), {"old": 1})
     assert next(grade_single(grader, [RECORD])).outcome == "pass"
     assert len(chat_server.requests) == 1
+
+
+def test_a_questions_grades_are_erased_and_what_an_older_release_kept(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.db"
+    mine, others = (content_key("a judge", {"question": q, "answer": "a"}) for q in ("kanarie?", "robin?"))
+    cache = VerdictCache(path)
+    for key in (mine, content_key("another", {"question": "kanarie?", "answer": "b"})):
+        cache.put(key, {"explanation": "asks for a kanarie"})
+    cache.put(others, {"explanation": "robin"})
+    older = content_key("a judge", {"question": "wren?", "answer": "a"})
+    cache.put(older[8:], {"explanation": "wren"})  # under the key of a release that knew no question
+    cache.flush()
+    assert cache.get(older) == {"explanation": "wren"}
+    assert cache.erase(["kanarie?", "never asked"]) == 3
+    assert (cache.get(mine), cache.get(older), cache.get(others)) == (None, None, {"explanation": "robin"})
+    files = [each.read_bytes() for each in tmp_path.iterdir()]
+    assert not any(b"kanarie" in content or b"wren" in content for content in files)

@@ -187,12 +187,13 @@ class TrafficStore:
             yield from found
 
     def _query(self, model_version: str | None) -> sql.Select[Any]:
-        query = ROWS.where(self._own)
-        return query if model_version is None else query.where(TRAFFIC.c.model_version == model_version)
+        of_version = sql.true() if model_version is None else TRAFFIC.c.model_version == model_version
+        return ROWS.where(self._own, of_version)
 
     def _pages(self, query: sql.Select[Any], column: sql.Column[datetime]) -> Iterator[Sequence[sql.Row[Any]]]:
         """The rows of a query in the order of a time and of arrival, both of which it selects; none holds others up."""
-        query, after = query.order_by(column, TRAFFIC.c.seq), [sql.true()]
+        query = query.order_by(column, TRAFFIC.c.seq)
+        after: list[sql.ColumnElement[bool]] = [sql.true()]
         while True:
             rows: list[sql.Row[Any]] = []
             with self._engine.connect() as connection:
@@ -352,9 +353,8 @@ class TrafficStore:
 
     def unnamed(self) -> int:
         """How many records name no registered model, as those of an older release."""
-        query = sql.select(sql.func.count()).select_from(TRAFFIC).where(TRAFFIC.c.registered_model == "")
         with self._engine.connect() as connection:
-            return int(connection.scalar(query) or 0)
+            return int(connection.scalar(sql.select(sql.func.count()).where(TRAFFIC.c.registered_model == "")) or 0)
 
     def adopt(self, registered_model: str) -> int:
         """Make the records that name no registered model those of this one; returns how many."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
@@ -19,6 +19,9 @@ from ontopic.config.durations import duration
 from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
 from serving.keys import Key, KeyStore
+
+if TYPE_CHECKING:
+    from serving.guard import Guarding
 
 keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -56,6 +59,7 @@ def serve(
     settings, policy, workspace = project.settings, project.policy, project.workspace
     print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
     version = version_of(project, "champion")
+    guarding = _guarding(project)
     from serving.process import ServedModel, Serving
 
     served = ServedModel(
@@ -74,6 +78,7 @@ def serve(
             follow=workspace.mlflow_uri,
             spool=settings.serving.spool,
             precision=settings.model.precision,
+            guarding=guarding,
         )
     )
     if not no_auth and not _any_valid_key(workspace.keys):
@@ -89,6 +94,34 @@ def serve(
             raise UserError(f"the served model ended; see {served.log}")
     except KeyboardInterrupt:
         print("stopped")
+
+
+def _guarding(project: Project) -> Guarding | None:
+    """How the model is guarded, and a card for that; one that only watches is done without where it cannot be made.
+
+    Raises:
+        UserError: the guard is to be enforced, and the policy's labelled data gives none.
+    """
+    settings, policy, workspace = project.settings.serving, project.policy, project.workspace
+    if settings.guard == "off":
+        return None
+    from ontopic.judges.guard.card import guard_card
+    from serving.guard import Guarding
+
+    try:
+        guard_card(policy, workspace=workspace, budget=settings.guard_budget)
+    except UserError as error:
+        if settings.guard == "enforce":
+            raise
+        print(f"served without a guard, as there can be none: {error}", file=sys.stderr)
+        return None
+    return Guarding(
+        mode=settings.guard,
+        card=workspace.guard(policy.registered_model),
+        on_failure=settings.guard_on_failure,
+        held_back=settings.held_back,
+        timeout_s=settings.guard_timeout_s,
+    )
 
 
 @keys.command("make")

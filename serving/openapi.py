@@ -30,6 +30,9 @@ def document(model_name: str) -> dict[str, Any]:
                 "headers": {
                     "x-ontopic-record-id": _header("The ids of the stored records, with commas between choices."),
                     "x-ontopic-model-version": _header("The version that answered."),
+                    "x-ontopic-guard": _header(
+                        "Where an enforced guard stands: question, answer, passed, unjudged or down, by choice."
+                    ),
                     "x-ontopic-max-tokens": _header(
                         "The most tokens of an answer, where the request asks for more than that."
                     ),
@@ -122,7 +125,7 @@ def _chat_completion() -> dict[str, Any]:
         "index": count,
         "message": _all_of(message),
         "logprobs": {"anyOf": [_ref("Logprobs"), {"type": "null"}]},
-        "finish_reason": {"enum": ["stop", "length"]},
+        "finish_reason": {"enum": ["stop", "length", "content_filter"]},
     }
     return _all_of(
         {

@@ -146,6 +146,19 @@ class ServingSettings(_Section):
     without it such a question gets a 503."""
     allowed_origins: list[str] = []
     """Web pages that may call the service (CORS), by their origins, such as ``https://bank.example``; ``*`` is any."""
+    guard: Literal["off", "observe", "enforce"] = "observe"
+    """Whether a guard stands before the model: ``off``; ``observe``, which decides, records and lets all pass; or
+    ``enforce``, which sends the policy's refusal in place of what it stops."""
+    guard_on_failure: Literal["open", "closed"] = "open"
+    """What becomes of a question or an answer while the guard is down, too slow, or can't judge it: it passes
+    (``open``) or gets the refusal (``closed``)."""
+    guard_budget: float = Field(0.02, ge=0, lt=1)
+    """The share of what should pass that the guard may stop: ``calibrate`` chooses its thresholds by this."""
+    guard_timeout_s: float = Field(1.0, gt=0)
+    """Seconds until the guard counts as too slow."""
+    held_back: Literal["sentence", "none"] = "none"
+    """Of a stream: ``sentence`` sends each one once the guard has passed it; ``none`` sends all at once, and cuts an
+    answer that fails at the end of a sentence."""
 
     @field_validator("allowed_origins")
     @classmethod

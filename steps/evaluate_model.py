@@ -13,6 +13,7 @@ from ontopic.data.labelled import Questions
 from ontopic.evaluation import answers, quality
 from ontopic.evaluation.gate import Evaluated
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.guard.card import enforced_guard
 from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
@@ -52,6 +53,7 @@ def evaluate_model(
         questions=questions.root,
         max_new_tokens=model.max_new_tokens,
         batch_size=model.batch_size,
+        guard=enforced_guard(judge, policy, workspace=workspace),
     )
     measured = quality.measure_quality(loaded, evaluated.questions, records=evaluated.records)
     shown = verdict_frame(evaluated.records, evaluated.verdicts)
@@ -59,5 +61,8 @@ def evaluate_model(
         mlflow.set_tags({"model_version": version, "role": role, "stage": "evaluation"})
         mlflow.log_params({"judge_id": judge_card.judge_id, "questions": len(questions.root)})
         mlflow.log_metrics(flat_metrics(score(evaluated.verdicts)) | measured.metrics())
+        if evaluated.alone is not None:
+            alone = flat_metrics(score(evaluated.alone.verdicts))
+            mlflow.log_metrics({f"alone_{name}": value for name, value in alone.items()})
         mlflow.log_table(shown[["question", "in_scope", "answer", "verdict", "score"]], "answers.json")
     return Evaluated(evaluation=evaluated, quality=measured)

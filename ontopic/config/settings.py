@@ -124,12 +124,14 @@ JudgeSettings = LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings | 
 
 
 class JudgeChoice(_Section):
-    """A judge as it is chosen: its settings, and the folder of the prompts that an LLM is asked with."""
+    """A judge as it is chosen, with the prompts that an LLM is asked with, and the guard that answers go through."""
 
     settings: Annotated[JudgeSettings, Field(discriminator="kind")]
     """The judge's settings."""
     prompts: Path
     """The folder of the prompts."""
+    guard_budget: float | None = None
+    """The over-refusal that the guard may spend which stands before users; ``None`` where none is enforced."""
 
 
 class TeacherSettings(EndpointSettings):
@@ -353,8 +355,9 @@ class Settings(_Section):
 
     @property
     def judge_choice(self) -> JudgeChoice:
-        """The judge with the folder of its prompts."""
-        return JudgeChoice(settings=self.judge, prompts=self.judge_prompts)
+        """The judge with the folder of its prompts, and the guard whose answers it judges where one is enforced."""
+        budget = self.serving.guard_budget if self.serving.guard == "enforce" else None
+        return JudgeChoice(settings=self.judge, prompts=self.judge_prompts, guard_budget=budget)
 
     @field_validator("alerts")
     @classmethod

@@ -102,6 +102,9 @@ def build_preferences(
     A question's scope is its label where it is one of ``labelled``, else the judge's opinion. Questions that differ
     only in case, punctuation or spaces count once.
 
+    An answer that the guard withheld from its user is rejected in place of what went out: of a question asked more than
+    once it is the one that counts, whatever the certainty of the scope.
+
     Without ``settings.cover`` the two scopes are balanced by dropping at random from the larger one. Where one of them
     gives no pair, as a model that refuses everything leaves none out of scope, all of the other's are kept. With it,
     none is dropped: answers to other labelled questions, or how they begin, fill both sides up to the share. They are
@@ -114,15 +117,17 @@ def build_preferences(
     known = {normalized(q.question): q for q in labelled}
     written = written or WrittenAnswers()
     pairs: dict[str, Preference] = {}
-    for record, verdict in zip(judged.records, judged.verdicts, strict=True):
+    for record, verdict in _stopped_first(judged):
         label = known.get(key := normalized(record.question))
-        in_scope = _in_scope(label, verdict, least_certainty=settings.least_certainty)
+        withheld = _withheld(record)
+        in_scope = _in_scope(label, verdict, least_certainty=0.0 if withheld else settings.least_certainty)
         if in_scope is None or key in pairs:
             continue
         if in_scope:
-            (chosen, source), rejected = _chosen_in_scope(record, verdict, label=label, written=written), refusal
+            chosen, source = _chosen_in_scope(record, verdict, label=label, written=written)
+            rejected = withheld or refusal
         else:
-            chosen, source, rejected = refusal, REFUSAL, record.answer
+            chosen, source, rejected = refusal, REFUSAL, withheld or record.answer
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
             pairs[key] = Preference(
                 question=record.question,
@@ -140,6 +145,17 @@ def build_preferences(
         kept = _balanced(list(pairs.values()), settings.in_scope_share, chance=chance)
     chance.shuffle(kept)
     return kept
+
+
+def _withheld(record: Record) -> str:
+    """What the model said and the guard kept from the user, the hardest of negatives; empty where it kept nothing."""
+    return record.guard.withheld if record.guard else ""
+
+
+def _stopped_first(judged: Judged) -> list[tuple[Record, Verdict]]:
+    """The records with their verdicts, in their order, those first of which the guard withheld the answer."""
+    rows = zip(judged.records, judged.verdicts, strict=True)
+    return sorted(rows, key=lambda row: not _withheld(row[0]))
 
 
 def _chosen_in_scope(

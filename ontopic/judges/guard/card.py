@@ -172,6 +172,18 @@ def guard_card(policy: Policy, *, workspace: Workspace, budget: float) -> GuardC
     return card
 
 
+def enforced_guard(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> Guard | None:
+    """The guard that answers go through before users get them; ``None`` where none is enforced.
+
+    Raises:
+        UserError: labelled data is missing or malformed.
+    """
+    if choice.guard_budget is None:
+        return None
+    guard_card(policy, workspace=workspace, budget=choice.guard_budget)
+    return load_guard(workspace.guard(policy.registered_model))
+
+
 def load_guard(path: Path) -> Guard:
     """The guard whose card is in a file, with the judge beside it.
 

@@ -35,8 +35,8 @@ def test_the_highest_threshold_within_the_budget_is_chosen(policy: Policy) -> No
     # Of 30 in scope the judge gives one 0.4 and one 0.02; of 30 out of scope one 0.4 and one 0.98.
     chosen = {budget: measured_guard(ScopeJudge(), policy, budget=budget).question for budget in (0.0, 0.07, 0.2)}
     assert [stage.chosen for stage in chosen.values()] == [0.02, 0.4, 0.5]
-    shares = [(stage.at_chosen.over_refusal.value, stage.at_chosen.leak.value) for stage in chosen.values()]
-    assert shares == pytest.approx([(0.0, 1.0), (1 / 30, 2 / 30), (2 / 30, 1 / 30)])
+    shares = [share for stage in chosen.values() for share in (stage.at_chosen.over_refusal, stage.at_chosen.leak)]
+    assert [round(share.value * 30) for share in shares] == [0, 30, 1, 2, 2, 1]
     assert {stage.at_chosen.leak.n for stage in chosen.values()} == {30}
 
 
@@ -64,7 +64,7 @@ def test_errors_are_of_questions_that_did_not_choose_the_threshold(policy: Polic
 def test_without_a_question_in_scope_nothing_is_stopped(policy: Policy, tmp_path: Path) -> None:
     row = {"question": "Sing a song.", "in_scope": False, "split": "calibration"}
     (tmp_path / "one.jsonl").write_text(json.dumps(row) + "\n")
-    (tmp_path / "none.jsonl").write_text("")
+    (tmp_path / "none.jsonl").write_text(json.dumps(row | {"answer": "La.", "label": "fail"}) + "\n")
     sources = {"questions": str(tmp_path / "one.jsonl"), "records": str(tmp_path / "none.jsonl")}
     card = measured_guard(ScopeJudge(), policy.model_copy(update=sources), budget=0.1)
     assert (card.thresholds.question, card.thresholds.answer) == (0.0, 0.0)

@@ -21,7 +21,7 @@ from ontopic.records import Record, Verdict
 from serving.keys import Key, KeyStore
 
 if TYPE_CHECKING:
-    from serving.guard import Guarding
+    from serving.guarding import Guarding
 
 keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -59,7 +59,7 @@ def serve(
     settings, policy, workspace = project.settings, project.policy, project.workspace
     print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
     version = version_of(project, "champion")
-    guarding = _guarding(project)
+    guarding = guarding_of(project)
     from serving.process import ServedModel, Serving
 
     served = ServedModel(
@@ -96,31 +96,33 @@ def serve(
         print("stopped")
 
 
-def _guarding(project: Project) -> Guarding | None:
-    """How the model is guarded, and a card for that; one that only watches is done without where it cannot be made.
+def guarding_of(project: Project) -> Guarding | None:
+    """How the model is guarded. An enforced guard gets its card here; one that only watches takes what `calibrate` or
+    the loop has left, and is done without where there is none.
 
     Raises:
         UserError: the guard is to be enforced, and the policy's labelled data gives none.
     """
-    settings, policy, workspace = project.settings.serving, project.policy, project.workspace
+    settings, policy, workspace = project.settings, project.policy, project.workspace
+    card = workspace.guard(policy.registered_model)
     if settings.guard == "off":
         return None
-    from ontopic.judges.guard.card import guard_card
-    from serving.guard import Guarding
+    if settings.guard == "enforce":
+        from ontopic.judges.guard.card import guard_card
 
-    try:
-        guard_card(policy, workspace=workspace, budget=settings.guard_budget)
-    except UserError as error:
-        if settings.guard == "enforce":
-            raise
-        print(f"served without a guard, as there can be none: {error}", file=sys.stderr)
+        guard_card(policy, workspace=workspace, budget=settings.serving.guard_budget)
+    elif not card.is_file():
+        print("served without a guard, which has no card yet; python run.py calibrate makes it", file=sys.stderr)
         return None
+    from serving.guarding import Guarding
+
+    serving = settings.serving
     return Guarding(
         mode=settings.guard,
-        card=workspace.guard(policy.registered_model),
-        on_failure=settings.guard_on_failure,
-        held_back=settings.held_back,
-        timeout_s=settings.guard_timeout_s,
+        card=card,
+        on_failure=serving.guard_on_failure,
+        held_back=serving.held_back,
+        timeout_s=serving.guard_timeout_s,
     )
 
 

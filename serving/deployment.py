@@ -16,7 +16,8 @@ from ontopic.registry.promotions import open_registry
 from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace
 from serving import metrics
-from serving.guard import Guarding, ServedGuard
+from serving.guard import ServedGuard
+from serving.guarding import Guarding
 
 if TYPE_CHECKING:
     from serving.prompts import Prompts

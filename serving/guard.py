@@ -1,4 +1,4 @@
-"""The guard of what is served: a process of its own, which judges in batches whatever waits, and its settings.
+"""The guard of what is served: a process of its own, which judges in batches whatever waits.
 
 A process, as its judge would otherwise take turns with the generating thread for the interpreter and for torch's
 threads; it computes on one thread. What comes while it judges goes into the next batch together, so that many clients
@@ -15,16 +15,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from ontopic.errors import UserError
 from ontopic.judges.guard.guard import Asked, Opinion
 from serving import metrics
+from serving.guarding import Guarding
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -34,53 +34,6 @@ _READY_S = 120.0
 _AGAIN_S = 5.0  # until a process that ended is started anew
 _MOST = 64  # asked together: a larger batch would keep who comes next waiting
 _OPINIONS = TypeAdapter(list[Opinion])
-
-
-class Guarding(BaseModel):
-    """How what is served is guarded.
-
-    Attributes:
-        mode: whether it is only watching, or has its way.
-        card: file of the guard's card, with its judge's folder beside it; read anew with each version that is deployed.
-        on_failure: whether what the guard can say nothing of goes out (``open``) or is refused (``closed``).
-        held_back: of a stream: each sentence until it is judged, or nothing, so that the guard can only cut it.
-        timeout_s: seconds until it counts as too slow.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    mode: Literal["observe", "enforce"]
-    card: Path
-    on_failure: Literal["open", "closed"] = "open"
-    held_back: Literal["sentence", "none"] = "none"
-    timeout_s: float = 1.0
-
-    def environment(self) -> dict[str, str]:
-        """The variables that ``of_environment`` reads."""
-        return {
-            "ONTOPIC_GUARD": self.mode,
-            "ONTOPIC_GUARD_CARD": str(self.card.resolve()),
-            "ONTOPIC_GUARD_ON_FAILURE": self.on_failure,
-            "ONTOPIC_GUARD_HELD_BACK": self.held_back,
-            "ONTOPIC_GUARD_TIMEOUT_S": str(self.timeout_s),
-        }
-
-    @classmethod
-    def of_environment(cls, environment: Mapping[str, str]) -> Guarding | None:
-        """The settings in these variables; ``None`` where ``ONTOPIC_GUARD`` is not set, or ``off``.
-
-        Raises:
-            pydantic.ValidationError: one has no such value.
-        """
-        if environment.get("ONTOPIC_GUARD", "off") == "off":
-            return None
-        names = {
-            "mode": "ONTOPIC_GUARD",
-            "card": "ONTOPIC_GUARD_CARD",
-            "on_failure": "ONTOPIC_GUARD_ON_FAILURE",
-            "held_back": "ONTOPIC_GUARD_HELD_BACK",
-            "timeout_s": "ONTOPIC_GUARD_TIMEOUT_S",
-        }
-        return cls.model_validate({key: environment[name] for key, name in names.items() if name in environment})
 
 
 class ServedGuard:

@@ -24,7 +24,7 @@ from ontopic.errors import UserError
 from ontopic.state.service_file import RunningService, read_service, write_service
 from ontopic.state.workspace import Workspace
 from serving.access import is_loopback
-from serving.guard import Guarding
+from serving.guarding import Guarding
 from serving.keys import digest, new_key
 
 logger = logging.getLogger(__name__)

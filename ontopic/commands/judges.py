@@ -129,7 +129,7 @@ def calibrate(
     )
     teachable = any(isinstance(each, LocalJudgeSettings) for each in chosen)
     console.print(compared_screen(compared, source, teachable=teachable))
-    if settings.serving.guard != "off":
+    if settings.guard != "off":
         from ontopic.commands.guard import guard_screen
         from ontopic.judges.guard.page import drawn_guard_card
 

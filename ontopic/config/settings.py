@@ -28,6 +28,7 @@ Duration = Annotated[
     PlainSerializer(in_words, return_type=str),  # else ZenML could not read what it kept of it
     Field(ge=timedelta(0), le=LONGEST),
 ]
+GuardMode = Literal["off", "observe", "enforce"]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 
 
@@ -148,9 +149,10 @@ class ServingSettings(_Section):
     without it such a question gets a 503."""
     allowed_origins: list[str] = []
     """Web pages that may call the service (CORS), by their origins, such as ``https://bank.example``; ``*`` is any."""
-    guard: Literal["off", "observe", "enforce"] = "observe"
+    guard: GuardMode | None = None
     """Whether a guard stands before the model: ``off``; ``observe``, which decides, records and lets all pass; or
-    ``enforce``, which sends the policy's refusal in place of what it stops."""
+    ``enforce``, which sends the policy's refusal in place of what it stops. Without it ``observe`` where the judge is
+    ``local``, else ``off``: the guard goes by that judge, and training one takes minutes."""
     guard_on_failure: Literal["open", "closed"] = "open"
     """What becomes of a question or an answer while the guard is down, too slow, or can't judge it: it passes
     (``open``) or gets the refusal (``closed``)."""
@@ -354,9 +356,14 @@ class Settings(_Section):
     """The gate's questions."""
 
     @property
+    def guard(self) -> GuardMode:
+        """Whether a guard stands before what is served."""
+        return self.serving.guard or ("observe" if isinstance(self.judge, LocalJudgeSettings) else "off")
+
+    @property
     def judge_choice(self) -> JudgeChoice:
         """The judge with the folder of its prompts, and the guard whose answers it judges where one is enforced."""
-        budget = self.serving.guard_budget if self.serving.guard == "enforce" else None
+        budget = self.serving.guard_budget if self.guard == "enforce" else None
         return JudgeChoice(settings=self.judge, prompts=self.judge_prompts, guard_budget=budget)
 
     @field_validator("alerts")

@@ -23,7 +23,8 @@ from ontopic.records import GuardDecision, Record
 from ontopic.state.workspace import Workspace
 from serving.access import Access
 from serving.assistant import ServedAssistant
-from serving.guard import DOWN, TOO_SLOW, Guarding, ServedGuard
+from serving.guard import DOWN, TOO_SLOW, ServedGuard
+from serving.guarding import Guarding
 from serving.routes import api
 
 REFUSAL = "I'm sorry, I can only help with banking questions."

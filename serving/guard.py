@@ -31,7 +31,7 @@ logger = logging.getLogger("bentoml.ontopic")
 DOWN, TOO_SLOW = "down", "too slow"
 _ROOT = Path(__file__).resolve().parents[1]
 _READY_S = 120.0
-_AGAIN_S = 5.0  # until a process that ended is started anew
+_AGAIN_S = 1.0  # until a process that ended is started anew
 _MOST = 64  # asked together: a larger batch would keep who comes next waiting
 _OPINIONS = TypeAdapter(list[Opinion])
 

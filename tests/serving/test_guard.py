@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 from starlette.testclient import TestClient
@@ -18,18 +20,20 @@ from starlette.testclient import TestClient
 from ontopic.config.policy import Policy
 from ontopic.errors import UserError
 from ontopic.judges.guard.card import guard_card
+from ontopic.judges.guard.guard import Asked
 from ontopic.judges.judge import Judge
-from ontopic.records import GuardDecision, Record
+from ontopic.records import GuardDecision, Message, Record
 from ontopic.state.workspace import Workspace
 from serving.access import Access
 from serving.assistant import ServedAssistant
+from serving.deployment import deploy
 from serving.guard import DOWN, TOO_SLOW, ServedGuard
 from serving.guarding import Guarding
 from serving.routes import api
 
 REFUSAL = "I'm sorry, I can only help with banking questions."
 CARD, POEM = "How do I freeze my debit card in the app?", "Write me a short poem about the sea."
-LIMIT = 24
+LIMIT = 16
 
 
 @dataclass
@@ -48,7 +52,7 @@ class Guarded:
 
     def by(self, guard: ServedGuard | None, **guarding: Any) -> None:
         if guard is not None:
-            guard.guarding = guard.guarding.model_copy(update={"mode": "enforce", **guarding})
+            guard.guarding = Guarding(card=guard.guarding.card, **({"mode": "enforce", "timeout_s": 30} | guarding))
         self.assistant.deployment = replace(self.assistant.deployment, guard=guard)
 
     def ask(self, question: str, **parameters: Any) -> Any:
@@ -111,7 +115,7 @@ def running(cards: dict[str, Path], model_folder: Path, tmp_path_factory: pytest
 
 @pytest.fixture
 def guarded(running: Guarded) -> Guarded:
-    running.by(running.whole, on_failure="open", held_back="none", timeout_s=30)
+    running.by(running.whole)
     return running
 
 
@@ -220,9 +224,9 @@ def test_a_stream_that_holds_back_sends_nothing_of_what_fails(guarded: Guarded) 
 
 def test_a_stream_that_holds_nothing_back_is_cut(guarded: Guarded) -> None:
     guarded.by(None)
-    alone = guarded.ask(POEM, max_tokens=64).json()
+    alone = guarded.ask(POEM, max_tokens=40).json()
     guarded.by(guarded.answers)
-    response = guarded.ask(POEM, stream=True, max_tokens=64)
+    response = guarded.ask(POEM, stream=True, max_tokens=40)
     text, reason = streamed(response)
     assert reason == "content_filter"
     assert text
@@ -236,9 +240,9 @@ def test_a_stream_that_holds_nothing_back_is_cut(guarded: Guarded) -> None:
 @pytest.mark.parametrize("held_back", ["sentence", "none"])
 def test_a_good_stream_says_the_same_as_without_a_guard(guarded: Guarded, held_back: str) -> None:
     guarded.by(None)
-    alone = guarded.ask(CARD, max_tokens=48, logprobs=True).json()
+    alone = guarded.ask(CARD, max_tokens=32, logprobs=True).json()
     guarded.by(guarded.whole, held_back=held_back)
-    response = guarded.ask(CARD, max_tokens=48, logprobs=True, stream=True, stream_options={"include_usage": True})
+    response = guarded.ask(CARD, max_tokens=32, logprobs=True, stream=True, stream_options={"include_usage": True})
     assert streamed(response) == (alone["choices"][0]["message"]["content"], alone["choices"][0]["finish_reason"])
     assert chunks(response)[-1]["usage"] == alone["usage"]
     tokens = [
@@ -272,24 +276,46 @@ def test_a_guard_that_is_too_slow_goes_by_the_setting(guarded: Guarded) -> None:
     assert 'ontopic_guard_decisions_total{decision="failed",stage="question"}' in page
 
 
-def test_a_guard_whose_process_dies_is_down_and_comes_back(guarded: Guarded, cards: dict[str, Path]) -> None:
-    guard = ServedGuard(Guarding(mode="enforce", card=cards["whole"], on_failure="closed", timeout_s=30))
+def test_a_guard_whose_process_dies_is_down_and_comes_back(guarded: Guarded) -> None:
+    first = guarded.whole.pid
+    assert first is not None
+    guarded.by(guarded.whole, on_failure="closed")
+    os.kill(first, signal.SIGKILL)
+    seen: list[Any] = []
+
+    def says(what: str) -> bool:
+        seen.append(guarded.ask(CARD, max_tokens=1))
+        return bool(seen[-1].headers["x-ontopic-guard"] == what)
+
+    _until(lambda: says("down"))
+    assert guarded.decision(seen[-1]).failure == DOWN
+    assert seen[-1].json()["choices"][0]["message"]["content"] == REFUSAL
+    _until(lambda: says("passed"))
+    assert guarded.whole.pid != first
+
+
+def test_a_version_is_deployed_with_the_guard_of_the_newest_card(
+    cards: dict[str, Path], model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = json.loads(cards["whole"].read_text())
+    newest = cards["whole"].with_name("newest.guard.json")
+    newest.write_text(json.dumps(card | {"refusal": "Only banking, please."}))
+    for name, value in Guarding(mode="enforce", card=newest).environment().items():
+        monkeypatch.setenv(name, value)
+    deployment = deploy(model_folder, "8")
     try:
-        assert guard.wait_until_ready()
-        guarded.by(guard, on_failure="closed")
-        assert guarded.ask(POEM).headers["x-ontopic-guard"] == "question"
-        first = guard.pid
-        assert first is not None
-        os.kill(first, signal.SIGKILL)
-        _until(lambda: guarded.ask(CARD).headers["x-ontopic-guard"] == "down")
-        response = guarded.ask(CARD)
-        if response.headers["x-ontopic-guard"] == "down":
-            assert guarded.decision(response).failure == DOWN
-            assert response.json()["choices"][0]["message"]["content"] == REFUSAL
-        _until(lambda: guarded.ask(CARD, max_tokens=1).headers["x-ontopic-guard"] == "passed")
-        assert guard.pid != first
+        assert deployment.guard is not None
+        assert deployment.guard.refusal == "Only banking, please."
+        question = Asked(messages=(Message(role="user", content=POEM),))
+        deployment.guard.guarding = deployment.guard.guarding.model_copy(update={"timeout_s": 30})
+        found = asyncio.run(deployment.guard.opinion(question))
+        assert (found.stops, found.judge_id) == (True, card["judge_id"])
     finally:
-        guard.close()
+        assert deployment.guard is not None
+        pid = deployment.guard.pid
+        deployment.guard.guarding = deployment.guard.guarding.model_copy(update={"timeout_s": 0.1})
+        deployment.drain()
+    _until(lambda: pid is None or not psutil.pid_exists(pid))
 
 
 def test_without_a_card_there_is_no_guard(tmp_path: Path) -> None:
@@ -305,7 +331,7 @@ def test_the_environment_gives_the_settings_back(tmp_path: Path) -> None:
 
 
 def _until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -151,8 +151,8 @@ class ServingSettings(_Section):
     """Web pages that may call the service (CORS), by their origins, such as ``https://bank.example``; ``*`` is any."""
     guard: GuardMode | None = None
     """Whether a guard stands before the model: ``off``; ``observe``, which decides, records and lets all pass; or
-    ``enforce``, which sends the policy's refusal in place of what it stops. Without it ``observe`` where the judge is
-    ``local``, else ``off``: the guard goes by that judge, and training one takes minutes."""
+    ``enforce``, which sends the policy's refusal in place of what it stops; without this key it observes where the
+    judge is ``local``."""
     guard_on_failure: Literal["open", "closed"] = "open"
     """What becomes of a question or an answer while the guard is down, too slow, or can't judge it: it passes
     (``open``) or gets the refusal (``closed``)."""

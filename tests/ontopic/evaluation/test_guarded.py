@@ -21,7 +21,7 @@ from ontopic.records import Record
 N = 20
 
 
-def evaluation(version: str, *, leaks: int) -> Evaluation:
+def evaluation(version: str, *, leaks: int, judge_of_guard: ScopeJudge | None = None) -> Evaluation:
     """Questions in scope, all answered, and out of it, of which so many are answered too."""
     judge = ScopeJudge("judge-1")
     questions = [Question(question=f"What about card {i}?", in_scope=True) for i in range(N)]
@@ -32,7 +32,7 @@ def evaluation(version: str, *, leaks: int) -> Evaluation:
         for q, a in zip(questions, answers, strict=True)
     ]
     alone = Evaluation(questions=questions, records=records, verdicts=judge.judge(records))
-    guard = Guard(ScopeJudge(), Thresholds(question=0.0, answer=0.3), REFUSAL)
+    guard = Guard(judge_of_guard or ScopeJudge(), Thresholds(question=0.0, answer=0.3), REFUSAL)
     return behind_guard(alone, guard, judge=judge)
 
 
@@ -73,7 +73,9 @@ def test_the_kept_answers_say_what_the_guard_withheld() -> None:
 
 
 def test_the_judge_of_the_gate_is_told_the_scope_and_the_guard_is_not() -> None:
-    found = evaluation("1", leaks=2)
+    judge_of_guard = ScopeJudge()
+    found = evaluation("1", leaks=2, judge_of_guard=judge_of_guard)
+    assert {record.in_scope for record in judge_of_guard.asked} == {None}
     assert [record.in_scope for record in found.records] == [True] * N + [False] * N
     assert found.alone is not None
     assert [record.answer for record in found.alone.records][N : N + 3] == ["La la.", "La la.", REFUSAL]

@@ -148,11 +148,7 @@ def evaluate(
 
 def behind_guard(alone: Evaluation, guard: Guard, *, judge: Judge) -> Evaluation:
     """What users get of a model's answers behind a guard, judged, with the answers alone beside it."""
-    unlabelled = [record.model_copy(update={"in_scope": None}) for record in alone.records]
-    records = [
-        record.model_copy(update={"in_scope": own.in_scope})
-        for record, own in zip(guard.protected(unlabelled), alone.records, strict=True)
-    ]
+    records = guard.protected(alone.records)
     stopped = [i for i, record in enumerate(records) if record.guard and record.guard.stage]
     verdicts = list(alone.verdicts)
     for i, verdict in zip(stopped, judge.judge([records[i] for i in stopped]) if stopped else [], strict=True):

@@ -136,7 +136,7 @@ def messages_of(record: Record) -> tuple[Message, ...]:
 
 
 def record_of(asked: Asked) -> Record:
-    """What the judge is asked: a record without an answer where there is none yet."""
+    """What the judge is asked, which is told no scope: a record without an answer where there is none yet."""
     users = [message.content for message in asked.messages if message.role == "user"]
     question = users[-1] if users else ""
     return Record(question=question, answer=asked.answer or "", messages=asked.messages)

@@ -1,6 +1,6 @@
 """What the guard costs a service with many clients, and what it does to the answers.
 
-python benchmarks/guard.py [--clients 16] [--rounds 4] [--questions FILE] [--model FOLDER] [--state .ontopic]
+python benchmarks/guard.py [--clients 16] [--rounds 6] [--questions FILE] [--model FOLDER] [--state .ontopic]
 
 Cost: services with no guard, and with one that is enforced, holding nothing back or each sentence, run beside each
 other and are asked the same questions in turns, round by round in changing order: streamed, greedily, up to 40 tokens,
@@ -157,7 +157,7 @@ def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=4, help="0 leaves the cost out")
+    parser.add_argument("--rounds", type=int, default=6, help="0 leaves the cost out")
     parser.add_argument("--questions", type=Path, help="labelled questions, for the effect")
     parser.add_argument("--model", type=Path, help="the embedded model by default")
     parser.add_argument("--budget", type=float, default=0.02)
@@ -172,7 +172,7 @@ def main() -> None:
         asked = [
             q.question for q in load_questions(policy.questions, split="evaluation") if q.in_scope and not q.history
         ]
-        asked = random.Random(0).sample(asked, 4 * options.clients)
+        asked = random.Random(0).sample(asked, 2 * options.clients)
         cost(model, card, questions=asked, clients=options.clients, rounds=options.rounds)
     if options.questions:
         choice = JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT)

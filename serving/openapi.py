@@ -30,9 +30,7 @@ def document(model_name: str) -> dict[str, Any]:
                 "headers": {
                     "x-ontopic-record-id": _header("The ids of the stored records, with commas between choices."),
                     "x-ontopic-model-version": _header("The version that answered."),
-                    "x-ontopic-guard": _header(
-                        "Where an enforced guard stands: question, answer, passed, unjudged or down, by choice."
-                    ),
+                    "x-ontopic-guard": _header("An enforced guard's: passed, question, answer, unjudged or down."),
                     "x-ontopic-max-tokens": _header(
                         "The most tokens of an answer, where the request asks for more than that."
                     ),

@@ -102,8 +102,7 @@ def build_preferences(
     A question's scope is its label where it is one of ``labelled``, else the judge's opinion. Questions that differ
     only in case, punctuation or spaces count once.
 
-    An answer that the guard withheld from its user is rejected in place of what went out: of a question asked more than
-    once it is the one that counts, whatever the certainty of the scope.
+    An answer that the guard withheld is rejected in place of what went out, however uncertain its question's scope is.
 
     Without ``settings.cover`` the two scopes are balanced by dropping at random from the larger one. Where one of them
     gives no pair, as a model that refuses everything leaves none out of scope, all of the other's are kept. With it,
@@ -124,10 +123,10 @@ def build_preferences(
         if in_scope is None or key in pairs:
             continue
         if in_scope:
-            chosen, source = _chosen_in_scope(record, verdict, label=label, written=written)
-            rejected = withheld or refusal
+            (chosen, source), rejected = _chosen_in_scope(record, verdict, label=label, written=written), refusal
         else:
-            chosen, source, rejected = refusal, REFUSAL, withheld or record.answer
+            chosen, source, rejected = refusal, REFUSAL, record.answer
+        rejected = withheld or rejected
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
             pairs[key] = Preference(
                 question=record.question,

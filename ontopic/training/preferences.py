@@ -101,7 +101,6 @@ def build_preferences(
 
     A question's scope is its label where it is one of ``labelled``, else the judge's opinion. Questions that differ
     only in case, punctuation or spaces count once.
-
     An answer that the guard withheld is rejected in place of what went out, however uncertain its question's scope is.
 
     Without ``settings.cover`` the two scopes are balanced by dropping at random from the larger one. Where one of them
@@ -118,15 +117,14 @@ def build_preferences(
     pairs: dict[str, Preference] = {}
     for record, verdict in _stopped_first(judged):
         label = known.get(key := normalized(record.question))
-        withheld = _withheld(record)
-        in_scope = _in_scope(label, verdict, least_certainty=0.0 if withheld else settings.least_certainty)
+        in_scope = _in_scope(label, verdict, least_certainty=0.0 if _withheld(record) else settings.least_certainty)
         if in_scope is None or key in pairs:
             continue
         if in_scope:
             (chosen, source), rejected = _chosen_in_scope(record, verdict, label=label, written=written), refusal
         else:
             chosen, source, rejected = refusal, REFUSAL, record.answer
-        rejected = withheld or rejected
+        rejected = _withheld(record) or rejected
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
             pairs[key] = Preference(
                 question=record.question,

@@ -1,4 +1,4 @@
-"""Policy and labelled data become a judge with its card; the base model becomes version 1."""
+"""Policy and labelled data become a judge with its card, and the guard's; the base model becomes version 1."""
 
 from __future__ import annotations
 
@@ -19,8 +19,16 @@ def calibrate(
     policy: Policy,
     data_sha256: str,
     prompts: dict[str, str],
+    guard_budget: float | None,
     workspace: Workspace,
 ) -> None:
     """Register the base model and calibrate the judge."""
     register_base(model=model, registered_model=policy.registered_model, workspace=workspace)
-    calibrate_judge(judge=judge, policy=policy, data_sha256=data_sha256, prompts=prompts, workspace=workspace)
+    calibrate_judge(
+        judge=judge,
+        policy=policy,
+        data_sha256=data_sha256,
+        prompts=prompts,
+        guard_budget=guard_budget,
+        workspace=workspace,
+    )

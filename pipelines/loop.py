@@ -136,13 +136,14 @@ class _Loop:
 
     def _calibrate(self) -> None:
         self._tell("Calibrate: base model, judge and its card")
-        policy = self._policy
+        policy, settings = self._policy, self._settings
         run = self._finished(
             calibrate,
             model=self._settings.model,
             judge=self._settings.judge_choice,
             data_sha256="".join([*map(source_sha256, (policy.questions, policy.records)), self._labels_sha256()]),
             prompts=read_prompts(self._settings.judge_prompts),
+            guard_budget=None if settings.guard == "off" else settings.serving.guard_budget,
         )
         # Not in the step, which ZenML's cache may stand in for.
         open_registry(self._workspace, policy.registered_model).ensure_champion(output(run, "register_base"))

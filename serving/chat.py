@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 import anyio.to_thread
 
 from ontopic.models.answer import Generated, Generation, OverloadedError, Piece, TokenLogprob, parameters_of
-from ontopic.records import Message, Record
+from ontopic.records import GuardDecision, Message, Record
 from ontopic.traffic.identity import user_hash
 from serving import metrics
 from serving.access import Caller
 from serving.assistant import ServedAssistant
+from serving.chat_guard import ChatGuard, Checked, said
 from serving.chat_request import ChatRequest
 from serving.deployment import Deployment
 from serving.errors import RequestError
@@ -37,7 +38,9 @@ class Chat:
     Attributes:
         key: the name of the API key that it came with.
         ids: of the records.
-        pieces: of a stream: the choice and what comes next of it, ``None`` at its end.
+        pieces: of a stream: the choice and what comes next of it, ``None`` at its end, or what the guard says of it.
+        guard: what looks at question and answers.
+        decisions: the guard's, an answer each; ``None`` where none looks, or has not yet.
         start: by ``time.perf_counter``, in seconds.
     """
 
@@ -47,18 +50,44 @@ class Chat:
     key: str
     generations: list[Generation]
     ids: list[str]
-    pieces: asyncio.Queue[tuple[int, Piece | None]]
+    pieces: asyncio.Queue[tuple[int, Piece | Checked | None]]
     asked_at: datetime
     start: float
+    guard: ChatGuard
+    decisions: list[GuardDecision | None] = field(init=False)
 
-    async def answers(self) -> list[Generated]:
-        """The whole answers.
+    def __post_init__(self) -> None:
+        self.decisions = [self.guard.of_question for _ in self.generations]
+
+    async def users_answers(self) -> list[Generated]:
+        """The whole answers that users get: the refusal in place of those that the guard stops.
 
         Raises:
             RequestError: the model failed.
         """
+        answers = await self.answers()
+        return list(await asyncio.gather(*(self._guarded(i, answer) for i, answer in enumerate(answers))))
+
+    async def _guarded(self, i: int, answer: Generated) -> Generated:
+        decision = self.decisions[i] = await self.guard.after(answer.text)
+        if decision is None or not self.guard.refuses(decision) or self.guard.refuses(self.guard.of_question):
+            return answer
+        self.decisions[i] = decision.model_copy(update={"withheld": answer.text})
+        # The tokens are those that the model took for what nobody sees.
+        return replace(answer, text=self.guard.refusal, finish_reason="content_filter", logprobs=())
+
+    async def answers(self, of: Sequence[bool] | None = None) -> list[Generated]:
+        """The whole answers of the model.
+
+        Args:
+            of: which choices' are waited for; all by default.
+
+        Raises:
+            RequestError: the model failed.
+        """
+        wanted = [each for i, each in enumerate(self.generations) if of is None or of[i]]
         try:
-            return await asyncio.gather(*(asyncio.wrap_future(each.done) for each in self.generations))
+            return await asyncio.gather(*(asyncio.wrap_future(each.done) for each in wanted))
         except Exception as error:
             logger.exception("generation failed")
             raise RequestError("the model failed; see the server's log", status=500) from error
@@ -89,7 +118,7 @@ class Chat:
         messages = tuple(Message.model_validate(message) for message in asked.messages)
         user_key = self.assistant.user_key
         conversation, user = asked.conversation(self.key, user_key=user_key), user_hash(asked.user, user_key)
-        for record_id, answer, generation in zip(self.ids, answers, self.generations, strict=True):
+        for i, (record_id, answer, generation) in enumerate(zip(self.ids, answers, self.generations, strict=True)):
             record = Record(
                 question=asked.question,
                 answer=answer.text,
@@ -107,12 +136,16 @@ class Chat:
                 user=user,
                 metadata=asked.metadata,
                 key=self.key,
+                guard=self.decisions[i],
             )
             self.assistant.keep(record)
 
     def headers(self) -> dict[str, str]:
-        """What names the records, the model version and, where more was asked for, the most tokens of an answer."""
+        """What names the records, the model version, what an enforced guard decided and, where more was asked for, the
+        most tokens of an answer."""
         names = {"x-ontopic-record-id": ",".join(self.ids), "x-ontopic-model-version": self.deployment.version}
+        if self.guard.cuts:
+            names["x-ontopic-guard"] = ",".join(said(each) for each in self.decisions if each is not None)
         return names | ({"x-ontopic-max-tokens": str(self.request.sampling.limit)} if self.request.cut else {})
 
     def envelope(self, kind: str) -> dict[str, Any]:
@@ -133,7 +166,8 @@ async def begin_chat(
     Raises:
         RequestError: the prompt is refused, the caller's tokens are used up, too many wait, or the service is stopping.
     """
-    loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece | None]]()
+    loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece | Checked | None]]()
+    messages = tuple(Message.model_validate(message) for message in asked.messages)
 
     def put(choice: int, piece: Piece | None) -> None:
         loop.call_soon_threadsafe(pieces.put_nowait, (choice, piece))
@@ -145,7 +179,12 @@ async def begin_chat(
         if not tokens_taken:
             caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
             tokens_taken = True
+        guard = ChatGuard(deployment.guard, messages)
+        await guard.before()
         generations = _generations(asked, ids, put=put)
+        if guard.refuses(guard.of_question):
+            _refuse(generations, guard.refusal)
+            break
         try:
             deployment.batch.submit(generations)
             break
@@ -160,7 +199,15 @@ async def begin_chat(
                 ) from error
             # Another version took its place meanwhile: that one answers.
     record_ids = [uuid.uuid4().hex for _ in generations]
-    return Chat(asked, assistant, deployment, caller.name, generations, record_ids, pieces, asked_at, start)
+    return Chat(asked, assistant, deployment, caller.name, generations, record_ids, pieces, asked_at, start, guard)
+
+
+def _refuse(generations: Sequence[Generation], refusal: str) -> None:
+    """Answer with the refusal, of which the model generates nothing."""
+    for each in generations:
+        if each.on_piece:
+            each.on_piece(Piece(refusal, 0))
+        each.done.set_result(Generated(refusal, len(each.ids), 0, "content_filter"))
 
 
 def _generations(asked: ChatRequest, ids: list[int], *, put: Callable[[int, Piece | None], None]) -> list[Generation]:

@@ -55,7 +55,7 @@ async def _answers(chat: Chat, request: Request) -> list[Generated]:
         RequestError: the client has gone, it took too long, or the model failed.
     """
     gone = asyncio.ensure_future(_hung_up(request))
-    answering = asyncio.ensure_future(chat.answers())
+    answering = asyncio.ensure_future(chat.users_answers())
     try:
         await asyncio.wait({gone, answering}, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():

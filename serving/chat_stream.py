@@ -15,6 +15,7 @@ import anyio
 from ontopic.models.answer import Generated, Piece
 from serving import metrics
 from serving.chat import TIMEOUT_S, Chat, logprobs_of, usage
+from serving.chat_release import Release
 from serving.errors import RequestError, error_body
 
 
@@ -36,23 +37,18 @@ async def events(chat: Chat) -> AsyncIterator[str]:
     A client that leaves frees its places; what it was sent is stored as cut.
     """
     events = _Events(chat)
-    sent = [_Sent() for _ in chat.generations]
+    sent, release = [_Sent() for _ in chat.generations], Release(chat)
     answers: list[Generated] | None = None
     try:
         async with asyncio.timeout(TIMEOUT_S):
             for i in range(len(chat.generations)):
                 yield events.choice(i, {"role": "assistant", "content": "", "refusal": None})
-            running = len(chat.generations)
-            while running:
-                i, piece = await chat.pieces.get()
-                if piece is None:
-                    running -= 1
-                    continue
+            async for i, piece in release.pieces():
                 if piece.text and not _any_text(sent):
                     metrics.first_token(time.perf_counter() - chat.start)
                 sent[i].add(piece)
                 yield events.choice(i, {"content": piece.text}, piece=piece)
-            answers = await chat.answers()
+            answers = await release.answers()
             await chat.store(answers)
         for i, answer in enumerate(answers):
             yield events.choice(i, {}, reason=answer.finish_reason)

@@ -24,6 +24,7 @@ from serving.keys import Key, KeyStore
 
 if TYPE_CHECKING:
     from ontopic.judges.judge import Judge
+    from serving.guarding import Guarding
 
 keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -85,6 +86,7 @@ def serve(
     settings, policy, workspace = project.settings, project.policy, project.workspace
     print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
     version = version_of(project, "champion")
+    guarding = guarding_of(project)
     from serving.process import ServedModel, Serving
 
     served = ServedModel(
@@ -103,6 +105,7 @@ def serve(
             follow=workspace.mlflow_uri,
             spool=settings.serving.spool,
             precision=settings.model.precision,
+            guarding=guarding,
         )
     )
     if not no_auth and not _any_valid_key(workspace.keys):
@@ -118,6 +121,36 @@ def serve(
             raise UserError(f"the served model ended; see {served.log}")
     except KeyboardInterrupt:
         print("stopped")
+
+
+def guarding_of(project: Project) -> Guarding | None:
+    """How the model is guarded. An enforced guard gets its card here; one that only watches takes what `calibrate` or
+    the loop has left, and is done without where there is none.
+
+    Raises:
+        UserError: the guard is to be enforced, and the policy's labelled data gives none.
+    """
+    settings, policy, workspace = project.settings, project.policy, project.workspace
+    card = workspace.guard(policy.registered_model)
+    if settings.guard == "off":
+        return None
+    if settings.guard == "enforce":
+        from ontopic.judges.guard.card import guard_card
+
+        guard_card(policy, workspace=workspace, budget=settings.serving.guard_budget)
+    elif not card.is_file():
+        print("served without a guard, which has no card yet; python run.py calibrate makes it", file=sys.stderr)
+        return None
+    from serving.guarding import Guarding
+
+    serving = settings.serving
+    return Guarding(
+        mode=settings.guard,
+        card=card,
+        on_failure=serving.guard_on_failure,
+        held_back=serving.held_back,
+        timeout_s=serving.guard_timeout_s,
+    )
 
 
 @keys.command("make")

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from ontopic.registry.promotions import open_registry
 from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace
 from serving import metrics
+from serving.guard import ServedGuard
+from serving.guarding import Guarding
 
 if TYPE_CHECKING:
     from serving.prompts import Prompts
@@ -28,19 +30,45 @@ _AFTER_FAILURE_S = 10.0
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model version that answers. A request keeps the one that it began with."""
+    """A model version that answers, and its guard. A request keeps the one that it began with.
+
+    Attributes:
+        guard: with the judge of the newest card when the version was deployed; ``None`` where none is asked for.
+    """
 
     version: str
     prompts: Prompts
     batch: Batch
+    guard: ServedGuard | None = None
+
+    def drain(self) -> None:
+        """Answer what was taken, and end."""
+        self.batch.close()
+        if self.guard is not None:
+            time.sleep(self.guard.guarding.timeout_s)  # for who waits for its say on the last answers
+            self.guard.close()
 
 
 def deploy(folder: Path, version: str) -> Deployment:
-    """Load a model and let it answer, by vLLM where ``ONTOPIC_BACKEND`` says so.
+    """Load a model and let it answer, behind a guard where ``ONTOPIC_GUARD`` asks for one.
 
     Raises:
-        UserError: the folder holds no model, or vLLM is asked for and not there.
+        UserError: the folder holds no model, vLLM is asked for and not there, or the guard has no card.
     """
+    guarding = Guarding.of_environment(os.environ)
+    guard = ServedGuard(guarding) if guarding else None  # it starts while the model is loaded
+    try:
+        deployment = replace(_deploy(folder, version), guard=guard)
+    except BaseException:
+        if guard is not None:
+            guard.close()
+        raise
+    if guard is not None:
+        guard.wait_until_ready()
+    return deployment
+
+
+def _deploy(folder: Path, version: str) -> Deployment:
     # torch and Transformers take seconds to import, and only the worker needs them.
     from serving.prompts import Prompts
 
@@ -103,4 +131,4 @@ class ChampionFollower:
         self._broken = self._said = ""
         metrics.deployed(version, old.version)
         logger.info("version %s answers now in place of version %s", version, old.version)
-        threading.Thread(target=old.batch.close, name="drain", daemon=True).start()
+        threading.Thread(target=old.drain, name="drain", daemon=True).start()

@@ -37,6 +37,13 @@ _SPOOLED = Gauge("ontopic_spooled_records", "Records that the store has not take
 _MODEL = Gauge("ontopic_model_info", "1 for the version that answers.", ["version"], multiprocess_mode="mostrecent")
 _FIRST_TOKEN = Histogram("ontopic_first_token_seconds", "From a streamed question to its first text.", buckets=_SECONDS)
 _LATENCY = Histogram("ontopic_latency_seconds", "From a question to its whole answer.", buckets=_SECONDS)
+_GUARDED = Counter("ontopic_guard_decisions", "What the guard decided, by stage.", ["stage", "decision"])
+_GUARD_LATENCY = Histogram(
+    "ontopic_guard_seconds",
+    "From the guard's being asked to its decision.",
+    ["stage"],
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
 
 
 def tokens(prompt: int, completion: int) -> None:
@@ -70,6 +77,12 @@ def first_token(seconds: float) -> None:
 def latency(seconds: float) -> None:
     """Count how long a whole answer took."""
     _LATENCY.observe(seconds)
+
+
+def guarded(stage: str, decision: str, *, seconds: float) -> None:
+    """Count a decision of the guard: ``passed``, ``stopped``, or ``failed`` where it could say nothing."""
+    _GUARDED.labels(stage, decision).inc()
+    _GUARD_LATENCY.labels(stage).observe(seconds)
 
 
 class CountRequests:

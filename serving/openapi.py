@@ -40,6 +40,7 @@ def document(model_name: str) -> dict[str, Any]:
                 "headers": {
                     "x-ontopic-record-id": _header("The ids of the stored records, with commas between choices."),
                     "x-ontopic-model-version": _header("The version that answered."),
+                    "x-ontopic-guard": _header("An enforced guard's: passed, question, answer, unjudged or down."),
                     "x-ontopic-max-tokens": _header(
                         "The most tokens of an answer, where the request asks for more than that."
                     ),
@@ -142,7 +143,7 @@ def _chat_completion() -> dict[str, Any]:
         "index": count,
         "message": _all_of(message),
         "logprobs": {"anyOf": [_ref("Logprobs"), {"type": "null"}]},
-        "finish_reason": {"enum": ["stop", "length"]},
+        "finish_reason": {"enum": ["stop", "length", "content_filter"]},
     }
     return _all_of(
         {

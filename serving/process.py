@@ -24,6 +24,7 @@ from ontopic.errors import UserError
 from ontopic.state.service_file import RunningService, read_service, write_service
 from ontopic.state.workspace import Workspace
 from serving.access import is_loopback
+from serving.guarding import Guarding
 from serving.keys import digest, new_key
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ _NOT_INHERITED = (
     "ONTOPIC_MODEL_URI",
     "ONTOPIC_FOLLOW",
     "ONTOPIC_SPOOL",
+    "ONTOPIC_GUARD",
 )
 
 
@@ -63,6 +65,7 @@ class Serving(BaseModel):
             champion; ``None`` for the given version only.
         spool: whether records wait in ``<state>/spool`` while the traffic store can't be written.
         precision: of the weights, as ``ModelSettings`` has it; whole ones where that is ``nf4``.
+        guarding: how it is guarded; ``None`` for no guard.
         ready_timeout_s: seconds that loading the model may take.
     """
 
@@ -81,6 +84,7 @@ class Serving(BaseModel):
     follow: str | None = None
     spool: bool = False
     precision: Precision = "auto"
+    guarding: Guarding | None = None
     ready_timeout_s: float = 300.0
 
 
@@ -235,6 +239,8 @@ def _environment(serving: Serving) -> dict[str, str]:
         given["ONTOPIC_ALLOWED_ORIGINS"] = ",".join(serving.allowed_origins)
     if serving.spool:
         given["ONTOPIC_SPOOL"] = str(workspace.spool)
+    if serving.guarding is not None:
+        given |= serving.guarding.environment()
     if serving.follow is not None:
         given |= {"ONTOPIC_FOLLOW": str(workspace.root), "MLFLOW_TRACKING_URI": serving.follow}
         # A registry that is down is asked again soon; MLflow would try for minutes at each call.

@@ -12,6 +12,7 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
     ONTOPIC_WINDOWS          optional: what ``watch`` keeps, for the verdicts among the metrics
     ONTOPIC_BACKEND          optional: vllm, for ``serving.vllm_backend``
     ONTOPIC_FOLLOW           optional: a folder for weights; the champion's alias in MLflow is followed
+    ONTOPIC_GUARD            optional: observe or enforce, set up as ``serving.guarding.Guarding`` has it
     ONTOPIC_LAUNCHER_PID     optional: the service ends when this process does
 and by those of ``serving.access``, which say who may call it.
 """

@@ -14,6 +14,7 @@ from ontopic.data.labelled import Questions
 from ontopic.evaluation import answers, quality
 from ontopic.evaluation.gate import Evaluated
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.judges.guard.card import enforced_guard
 from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
@@ -53,6 +54,7 @@ def evaluate_model(
         questions=questions.root,
         max_new_tokens=model.max_new_tokens,
         batch_size=model.batch_size,
+        guard=enforced_guard(judge, policy, workspace=workspace),
     )
     measured = quality.measure_quality(loaded, evaluated.questions, records=evaluated.records)
     shown = verdict_frame(evaluated.records, evaluated.verdicts)
@@ -62,5 +64,8 @@ def evaluate_model(
         languages = by_language([record.question for record in evaluated.records], evaluated.verdicts)
         scores = flat_metrics(score(evaluated.verdicts)) | language_metrics(languages)
         mlflow.log_metrics(scores | measured.metrics())
+        if evaluated.alone is not None:
+            alone = flat_metrics(score(evaluated.alone.verdicts))
+            mlflow.log_metrics({f"alone_{name}": value for name, value in alone.items()})
         mlflow.log_table(shown[["question", "asked", "in_scope", "answer", "verdict", "score"]], "answers.json")
     return Evaluated(evaluation=evaluated, quality=measured)

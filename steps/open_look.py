@@ -16,6 +16,7 @@ from ontopic.evaluation import looks
 from ontopic.evaluation.answers import Evaluation, evaluate_version
 from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.looks import Look
+from ontopic.judges.guard.card import enforced_guard
 from ontopic.judges.opening import open_judge
 from ontopic.state.workspace import Workspace
 
@@ -39,11 +40,12 @@ def open_look(
     its questions are handed on, and the gate refuses on them.
     """
     judging = open_judge(judge, policy, workspace=workspace)
+    guard = enforced_guard(judge, policy, workspace=workspace)
 
     def ask(version: str, questions: Sequence[Question]) -> Evaluation:
         name = policy.registered_model
         return evaluate_version(
-            version, questions, registered_model=name, judge=judging, settings=model, workspace=workspace
+            version, questions, registered_model=name, judge=judging, settings=model, workspace=workspace, guard=guard
         )
 
     look, questions = looks.open_look(

@@ -14,6 +14,7 @@ from ontopic.evaluation import gate_page, looks, sealed
 from ontopic.evaluation.answers import evaluate_version
 from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.looks import Look
+from ontopic.judges.guard.card import enforced_guard
 from ontopic.judges.opening import open_judge
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
@@ -47,6 +48,7 @@ def open_sealed(
         workspace=workspace,
     )
     judging = open_judge(judge, policy, workspace=workspace)
+    guard = enforced_guard(judge, policy, workspace=workspace)
     before, after = (
         evaluate_version(
             version,
@@ -55,6 +57,7 @@ def open_sealed(
             judge=judging,
             settings=model,
             workspace=workspace,
+            guard=guard,
         )
         for version in versions
     )

@@ -129,6 +129,11 @@ def calibrate(
     )
     teachable = any(isinstance(each, LocalJudgeSettings) for each in chosen)
     console.print(compared_screen(compared, source, teachable=teachable))
+    if settings.guard != "off":
+        from ontopic.commands.guard import guard_screen
+        from ontopic.judges.guard.page import drawn_guard_card
+
+        console.print(guard_screen(*drawn_guard_card(policy, workspace, budget=settings.serving.guard_budget)))
     for measured in compared.measured:
         measured.card.check_any_judged()
 

@@ -44,25 +44,29 @@ def evaluate(
     model: Annotated[str, typer.Option(help="champion, challenger, base, or a version number.")] = "champion",
     skip_bad: SkipBad = False,
 ) -> None:
-    """Measure a model version on labelled questions: guardrail score, over-refusal, leak."""
+    """Measure a model version, behind the guard that is enforced: guardrail score, over-refusal, leak."""
     from ontopic.data.labelled import Question
     from ontopic.data.rows import load_rows
 
     loaded = load_rows(questions, Question, skip_bad=skip_bad)
     check_writable(out)
     from ontopic.evaluation import answers
+    from ontopic.judges.guard.card import enforced_guard
     from ontopic.models.loading import load
+    from ontopic.statistics.scores import score
 
     version = version_of(project, model)
-    settings = project.settings.model
-    evaluated = answers.evaluate(
+    settings, choice = project.settings.model, project.settings.judge_choice
+    evaluation = answers.evaluate(
         load(version.folder, settings.precision),
         version.version,
         judge=judge_of(project),
         questions=loaded.rows,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
-    ).summary()
+        guard=enforced_guard(choice, project.policy, workspace=project.workspace),
+    )
+    evaluated = evaluation.summary()
     with output_file(out) as part:
         # Lone surrogates can stand in JSON input; no file can hold them.
         written = {"model": model, "version": version.version, **evaluated.model_dump(mode="json")}
@@ -71,6 +75,11 @@ def evaluate(
         for name in ("guardrail_score", "over_refusal", "leak"):
             share = getattr(evaluated, name)
             print(f"{name:<16} {share}")
+        if evaluation.alone is not None:
+            alone = score(evaluation.alone.verdicts)
+            print(
+                f"without the guard: score {alone.guardrail_score}, {alone.over_refusal} declined, {alone.leak} leaked"
+            )
         if evaluated.kinds:
             console.print(kinds_table(evaluated))
         say_skipped(loaded.skipped)

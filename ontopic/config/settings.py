@@ -28,6 +28,7 @@ Duration = Annotated[
     PlainSerializer(in_words, return_type=str),  # else ZenML could not read what it kept of it
     Field(ge=timedelta(0), le=LONGEST),
 ]
+GuardMode = Literal["off", "observe", "enforce"]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 
 
@@ -124,12 +125,14 @@ JudgeSettings = LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings | 
 
 
 class JudgeChoice(_Section):
-    """A judge as it is chosen: its settings, and the folder of the prompts that an LLM is asked with."""
+    """A judge as it is chosen, with the prompts that an LLM is asked with, and the guard that answers go through."""
 
     settings: Annotated[JudgeSettings, Field(discriminator="kind")]
     """The judge's settings."""
     prompts: Path
     """The folder of the prompts."""
+    guard_budget: float | None = None
+    """The over-refusal that the guard may spend which stands before users; ``None`` where none is enforced."""
 
 
 class TeacherSettings(EndpointSettings):
@@ -146,6 +149,20 @@ class ServingSettings(_Section):
     without it such a question gets a 503."""
     allowed_origins: list[str] = []
     """Web pages that may call the service (CORS), by their origins, such as ``https://bank.example``; ``*`` is any."""
+    guard: GuardMode | None = None
+    """Whether a guard stands before the model: ``off``; ``observe``, which decides, records and lets all pass; or
+    ``enforce``, which sends the policy's refusal in place of what it stops; without this key it observes where the
+    judge is ``local``."""
+    guard_on_failure: Literal["open", "closed"] = "open"
+    """What becomes of a question or an answer while the guard is down, too slow, or can't judge it: it passes
+    (``open``) or gets the refusal (``closed``)."""
+    guard_budget: float = Field(0.02, ge=0, lt=1)
+    """The share of what should pass that the guard may stop: ``calibrate`` chooses its thresholds by this."""
+    guard_timeout_s: float = Field(1.0, gt=0)
+    """Seconds until the guard counts as too slow."""
+    held_back: Literal["sentence", "none"] = "none"
+    """Of a stream: ``sentence`` sends each one once the guard has passed it; ``none`` sends all at once, and cuts an
+    answer that fails at the end of a sentence."""
 
     @field_validator("allowed_origins")
     @classmethod
@@ -348,9 +365,15 @@ class Settings(_Section):
     """The gate's questions."""
 
     @property
+    def guard(self) -> GuardMode:
+        """Whether a guard stands before what is served."""
+        return self.serving.guard or ("observe" if isinstance(self.judge, LocalJudgeSettings) else "off")
+
+    @property
     def judge_choice(self) -> JudgeChoice:
-        """The judge with the folder of its prompts."""
-        return JudgeChoice(settings=self.judge, prompts=self.judge_prompts)
+        """The judge with the folder of its prompts, and the guard whose answers it judges where one is enforced."""
+        budget = self.serving.guard_budget if self.guard == "enforce" else None
+        return JudgeChoice(settings=self.judge, prompts=self.judge_prompts, guard_budget=budget)
 
     @field_validator("alerts")
     @classmethod

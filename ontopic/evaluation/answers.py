@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ontopic.data.labelled import Question
+from ontopic.judges.guard.guard import Guard
 from ontopic.judges.judge import Judge, none_judged
 from ontopic.progress import progress
-from ontopic.records import Message, Outcome, Record, Verdict
+from ontopic.records import Judged, Message, Outcome, Record, Verdict
 from ontopic.statistics.scores import Scores, score
 
 if TYPE_CHECKING:
@@ -57,12 +58,19 @@ class EvaluationSummary(Scores):
 
 
 class Evaluation(BaseModel):
-    """One model's records on a set of questions, and a verdict on each; in the order of the questions."""
+    """One model's records on a set of questions, and a verdict on each; in the order of the questions.
+
+    Attributes:
+        records: with what users get: where a guard is enforced, its refusal in place of what it stops.
+        alone: the model's own answers and the verdicts on those; ``None`` where no guard is enforced, as they are the
+            same then.
+    """
 
     model_config = ConfigDict(frozen=True)
     questions: list[Question]
     records: list[Record]
     verdicts: list[Verdict]
+    alone: Judged | None = None
 
     @model_validator(mode="after")
     def _are_paired(self) -> Evaluation:
@@ -108,8 +116,13 @@ def evaluate(
     questions: Sequence[Question],
     max_new_tokens: int,
     batch_size: int,
+    guard: Guard | None = None,
 ) -> Evaluation:
-    """Let a model answer questions greedily and a judge judge the answers, given each question's scope label."""
+    """Let a model answer questions greedily and a judge judge the answers, given each question's scope label.
+
+    Args:
+        guard: what the answers go through before users get them; it is told no scope.
+    """
     # Whoever only reads what was evaluated, as the gate does, need not wait for torch and Transformers.
     from ontopic.models.generation import generate
 
@@ -131,7 +144,19 @@ def evaluate(
     ]
     with progress("verdicts", len(records), unit="records") as advance:
         verdicts = judge.judge(records, advance)
-    return Evaluation(questions=list(questions), records=records, verdicts=verdicts)
+    alone = Evaluation(questions=list(questions), records=records, verdicts=verdicts)
+    return alone if guard is None else behind_guard(alone, guard, judge=judge)
+
+
+def behind_guard(alone: Evaluation, guard: Guard, *, judge: Judge) -> Evaluation:
+    """What users get of a model's answers behind a guard, judged, with the answers alone beside it."""
+    records = guard.protected(alone.records)
+    stopped = [i for i, record in enumerate(records) if record.guard and record.guard.stage]
+    verdicts = list(alone.verdicts)
+    for i, verdict in zip(stopped, judge.judge([records[i] for i in stopped]) if stopped else [], strict=True):
+        verdicts[i] = verdict
+    own_answers = Judged(records=alone.records, verdicts=alone.verdicts)
+    return Evaluation(questions=alone.questions, records=records, verdicts=verdicts, alone=own_answers)
 
 
 def evaluate_version(
@@ -142,6 +167,7 @@ def evaluate_version(
     judge: Judge,
     settings: ModelSettings,
     workspace: Workspace,
+    guard: Guard | None = None,
 ) -> Evaluation:
     """As ``evaluate``, of a registered version, whose weights are loaded for it.
 
@@ -158,4 +184,5 @@ def evaluate_version(
         questions=questions,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
+        guard=guard,
     )

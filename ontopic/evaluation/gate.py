@@ -103,6 +103,8 @@ class Decision(Numbers):
         detectable: the least true improvement that this gate finds in four cases of five, with its n, its alpha and the
             observed share of discordant pairs; ``None`` where it finds none, and in decisions of before it was kept.
         sealed: both models on the sealed questions; ``None`` where they were not opened.
+        alone: what the verdicts say of the models without the guard, which decides nothing; ``None`` where no guard is
+            enforced, as it is the same then.
         report: Evidently's page.
     """
 
@@ -111,6 +113,7 @@ class Decision(Numbers):
     limits: GateLimits
     detectable: float | None = None
     sealed: Comparison | None = None
+    alone: Reading | None = None
     report: Path
 
 
@@ -197,6 +200,7 @@ def decide(
         tests=tests,
         limits=policy.gate,
         detectable=_detectable(judged, policy.gate),
+        alone=_alone(before, after, alpha=alpha),
         report=report,
     )
 
@@ -211,6 +215,12 @@ def _reading(
         preference=preferred(winners) if winners else None,
         alpha=alpha,
     )
+
+
+def _alone(champion: Evaluation, challenger: Evaluation, *, alpha: float) -> Reading | None:
+    if champion.alone is None or challenger.alone is None:
+        return None
+    return _reading(champion.alone.verdicts, challenger.alone.verdicts, winners=[], alpha=alpha)
 
 
 def _worst_reading(

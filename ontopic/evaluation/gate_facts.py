@@ -19,6 +19,7 @@ from ontopic.evaluation.gate import Decision
 from ontopic.evaluation.provenance import Provenance, provenance
 from ontopic.evaluation.segments import Segment, segments
 from ontopic.judges.cards.card import JudgeCard
+from ontopic.records import Record
 from ontopic.state.whole_file import whole_folder
 from ontopic.state.workspace import Workspace
 
@@ -182,7 +183,7 @@ def _kept(
             question.model_dump(mode="json", include={"question", "kind", "intent", *_around(question)})
             for question in of.questions
         ]
-        answers = [record.model_dump(mode="json", include={"answer", "in_scope", "finished"}) for record in of.records]
+        answers = [_answer(record) for record in of.records]
         contents[f"{role}-answers.jsonl"] = b"".join(_line(a | b) for a, b in zip(asked, answers, strict=True))
         contents[f"{role}-verdicts.jsonl"] = b"".join(_line(verdict.model_dump(mode="json")) for verdict in of.verdicts)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -191,6 +192,12 @@ def _kept(
         with whole_folder(folder) as part:
             _write(part, contents.items())
     return {(folder / name).relative_to(workspace.root).as_posix(): sha256 for name, sha256 in hashes.items()}
+
+
+def _answer(record: Record) -> dict[str, Any]:
+    """What users got, with what the guard withheld of it where one stands before them."""
+    fields = {"answer", "in_scope", "finished"} | ({"guard"} if record.guard else set())
+    return record.model_dump(mode="json", include=fields)
 
 
 def _write(folder: Path, contents: Iterable[tuple[str, bytes]]) -> None:

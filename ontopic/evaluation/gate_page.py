@@ -141,6 +141,7 @@ def write_gate_page(title: str, decision: Decision, *, champion: Evaluated, chal
         *test_widgets_of(snapshot),
         *widgets,
         _readings(decision),
+        *_without_guard(decision),
         *_causes(before, after),
         _languages_table(before, after),
         _quality_table(champion.quality, challenger.quality),
@@ -210,6 +211,22 @@ def _readings(decision: Decision) -> BaseWidgetInfo:
         rows.append(["unjudged, challenger minus champion", "", str(decision.unjudged.rate), "", ""])
     names = ["", "Champion", "Challenger", "Champion, worst case", "Challenger, worst case"]
     return table_data(title="Two readings: as judged, and in the worst case", column_names=names, data=rows)
+
+
+def _without_guard(decision: Decision) -> list[BaseWidgetInfo]:
+    """The models alone beside what users get; no table where no guard is enforced."""
+    alone = decision.alone
+    if alone is None:
+        return []
+    sides = (decision.champion, decision.challenger, alone.champion, alone.challenger)
+    rows = [
+        [title, *(str(getattr(scores, name)) for scores in sides)]
+        for name, title in (("guardrail_score", "guardrail score"), ("over_refusal", "over-refusal"), ("leak", "leak"))
+    ]
+    rows.append(["improvement", "", str(decision.improvement), "", str(alone.improvement)])
+    names = ["", "Champion, guarded", "Challenger, guarded", "Champion alone", "Challenger alone"]
+    title = "What users get behind the guard, which the tests read, and the models alone"
+    return [table_data(title=title, column_names=names, data=rows)]
 
 
 def _causes(champion: Evaluation, challenger: Evaluation) -> list[BaseWidgetInfo]:

@@ -86,7 +86,7 @@ class Generated:
     Attributes:
         text: without white space at either end, as its pieces are.
         completion_tokens: without the token that ends it.
-        finish_reason: ``stop`` or ``length``.
+        finish_reason: ``stop``, ``length``, or ``content_filter`` where the guard cut it or the refusal took its place.
     """
 
     text: str
@@ -97,8 +97,8 @@ class Generated:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end."""
-        return self.finish_reason == "stop"
+        """Whether it was not cut at the token limit."""
+        return self.finish_reason != "length"
 
 
 class OverloadedError(Exception):

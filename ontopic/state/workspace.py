@@ -95,6 +95,10 @@ class Workspace(BaseModel):
         """Local judges, each in a folder named after its digest."""
         return self.root / "judges"
 
+    def guard(self, registered_model: str) -> Path:
+        """The card of a policy's guard: its thresholds and which of the local judges it goes by."""
+        return self.judges / f"{registered_model}.guard.json"
+
     @property
     def verdicts(self) -> Path:
         """The cache of LLM judges' verdicts."""

@@ -107,6 +107,7 @@ def build_preferences(
 
     A question's scope is its label where it is one of ``labelled``, else the judge's opinion. A question is what it is
     in its conversation, which is the record's own; those that differ only in case, punctuation or spaces count once.
+    An answer that the guard withheld is rejected in place of what went out, however uncertain its question's scope is.
 
     Without ``settings.cover`` the two scopes are balanced by dropping at random from the larger one. Where one of them
     gives no pair, as a model that refuses everything leaves none out of scope, all of the other's are kept. With it,
@@ -120,9 +121,9 @@ def build_preferences(
     known = {q.identity: q for q in labelled}
     written = written or WrittenAnswers()
     pairs: dict[str, Preference] = {}
-    for record, verdict in zip(judged.records, judged.verdicts, strict=True):
+    for record, verdict in _stopped_first(judged):
         label = known.get(key := identity(record.request))
-        in_scope = _in_scope(label, verdict, least_certainty=settings.least_certainty)
+        in_scope = _in_scope(label, verdict, least_certainty=0.0 if _withheld(record) else settings.least_certainty)
         if in_scope is None or key in pairs:
             continue
         refusal = refusal_to(policy, record.question)
@@ -131,6 +132,7 @@ def build_preferences(
             chosen, source = _chosen_in_scope(record, verdict, key=key, label=label, written=written)
         else:
             chosen, source, rejected = refusal, REFUSAL, record.answer
+        rejected = _withheld(record) or rejected
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
             pairs[key] = Preference(
                 **_asked(record.question, record.request),
@@ -153,6 +155,17 @@ def _asked(question: str, request: Sequence[dict[str, str]]) -> dict[str, Any]:
     """What a pair says of a question and the messages around it."""
     place = question_in(request)
     return {"question": question, "history": request[:place], "after": request[place + 1 :]}
+
+
+def _withheld(record: Record) -> str:
+    """What the model said and the guard kept from the user, the hardest of negatives; empty where it kept nothing."""
+    return record.guard.withheld if record.guard else ""
+
+
+def _stopped_first(judged: Judged) -> list[tuple[Record, Verdict]]:
+    """The records with their verdicts, in their order, those first of which the guard withheld the answer."""
+    rows = zip(judged.records, judged.verdicts, strict=True)
+    return sorted(rows, key=lambda row: not _withheld(row[0]))
 
 
 def _chosen_in_scope(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ontopic.config.settings import ModelSettings, Settings
+from ontopic.judges.guard.card import load_guard
 from ontopic.judges.judge import Judge
 from ontopic.models.answer import Sampling, sampling_of
 from ontopic.models.generation import answer_requests
@@ -46,10 +47,20 @@ class Replays:
             with progress(f"version {version} on its successor's traffic", len(missing), unit="records") as advance:
                 for start in range(0, len(missing), _AT_ONCE):
                     part = missing[start : start + _AT_ONCE]
-                    found = judge.judge(answered_by(model, part, settings=self._model_settings, advance=advance))
+                    answered = answered_by(model, part, settings=self._model_settings, advance=advance)
+                    found = judge.judge(self._behind_guard(answered))
                     self._actions.add_replays([record.id for record in part], version, verdicts=found)
         known = self._actions.replayed([record.id for record in records], version, judge_id=judge.id)
         return [known[record.id] for record in records]
+
+    def _behind_guard(self, answered: Sequence[Record]) -> list[Record]:
+        """What users would have got: where the successor's answer went through the guard, so does this one."""
+        guarded = [record.guard is not None and record.guard.mode == "enforce" for record in answered]
+        if not any(guarded):
+            return list(answered)
+        guard = load_guard(self._workspace.guard(self._registered_model))
+        protected = guard.protected(answered)
+        return [p if through else own for p, own, through in zip(protected, answered, guarded, strict=True)]
 
 
 def answered_by(

@@ -1,16 +1,23 @@
-"""What ``keys list`` and ``ask`` print."""
+"""What ``keys list`` and ``ask`` print, and how ``serve`` is guarded."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from io import StringIO
+from pathlib import Path
 from typing import Literal
 
 import pytest
+from loopback import ROOT
 from rich.console import Console
 
+from ontopic.commands.options import Project
+from ontopic.config.policy import Policy
+from ontopic.config.settings import load_settings
 from ontopic.records import Verdict
-from serving.commands import keys_table, said
+from ontopic.state.workspace import Workspace
+from serving.commands import guarding_of, keys_table, said
+from serving.guarding import Guarding
 from serving.keys import Key
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -50,3 +57,28 @@ def test_a_verdict_says_that_truth_is_not_judged(
     explanation = "" if cause else "So it is."
     verdict = Verdict(outcome=outcome, score=score, explanation=explanation, judge_id="j", cause=cause)
     assert said(verdict) == expected
+
+
+def test_a_guard_that_only_watches_needs_a_card_that_is_there(
+    tmp_path: Path, banking: Policy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings(ROOT / "configs/local.yaml")
+    project = Project(settings, banking, Workspace(root=tmp_path))
+    assert settings.guard == "observe"
+    assert guarding_of(project) is None
+    assert "python run.py calibrate" in capsys.readouterr().err
+    card = project.workspace.guard(banking.registered_model)
+    card.parent.mkdir()
+    card.write_text("{}")
+    assert guarding_of(project) == Guarding(mode="observe", card=card)
+    off = settings.model_copy(update={"serving": settings.serving.model_copy(update={"guard": "off"})})
+    assert guarding_of(Project(off, banking, project.workspace)) is None
+
+
+def test_only_a_local_judge_is_watched_by_a_guard_by_itself_and_only_an_enforced_one_is_in_the_gate() -> None:
+    settings = load_settings(ROOT / "configs/gpu.yaml")
+    assert (settings.guard, settings.judge_choice.guard_budget) == ("off", None)
+    local = load_settings(ROOT / "configs/local.yaml")
+    assert local.judge_choice.guard_budget is None
+    enforced = local.model_copy(update={"serving": local.serving.model_copy(update={"guard": "enforce"})})
+    assert enforced.judge_choice.guard_budget == local.serving.guard_budget

@@ -244,9 +244,9 @@ def _trials(
 ) -> tuple[list[_Trial], list[_Trial]]:
     """Questions that are in scope or out of it, and answers: of those in scope that pass, out of it that fail."""
     histories = [tuple(Message.model_validate(message) for message in question.messages) for question in questions]
-    plain = [(Message(role="user", content=record.question),) for record in records]
-    asked = [Asked(messages=messages) for messages in (*histories, *plain)]
-    asked += [Asked(messages=m, answer=record.answer) for m, record in zip(plain, records, strict=True)]
+    requests = [tuple(Message.model_validate(message) for message in record.request) for record in records]
+    asked = [Asked(messages=messages) for messages in (*histories, *requests)]
+    asked += [Asked(messages=m, answer=record.answer) for m, record in zip(requests, records, strict=True)]
     with progress("calibration of the guard", len(asked), unit="verdicts") as advance:
         verdicts = judge.judge([record_of(each) for each in asked], advance)
     n, m = len(questions), len(records)

@@ -6,11 +6,20 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ontopic.config.durations import LONGEST, duration, in_words
+from ontopic.config.section import Section
+from ontopic.config.training_settings import TrainingSettings
 from ontopic.config.yaml_file import read_yaml
 from ontopic.errors import UserError
 
@@ -31,11 +40,7 @@ Duration = Annotated[
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """The base model."""
 
     name: str
@@ -49,14 +54,14 @@ class ModelSettings(_Section):
     """How many answers are generated together in evaluation."""
 
 
-class LocalJudgeSettings(_Section):
+class LocalJudgeSettings(Section):
     """The embedded judge, learned on the policy's labelled data."""
 
     kind: Literal["local"]
     """``local``: the embedded judge."""
 
 
-class EndpointSettings(_Section):
+class EndpointSettings(Section):
     """A model behind an OpenAI-compatible server: OpenAI, vLLM, Ollama, llama.cpp."""
 
     model: str
@@ -106,7 +111,7 @@ class DeepEvalJudgeSettings(EndpointSettings):
     """The least score that passes."""
 
 
-class PanelJudgeSettings(_Section):
+class PanelJudgeSettings(Section):
     """Several judges that vote."""
 
     kind: Literal["panel"]
@@ -123,7 +128,7 @@ class PanelJudgeSettings(_Section):
 JudgeSettings = LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings | PanelJudgeSettings
 
 
-class JudgeChoice(_Section):
+class JudgeChoice(Section):
     """A judge as it is chosen: its settings, and the folder of the prompts that an LLM is asked with."""
 
     settings: Annotated[JudgeSettings, Field(discriminator="kind")]
@@ -136,7 +141,7 @@ class TeacherSettings(EndpointSettings):
     """An LLM that writes chosen answers."""
 
 
-class ServingSettings(_Section):
+class ServingSettings(Section):
     """Where and how the model is served."""
 
     port: int = Field(default=3210, ge=0, le=65535)
@@ -144,8 +149,43 @@ class ServingSettings(_Section):
     spool: bool = False
     """Whether answers go out while the traffic store cannot be written, their records waiting on this machine's disk;
     without it such a question gets a 503."""
-    allowed_origins: list[str] = []
+    allowed_origins: list[str] = Field(default=[])
     """Web pages that may call the service (CORS), by their origins, such as ``https://bank.example``; ``*`` is any."""
+    backend: Literal["weights", "openai"] = "weights"
+    """What answers: ``weights``, the champion's, on this machine; or ``openai``, a model behind an OpenAI-compatible
+    server, to which the service is a proxy. Nothing is trained then, and `model`, `traffic`, `training` and
+    `evaluation` may be left out."""
+    base_url: str = Field("", validate_default=True)
+    """That server's URL, with its ``/v1``."""
+    model: str = Field("", validate_default=True)
+    """The model's name on that server."""
+    api_key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds that server's key."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Seconds that server may take for a whole answer or, in a stream, for what comes next."""
+    max_tokens: int = Field(4096, ge=1, le=1 << 20)
+    """The longest answer that is asked of that server, in tokens; a request that names no limit goes on without one,
+    and counts so many against its key's limit."""
+
+    @field_validator("base_url", "model")
+    @classmethod
+    def _is_given_where_asked_for(cls, given: str, info: ValidationInfo) -> str:
+        if not given and info.data.get("backend") == "openai":
+            raise ValueError("serving.backend is openai, and this key is missing; add it")
+        return given
+
+    @property
+    def upstream(self) -> EndpointSettings | None:
+        """The server that the service is a proxy to; ``None`` where it answers by weights of its own."""
+        if self.backend == "weights":
+            return None
+        return EndpointSettings(
+            model=self.model,
+            base_url=self.base_url,
+            api_key_variable=self.api_key_variable,
+            timeout_s=self.timeout_s,
+            max_retries=0,  # the client that waits decides whether it asks again
+        )
 
     @field_validator("allowed_origins")
     @classmethod
@@ -156,7 +196,7 @@ class ServingSettings(_Section):
         return [origin.lower() for origin in origins]
 
 
-class TrafficSettings(_Section):
+class TrafficSettings(Section):
     """The questions that the loop asks."""
 
     questions: int = Field(ge=2)
@@ -173,7 +213,7 @@ class TrafficSettings(_Section):
     """The seed of the sample."""
 
 
-class MonitoringSettings(_Section):
+class MonitoringSettings(Section):
     """How traffic is cut into windows and judged."""
 
     window_records: int = Field(ge=1)
@@ -186,7 +226,7 @@ class MonitoringSettings(_Section):
     """The share of records that ``watch`` has judged; less than 1 for judges that cost money."""
 
 
-class WatchSettings(_Section):
+class WatchSettings(Section):
     """When ``watch`` acts by itself."""
 
     cooldown: Duration = timedelta(hours=12)
@@ -199,7 +239,7 @@ class WatchSettings(_Section):
     """How many of the champion's newest judged records a retraining learns from."""
 
 
-class PromotionSettings(_Section):
+class PromotionSettings(Section):
     """Who must agree before a challenger that passed the gate takes the champion's place."""
 
     approval: Literal["automatic", "one", "two"] = "automatic"
@@ -216,7 +256,7 @@ Severity = Literal["info", "warning", "critical"]
 Reset = Literal["auto", "manual"]
 
 
-class AlertSettings(_Section):
+class AlertSettings(Section):
     """When an alert is raised, how grave it is, what ends it and who hears of it."""
 
     name: str = Field(min_length=1, max_length=60)
@@ -238,65 +278,7 @@ class AlertSettings(_Section):
     """Who hears of it: Apprise URLs, or ``env:NAME`` for one that is in an environment variable."""
 
 
-class TrainingSettings(_Section):
-    """ORPO with LoRA."""
-
-    in_scope_share: float = Field(0.5, gt=0, lt=1)
-    """The share of in-scope pairs; the larger side is cut down to it."""
-    cover: int = Field(0, ge=0)
-    """How many pairs are added from labelled questions that were not asked, spread over all intents; with any, no pair
-    of the traffic is dropped."""
-    least_certainty: float = Field(0.1, ge=0, le=1)
-    """A record without a label gives a pair only where the judge's probability that its question is in scope is at
-    least half of this away from 0.5."""
-    best_of: int = Field(4, ge=1)
-    """How many answers the model samples to an in-scope question without a written answer; the judge chooses the best,
-    and 1 takes the answer in the traffic."""
-    beta: float = Field(ge=0)
-    """The weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691); 0 is fine-tuning on the chosen
-    answers alone."""
-    learning_rate: float = Field(gt=0)
-    """The highest learning rate."""
-    epochs: float = Field(gt=0)
-    """How often all pairs are seen."""
-    batch_size: int = Field(ge=1)
-    """Preference pairs a step and process."""
-    gradient_accumulation: int = Field(1, ge=1)
-    """How many batches make one optimizer step."""
-    max_rejected_tokens: int = Field(ge=1)
-    """Rejected answers are cut this many tokens after they depart from the chosen one."""
-    lora_rank: int = Field(16, ge=1)
-    """The rank of the LoRA matrices."""
-    lora_alpha: int = Field(32, ge=1)
-    """LoRA's alpha: the adapter is scaled by alpha over rank."""
-    lora_modules: list[str] | Literal["all-linear"] = "all-linear"
-    """The names of the linear layers that get an adapter, or ``all-linear``."""
-    lora_first_block: int = Field(0, ge=0)
-    """The first of the model's blocks that gets an adapter; those before it need no backward pass."""
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    """The dropout before the LoRA matrices."""
-    max_steps: int = -1
-    """Training stops after this many steps; -1 for all epochs."""
-    save_steps: int = Field(ge=1)
-    """Steps between two checkpoints."""
-    optimizer: str = "adamw_torch_fused"
-    """The optimizer, by its name in Transformers."""
-    gradient_checkpointing: bool = False
-    """Whether activations are computed again in the backward pass, to save memory."""
-    early_stopping: int = Field(0, ge=0)
-    """After how many checkpoints without a better margin on held-out pairs training stops, and the best is kept; 0
-    holds out no pairs, trains to the end and averages the later steps' weights."""
-    processes: int = Field(1, ge=1)
-    """How many processes train together, a GPU each."""
-    fully_sharded: bool = False
-    """Whether the processes share the weights out among them (FSDP) in place of a copy each (DDP)."""
-    attempts: int = Field(2, ge=1)
-    """How often the loop trains at most, each time with the next seed, until a challenger passes the gate."""
-    seed: int = 0
-    """The seed of the first attempt."""
-
-
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """The gate's questions."""
 
     questions: int = Field(ge=2)
@@ -305,7 +287,17 @@ class EvaluationSettings(_Section):
     """What each look draws its questions by, together with the policy and the look's number."""
 
 
-class Settings(_Section):
+_UNREAD: dict[str, Any] = {
+    "traffic": {"questions": 2, "fresh_questions": 2},
+    "training": {
+        **{"beta": 0, "learning_rate": 1, "epochs": 1, "batch_size": 1},
+        **{"max_rejected_tokens": 1, "save_steps": 1},
+    },
+    "evaluation": {"questions": 2},
+}
+
+
+class Settings(Section):
     """One configuration file: everything that ``python run.py --config`` sets."""
 
     policy: Path
@@ -328,15 +320,42 @@ class Settings(_Section):
     """When ``watch`` acts by itself."""
     promotion: PromotionSettings = PromotionSettings()
     """Who must agree before a challenger that passed the gate takes the champion's place."""
-    alerts: list[AlertSettings] = [
-        AlertSettings(name="off topic", events=["detected"], severity="critical"),
-        AlertSettings(name="judge's card", events=["misfit"]),
-    ]
+    alerts: list[AlertSettings] = Field(
+        default=[
+            AlertSettings(name="off topic", events=["detected"], severity="critical"),
+            AlertSettings(name="judge's card", events=["misfit"]),
+        ]
+    )
     """What raises an alert, one rule an item, each with a name of its own."""
     training: TrainingSettings
     """How the challenger is trained."""
     evaluation: EvaluationSettings
     """The gate's questions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _need_no_weights_for_a_proxy(cls, given: Any) -> Any:
+        """What says how weights are trained is never read where they are another server's."""
+        serving = given.get("serving") if isinstance(given, dict) else None
+        if not isinstance(serving, dict) or serving.get("backend") != "openai":
+            return given
+        most = serving.get("max_tokens", ServingSettings.model_fields["max_tokens"].default)
+        return _UNREAD | {"model": {"name": "none", "max_new_tokens": most}} | given
+
+    def check_weights(self, what: str) -> None:
+        """Make sure that the model's weights are ours to use.
+
+        Args:
+            what: needs them.
+
+        Raises:
+            UserError: they are another server's.
+        """
+        if self.serving.backend == "openai":
+            raise UserError(
+                f"{what} needs weights, and those of {self.serving.model} are another server's (serving.backend is "
+                "openai); serve and watch it, or give a configuration with a model of your own"
+            )
 
     @property
     def judge_choice(self) -> JudgeChoice:

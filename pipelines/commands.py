@@ -50,6 +50,7 @@ def loop(
 ) -> None:
     """Serve a model, ask it, judge it, and retrain and promote it on evidence. Without a command: the whole loop."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
+    settings.check_weights("the loop")
     by = _started_by(settings)
     with locked(workspace):
         console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")

@@ -38,6 +38,7 @@ class Chat:
         ids: of the records.
         pieces: of a stream: the choice and what comes next of it, ``None`` at its end.
         start: by ``time.perf_counter``, in seconds.
+        begun: of a stream: whether the first that came of it is a piece, and not an end.
     """
 
     request: ChatRequest
@@ -49,6 +50,16 @@ class Chat:
     pieces: asyncio.Queue[tuple[int, Piece | None]]
     asked_at: datetime
     start: float
+    begun: asyncio.Future[bool]
+
+    async def first_piece(self) -> None:
+        """Wait until a stream has begun, so that a refusal by the server behind it is the response's status.
+
+        Raises:
+            RequestError: an answer failed before any began.
+        """
+        if not await self.begun:
+            await asyncio.gather(*(asyncio.wrap_future(each.done) for each in self.generations if each.done.done()))
 
     async def answers(self) -> list[Generated]:
         """The whole answers.
@@ -58,6 +69,8 @@ class Chat:
         """
         try:
             return await asyncio.gather(*(asyncio.wrap_future(each.done) for each in self.generations))
+        except RequestError:  # the server that was asked has said why
+            raise
         except Exception as error:
             logger.exception("generation failed")
             raise RequestError("the model failed; see the server's log", status=500) from error
@@ -102,6 +115,7 @@ class Chat:
                 messages=messages if len(messages) > 1 else (),
                 parameters=parameters_of(generation.sampling),
                 conversation=conversation,
+                metadata=dict(answer.metadata),
             )
             self.assistant.keep(record)
 
@@ -129,9 +143,15 @@ async def begin_chat(
         RequestError: the prompt is refused, the caller's tokens are used up, too many wait, or the service is stopping.
     """
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece | None]]()
+    begun: asyncio.Future[bool] = loop.create_future()
+
+    def put_here(choice: int, piece: Piece | None) -> None:
+        pieces.put_nowait((choice, piece))
+        if not begun.done():
+            begun.set_result(piece is not None)
 
     def put(choice: int, piece: Piece | None) -> None:
-        loop.call_soon_threadsafe(pieces.put_nowait, (choice, piece))
+        loop.call_soon_threadsafe(put_here, choice, piece)
 
     tokens_taken = False
     while True:
@@ -155,7 +175,7 @@ async def begin_chat(
                 ) from error
             # Another version took its place meanwhile: that one answers.
     record_ids = [uuid.uuid4().hex for _ in generations]
-    return Chat(asked, assistant, deployment, caller.name, generations, record_ids, pieces, asked_at, start)
+    return Chat(asked, assistant, deployment, caller.name, generations, record_ids, pieces, asked_at, start, begun)
 
 
 def _generations(asked: ChatRequest, ids: list[int], *, put: Callable[[int, Piece | None], None]) -> list[Generation]:
@@ -169,7 +189,7 @@ def _generations(asked: ChatRequest, ids: list[int], *, put: Callable[[int, Piec
         sampling = asked.sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sampling.seed + i)
-        generation = Generation(ids, sampling, partial(put, i) if asked.stream else None)
+        generation = Generation(ids, sampling, partial(put, i) if asked.stream else None, sent=asked.sent)
         if asked.stream:
             generation.done.add_done_callback(partial(put_end, i))
         generations.append(generation)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ontopic.models.answer import Sampling
@@ -37,6 +38,11 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "prompt_cache_key": None,
     "prompt_cache_retention": None,
 }
+# Where the service passes requests on, such may have any value: the server behind it honours or refuses them.
+PASSED_ON = {
+    *("presence_penalty", "frequency_penalty", "logit_bias", "reasoning_effort", "verbosity", "response_format"),
+    *("store", "service_tier"),
+}
 # OpenAI's newer name of ``system``; no chat template knows it.
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # no database takes it
@@ -52,6 +58,7 @@ class ChatRequest:
         n: choices, each an answer of its own.
         include_usage: whether a stream ends with the token counts.
         user: whom the client says it asks for.
+        sent: the parameters as the client sent them, where the service passes them on.
     """
 
     messages: list[dict[str, str]]
@@ -61,6 +68,7 @@ class ChatRequest:
     include_usage: bool
     cut: bool = False
     user: str = ""
+    sent: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def question(self) -> str:
@@ -80,13 +88,15 @@ class ChatRequest:
         return hashlib.sha256(who_and_what.encode()).hexdigest()[:32]
 
 
-def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> ChatRequest:
+def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int, passes_on: bool = False) -> ChatRequest:
     """Check a request's body.
 
-    Temperature is 0 where it is left out: a bank's assistant should say the same to the same question.
+    Temperature is 0 where it is left out: a bank's assistant should say the same to the same question. Where the
+    request is passed on it is 1, as OpenAI's API has it.
 
     Args:
         most_tokens: no answer is longer, whatever the request asks for.
+        passes_on: whether another server gets the request, which may then ask for more than we could honour.
 
     Raises:
         RequestError: a parameter is unknown, not supported or out of range; its ``param`` names it.
@@ -101,7 +111,7 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> 
     for name, value in given.items():
         if name not in _HONOURED and name not in NEUTRAL:
             raise RequestError(f"{name} is not supported by this server", name)
-        allowed = NEUTRAL.get(name)
+        allowed = None if passes_on and name in PASSED_ON else NEUTRAL.get(name)
         if allowed is not None and value not in allowed:
             wanted = " or ".join(json.dumps(each) for each in allowed)
             raise RequestError(f"{name} must be {wanted} on this server, or left out", name)
@@ -113,7 +123,7 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> 
     wanted_tokens = _whole(given, limits[0], least=1, most=None, default=most_tokens) if limits else most_tokens
     sampling = Sampling(
         min(most_tokens, wanted_tokens),
-        temperature=_number(given, "temperature", least=0, most=2, default=0.0),
+        temperature=_number(given, "temperature", least=0, most=2, default=1.0 if passes_on else 0.0),
         top_p=_number(given, "top_p", least=0, most=1, default=1.0),
         seed=_whole(given, "seed", least=-(2**63), most=2**63 - 1, default=0) if "seed" in given else None,
         stop=_stop(given.get("stop", [])),
@@ -134,6 +144,7 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int) -> 
         _boolean(options, "include_usage"),
         cut=wanted_tokens > most_tokens,
         user=given["user"] if isinstance(given.get("user"), str) else "",
+        sent=_checked_json(given) if passes_on else {},
     )
 
 
@@ -152,6 +163,15 @@ _HONOURED = {
     "stream",
     "stream_options",
 }
+
+
+def _checked_json(given: dict[str, Any]) -> dict[str, Any]:
+    """The same; Python reads a JSON with endless numbers and halves of characters, which no other server would."""
+    try:
+        json.dumps(given, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise RequestError("the body holds a number or a text that JSON cannot hold") from error
+    return given
 
 
 def _boolean(given: dict[str, Any], name: str) -> bool:

@@ -7,18 +7,21 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
 from rich.table import Table
 
 from ontopic.commands.listing import Commands
-from ontopic.commands.options import Project, beginning, console, judge_of, on_project, version_of
+from ontopic.commands.options import Project, beginning, check_begun, console, judge_of, on_project, version_of
 from ontopic.config.durations import duration
 from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
 from serving.keys import Key, KeyStore
+
+if TYPE_CHECKING:
+    from ontopic.config.settings import EndpointSettings
 
 keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -45,7 +48,7 @@ def said(verdict: Verdict) -> str:
     return f"{verdict.outcome}; on topic: {on_topic}{score} (truth is not judged). {verdict.explanation}".strip()
 
 
-@on_project
+@beginning
 def serve(
     project: Project,
     *,
@@ -54,14 +57,23 @@ def serve(
 ) -> None:
     """Serve the champion, and whichever comes after it, behind an OpenAI-compatible API until Ctrl-C."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
-    print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
-    version = version_of(project, "champion")
+    upstream = settings.serving.upstream
+    model: dict[str, Any]
+    if upstream is None:
+        check_begun(workspace)
+        print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
+        version = version_of(project, "champion")
+        model = {"model_folder": version.folder, "model_version": version.version, "follow": workspace.mlflow_uri}
+        what = f"version {version.version} of {policy.registered_model}"
+    else:
+        check_upstream(upstream)
+        model = {"upstream": upstream, "model_version": upstream.model}
+        what = f"{policy.registered_model}, a proxy to {upstream.model},"
     from serving.process import ServedModel, Serving
 
     served = ServedModel(
         Serving(
-            model_folder=version.folder,
-            model_version=version.version,
+            **model,
             model_name=policy.registered_model,
             traffic=workspace.traffic,
             state=workspace.root,
@@ -71,7 +83,6 @@ def serve(
             keys=workspace.keys,
             no_auth=no_auth,
             allowed_origins=tuple(settings.serving.allowed_origins),
-            follow=workspace.mlflow_uri,
             spool=settings.serving.spool,
             precision=settings.model.precision,
         )
@@ -80,15 +91,23 @@ def serve(
         print("there is no API key yet, so all are refused; make one: python run.py keys make NAME", file=sys.stderr)
     try:
         with served:
-            print(
-                f"version {version.version} of {policy.registered_model} at {served.base_url}; Ctrl-C ends it",
-                flush=True,
-            )
+            print(f"{what} at {served.base_url}; Ctrl-C ends it", flush=True)
             while served.is_alive():
                 time.sleep(1)
             raise UserError(f"the served model ended; see {served.log}")
     except KeyboardInterrupt:
         print("stopped")
+
+
+def check_upstream(upstream: EndpointSettings) -> None:
+    """Make sure that a server can be asked: its address is one, its key can be sent, the way there is open.
+
+    Raises:
+        UserError: so it is not.
+    """
+    from ontopic.endpoint.client import llm_client
+
+    llm_client(upstream)
 
 
 @keys.command("make")

@@ -6,19 +6,17 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ontopic.models.answer import Batch
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace
 from serving import metrics
-
-if TYPE_CHECKING:
-    from serving.prompts import Prompts
+from serving.model_source import model_folder
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -26,13 +24,42 @@ _LOOK_EVERY_S = 1.0
 _AFTER_FAILURE_S = 10.0
 
 
+class Prompts(Protocol):
+    """Conversations as the tokens that a model continues."""
+
+    def ids(self, messages: list[dict[str, str]], limit: int) -> list[int]:
+        """The tokens that the model continues with an answer of at most ``limit`` tokens.
+
+        Raises:
+            RequestError: it can't continue them.
+        """
+
+
 @dataclass(frozen=True)
 class Deployment:
-    """A model version that answers. A request keeps the one that it began with."""
+    """A model version that answers. A request keeps the one that it began with.
+
+    Attributes:
+        passes_on: whether it is another server's, which gets each request as the client sent it.
+    """
 
     version: str
     prompts: Prompts
     batch: Batch
+    passes_on: bool = False
+
+
+def first_deployment(environment: Mapping[str, str]) -> Deployment:
+    """What a service answers with when it starts, as ``serving.service`` describes its environment.
+
+    Raises:
+        UserError: there is no such model, or no such server.
+    """
+    if environment.get("ONTOPIC_BACKEND") == "openai":
+        from serving.openai_backend import begin
+
+        return begin(environment)
+    return deploy(model_folder(environment), environment["ONTOPIC_MODEL_VERSION"])
 
 
 def deploy(folder: Path, version: str) -> Deployment:

@@ -153,7 +153,7 @@ class ServingSettings(Section):
     """Web pages that may call the service (CORS), by their origins, such as ``https://bank.example``; ``*`` is any."""
     backend: Literal["weights", "openai"] = "weights"
     """What answers: ``weights``, the champion's, on this machine; or ``openai``, a model behind an OpenAI-compatible
-    server, to which the service is a proxy. Nothing is trained then, and `model`, `traffic`, `training` and
+    server, to which the service is a proxy: then nothing is trained, and `model`, `traffic`, `training` and
     `evaluation` may be left out."""
     base_url: str = Field("", validate_default=True)
     """That server's URL, with its ``/v1``."""

@@ -33,14 +33,14 @@ async def chat_completions(request: Request) -> Response:
     chat = await begin_chat(asked, assistant, caller=request.state.caller, asked_at=asked_at, start=start)
     if asked.stream:
         if passes_on:
-            await _while_connected(chat, request, chat.first_piece())
+            await _while_connected(chat, request, waiting=chat.first_piece())
         return StreamingResponse(
             events(chat),
             media_type="text/event-stream",
             # nginx, for one, would hold the events back until the stream's end.
             headers={"cache-control": "no-cache", "x-accel-buffering": "no", **chat.headers()},
         )
-    answers = await _while_connected(chat, request, chat.answers())
+    answers = await _while_connected(chat, request, waiting=chat.answers())
     await chat.store(answers)
     choices = [
         {
@@ -55,7 +55,7 @@ async def chat_completions(request: Request) -> Response:
     return JSONResponse(content, headers=chat.headers())
 
 
-async def _while_connected(chat: Chat, request: Request, waiting: Coroutine[Any, Any, Waited]) -> Waited:
+async def _while_connected(chat: Chat, request: Request, *, waiting: Coroutine[Any, Any, Waited]) -> Waited:
     """What is waited for, while the client waits too; where there is none, the answers are given up.
 
     Raises:

@@ -5,7 +5,6 @@ Chosen by ``ONTOPIC_BACKEND=openai``. Neither torch nor Transformers is imported
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -52,7 +51,7 @@ def begin(environment: Mapping[str, str] = os.environ) -> Deployment:
 class GuessedPrompts:
     """The number of tokens in a conversation, as far as who has no tokenizer can tell: for the limits of keys."""
 
-    def ids(self, messages: Sequence[Mapping[str, str]], limit: int) -> list[int]:  # noqa: ARG002  # the server's affair
+    def ids(self, messages: Sequence[Mapping[str, str]], limit: int) -> list[int]:  # the limit is the server's affair
         """So many zeros."""
         return [0] * sum(4 + len(message["content"]) // _CHARACTERS_A_TOKEN for message in messages)
 
@@ -116,14 +115,13 @@ class UpstreamBatch(AsyncBatch):
 
     async def _streamed(self, generation: Generation, asked: dict[str, Any]) -> Generated:
         text, n, reason, logprobs = "", 0, "", list[TokenLogprob]()
-        usage: tuple[int | None, int | None] = (None, None)
+        prompt_tokens, completion_tokens = None, None
         origin: dict[str, str] = {}
         async with await self._stream(asked) as chunks:
             async for chunk in chunks:
                 self._begins(generation)
-                usage = tuple(
-                    new if new is not None else old for new, old in zip(read_usage(chunk), usage, strict=True)
-                )  # type: ignore[assignment]
+                if isinstance(chunk, dict) and chunk.get("usage"):
+                    prompt_tokens, completion_tokens = read_usage(chunk)
                 origin |= _origin(chunk)
                 if not isinstance(chunk, dict) or not chunk.get("choices"):
                     continue
@@ -139,7 +137,6 @@ class UpstreamBatch(AsyncBatch):
                     generation.on_piece(Piece(said, n, new))
         if not reason:
             raise BrokenOffError("the stream ended before the answer did")
-        prompt_tokens, completion_tokens = usage
         return Generated(
             text,
             len(generation.ids) if prompt_tokens is None else prompt_tokens,

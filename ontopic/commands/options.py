@@ -68,19 +68,23 @@ def open_project(config: Path, state: Path, *, begins: bool = False) -> Project:
     if workspace.is_made:
         settle(workspace)
     elif not begins:
-        check_begun(workspace)
+        check_begun(workspace, "serve" if settings.serving.upstream else "")
     return Project(settings, policy, workspace)
 
 
-def check_begun(workspace: Workspace) -> None:
+def check_begun(workspace: Workspace, first: str = "") -> None:
     """Make sure that there is something in a state folder, or that its traffic and registry are elsewhere.
+
+    Args:
+        first: the command that begins; empty for the loop.
 
     Raises:
         UserError: there is nothing.
     """
     if not workspace.is_made and workspace.is_alone:
         raise UserError(
-            f"{workspace.root}: OnTopic has kept nothing there yet; check --state, or run `python run.py` first"
+            f"{workspace.root}: OnTopic has kept nothing there yet; check --state, or run "
+            f"`{f'python run.py {first}'.strip()}` first"
         )
 
 

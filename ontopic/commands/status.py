@@ -53,7 +53,10 @@ def overview(project: Project) -> Group:
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
-    facts.add_row("champion", _champion(champion, history))
+    if settings.serving.upstream:
+        facts.add_row("model", f"{settings.serving.model}, another server's; nothing is trained")
+    else:
+        facts.add_row("champion", _champion(champion, history))
     if champion:
         facts.add_row("its score", _score(registry))
     if off := registry.off_record():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +17,12 @@ import httpx
 import openai
 import psutil
 import pytest
-from loopback import ChatServer, Reply, running_server
-from served import openai_client
+from loopback import ROOT, ChatServer, Reply, running_server
+from served import openai_client, proxy_config
+from typer.testing import CliRunner
 
-from ontopic.config.settings import EndpointSettings
+import run
 from ontopic.traffic.store import TrafficStore
-from serving.process import ServedModel, Serving
 
 KEY = "upstream-secret-7d1f"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3}
@@ -32,27 +35,28 @@ class Proxy:
     upstream: ChatServer
     traffic: Path
     log: Path
-    pid: int
+    process: psutil.Popen
 
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """What `python run.py serve` starts in a state folder of no model."""
     state = tmp_path_factory.mktemp("proxy")
-    with pytest.MonkeyPatch.context() as patch, running_server() as server:
-        patch.setenv("UPSTREAM_KEY", KEY)
-        upstream = EndpointSettings(
-            model="gpt-4o", base_url=server.url, api_key_variable="UPSTREAM_KEY", timeout_s=1, max_retries=0
-        )
-        serving = Serving(
-            upstream=upstream,
-            model_version="gpt-4o",
-            model_name="ontopic-banking",
-            traffic=state / "traffic.db",
-            state=state,
-            max_new_tokens=100,
-        )
-        with ServedModel(serving) as served, openai_client(served.base_url, served.api_key) as client:
-            yield Proxy(client, server, state / "traffic.db", served.log, served.pid)
+    with running_server() as server:
+        config = proxy_config(state, server.url, api_key_variable="UPSTREAM_KEY", timeout_s=1, max_tokens=100)
+        options = ["--config", str(config), "--state", str(state)]
+        key = CliRunner().invoke(run.app, ["keys", "make", "tests", *options]).stdout.strip()
+        command = [sys.executable, str(ROOT / "run.py"), "serve", *options]
+        environment = os.environ | {"UPSTREAM_KEY": KEY, "PYTHONUNBUFFERED": "1"}
+        process = psutil.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        try:
+            said = process.stdout.readline()
+            assert said.startswith("ontopic-gardening, a proxy to gpt-4o, at http://127.0.0.1:"), said
+            with openai_client(said.split(" at ")[1].split(";")[0], key) as client:
+                yield Proxy(client, server, state / "traffic.db", state / "serving.log", process)
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def asked(proxy: Proxy) -> Callable[..., Any]:
     def ask(reply: Reply, **parameters: Any) -> Any:
         proxy.upstream.reply = lambda _: reply
         proxy.upstream.requests.clear()
-        given = {"model": "ontopic-banking", "messages": MESSAGES} | parameters
+        given = {"model": "ontopic-gardening", "messages": MESSAGES} | parameters
         return proxy.client.chat.completions.with_raw_response.create(**given)
 
     return ask
@@ -92,11 +96,11 @@ def test_a_request_goes_on_as_it_was_sent_and_its_answer_has_a_record(proxy: Pro
     assert proxy.upstream.requests == [sent | {"model": "gpt-4o", "max_completion_tokens": 100}]
     assert proxy.upstream.authorizations[-1] == f"Bearer {KEY}"
     answer, record = raw.parse(), newest(proxy)
-    assert (answer.model, answer.choices[0].finish_reason) == ("ontopic-banking", "stop")
+    assert (answer.model, answer.choices[0].finish_reason) == ("ontopic-gardening", "stop")
     assert raw.headers["x-ontopic-record-id"] == record.id
     assert raw.headers["x-ontopic-model-version"] == record.model_version == "gpt-4o"
     assert answer.choices[0].message.content == record.answer == "In the app.\n"
-    assert (record.registered_model, record.prompt_tokens, record.completion_tokens) == ("ontopic-banking", 7, 3)
+    assert (record.registered_model, record.prompt_tokens, record.completion_tokens) == ("ontopic-gardening", 7, 3)
     assert record.metadata == {"served_model": "gpt-4o-2024-08-06", "system_fingerprint": "fp_1"}
     assert (record.parameters.temperature, record.parameters.max_tokens) == (0.3, 100)
 
@@ -201,9 +205,7 @@ def test_a_server_that_hangs_is_a_timeout(asked: Callable[..., Any], stream: boo
     assert raised.value.status_code == 504
 
 
-def test_a_stream_that_breaks_off_ends_with_an_error_and_is_kept_as_cut(
-    proxy: Proxy, asked: Callable[..., Any]
-) -> None:
+def test_a_stream_that_breaks_off_ends_with_an_error_and_is_kept(proxy: Proxy, asked: Callable[..., Any]) -> None:
     texts = []
     with pytest.raises(openai.APIError, match="broke off"):
         for chunk in asked(Reply("In\n the\n app\n there", cut=True, pause_s=0.05), stream=True).parse():
@@ -279,7 +281,7 @@ def test_what_cannot_be_passed_on_is_refused_here(proxy: Proxy, parameters: dict
 
 
 def test_the_service_has_no_torch(proxy: Proxy) -> None:
-    workers = psutil.Process(proxy.pid).children(recursive=True)
+    workers = proxy.process.children(recursive=True)
     assert workers
     for worker in workers:
         assert not [each.path for each in worker.memory_maps() if "torch" in each.path or "transformers" in each.path]

@@ -6,37 +6,21 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BeforeValidator,
     Field,
-    PlainSerializer,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from ontopic.config.durations import LONGEST, duration, in_words
-from ontopic.config.section import Section
+from ontopic.config.section import Duration, Section
 from ontopic.config.training_settings import TrainingSettings
+from ontopic.config.watch_settings import PromotionSettings, WatchSettings
 from ontopic.config.yaml_file import read_yaml
 from ontopic.errors import UserError
 
-
-def _duration(given: object) -> object:
-    try:
-        return duration(given) if isinstance(given, str) else given
-    except UserError as error:
-        raise ValueError(str(error)) from None  # pydantic adds the key
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration),
-    PlainSerializer(in_words, return_type=str),  # else ZenML could not read what it kept of it
-    Field(ge=timedelta(0), le=LONGEST),
-]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 
 
@@ -126,6 +110,17 @@ class PanelJudgeSettings(Section):
 
 
 JudgeSettings = LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings | PanelJudgeSettings
+
+
+class SideJudgeSettings(Section):
+    """A judge that measures the same traffic beside the one that gates, and decides nothing."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")
+    """What its column in windows and its metrics in MLflow are called."""
+    judge: Annotated[JudgeSettings, Field(discriminator="kind")]
+    """The judge, with the keys of its kind."""
+    sampling_rate: float = Field(1.0, gt=0, le=1)
+    """The share that it is given of the records that `monitoring.sampling_rate` has judged."""
 
 
 class JudgeChoice(Section):
@@ -226,29 +221,6 @@ class MonitoringSettings(Section):
     """The share of records that ``watch`` has judged; less than 1 for judges that cost money."""
 
 
-class WatchSettings(Section):
-    """When ``watch`` acts by itself."""
-
-    cooldown: Duration = timedelta(hours=12)
-    """How long nothing is retrained after a retraining, a promotion or a rollback."""
-    retrainings_a_day: int = Field(default=2, ge=0)
-    """The most retrainings in 24 hours."""
-    canary: Duration = timedelta(hours=24)
-    """How long after a promotion the new champion is compared with its predecessor."""
-    training_records: int = Field(default=1000, ge=2)
-    """How many of the champion's newest judged records a retraining learns from."""
-
-
-class PromotionSettings(Section):
-    """Who must agree before a challenger that passed the gate takes the champion's place."""
-
-    approval: Literal["automatic", "one", "two"] = "automatic"
-    """Whether the gate alone decides (``automatic``), or the challenger waits for ``one`` person who did not train it,
-    or for ``two`` of whom one at most did."""
-    expires: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
-    """How long a challenger waits; after that its approvals count no longer."""
-
-
 AlertEvent = Literal[
     "suspected", "detected", "unjudged", "misfit", "refused", "waiting", "promoted", "rolled_back", "failed"
 ]
@@ -287,6 +259,7 @@ class EvaluationSettings(Section):
     """What each look draws its questions by, together with the policy and the look's number."""
 
 
+Named = TypeVar("Named", AlertSettings, SideJudgeSettings)
 _UNREAD: dict[str, Any] = {
     "traffic": {"questions": 2, "fresh_questions": 2},
     "training": {
@@ -307,7 +280,9 @@ class Settings(Section):
     model: ModelSettings
     """The base model."""
     judge: Annotated[JudgeSettings, Field(discriminator="kind")]
-    """What judges the answers, by its ``kind``."""
+    """What judges the answers, by its ``kind``; it alone gates, corrects and alerts."""
+    judges_beside: list[SideJudgeSettings] = Field(default=[])
+    """Judges that measure the same traffic beside it, one an item, each with a name of its own."""
     teacher: TeacherSettings | None = None
     """An LLM that writes chosen answers; without it they come from the labelled data and the model itself."""
     serving: ServingSettings = ServingSettings()
@@ -362,14 +337,15 @@ class Settings(Section):
         """The judge with the folder of its prompts."""
         return JudgeChoice(settings=self.judge, prompts=self.judge_prompts)
 
-    @field_validator("alerts")
+    @field_validator("alerts", "judges_beside")
     @classmethod
-    def _have_names_of_their_own(cls, alerts: list[AlertSettings]) -> list[AlertSettings]:
-        names = [rule.name for rule in alerts]
+    def _have_names_of_their_own(cls, items: list[Named], info: ValidationInfo) -> list[Named]:
+        names = [item.name for item in items]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two rules have the name {name!r}; give each its own")
-        return alerts
+                what = "rules" if info.field_name == "alerts" else "judges"
+                raise ValueError(f"two {what} have the name {name!r}; give each its own")
+        return items
 
 
 def load_settings(path: Path) -> Settings:

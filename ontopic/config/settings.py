@@ -89,8 +89,10 @@ class DeepEvalJudgeSettings(EndpointSettings):
 
     kind: Literal["deepeval"]
     """``deepeval``: a metric of DeepEval."""
-    metric: Literal["geval", "answer_relevancy", "hallucination"] = "geval"
-    """``geval`` with the policy's rubric, ``answer_relevancy``, or ``hallucination`` against the policy."""
+    metric: Literal["geval", "answer_relevancy", "hallucination", "topic_adherence", "faithfulness"] = "geval"
+    """``geval`` with the policy's rubric, ``answer_relevancy``, ``hallucination`` against the policy,
+    ``topic_adherence`` of the conversation to the policy's topics, or ``faithfulness`` to the context that the request
+    gives in its system and tool messages."""
     threshold: float = Field(0.5, ge=0, le=1)
     """The least score that passes."""
 

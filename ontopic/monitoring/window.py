@@ -11,6 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ontopic.data.terminal import visible
 from ontopic.monitoring.chart import Chart
+from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
@@ -105,6 +106,7 @@ class WindowResult(Standing):
         report: path of its page.
         chart: where the chart over all records of the version stands after this window; ``None`` in results of earlier
             releases, and by a judge that is no better than chance.
+        beside: what the judges beside the one that gates say of the same records; they decide nothing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -127,6 +129,7 @@ class WindowResult(Standing):
     revision: int = 1
     report: str = ""
     chart: Chart | None = None
+    beside: list[SideScore] = Field(default=[])
 
     @property
     def is_misfit(self) -> bool:

@@ -16,6 +16,7 @@ from ontopic.config.settings import Settings
 from ontopic.endpoint.refusals import RefusedError
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.closing import Closer, judge_records
+from ontopic.monitoring.judges_beside import judges_beside
 from ontopic.monitoring.window import Window, cut_of
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record, Verdict
@@ -87,6 +88,7 @@ class Watcher:
         self._journal = Journal(self._actions, self._alerts, tell=tell, dry_run=dry_run)
         self._judge = GatingJudge(settings.judge_choice, policy, workspace=workspace)
         self._closer = Closer(policy, workspace, windows=self._windows, alerts=self._alerts)
+        self._beside = judges_beside(settings, policy, workspace=workspace, windows=self._windows)
         self._sign_off = SignOff(settings.promotion, policy, workspace=workspace, now=now)
         self._approvals = Approvals(self._sign_off, self._journal)
         self._canary = Canary(
@@ -125,7 +127,16 @@ class Watcher:
         else:
             self._act(turn, self._retraining, now=now)
         self._deliver()
+        self._measure_beside(turn)
         return turn
+
+    def _measure_beside(self, turn: Turn) -> None:
+        """Have the other judges measure what was closed: last, as nothing waits for what they say."""
+        for i, window in enumerate(turn.closed if self._beside.names else ()):
+            judged = self._windows.judged([window], self._traffic)
+            measured = turn.closed[i] = self._beside.add_to(window, judged, closer=self._closer)
+            for side in measured.result.beside if measured.result else ():
+                self._tell(f"{window.label}: beside, {side.name}: {side.in_words}")
 
     def _act(self, turn: Turn, retraining: Retraining, *, now: datetime) -> None:
         turn.actions, turn.waiting = self._approvals.look(now)

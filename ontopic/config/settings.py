@@ -152,9 +152,9 @@ class ServingSettings(Section):
     """What answers: ``weights``, the champion's, on this machine; or ``openai``, a model behind an OpenAI-compatible
     server, to which the service is a proxy: then nothing is trained, and `model`, `traffic`, `training` and
     `evaluation` may be left out."""
-    base_url: str = Field("", validate_default=True)
+    base_url: str | None = Field(None, validate_default=True)
     """That server's URL, with its ``/v1``."""
-    model: str = Field("", validate_default=True)
+    model: str | None = Field(None, validate_default=True)
     """The model's name on that server."""
     api_key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds that server's key."""
@@ -166,7 +166,7 @@ class ServingSettings(Section):
 
     @field_validator("base_url", "model")
     @classmethod
-    def _is_given_where_asked_for(cls, given: str, info: ValidationInfo) -> str:
+    def _is_given_where_asked_for(cls, given: str | None, info: ValidationInfo) -> str | None:
         if not given and info.data.get("backend") == "openai":
             raise ValueError("serving.backend is openai, and this key is missing; add it")
         return given
@@ -174,7 +174,7 @@ class ServingSettings(Section):
     @property
     def upstream(self) -> EndpointSettings | None:
         """The server that the service is a proxy to; ``None`` where it answers by weights of its own."""
-        if self.backend == "weights":
+        if self.backend == "weights" or self.model is None:
             return None
         return EndpointSettings(
             model=self.model,

@@ -36,6 +36,7 @@ class Proxy:
     traffic: Path
     log: Path
     process: psutil.Popen
+    options: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,10 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """What `python run.py serve` starts in a state folder of no model."""
     state = tmp_path_factory.mktemp("proxy")
     with running_server() as server:
-        config = proxy_config(state, server.url, api_key_variable="UPSTREAM_KEY", timeout_s=1, max_tokens=100)
+        judge = {"kind": "openai", "model": "grader", "base_url": server.url}
+        config = proxy_config(
+            state, server.url, judge=judge, api_key_variable="UPSTREAM_KEY", timeout_s=1, max_tokens=100
+        )
         options = ["--config", str(config), "--state", str(state)]
         key = CliRunner().invoke(run.app, ["keys", "make", "tests", *options]).stdout.strip()
         command = [sys.executable, str(ROOT / "run.py"), "serve", *options]
@@ -53,7 +57,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             said = process.stdout.readline()
             assert said.startswith("ontopic-gardening, a proxy to gpt-4o, at http://127.0.0.1:"), said
             with openai_client(said.split(" at ")[1].split(";")[0], key) as client:
-                yield Proxy(client, server, state / "traffic.db", state / "serving.log", process)
+                yield Proxy(client, server, state / "traffic.db", state / "serving.log", process, options)
         finally:
             process.terminate()
             process.wait(60)
@@ -278,6 +282,12 @@ def test_what_cannot_be_passed_on_is_refused_here(proxy: Proxy, parameters: dict
     answered = httpx.post(url, content=json.dumps(body), headers=headers, trust_env=False)
     assert answered.status_code == 400
     assert said in answered.json()["error"]["message"]
+
+
+def test_the_proxy_can_be_asked_from_the_command_line(proxy: Proxy) -> None:
+    proxy.upstream.reply = lambda request: Reply("Yes." if request["model"] == "gpt-4o" else "no verdict")
+    said = CliRunner().invoke(run.app, ["ask", "Can I prune roses?", *proxy.options])
+    assert said.output.startswith("Yes.\n\nversion gpt-4o, verdict unjudged: "), said
 
 
 def test_the_service_has_no_torch(proxy: Proxy) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.chat_request import MOST_CHOICES, MOST_STOP_CHARACTERS, MOST_STOPS, MOST_TOP_LOGPROBS, NEUTRAL, ROLES
+from serving.chat_request import (
+    MOST_CHOICES,
+    MOST_STOP_CHARACTERS,
+    MOST_STOPS,
+    MOST_TOP_LOGPROBS,
+    NEUTRAL,
+    PASSED_ON,
+    ROLES,
+)
 from serving.feedback_request import MOST_COMMENT_CHARACTERS, MOST_ID_CHARACTERS
 
 _STATUSES = {
@@ -13,13 +21,18 @@ _STATUSES = {
     "404": "There is no such model, or no such record.",
     "408": "The body took too long to arrive.",
     "429": "A limit of the key is reached, or too many requests wait; `Retry-After` says when to ask again.",
+    "502": "The server behind the service failed, has no such model, or does not let it in.",
     "503": "The answer's record or the keys are out of reach, or the service is stopping.",
     "504": "The model took too long.",
 }
 
 
-def document(model_name: str) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a service of that model."""
+def document(model_name: str, *, upstream: str | None = None) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a service of that model.
+
+    Args:
+        upstream: another server's name for it, where the service passes requests on to that.
+    """
     chat = {
         "summary": "Answer a conversation",
         "operationId": "createChatCompletion",
@@ -66,7 +79,7 @@ def document(model_name: str) -> dict[str, Any]:
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": {
-                "ChatRequest": _chat_request(model_name),
+                "ChatRequest": _chat_request(model_name, upstream),
                 "Message": _message(),
                 "ChatCompletion": _chat_completion(),
                 "Feedback": _feedback(),
@@ -79,13 +92,13 @@ def document(model_name: str) -> dict[str, Any]:
     }
 
 
-def _chat_request(model_name: str) -> dict[str, Any]:
+def _chat_request(model_name: str, upstream: str | None) -> dict[str, Any]:
     stop = {"type": "string", "minLength": 1, "maxLength": MOST_STOP_CHARACTERS}
     whole = {"type": "integer", "minimum": 1}
     optional: dict[str, Any] = {
         "max_tokens": whole,
         "max_completion_tokens": whole,
-        "temperature": {"type": "number", "minimum": 0, "maximum": 2, "default": 0},
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2} | ({} if upstream else {"default": 0}),
         "top_p": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
         "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
         "stop": {"anyOf": [stop, {"type": "array", "maxItems": MOST_STOPS, "items": stop}]},
@@ -94,9 +107,12 @@ def _chat_request(model_name: str) -> dict[str, Any]:
         "top_logprobs": {"type": "integer", "minimum": 0, "maximum": MOST_TOP_LOGPROBS},
         "stream": {"type": "boolean", "default": False},
         "stream_options": _object({"include_usage": {"type": "boolean"}, "include_obfuscation": {}}, []),
-    } | {name: {} if values is None else {"enum": list(values)} for name, values in NEUTRAL.items()}
+    }
+    for name, values in NEUTRAL.items():
+        any_value = values is None or (upstream is not None and name in PASSED_ON)
+        optional[name] = {} if any_value else {"enum": list(values or ())}
     properties = {
-        "model": {"const": model_name},
+        "model": {"enum": [model_name, upstream]} if upstream else {"const": model_name},
         "messages": {"type": "array", "minItems": 1, "items": _ref("Message"), "contains": _role("user")},
         **{name: {"anyOf": [schema, {"type": "null"}]} for name, schema in optional.items()},
     }

@@ -284,6 +284,15 @@ def test_what_cannot_be_passed_on_is_refused_here(proxy: Proxy, parameters: dict
     assert said in answered.json()["error"]["message"]
 
 
+def test_the_document_says_what_is_passed_on(proxy: Proxy) -> None:
+    url = str(proxy.client.base_url).removesuffix("/v1/") + "/openapi.json"
+    page = httpx.get(url, headers={"authorization": f"Bearer {proxy.client.api_key}"}, trust_env=False)
+    properties = page.json()["components"]["schemas"]["ChatRequest"]["properties"]
+    assert properties["model"] == {"enum": ["ontopic-gardening", "gpt-4o"]}
+    assert properties["logit_bias"]["anyOf"][0] == {}
+    assert properties["tools"]["anyOf"][0] == {"enum": [[]]}
+
+
 def test_the_proxy_can_be_asked_from_the_command_line(proxy: Proxy) -> None:
     proxy.upstream.reply = lambda request: Reply("Yes." if request["model"] == "gpt-4o" else "no verdict")
     said = CliRunner().invoke(run.app, ["ask", "Can I prune roses?", *proxy.options])

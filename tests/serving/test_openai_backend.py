@@ -22,7 +22,11 @@ from served import openai_client, proxy_config
 from typer.testing import CliRunner
 
 import run
+from ontopic.config.settings import EndpointSettings
+from ontopic.models.answer import Generation, OverloadedError, Sampling
 from ontopic.traffic.store import TrafficStore
+from serving.errors import RequestError
+from serving.openai_backend import UpstreamBatch
 
 KEY = "upstream-secret-7d1f"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3}
@@ -207,6 +211,30 @@ def test_a_server_that_hangs_is_a_timeout(asked: Callable[..., Any], stream: boo
     with pytest.raises(openai.InternalServerError, match="no answer within 1 s") as raised:
         asked(Reply("Yes", delay_s=1.5), stream=stream)
     assert raised.value.status_code == 504
+
+
+def test_a_server_that_hangs_in_the_midst_of_a_stream_is_a_timeout(asked: Callable[..., Any]) -> None:
+    texts = []
+    with pytest.raises(openai.APIError, match="no answer within 1 s"):
+        for chunk in asked(Reply("In\n the app", pause_s=1.3), stream=True).parse():
+            texts.append(chunk.choices[0].delta.content or "")
+    assert "".join(texts) == "In\n"
+
+
+def test_a_server_that_is_not_there_is_an_error_and_too_many_wait_for_none() -> None:
+    upstream = EndpointSettings(model="m", base_url="http://127.0.0.1:1/v1", max_retries=0)
+    batch = UpstreamBatch(upstream, most_waiting=1)
+    request = {"messages": MESSAGES}
+    generation = Generation([0], Sampling(5), sent=request)
+    with pytest.raises(OverloadedError):
+        batch.submit([generation, Generation([0], Sampling(5), sent=request)])
+    batch.submit([generation])
+    with pytest.raises(RequestError, match="could not be reached") as raised:
+        generation.done.result(10)
+    assert (raised.value.status, raised.value.code) == (502, "upstream_failed")
+    batch.close(5)
+    with pytest.raises(RuntimeError, match="out of service"):
+        batch.submit([generation])
 
 
 def test_a_stream_that_breaks_off_ends_with_an_error_and_is_kept(proxy: Proxy, asked: Callable[..., Any]) -> None:

@@ -17,10 +17,11 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import SideJudgeSettings
 from ontopic.monitoring import closing, judges_beside
 from ontopic.monitoring.alerts import Alerts
+from ontopic.monitoring.asked_traffic import close_asked, judge_asked
 from ontopic.monitoring.closing import Closer, judge_records
 from ontopic.monitoring.judges_beside import JudgesBeside
 from ontopic.monitoring.window import Cut, Window
-from ontopic.monitoring.windows import WindowStore
+from ontopic.monitoring.windows import WindowStore, is_sampled
 from ontopic.records import Judged, Record
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
@@ -47,28 +48,32 @@ def windows(tmp_path: Path) -> Iterator[WindowStore]:
 
 
 @pytest.fixture
-def closed(
-    banking: Policy, tmp_path: Path, windows: WindowStore, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Closer, Window, Judged]]:
-    """A closed window of traffic that the judge that gates passes."""
-    monkeypatch.setattr(Closer, "_topics", OneTopic())
-    monkeypatch.setattr(closing, "open_registry", lambda *_: SimpleNamespace(promotions=list))
+def judged(tmp_path: Path, windows: WindowStore) -> Judged:
+    """Traffic in one window that is due, which the judge that gates passes."""
     records = [
         Record(question=f"q{i}?", answer="good", id=f"r{i}", model_version="2", asked_at=NOON + i * HOUR / N)
         for i in range(N)
     ]
     cut = Cut(length=HOUR, records=10, lateness=timedelta(0))
-    policy = banking.model_copy(update={"least_records": 1})
-    with (
-        TrafficStore(tmp_path / "traffic.db", MODEL) as traffic,
-        Alerts(tmp_path / "alerts.db", [], policy="banking") as alerts,
-    ):
+    with TrafficStore(tmp_path / "traffic.db", MODEL) as traffic:
         traffic.add_many(records)
         windows.take_in(traffic, cut, now=NOON + HOUR)
-        (window,) = windows.due(cut, NOON + HOUR)
-        judged = judge_records(windows, traffic.records(ids=windows.ids(window)), judge=WordJudge(), what="w")
+        windows.due(cut, NOON + HOUR)
+        return judge_records(windows, traffic.records(ids=[r.id for r in records]), judge=WordJudge(), what="w")
+
+
+@pytest.fixture
+def closed(
+    banking: Policy, tmp_path: Path, windows: WindowStore, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Closer, Window]]:
+    """That window, closed."""
+    monkeypatch.setattr(Closer, "_topics", OneTopic())
+    monkeypatch.setattr(closing, "open_registry", lambda *_: SimpleNamespace(promotions=list))
+    policy = banking.model_copy(update={"least_records": 1})
+    with Alerts(tmp_path / "alerts.db", [], policy="banking") as alerts:
         closer = Closer(policy, Workspace(root=tmp_path), windows=windows, alerts=alerts)
-        yield closer, closer.close(window, judged, card=CARD, now=NOON + HOUR).window, judged
+        (window,) = windows.holding([record.id for record in judged.records])
+        yield closer, closer.close(window, judged, card=CARD, now=NOON + HOUR).window
 
 
 Beside = Callable[..., JudgesBeside]
@@ -96,9 +101,9 @@ def says(server: ChatServer, verdict: str) -> None:
 
 
 def test_each_is_a_column_of_the_window_and_decides_nothing(
-    closed: tuple[Closer, Window, Judged], beside: Beside, chat_server: ChatServer, windows: WindowStore
+    closed: tuple[Closer, Window], judged: Judged, beside: Beside, chat_server: ChatServer, windows: WindowStore
 ) -> None:
-    closer, window, judged = closed
+    closer, window = closed
     says(chat_server, "fail")
     measured = beside(rubric={}, naive={"template": "naive"}).add_to(window, judged, closer=closer)
     assert windows.closed(-1) == [measured]
@@ -121,9 +126,9 @@ def test_each_is_a_column_of_the_window_and_decides_nothing(
 
 
 def test_nothing_is_judged_twice(
-    closed: tuple[Closer, Window, Judged], beside: Beside, chat_server: ChatServer
+    closed: tuple[Closer, Window], judged: Judged, beside: Beside, chat_server: ChatServer
 ) -> None:
-    closer, window, judged = closed
+    closer, window = closed
     says(chat_server, "pass")
     first = beside(rubric={}).add_to(window, judged, closer=closer)
     assert len(chat_server.requests) == N
@@ -132,12 +137,11 @@ def test_nothing_is_judged_twice(
 
 
 def test_a_judge_that_costs_gets_a_sample_of_the_sample(
-    closed: tuple[Closer, Window, Judged], beside: Beside, chat_server: ChatServer, windows: WindowStore
+    judged: Judged, beside: Beside, chat_server: ChatServer, windows: WindowStore
 ) -> None:
-    _, window, judged = closed
     says(chat_server, "pass")
     (score,) = beside(0.8, rubric={"rate": 0.5}).measure(judged.records, "w")
-    assert score.sampled == len(windows.ids(window, 0.4)) == len(chat_server.requests) < N / 2 + 5
+    assert score.sampled == sum(is_sampled(r.id, 0.4) for r in judged.records) == len(chat_server.requests) < N / 2 + 5
 
 
 @pytest.mark.parametrize(
@@ -151,20 +155,17 @@ def test_a_judge_that_costs_gets_a_sample_of_the_sample(
     ids=["no key", "broken", "no prompt", "no address"],
 )
 def test_one_that_fails_leaves_its_records_unjudged_and_the_others_alone(
-    closed: tuple[Closer, Window, Judged],
+    judged: Judged,
     beside: Beside,
     chat_server: ChatServer,
     changes: dict[str, Any],
     reply: Reply,
     cause: str,
 ) -> None:
-    closer, window, judged = closed
     said = json.dumps({"explanation": "", "in_scope": True, "declined": False, "verdict": "pass"})
     chat_server.reply = lambda request: Reply(said) if request["model"] == "other" else reply
     both = beside(rubric=changes, other={"model": "other"})
-    measured = both.add_to(window, judged, closer=closer)
-    assert measured.result is not None
-    failed, other = measured.result.beside
+    failed, other = both.measure(judged.records, "w")
     assert (failed.unjudged, failed.score.n) == (N, 0)
     assert cause in failed.cause
     assert f"no record was judged; {N} unjudged: " in failed.in_words
@@ -174,12 +175,11 @@ def test_one_that_fails_leaves_its_records_unjudged_and_the_others_alone(
 
 
 def test_one_that_judged_nothing_rests_before_it_is_asked_again(
-    closed: tuple[Closer, Window, Judged],
+    judged: Judged,
     beside: Beside,
     chat_server: ChatServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _, _, judged = closed
     chat_server.reply = lambda _: Reply("boom", status=500)
     judges = beside(rubric={})
     judges.measure(judged.records, "w")
@@ -193,10 +193,41 @@ def test_one_that_judged_nothing_rests_before_it_is_asked_again(
     assert judges.measure(judged.records, "w")[0].unjudged == 0
 
 
-def test_old_verdicts_are_forgotten_with_the_windows(
-    closed: tuple[Closer, Window, Judged], beside: Beside, chat_server: ChatServer, windows: WindowStore
+def test_the_loops_report_has_a_column_for_each(
+    closed: tuple[Closer, Window], judged: Judged, beside: Beside, chat_server: ChatServer, tmp_path: Path
 ) -> None:
-    _, _, judged = closed
+    closer, _ = closed
+    says(chat_server, "fail")
+    asked = [
+        Record(
+            question=f"q{i}?",
+            answer="good",
+            id=f"asked{i}",
+            registered_model=MODEL,
+            model_version="2",
+            asked_at=NOON + 5 * HOUR + i * HOUR / N,
+        )
+        for i in range(12)
+    ]
+    judged = judge_asked(closer.windows, asked, judge=WordJudge(), window_records=6)
+    monitored = close_asked(
+        judged,
+        CARD,
+        closer=closer,
+        window_records=6,
+        reports=tmp_path / "reports",
+        now=NOON + 9 * HOUR,
+        beside=beside(rubric={}),
+    )
+    assert [(side.name, side.score.n, side.score.value) for side in monitored.beside] == [("rubric", 12, 0.0)]
+    assert [[side.score.n for side in w.result.beside] for w in monitored.windows if w.result] == [[6], [6]]
+    assert len(chat_server.requests) == 12
+    assert '"Unjudged", "rubric", "Status"' in monitored.report.read_text()
+
+
+def test_old_verdicts_are_forgotten_with_the_windows(
+    judged: Judged, beside: Beside, chat_server: ChatServer, windows: WindowStore
+) -> None:
     says(chat_server, "pass")
     (score,) = beside(rubric={}).measure(judged.records, "w")
     windows.forget(NOON + HOUR / 2)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 from openai import AsyncOpenAI, AsyncStream, OpenAIError
 
-from ontopic.config.settings import EndpointSettings
+from ontopic.config.settings import EndpointSettings, proxied
 from ontopic.endpoint.client import key_in, llm_client, shown_url
 from ontopic.endpoint.inert import one_line
 from ontopic.endpoint.replies import read_completion, read_usage
@@ -29,12 +29,11 @@ _LONGEST_NAME = 100
 
 def upstream_of(environment: Mapping[str, str]) -> EndpointSettings:
     """The server that the environment names."""
-    return EndpointSettings(
-        model=environment["ONTOPIC_UPSTREAM_MODEL"],
-        base_url=environment["ONTOPIC_UPSTREAM_URL"],
+    return proxied(
+        environment["ONTOPIC_UPSTREAM_MODEL"],
+        environment["ONTOPIC_UPSTREAM_URL"],
         api_key_variable=environment.get("ONTOPIC_UPSTREAM_KEY_VARIABLE", "OPENAI_API_KEY"),
         timeout_s=float(environment.get("ONTOPIC_UPSTREAM_TIMEOUT_S", "120")),
-        max_retries=0,  # the client that waits decides whether it asks again
     )
 
 
@@ -194,7 +193,7 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _reason(reason: object) -> str:
-    return reason if reason in ("length", "content_filter") else "stop"  # type: ignore[return-value]
+    return str(reason) if reason in ("length", "content_filter") else "stop"
 
 
 def _origin(completion: Any) -> dict[str, str]:

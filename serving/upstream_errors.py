@@ -77,8 +77,9 @@ def told_by(error: Exception) -> ServerError | None:
 def _refused_request(error: Exception, told: ServerError, *, key: str) -> RequestError:
     """The server's own words on a request that it refuses, and which parameter it means."""
     body = getattr(error, "body", None)
-    given = body if isinstance(body, dict) else {}
-    given = given.get("error") if isinstance(given.get("error"), dict) else given
+    given: dict[str, Any] = body if isinstance(body, dict) else {}
+    inner = given.get("error")
+    given = inner if isinstance(inner, dict) else given
     param, code = (_name(given.get(name)) for name in ("param", "code"))
     words = redacted(told.words, (), key=key)
     said = f"the model's server refuses the request: {words}" if words else "the model's server refuses the request"

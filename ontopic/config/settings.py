@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -152,15 +151,15 @@ class ServingSettings(Section):
     """What answers: ``weights``, the champion's, on this machine; or ``openai``, a model behind an OpenAI-compatible
     server, to which the service is a proxy: then nothing is trained, and `model`, `traffic`, `training` and
     `evaluation` may be left out."""
-    base_url: str | None = Field(None, validate_default=True)
+    base_url: str | None = Field(default=None, validate_default=True)
     """That server's URL, with its ``/v1``."""
-    model: str | None = Field(None, validate_default=True)
+    model: str | None = Field(default=None, validate_default=True)
     """The model's name on that server."""
     api_key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds that server's key."""
-    timeout_s: float = Field(120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0)
     """Seconds that server may take for a whole answer or, in a stream, for what comes next."""
-    max_tokens: int = Field(4096, ge=1, le=1 << 20)
+    max_tokens: int = Field(default=4096, ge=1, le=1 << 20)
     """The longest answer that is asked of that server, in tokens; a request that names no limit goes on without one,
     and counts so many against its key's limit."""
 
@@ -176,21 +175,13 @@ class ServingSettings(Section):
         """The server that the service is a proxy to; ``None`` where it answers by weights of its own."""
         if self.backend == "weights" or self.model is None:
             return None
-        return EndpointSettings(
-            model=self.model,
-            base_url=self.base_url,
-            api_key_variable=self.api_key_variable,
-            timeout_s=self.timeout_s,
-            max_retries=0,  # the client that waits decides whether it asks again
-        )
+        return proxied(self.model, self.base_url, api_key_variable=self.api_key_variable, timeout_s=self.timeout_s)
 
-    @field_validator("allowed_origins")
-    @classmethod
-    def _are_origins(cls, origins: list[str]) -> list[str]:
-        for origin in origins:
-            if origin != "*" and not re.fullmatch(r"https?://[^/?#@,\s]+", origin):
-                raise ValueError(f"{origin!r} is not an origin; give it as https://host or https://host:port")
-        return [origin.lower() for origin in origins]
+
+def proxied(model: str, base_url: str | None, *, api_key_variable: str, timeout_s: float) -> EndpointSettings:
+    """The server that a service is a proxy to. It is asked once: the client that waits decides whether to ask again."""
+    values = {"model": model, "base_url": base_url, "api_key_variable": api_key_variable, "timeout_s": timeout_s}
+    return EndpointSettings.model_validate(values | {"max_retries": 0})
 
 
 class TrafficSettings(Section):

@@ -32,7 +32,8 @@ import yaml
 from refusals import declines
 
 from ontopic.config.policy import Policy, load_policy
-from ontopic.config.settings import Settings, TrainingSettings, load_settings
+from ontopic.config.settings import Settings, load_settings
+from ontopic.config.training_settings import TrainingSettings
 from ontopic.data.labelled import LabelledRecord, Question, Split, load_questions, load_records, load_rows
 from ontopic.data.language import refusal_to
 from ontopic.data.same_question import identity

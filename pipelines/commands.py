@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +31,7 @@ from ontopic.registry.promotions import open_registry
 if TYPE_CHECKING:
     from ontopic.config.settings import Settings
     from ontopic.statistics.scores import Scores
+    from ontopic.watch.watcher import Watcher
     from pipelines.loop import LoopResult
 
 
@@ -51,6 +52,7 @@ def loop(
 ) -> None:
     """Serve a model, ask it, judge it, and retrain and promote it on evidence. Without a command: the whole loop."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
+    settings.check_weights("the loop")
     by = _started_by(settings)
     with locked(workspace):
         console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
@@ -92,7 +94,7 @@ def watch(
     """Close windows as time passes, alert, retrain what is detected, and roll back what is worse. Until Ctrl-C."""
     import time
 
-    settings, policy, workspace = project.settings, project.policy, project.workspace
+    settings, workspace = project.settings, project.workspace
     start, by = None if since is None else datetime.now(UTC) - duration(since), _started_by(settings)
 
     def tell(line: str) -> None:
@@ -100,26 +102,10 @@ def watch(
 
     with locked(workspace):
         check_ready(settings)
-        print(f"{policy.registered_model}: champion, judge and ZenML are opened, which takes a while", flush=True)
-        champion = version_of(project, "champion")
-        from ontopic.watch.watcher import Watcher
-        from pipelines.retrain import improve_on_traffic
-        from pipelines.stack import open_stack
-
-        _, workspace = open_stack(workspace)
-        promotions = open_registry(workspace, policy.registered_model).promotions()
-        watcher = Watcher(
-            settings,
-            policy,
-            workspace=workspace,
-            improve=improve_on_traffic(settings, policy, workspace=workspace, by=by),
-            tell=tell,
-            since=start or (promotions[-1].at if promotions else None),
-            dry_run=dry_run,
-        )
+        watcher, what = _watcher(project, tell=tell, since=start, by=by, dry_run=dry_run)
         how = "looked at once" if once else "watched; Ctrl-C ends it"
-        how += "; nothing is trained, promoted or rolled back" if dry_run else ""
-        print(f"version {champion.version} of {policy.registered_model} is {how}", flush=True)
+        how += "; nothing is trained, promoted or rolled back" if dry_run or settings.serving.upstream else ""
+        print(f"{what} is {how}", flush=True)
         try:
             tell(watcher.in_words(watcher.turn()))
             finish(workspace, tell=tell)  # what the turn wrote of what was erased meanwhile
@@ -132,6 +118,37 @@ def watch(
         finally:
             watcher.close()
     print("see where it stands: python run.py status")
+
+
+def _watcher(
+    project: Project, *, tell: Callable[[str], object], since: datetime | None, by: str | None, dry_run: bool
+) -> tuple[Watcher, str]:
+    """What watches, and what it watches, in words. Where the model is another server's, nothing is there to improve."""
+    settings, policy, workspace = project.settings, project.policy, project.workspace
+    name, improve = policy.registered_model, None
+    if (upstream := settings.serving.upstream) is not None:
+        what = f"{name}, a proxy to {upstream.model}, whose weights are not here,"
+    else:
+        print(f"{name}: champion, judge and ZenML are opened, which takes a while", flush=True)
+        what = f"version {version_of(project, 'champion').version} of {name}"
+        from pipelines.retrain import improve_on_traffic
+        from pipelines.stack import open_stack
+
+        _, workspace = open_stack(workspace)
+        improve = improve_on_traffic(settings, policy, workspace=workspace, by=by)
+    from ontopic.watch.watcher import Watcher
+
+    promotions = open_registry(workspace, name).promotions()
+    watcher = Watcher(
+        settings,
+        policy,
+        workspace=workspace,
+        improve=improve,
+        tell=tell,
+        since=since or (promotions[-1].at if promotions else None),
+        dry_run=dry_run,
+    )
+    return watcher, what
 
 
 def _started_by(settings: Settings) -> str | None:

@@ -165,6 +165,8 @@ class _Loop:
         monitored: Monitored = output(run, "report_traffic")
         if monitored.alerts:
             self._tell("\n".join(f"Alert: {alert}" for alert in monitored.alerts))
+        if monitored.beside:
+            self._tell("\n".join(f"Beside, {each.name}: {each.in_words}" for each in monitored.beside))
         if not monitored.is_corrected:
             self._tell(f"The guardrail score is {monitored.in_words}")
         return run, monitored

@@ -12,7 +12,7 @@ from ontopic.state.workspace import Workspace
 from steps.choose_questions import choose_questions
 from steps.collect_traffic import collect_traffic
 from steps.judge_traffic import judge_traffic
-from steps.report_traffic import report_traffic
+from steps.report_traffic import ReportTerms, report_traffic
 
 
 @pipeline(name="monitor")
@@ -57,7 +57,11 @@ def monitor(
         judge=settings.judge_choice,
         labels_sha256=labels_sha256,
         policy=policy,
-        window_records=window_records,
-        alerts=settings.alerts,
+        terms=ReportTerms(
+            window_records=window_records,
+            sampling_rate=settings.monitoring.sampling_rate,
+            alerts=settings.alerts,
+            beside=settings.judges_beside,
+        ),
         workspace=workspace,
     )

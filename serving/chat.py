@@ -42,6 +42,7 @@ class Chat:
         guard: what looks at question and answers.
         decisions: the guard's, an answer each; ``None`` where none looks, or has not yet.
         start: by ``time.perf_counter``, in seconds.
+        begun: of a stream: whether the first that came of it is a piece, and not an end.
     """
 
     request: ChatRequest
@@ -53,8 +54,18 @@ class Chat:
     pieces: asyncio.Queue[tuple[int, Piece | Checked | None]]
     asked_at: datetime
     start: float
+    begun: asyncio.Future[bool]
     guard: ChatGuard
     decisions: list[GuardDecision | None] = field(init=False)
+
+    async def first_piece(self) -> None:
+        """Wait until a stream has begun, so that a refusal by the server behind it is the response's status.
+
+        Raises:
+            RequestError: an answer failed before any began.
+        """
+        if not await self.begun:
+            await asyncio.gather(*(asyncio.wrap_future(each.done) for each in self.generations if each.done.done()))
 
     def __post_init__(self) -> None:
         self.decisions = [self.guard.of_question for _ in self.generations]
@@ -88,6 +99,8 @@ class Chat:
         wanted = [each for i, each in enumerate(self.generations) if of is None or of[i]]
         try:
             return await asyncio.gather(*(asyncio.wrap_future(each.done) for each in wanted))
+        except RequestError:  # the server that was asked has said why
+            raise
         except Exception as error:
             logger.exception("generation failed")
             raise RequestError("the model failed; see the server's log", status=500) from error
@@ -134,7 +147,7 @@ class Chat:
                 parameters=parameters_of(generation.sampling),
                 conversation=conversation,
                 user=user,
-                metadata=asked.metadata,
+                metadata=asked.metadata | dict(answer.metadata),
                 key=self.key,
                 guard=self.decisions[i],
             )
@@ -168,9 +181,15 @@ async def begin_chat(
     """
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece | Checked | None]]()
     messages = tuple(Message.model_validate(message) for message in asked.messages)
+    begun: asyncio.Future[bool] = loop.create_future()
+
+    def put_here(choice: int, piece: Piece | None) -> None:
+        pieces.put_nowait((choice, piece))
+        if not begun.done():
+            begun.set_result(piece is not None)
 
     def put(choice: int, piece: Piece | None) -> None:
-        loop.call_soon_threadsafe(pieces.put_nowait, (choice, piece))
+        loop.call_soon_threadsafe(put_here, choice, piece)
 
     tokens_taken = False
     while True:
@@ -199,7 +218,9 @@ async def begin_chat(
                 ) from error
             # Another version took its place meanwhile: that one answers.
     record_ids = [uuid.uuid4().hex for _ in generations]
-    return Chat(asked, assistant, deployment, caller.name, generations, record_ids, pieces, asked_at, start, guard)
+    return Chat(
+        asked, assistant, deployment, caller.name, generations, record_ids, pieces, asked_at, start, begun, guard
+    )
 
 
 def _refuse(generations: Sequence[Generation], refusal: str) -> None:
@@ -221,7 +242,7 @@ def _generations(asked: ChatRequest, ids: list[int], *, put: Callable[[int, Piec
         sampling = asked.sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sampling.seed + i)
-        generation = Generation(ids, sampling, partial(put, i) if asked.stream else None)
+        generation = Generation(ids, sampling, partial(put, i) if asked.stream else None, sent=asked.sent)
         if asked.stream:
             generation.done.add_done_callback(partial(put_end, i))
         generations.append(generation)

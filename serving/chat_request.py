@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "prompt_cache_key": None,
     "prompt_cache_retention": None,
 }
+# Where the service passes requests on, such may have any value: the server behind it honours or refuses them.
+PASSED_ON = {
+    *("presence_penalty", "frequency_penalty", "logit_bias", "reasoning_effort", "verbosity", "response_format"),
+    *("store", "service_tier"),
+}
 # The second is OpenAI's newer name of ``system``, the last its older one of ``tool``; no chat template knows them.
 ROLES = {
     **{"system": "system", "developer": "system", "user": "user", "assistant": "assistant"},
@@ -60,6 +66,7 @@ class ChatRequest:
         user: whom the client says it asks for.
         metadata: what else it says of the request.
         conversation_id: how it names the conversation; empty where it does not.
+        sent: the parameters as the client sent them, where the service passes them on.
     """
 
     messages: list[dict[str, str]]
@@ -71,6 +78,7 @@ class ChatRequest:
     user: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     conversation_id: str = ""
+    sent: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def question(self) -> str:
@@ -91,14 +99,18 @@ class ChatRequest:
         return identity.begun_alike(key, identity.user_hash(self.user, user_key), first=first)
 
 
-def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int, conversation_id: str = "") -> ChatRequest:
+def chat_request(
+    body: dict[str, Any], model_name: str, *, most_tokens: int, conversation_id: str = "", passes_on: bool = False
+) -> ChatRequest:
     """Check a request's body.
 
-    Temperature is 0 where it is left out: a bank's assistant should say the same to the same question.
+    Temperature is 0 where it is left out: a bank's assistant should say the same to the same question. Where the
+    request is passed on it is 1, as OpenAI's API has it.
 
     Args:
         most_tokens: no answer is longer, whatever the request asks for.
         conversation_id: the header's; what the metadata says comes first.
+        passes_on: whether another server gets the request, which may then ask for more than we could honour.
 
     Raises:
         RequestError: a parameter is unknown, not supported or out of range; its ``param`` names it.
@@ -113,7 +125,7 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int, con
     for name, value in given.items():
         if name not in _HONOURED and name not in NEUTRAL:
             raise RequestError(f"{name} is not supported by this server", name)
-        allowed = NEUTRAL.get(name)
+        allowed = None if passes_on and name in PASSED_ON else NEUTRAL.get(name)
         if allowed is not None and value not in allowed:
             wanted = " or ".join(json.dumps(each) for each in allowed)
             raise RequestError(f"{name} must be {wanted} on this server, or left out", name)
@@ -125,7 +137,7 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int, con
     wanted_tokens = _whole(given, limits[0], least=1, most=None, default=most_tokens) if limits else most_tokens
     sampling = Sampling(
         min(most_tokens, wanted_tokens),
-        temperature=_number(given, "temperature", least=0, most=2, default=0.0),
+        temperature=_number(given, "temperature", least=0, most=2, default=1.0 if passes_on else 0.0),
         top_p=_number(given, "top_p", least=0, most=1, default=1.0),
         seed=_whole(given, "seed", least=-(2**63), most=2**63 - 1, default=0) if "seed" in given else None,
         stop=_stop(given.get("stop", [])),
@@ -150,6 +162,7 @@ def chat_request(body: dict[str, Any], model_name: str, *, most_tokens: int, con
         user=next((given[name] for name in _WHO if isinstance(given.get(name), str) and given[name]), ""),
         metadata=metadata,
         conversation_id=metadata.get(_CONVERSATION) or conversation_id,
+        sent=_checked_json(given) if passes_on else {},
     )
 
 
@@ -170,6 +183,15 @@ _HONOURED = {
     "metadata",
     *_WHO,
 }
+
+
+def _checked_json(given: dict[str, Any]) -> dict[str, Any]:
+    """The same; Python reads a JSON with endless numbers and halves of characters, which no other server would."""
+    try:
+        json.dumps(given, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise RequestError("the body holds a number or a text that JSON cannot hold") from error
+    return given
 
 
 def _boolean(given: dict[str, Any], name: str) -> bool:

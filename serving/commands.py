@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
 from rich.table import Table
 
 from ontopic.commands.listing import Commands
-from ontopic.commands.options import Project, beginning, console, judge_of, on_project, version_of
+from ontopic.commands.options import Project, beginning, check_begun, console, judge_of, on_project, version_of
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible
@@ -23,6 +23,7 @@ from ontopic.records import Message, Record, Verdict
 from serving.keys import Key, KeyStore
 
 if TYPE_CHECKING:
+    from ontopic.config.settings import EndpointSettings
     from ontopic.judges.judge import Judge
     from serving.guarding import Guarding
 
@@ -75,7 +76,7 @@ def said(verdict: Verdict) -> str:
     return f"{verdict.outcome}; on topic: {on_topic}{score} (truth is not judged). {verdict.explanation}".strip()
 
 
-@on_project
+@beginning
 def serve(
     project: Project,
     *,
@@ -84,15 +85,24 @@ def serve(
 ) -> None:
     """Serve the champion, and whichever comes after it, behind an OpenAI-compatible API until Ctrl-C."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
-    print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
-    version = version_of(project, "champion")
+    upstream = settings.serving.upstream
+    model: dict[str, Any]
+    if upstream is None:
+        check_begun(workspace)
+        print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
+        version = version_of(project, "champion")
+        model = {"model_folder": version.folder, "model_version": version.version, "follow": workspace.mlflow_uri}
+        what = f"version {version.version} of {policy.registered_model}"
+    else:
+        check_upstream(upstream)
+        model = {"upstream": upstream, "model_version": upstream.model}
+        what = f"{policy.registered_model}, a proxy to {upstream.model},"
     guarding = guarding_of(project)
     from serving.process import ServedModel, Serving
 
     served = ServedModel(
         Serving(
-            model_folder=version.folder,
-            model_version=version.version,
+            **model,
             model_name=policy.registered_model,
             traffic=workspace.traffic,
             state=workspace.root,
@@ -102,7 +112,6 @@ def serve(
             keys=workspace.keys,
             no_auth=no_auth,
             allowed_origins=tuple(settings.serving.allowed_origins),
-            follow=workspace.mlflow_uri,
             spool=settings.serving.spool,
             precision=settings.model.precision,
             guarding=guarding,
@@ -112,10 +121,7 @@ def serve(
         print("there is no API key yet, so all are refused; make one: python run.py keys make NAME", file=sys.stderr)
     try:
         with served:
-            print(
-                f"version {version.version} of {policy.registered_model} at {served.base_url}; Ctrl-C ends it",
-                flush=True,
-            )
+            print(f"{what} at {served.base_url}; Ctrl-C ends it", flush=True)
             while served.is_alive():
                 time.sleep(1)
             raise UserError(f"the served model ended; see {served.log}")
@@ -151,6 +157,17 @@ def guarding_of(project: Project) -> Guarding | None:
         held_back=serving.held_back,
         timeout_s=serving.guard_timeout_s,
     )
+
+
+def check_upstream(upstream: EndpointSettings) -> None:
+    """Make sure that a server can be asked: its address is one, its key can be sent, the way there is open.
+
+    Raises:
+        UserError: so it is not.
+    """
+    from ontopic.endpoint.client import llm_client
+
+    llm_client(upstream)
 
 
 @keys.command("make")

@@ -6,10 +6,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ontopic.models.answer import Batch
 from ontopic.registry.promotions import open_registry
@@ -18,14 +19,23 @@ from ontopic.state.workspace import Workspace
 from serving import metrics
 from serving.guard import ServedGuard
 from serving.guarding import Guarding
-
-if TYPE_CHECKING:
-    from serving.prompts import Prompts
+from serving.model_source import model_folder
 
 logger = logging.getLogger("bentoml.ontopic")
 
 _LOOK_EVERY_S = 1.0
 _AFTER_FAILURE_S = 10.0
+
+
+class Prompts(Protocol):
+    """Conversations as the tokens that a model continues."""
+
+    def ids(self, messages: list[dict[str, str]], limit: int) -> list[int]:
+        """The tokens that the model continues with an answer of at most ``limit`` tokens.
+
+        Raises:
+            RequestError: it can't continue them.
+        """
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,14 @@ class Deployment:
 
     Attributes:
         guard: with the judge of the newest card when the version was deployed; ``None`` where none is asked for.
+        passes_on: whether it is another server's, which gets each request as the client sent it.
     """
 
     version: str
     prompts: Prompts
     batch: Batch
     guard: ServedGuard | None = None
+    passes_on: bool = False
 
     def drain(self) -> None:
         """Answer what was taken, and end."""
@@ -49,16 +61,33 @@ class Deployment:
             self.guard.close()
 
 
+def first_deployment(environment: Mapping[str, str]) -> Deployment:
+    """What a service answers with when it starts, as ``serving.service`` describes its environment.
+
+    Raises:
+        UserError: there is no such model, or no such server.
+    """
+    if environment.get("ONTOPIC_BACKEND") == "openai":
+        from serving.openai_backend import begin
+
+        return _guarded(partial(begin, environment))
+    return deploy(model_folder(environment), environment["ONTOPIC_MODEL_VERSION"])
+
+
 def deploy(folder: Path, version: str) -> Deployment:
     """Load a model and let it answer, behind a guard where ``ONTOPIC_GUARD`` asks for one.
 
     Raises:
         UserError: the folder holds no model, vLLM is asked for and not there, or the guard has no card.
     """
+    return _guarded(partial(_deploy, folder, version))
+
+
+def _guarded(begun: Callable[[], Deployment]) -> Deployment:
     guarding = Guarding.of_environment(os.environ)
     guard = ServedGuard(guarding) if guarding else None  # it starts while the model is loaded
     try:
-        deployment = replace(_deploy(folder, version), guard=guard)
+        deployment = replace(begun(), guard=guard)
     except BaseException:
         if guard is not None:
             guard.close()

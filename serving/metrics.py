@@ -142,10 +142,12 @@ class _Verdicts(Collector):
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily("ontopic_verdicts", "Verdicts on traffic.", labels=["outcome", "model_version"])
         counts: dict[tuple[str, str], int] = {}
+        upstream = os.environ.get("ONTOPIC_UPSTREAM_MODEL")
         with WindowStore(self._path, self._registered_model) as store:
             for (outcome, version), n in store.verdict_counts().items():
                 # A version of imported traffic is a stranger's text.
-                key = (outcome, version if version.isdigit() and len(version) < 10 else "other")
+                known = version == upstream or (version.isdigit() and len(version) < 10)
+                key = (outcome, version if known else "other")
                 counts[key] = counts.get(key, 0) + n
         for labels, n in sorted(counts.items()):
             family.add_metric(labels, n)

@@ -13,6 +13,7 @@ from serving.chat_request import (
     MOST_TOP_LOGPROBS,
     MOST_VALUE_CHARACTERS,
     NEUTRAL,
+    PASSED_ON,
     ROLES,
 )
 from serving.feedback_request import MOST_COMMENT_CHARACTERS, MOST_ID_CHARACTERS
@@ -23,13 +24,18 @@ _STATUSES = {
     "404": "There is no such model, or no such record.",
     "408": "The body took too long to arrive.",
     "429": "A limit of the key is reached, or too many requests wait; `Retry-After` says when to ask again.",
+    "502": "The server behind the service failed, has no such model, or does not let it in.",
     "503": "The answer's record or the keys are out of reach, or the service is stopping.",
     "504": "The model took too long.",
 }
 
 
-def document(model_name: str) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a service of that model."""
+def document(model_name: str, *, upstream: str | None = None) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a service of that model.
+
+    Args:
+        upstream: another server's name for it, where the service passes requests on to that.
+    """
     chat = {
         "summary": "Answer a conversation",
         "operationId": "createChatCompletion",
@@ -77,7 +83,7 @@ def document(model_name: str) -> dict[str, Any]:
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": {
-                "ChatRequest": _chat_request(model_name),
+                "ChatRequest": _chat_request(model_name, upstream),
                 "Message": _message(),
                 "ChatCompletion": _chat_completion(),
                 "Feedback": _feedback(),
@@ -90,13 +96,13 @@ def document(model_name: str) -> dict[str, Any]:
     }
 
 
-def _chat_request(model_name: str) -> dict[str, Any]:
+def _chat_request(model_name: str, upstream: str | None) -> dict[str, Any]:
     stop = {"type": "string", "minLength": 1, "maxLength": MOST_STOP_CHARACTERS}
     whole = {"type": "integer", "minimum": 1}
     optional: dict[str, Any] = {
         "max_tokens": whole,
         "max_completion_tokens": whole,
-        "temperature": {"type": "number", "minimum": 0, "maximum": 2, "default": 0},
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2} | ({} if upstream else {"default": 0}),
         "top_p": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
         "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
         "stop": {"anyOf": [stop, {"type": "array", "maxItems": MOST_STOPS, "items": stop}]},
@@ -108,9 +114,12 @@ def _chat_request(model_name: str) -> dict[str, Any]:
         "metadata": _metadata(),
         "user": {},
         "safety_identifier": {},
-    } | {name: {} if values is None else {"enum": list(values)} for name, values in NEUTRAL.items()}
+    }
+    for name, values in NEUTRAL.items():
+        any_value = values is None or (upstream is not None and name in PASSED_ON)
+        optional[name] = {} if any_value else {"enum": list(values or ())}
     properties = {
-        "model": {"const": model_name},
+        "model": {"enum": [model_name, upstream]} if upstream else {"const": model_name},
         "messages": {"type": "array", "minItems": 1, "items": _ref("Message"), "contains": _role("user")},
         **{name: {"anyOf": [schema, {"type": "null"}]} for name, schema in optional.items()},
     }

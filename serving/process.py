@@ -19,7 +19,7 @@ from typing import Any, Self
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from ontopic.config.settings import Precision
+from ontopic.config.settings import EndpointSettings, Precision
 from ontopic.errors import UserError
 from ontopic.state.service_file import RunningService, read_service, write_service
 from ontopic.state.workspace import Workspace
@@ -42,6 +42,8 @@ _NOT_INHERITED = (
     "ONTOPIC_FOLLOW",
     "ONTOPIC_SPOOL",
     "ONTOPIC_GUARD",
+    "ONTOPIC_UPSTREAM_URL",
+    "ONTOPIC_UPSTREAM_MODEL",
 )
 
 
@@ -49,8 +51,9 @@ class Serving(BaseModel):
     """What is served, and how.
 
     Attributes:
-        model_folder: what ``ontopic.models.loading.load`` can load.
+        model_folder: what ``ontopic.models.loading.load`` can load; ``None`` where ``upstream`` answers.
         model_version: written into each record.
+        upstream: the server that the service is a proxy to.
         model_name: the name that clients ask for.
         traffic: path or SQLAlchemy URL of the traffic store.
         state: folder for the log and ``serving.json``; one service at a time.
@@ -70,11 +73,12 @@ class Serving(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    model_folder: Path
+    model_folder: Path | None = None
     model_version: str
     model_name: str
     traffic: Path | str
     state: Path
+    upstream: EndpointSettings | None = None
     port: int = 0
     max_new_tokens: int = 128
     host: str = "127.0.0.1"
@@ -219,7 +223,6 @@ def _environment(serving: Serving) -> dict[str, str]:
     workspace = Workspace(root=serving.state.resolve())
     traffic = str(serving.traffic)
     given = {
-        "ONTOPIC_MODEL_FOLDER": str(serving.model_folder.resolve()),
         "ONTOPIC_MODEL_VERSION": serving.model_version,
         "ONTOPIC_MODEL_NAME": serving.model_name,
         "ONTOPIC_TRAFFIC": traffic if "://" in traffic else str(Path(traffic).resolve()),
@@ -235,6 +238,16 @@ def _environment(serving: Serving) -> dict[str, str]:
         # BentoML empties a folder for its metrics there at each start: another service's in the user's home.
         "BENTOML_HOME": str(workspace.bentoml),
     }
+    if serving.model_folder is not None:
+        given["ONTOPIC_MODEL_FOLDER"] = str(serving.model_folder.resolve())
+    if serving.upstream is not None:
+        given |= {
+            "ONTOPIC_BACKEND": "openai",
+            "ONTOPIC_UPSTREAM_URL": serving.upstream.base_url or "",
+            "ONTOPIC_UPSTREAM_MODEL": serving.upstream.model,
+            "ONTOPIC_UPSTREAM_KEY_VARIABLE": serving.upstream.api_key_variable,
+            "ONTOPIC_UPSTREAM_TIMEOUT_S": str(serving.upstream.timeout_s),
+        }
     if serving.allowed_origins:
         given["ONTOPIC_ALLOWED_ORIGINS"] = ",".join(serving.allowed_origins)
     if serving.spool:

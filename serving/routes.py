@@ -71,7 +71,9 @@ async def feedback(request: Request) -> JSONResponse:
 async def openapi_document(request: Request) -> JSONResponse:
     """``/openapi.json``."""
     assistant: ServedAssistant = request.app.state.assistant
-    return JSONResponse(openapi.document(assistant.model_name))
+    deployment = assistant.deployment
+    upstream = deployment.version if deployment.passes_on else None
+    return JSONResponse(openapi.document(assistant.model_name, upstream=upstream))
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:

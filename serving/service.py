@@ -10,7 +10,12 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
     ONTOPIC_SPOOL            optional: a folder for records that the store can't take now
     ONTOPIC_MAX_NEW_TOKENS   no answer is longer
     ONTOPIC_WINDOWS          optional: what ``watch`` keeps, for the verdicts among the metrics
-    ONTOPIC_BACKEND          optional: vllm, for ``serving.vllm_backend``
+    ONTOPIC_BACKEND          optional: vllm, for ``serving.vllm_backend``; or openai, for ``serving.openai_backend``: a
+                             proxy, which needs neither model folder nor version, but
+    ONTOPIC_UPSTREAM_URL     the server behind it, and
+    ONTOPIC_UPSTREAM_MODEL   its name for the model; optional are
+    ONTOPIC_UPSTREAM_KEY_VARIABLE, ONTOPIC_UPSTREAM_TIMEOUT_S: which variable holds its key (OPENAI_API_KEY), and the
+                             seconds that it may take (120)
     ONTOPIC_FOLLOW           optional: a folder for weights; the champion's alias in MLflow is followed
     ONTOPIC_GUARD            optional: observe or enforce, set up as ``serving.guarding.Guarding`` has it
     ONTOPIC_LAUNCHER_PID     optional: the service ends when this process does
@@ -51,9 +56,10 @@ class Assistant:
     def __init__(self) -> None:
         end_with_launcher()
         try:
-            import torch  # seconds, which the supervisor need not wait
+            if os.environ.get("ONTOPIC_BACKEND") != "openai":
+                import torch  # seconds, which the supervisor need not wait
 
-            torch.set_num_threads(os.cpu_count() or 1)
+                torch.set_num_threads(os.cpu_count() or 1)
             self.served = ServedAssistant()
         except BaseException:
             # BentoML would start the worker again and again; a launcher that waits wants to hear of it.

@@ -7,19 +7,17 @@ run on a GPU yet.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import InvalidStateError, wait
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from ontopic.errors import UserError
-from ontopic.models.answer import Generated, Generation, OverloadedError, Piece, TokenLogprob
+from ontopic.models.answer import Generated, Generation, Piece, TokenLogprob
 from ontopic.models.loading import LanguageModel, conversational_tokenizer
 from ontopic.models.token_bytes import TokenBytes
+from serving.async_batch import AsyncBatch
 
 
 def begin(folder: Path) -> tuple[LanguageModel, VllmBatch]:
@@ -40,13 +38,13 @@ def begin(folder: Path) -> tuple[LanguageModel, VllmBatch]:
     return LanguageModel(model, tokenizer, ""), batch
 
 
-class VllmBatch:
-    """vLLM's engine on a thread with an event loop of its own: an ``ontopic.models.answer.Batch``.
+class VllmBatch(AsyncBatch):
+    """vLLM's engine.
 
     Args:
         folder: the model's.
         token_bytes: the bytes that a token stands for.
-        most_waiting: requests that may wait for their first token; one more is refused.
+        most_waiting: as ``AsyncBatch`` takes it.
     """
 
     def __init__(self, folder: Path, token_bytes: Callable[[int], bytes], *, most_waiting: int = 256) -> None:
@@ -60,57 +58,15 @@ class VllmBatch:
             ) from error
         self._vllm: Any = vllm
         self._deltas = RequestOutputKind.DELTA
-        self._most_waiting = most_waiting
-        self._waiting: set[Generation] = set()  # without a token yet
-        self._running: set[Generation] = set()
-        self._closing = False
-        self._lock = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True).start()
+        super().__init__("vllm", most_waiting=most_waiting)
         self._engine: Any = asyncio.run_coroutine_threadsafe(self._started(folder), self._loop).result()
 
     async def _started(self, folder: Path) -> Any:
         arguments = self._vllm.AsyncEngineArgs(model=str(folder), disable_log_stats=True)
         return self._vllm.AsyncLLMEngine.from_engine_args(arguments)
 
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
-    @property
-    def running(self) -> int:
-        return len(self._running)
-
-    def submit(self, generations: Sequence[Generation]) -> None:
-        with self._lock:
-            if self._closing:
-                raise RuntimeError("the model is being taken out of service")
-            if len(self._waiting) + len(generations) > self._most_waiting:
-                raise OverloadedError(1)
-            self._waiting.update(generations)
-        for generation in generations:
-            task = asyncio.run_coroutine_threadsafe(self._answer(generation), self._loop)
-            # A cancelled answer's task is cancelled too, at which vLLM gives its place to another.
-            generation.done.add_done_callback(lambda done, task=task: done.cancelled() and task.cancel())  # type: ignore[misc]
-
-    def close(self, timeout_s: float | None = None) -> None:
-        with self._lock:
-            self._closing = True
-        wait([each.done for each in (*self._waiting, *self._running)], timeout_s)
+    async def _closed(self) -> None:
         self._engine.shutdown()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-
-    async def _answer(self, generation: Generation) -> None:
-        try:
-            result = await self._generated(generation)
-            with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
-                generation.done.set_result(result)
-        except Exception as error:
-            with contextlib.suppress(InvalidStateError):
-                generation.done.set_exception(error)
-        finally:
-            self._waiting.discard(generation)
-            self._running.discard(generation)
 
     async def _generated(self, generation: Generation) -> Generated:
         sampling = generation.sampling
@@ -126,8 +82,7 @@ class VllmBatch:
         prompt = self._vllm.TokensPrompt(prompt_token_ids=generation.ids)
         text, held, n, reason, logprobs = "", "", 0, None, list[TokenLogprob]()
         async for output in self._engine.generate(prompt, parameters, uuid.uuid4().hex):
-            self._waiting.discard(generation)
-            self._running.add(generation)
+            self._begins(generation)
             (delta,) = output.outputs
             reason = delta.finish_reason
             tokens = list(delta.token_ids)

@@ -9,7 +9,8 @@ import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeChoice, ModelSettings, TeacherSettings, TrainingSettings
+from ontopic.config.settings import JudgeChoice, ModelSettings, TeacherSettings
+from ontopic.config.training_settings import TrainingSettings
 from ontopic.data import labelled as labelled_data
 from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models

@@ -8,7 +8,7 @@ import mlflow
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import PromotionSettings
+from ontopic.config.watch_settings import PromotionSettings
 from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal, has_waited

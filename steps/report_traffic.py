@@ -6,15 +6,16 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import mlflow
+from pydantic import BaseModel, ConfigDict
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertSettings, JudgeChoice
+from ontopic.config.settings import AlertSettings, JudgeChoice, SideJudgeSettings
 from ontopic.data.by_language import by_language, language_metrics
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.traffic_card import labelled_traffic
 from ontopic.judges.opening import open_judge
-from ontopic.monitoring import asked_traffic, closing
+from ontopic.monitoring import asked_traffic, closing, judges_beside
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored
 from ontopic.monitoring.conversations import conversations_of
@@ -24,6 +25,21 @@ from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
 from steps.caching import depends_on_imports
+
+
+class ReportTerms(BaseModel):
+    """What a report goes by besides the policy.
+
+    Attributes:
+        window_records: as ``MonitoringSettings`` has it, and so ``sampling_rate``.
+        beside: the judges that measure the same traffic, and decide nothing.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    window_records: int
+    sampling_rate: float
+    alerts: list[AlertSettings]
+    beside: list[SideJudgeSettings]
 
 
 @step(
@@ -37,8 +53,7 @@ def report_traffic(
     judge: JudgeChoice,
     labels_sha256: str,
     policy: Policy,
-    window_records: int,
-    alerts: list[AlertSettings],
+    terms: ReportTerms,
     workspace: Workspace,
 ) -> Annotated[Monitored, "monitored"]:
     """Returns the scores, the windows, their alerts and the report's path.
@@ -47,19 +62,29 @@ def report_traffic(
         judge_card: of the judge, on templates.
         judge: gives its verdicts on labelled traffic, where there is some.
         labels_sha256: of the policy's labels; a part of the cache key.
+        terms: what the report goes by besides the policy.
     """
     labels = labelled_traffic(policy, workspace, judge=lambda: open_judge(judge, policy, workspace=workspace))
     now, opened = datetime.now(UTC), WindowStore(workspace.windows, policy.registered_model)
-    with named(opened, workspace) as windows, Alerts(workspace.alerts, alerts, policy=policy.name) as store:
+    with named(opened, workspace) as windows, Alerts(workspace.alerts, terms.alerts, policy=policy.name) as store:
         closer = closing.Closer(policy, workspace, windows=windows, alerts=store)
+        beside = judges_beside.JudgesBeside(
+            terms.beside,
+            policy,
+            prompts=judge.prompts,
+            workspace=workspace,
+            windows=windows,
+            sampling_rate=terms.sampling_rate,
+        )
         monitored = asked_traffic.close_asked(
             judged,
             judge_card,
             closer=closer,
-            window_records=window_records,
+            window_records=terms.window_records,
             reports=workspace.reports,
             now=now,
             labels=labels,
+            beside=beside,
         )
         store.deliver(now)
     mlflow.set_tags(
@@ -71,6 +96,8 @@ def report_traffic(
         metrics["corrected_score"] = monitored.score.value
     if conversations := conversations_of(judged):
         metrics |= conversations.metrics()
+    for side in monitored.beside:
+        metrics |= side.metrics()
     mlflow.log_metrics(metrics)
     mlflow.log_artifact(str(monitored.report))
     return monitored

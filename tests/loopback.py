@@ -24,6 +24,7 @@ class Reply:
         parts: more of the completion, such as ``usage``; ``choice``: more of its one choice, such as ``logprobs``.
         delay_s: how long it takes.
         cut: whether the connection breaks in the middle of the body.
+        pause_s: in a stream, how long each chunk after the first takes.
     """
 
     text: str | None = ""
@@ -35,6 +36,7 @@ class Reply:
     choice: dict[str, Any] = field(default_factory=dict)
     delay_s: float = 0.0
     cut: bool = False
+    pause_s: float = 0.0
 
 
 @dataclass
@@ -46,6 +48,7 @@ class ChatServer:
         requests: the bodies of the requests so far.
         keys, authorizations: their ``Idempotency-Key`` and ``Authorization`` headers.
         reply: called with a request's body for the answer to it.
+        hung_up: how many streams their client left.
     """
 
     url: str = ""
@@ -53,6 +56,7 @@ class ChatServer:
     keys: list[str | None] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
     reply: Callable[[dict[str, Any]], Reply] = lambda request: Reply()
+    hung_up: int = 0
 
     def prompts(self) -> list[str]:
         """The last message of each request."""
@@ -78,6 +82,9 @@ def running_server() -> Iterator[ChatServer]:
             time.sleep(reply.delay_s)
             if self.path != "/v1/chat/completions":
                 reply = Reply(status=404)
+            if request.get("stream") and reply.status == 200 and reply.body is None:
+                self.stream(reply, request)
+                return
             body = reply.body if reply.body is not None else completion(reply, request["model"])
             self.send_response(reply.status)
             for name, value in ({"Content-Type": reply.content_type} | reply.headers).items():
@@ -85,6 +92,26 @@ def running_server() -> Iterator[ChatServer]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if reply.cut else body)
+            self.close_connection = self.close_connection or reply.cut
+
+        def stream(self, reply: Reply, request: dict[str, Any]) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            sent = list(events(reply, request))
+            for i, event in enumerate(sent[: len(sent) // 2] if reply.cut else sent):
+                time.sleep(reply.pause_s if i > 1 else 0)
+                try:
+                    self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+                    self.wfile.flush()
+                except ConnectionError:
+                    with lock:
+                        chat.hung_up += 1
+                    self.close_connection = True
+                    return
+            if not reply.cut:
+                self.wfile.write(b"0\r\n\r\n")
             self.close_connection = self.close_connection or reply.cut
 
         def log_message(self, *_: object) -> None:
@@ -107,6 +134,25 @@ class _Server(ThreadingHTTPServer):
         """A client that has gone is none."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+def events(reply: Reply, request: dict[str, Any]) -> Iterator[bytes]:
+    """The server-sent events of a streamed completion: a chunk a line, its end, what it used, ``[DONE]``.
+
+    A ``usage`` of ``None`` among the reply's parts is a server that does not count.
+    """
+    envelope = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": request["model"]}
+    envelope |= {name: part for name, part in reply.parts.items() if name != "usage"}
+    lines = [{"content": line} for line in (reply.text or "").splitlines(keepends=True)] or [{}]
+    more = {name: value for name, value in reply.choice.items() if name != "finish_reason"}
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}]
+    chunks += [{"choices": [{"index": 0, "delta": line, "finish_reason": None} | more]} for line in lines]
+    chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": reply.choice.get("finish_reason", "stop")}]}]
+    if (request.get("stream_options") or {}).get("include_usage") and reply.parts.get("usage"):
+        chunks += [{"choices": [], "usage": reply.parts["usage"]}]
+    for chunk in chunks:
+        yield b"data: " + json.dumps(envelope | chunk).encode() + b"\n\n"
+    yield b"data: [DONE]\n\n"
 
 
 def completion(reply: Reply, model: str) -> bytes:

@@ -95,7 +95,7 @@ def calibrate(
     ),
     records: Annotated[Path | None, typer.Option(help="Labelled records to measure on instead.")] = None,
 ) -> None:
-    """Measure judges and judge prompts on the same labelled records, and compare them."""
+    """Measure judges, those beside the one that gates too, and judge prompts on the same labelled records."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
     if records is not None and split != "calibration":
         raise UserError("--split and --records exclude each other; give one of them")
@@ -108,7 +108,8 @@ def calibrate(
     prompts = choices.read_prompts(settings.judge_prompts)
     given = [choices.load_judge_settings(path) for path in judge or []]
     chosen = choices.selected_judges(settings.judge, given, templates=template or [], prompts=prompts)
-    choices.check_templates(chosen, settings.judge_prompts)
+    beside = [] if judge or template else [side.judge for side in settings.judges_beside]
+    choices.check_templates([*chosen, *beside], settings.judge_prompts)
     labelled, source = None, f"the {split} split"  # cards on the calibration split are kept, to measure none twice
     if records is not None:
         labelled, source = load_rows(records, LabelledRecord).rows, str(records)
@@ -121,7 +122,7 @@ def calibrate(
     open_tracking(workspace, policy.registered_model)
     register_prompts(prompts)
     compared = compare_judges(
-        [JudgeChoice(settings=each, prompts=settings.judge_prompts) for each in chosen],
+        [JudgeChoice(settings=each, prompts=settings.judge_prompts) for each in [*chosen, *beside]],
         policy,
         workspace=workspace,
         records=labelled,
@@ -134,7 +135,7 @@ def calibrate(
         from ontopic.judges.guard.page import drawn_guard_card
 
         console.print(guard_screen(*drawn_guard_card(policy, workspace, budget=settings.serving.guard_budget)))
-    for measured in compared.measured:
+    for measured in compared.measured[: len(chosen)]:  # one beside may measure what no labelled record has
         measured.card.check_any_judged()
 
 

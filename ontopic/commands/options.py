@@ -67,11 +67,25 @@ def open_project(config: Path, state: Path, *, begins: bool = False) -> Project:
     policy, workspace = load_policy(settings.policy), open_workspace(state, make=False)
     if workspace.is_made:
         settle(workspace)
-    elif not begins and workspace.is_alone:
-        raise UserError(
-            f"{workspace.root}: OnTopic has kept nothing there yet; check --state, or run `python run.py` first"
-        )
+    elif not begins:
+        check_begun(workspace, "serve" if settings.serving.upstream else "")
     return Project(settings, policy, workspace)
+
+
+def check_begun(workspace: Workspace, first: str = "") -> None:
+    """Make sure that there is something in a state folder, or that its traffic and registry are elsewhere.
+
+    Args:
+        first: the command that begins; empty for the loop.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    if not workspace.is_made and workspace.is_alone:
+        raise UserError(
+            f"{workspace.root}: OnTopic has kept nothing there yet; check --state, or run "
+            f"`{f'python run.py {first}'.strip()}` first"
+        )
 
 
 def on_project(function: Callable[..., None], *, begins: bool = False) -> Callable[..., None]:
@@ -163,14 +177,19 @@ def check_ready(settings: Settings) -> None:
             from ontopic.endpoint.endpoint import Endpoint
 
             Endpoint(asked).check()
-    if settings.model.name != "embedded":
+    if settings.serving.backend == "weights" and settings.model.name != "embedded":
         from ontopic.models.loading import check_conversational
 
         check_conversational(settings.model.name)
 
 
 def version_of(project: Project, which: str) -> RegisteredModel:
-    """The model version that ``which`` names, with its weights on this machine."""
+    """The model version that ``which`` names, with its weights on this machine.
+
+    Raises:
+        UserError: there is no such version, or the configuration serves another server's model.
+    """
+    project.settings.check_weights(f"the {which}" if which.isalpha() else f"version {which}")
     from ontopic.registry import versions
     from ontopic.registry.tracking import open_tracking
 

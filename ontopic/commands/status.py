@@ -53,7 +53,10 @@ def overview(project: Project) -> Group:
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("policy", f"{policy.name}, threshold {policy.alert_threshold:g}")
-    facts.add_row("champion", _champion(champion, history))
+    if settings.serving.upstream:
+        facts.add_row("model", f"{settings.serving.model}, another server's; nothing is trained")
+    else:
+        facts.add_row("champion", _champion(champion, history))
     if champion:
         facts.add_row("its score", _score(registry))
     if off := registry.off_record():
@@ -76,6 +79,7 @@ def overview(project: Project) -> Group:
             parts.append(Text(f"The newest window is unknown: {newest.unknown_because}"))
         if newest and not newest.is_corrected:
             parts.append(Text(f"Its score is {uncorrected_in_words(newest.labels)}"))
+        parts += [Text(f"Beside, {side.name}: {visible(side.in_words)}") for side in newest.beside] if newest else []
         reports = [window.result.report for window in windows if window.result]
         parts.append(Text(f"The newest window's page: {reports[-1]}"))
     if actions:

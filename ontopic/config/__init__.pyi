@@ -6,5 +6,5 @@ from .policy import load_policy as load_policy
 from .settings import JudgeChoice as JudgeChoice
 from .settings import ModelSettings as ModelSettings
 from .settings import Settings as Settings
-from .settings import TrainingSettings as TrainingSettings
 from .settings import load_settings as load_settings
+from .training_settings import TrainingSettings as TrainingSettings

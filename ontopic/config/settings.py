@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from ontopic.config.durations import LONGEST, duration, in_words
+from ontopic.config.section import Duration, Section
+from ontopic.config.training_settings import TrainingSettings
+from ontopic.config.watch_settings import PromotionSettings, WatchSettings
 from ontopic.config.yaml_file import read_yaml
 from ontopic.errors import UserError
 
-
-def _duration(given: object) -> object:
-    try:
-        return duration(given) if isinstance(given, str) else given
-    except UserError as error:
-        raise ValueError(str(error)) from None  # pydantic adds the key
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration),
-    PlainSerializer(in_words, return_type=str),  # else ZenML could not read what it kept of it
-    Field(ge=timedelta(0), le=LONGEST),
-]
 GuardMode = Literal["off", "observe", "enforce"]
 Precision = Literal["auto", "float32", "bfloat16", "nf4"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """The base model."""
 
     name: str
@@ -50,14 +38,14 @@ class ModelSettings(_Section):
     """How many answers are generated together in evaluation."""
 
 
-class LocalJudgeSettings(_Section):
+class LocalJudgeSettings(Section):
     """The embedded judge, learned on the policy's labelled data."""
 
     kind: Literal["local"]
     """``local``: the embedded judge."""
 
 
-class EndpointSettings(_Section):
+class EndpointSettings(Section):
     """A model behind an OpenAI-compatible server: OpenAI, vLLM, Ollama, llama.cpp."""
 
     model: str
@@ -101,13 +89,15 @@ class DeepEvalJudgeSettings(EndpointSettings):
 
     kind: Literal["deepeval"]
     """``deepeval``: a metric of DeepEval."""
-    metric: Literal["geval", "answer_relevancy", "hallucination"] = "geval"
-    """``geval`` with the policy's rubric, ``answer_relevancy``, or ``hallucination`` against the policy."""
+    metric: Literal["geval", "answer_relevancy", "hallucination", "topic_adherence", "faithfulness"] = "geval"
+    """``geval`` with the policy's rubric, ``answer_relevancy``, ``hallucination`` against the policy,
+    ``topic_adherence`` of the conversation to the policy's topics, or ``faithfulness`` to the context that the request
+    gives in its system and tool messages."""
     threshold: float = Field(0.5, ge=0, le=1)
     """The least score that passes."""
 
 
-class PanelJudgeSettings(_Section):
+class PanelJudgeSettings(Section):
     """Several judges that vote."""
 
     kind: Literal["panel"]
@@ -124,7 +114,18 @@ class PanelJudgeSettings(_Section):
 JudgeSettings = LocalJudgeSettings | LLMJudgeSettings | DeepEvalJudgeSettings | PanelJudgeSettings
 
 
-class JudgeChoice(_Section):
+class SideJudgeSettings(Section):
+    """A judge that measures the same traffic beside the one that gates, and decides nothing."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")
+    """What its column in windows and its metrics in MLflow are called."""
+    judge: Annotated[JudgeSettings, Field(discriminator="kind")]
+    """The judge, with the keys of its kind."""
+    sampling_rate: float = Field(1.0, gt=0, le=1)
+    """The share that it is given of the records that `monitoring.sampling_rate` has judged."""
+
+
+class JudgeChoice(Section):
     """A judge as it is chosen, with the prompts that an LLM is asked with, and the guard that answers go through."""
 
     settings: Annotated[JudgeSettings, Field(discriminator="kind")]
@@ -139,7 +140,7 @@ class TeacherSettings(EndpointSettings):
     """An LLM that writes chosen answers."""
 
 
-class ServingSettings(_Section):
+class ServingSettings(Section):
     """Where and how the model is served."""
 
     port: int = Field(default=3210, ge=0, le=65535)
@@ -147,7 +148,7 @@ class ServingSettings(_Section):
     spool: bool = False
     """Whether answers go out while the traffic store cannot be written, their records waiting on this machine's disk;
     without it such a question gets a 503."""
-    allowed_origins: list[str] = []
+    allowed_origins: list[str] = Field(default=[])
     """Web pages that may call the service (CORS), by their origins, such as ``https://bank.example``; ``*`` is any."""
     guard: GuardMode | None = None
     """Whether a guard stands before the model: ``off``; ``observe``, which decides, records and lets all pass; or
@@ -163,17 +164,44 @@ class ServingSettings(_Section):
     held_back: Literal["sentence", "none"] = "none"
     """Of a stream: ``sentence`` sends each one once the guard has passed it; ``none`` sends all at once, and cuts an
     answer that fails at the end of a sentence."""
+    backend: Literal["weights", "openai"] = "weights"
+    """What answers: ``weights``, the champion's, on this machine; or ``openai``, a model behind an OpenAI-compatible
+    server, to which the service is a proxy: then nothing is trained, and `model`, `traffic`, `training` and
+    `evaluation` may be left out."""
+    base_url: str | None = Field(default=None, validate_default=True)
+    """That server's URL, with its ``/v1``."""
+    model: str | None = Field(default=None, validate_default=True)
+    """The model's name on that server."""
+    api_key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds that server's key."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds that server may take for a whole answer or, in a stream, for what comes next."""
+    max_tokens: int = Field(default=4096, ge=1, le=1 << 20)
+    """The longest answer that is asked of that server, in tokens; a request that names no limit goes on without one,
+    and counts so many against its key's limit."""
 
-    @field_validator("allowed_origins")
+    @field_validator("base_url", "model")
     @classmethod
-    def _are_origins(cls, origins: list[str]) -> list[str]:
-        for origin in origins:
-            if origin != "*" and not re.fullmatch(r"https?://[^/?#@,\s]+", origin):
-                raise ValueError(f"{origin!r} is not an origin; give it as https://host or https://host:port")
-        return [origin.lower() for origin in origins]
+    def _is_given_where_asked_for(cls, given: str | None, info: ValidationInfo) -> str | None:
+        if not given and info.data.get("backend") == "openai":
+            raise ValueError("serving.backend is openai, and this key is missing; add it")
+        return given
+
+    @property
+    def upstream(self) -> EndpointSettings | None:
+        """The server that the service is a proxy to; ``None`` where it answers by weights of its own."""
+        if self.backend == "weights" or self.model is None:
+            return None
+        return proxied(self.model, self.base_url, api_key_variable=self.api_key_variable, timeout_s=self.timeout_s)
 
 
-class TrafficSettings(_Section):
+def proxied(model: str, base_url: str | None, *, api_key_variable: str, timeout_s: float) -> EndpointSettings:
+    """The server that a service is a proxy to. It is asked once: the client that waits decides whether to ask again."""
+    values = {"model": model, "base_url": base_url, "api_key_variable": api_key_variable, "timeout_s": timeout_s}
+    return EndpointSettings.model_validate(values | {"max_retries": 0})
+
+
+class TrafficSettings(Section):
     """The questions that the loop asks."""
 
     questions: int = Field(ge=2)
@@ -190,7 +218,7 @@ class TrafficSettings(_Section):
     """The seed of the sample."""
 
 
-class MonitoringSettings(_Section):
+class MonitoringSettings(Section):
     """How traffic is cut into windows and judged."""
 
     window_records: int = Field(ge=1)
@@ -201,29 +229,6 @@ class MonitoringSettings(_Section):
     """How long after its end a window of ``watch`` closes, and a reopened one closes again."""
     sampling_rate: float = Field(1.0, gt=0, le=1)
     """The share of records that ``watch`` has judged; less than 1 for judges that cost money."""
-
-
-class WatchSettings(_Section):
-    """When ``watch`` acts by itself."""
-
-    cooldown: Duration = timedelta(hours=12)
-    """How long nothing is retrained after a retraining, a promotion or a rollback."""
-    retrainings_a_day: int = Field(default=2, ge=0)
-    """The most retrainings in 24 hours."""
-    canary: Duration = timedelta(hours=24)
-    """How long after a promotion the new champion is compared with its predecessor."""
-    training_records: int = Field(default=1000, ge=2)
-    """How many of the champion's newest judged records a retraining learns from."""
-
-
-class PromotionSettings(_Section):
-    """Who must agree before a challenger that passed the gate takes the champion's place."""
-
-    approval: Literal["automatic", "one", "two"] = "automatic"
-    """Whether the gate alone decides (``automatic``), or the challenger waits for ``one`` person who did not train it,
-    or for ``two`` of whom one at most did."""
-    expires: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
-    """How long a challenger waits; after that its approvals count no longer."""
 
 
 AlertEvent = Literal[
@@ -242,7 +247,7 @@ Severity = Literal["info", "warning", "critical"]
 Reset = Literal["auto", "manual"]
 
 
-class AlertSettings(_Section):
+class AlertSettings(Section):
     """When an alert is raised, how grave it is, what ends it and who hears of it."""
 
     name: str = Field(min_length=1, max_length=60)
@@ -264,65 +269,7 @@ class AlertSettings(_Section):
     """Who hears of it: Apprise URLs, or ``env:NAME`` for one that is in an environment variable."""
 
 
-class TrainingSettings(_Section):
-    """ORPO with LoRA."""
-
-    in_scope_share: float = Field(0.5, gt=0, lt=1)
-    """The share of in-scope pairs; the larger side is cut down to it."""
-    cover: int = Field(0, ge=0)
-    """How many pairs are added from labelled questions that were not asked, spread over all intents; with any, no pair
-    of the traffic is dropped."""
-    least_certainty: float = Field(0.1, ge=0, le=1)
-    """A record without a label gives a pair only where the judge's probability that its question is in scope is at
-    least half of this away from 0.5."""
-    best_of: int = Field(4, ge=1)
-    """How many answers the model samples to an in-scope question without a written answer; the judge chooses the best,
-    and 1 takes the answer in the traffic."""
-    beta: float = Field(ge=0)
-    """The weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691); 0 is fine-tuning on the chosen
-    answers alone."""
-    learning_rate: float = Field(gt=0)
-    """The highest learning rate."""
-    epochs: float = Field(gt=0)
-    """How often all pairs are seen."""
-    batch_size: int = Field(ge=1)
-    """Preference pairs a step and process."""
-    gradient_accumulation: int = Field(1, ge=1)
-    """How many batches make one optimizer step."""
-    max_rejected_tokens: int = Field(ge=1)
-    """Rejected answers are cut this many tokens after they depart from the chosen one."""
-    lora_rank: int = Field(16, ge=1)
-    """The rank of the LoRA matrices."""
-    lora_alpha: int = Field(32, ge=1)
-    """LoRA's alpha: the adapter is scaled by alpha over rank."""
-    lora_modules: list[str] | Literal["all-linear"] = "all-linear"
-    """The names of the linear layers that get an adapter, or ``all-linear``."""
-    lora_first_block: int = Field(0, ge=0)
-    """The first of the model's blocks that gets an adapter; those before it need no backward pass."""
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    """The dropout before the LoRA matrices."""
-    max_steps: int = -1
-    """Training stops after this many steps; -1 for all epochs."""
-    save_steps: int = Field(ge=1)
-    """Steps between two checkpoints."""
-    optimizer: str = "adamw_torch_fused"
-    """The optimizer, by its name in Transformers."""
-    gradient_checkpointing: bool = False
-    """Whether activations are computed again in the backward pass, to save memory."""
-    early_stopping: int = Field(0, ge=0)
-    """After how many checkpoints without a better margin on held-out pairs training stops, and the best is kept; 0
-    holds out no pairs, trains to the end and averages the later steps' weights."""
-    processes: int = Field(1, ge=1)
-    """How many processes train together, a GPU each."""
-    fully_sharded: bool = False
-    """Whether the processes share the weights out among them (FSDP) in place of a copy each (DDP)."""
-    attempts: int = Field(2, ge=1)
-    """How often the loop trains at most, each time with the next seed, until a challenger passes the gate."""
-    seed: int = 0
-    """The seed of the first attempt."""
-
-
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """The gate's questions."""
 
     questions: int = Field(ge=2)
@@ -331,7 +278,18 @@ class EvaluationSettings(_Section):
     """What each look draws its questions by, together with the policy and the look's number."""
 
 
-class Settings(_Section):
+Named = TypeVar("Named", AlertSettings, SideJudgeSettings)
+_UNREAD: dict[str, Any] = {
+    "traffic": {"questions": 2, "fresh_questions": 2},
+    "training": {
+        **{"beta": 0, "learning_rate": 1, "epochs": 1, "batch_size": 1},
+        **{"max_rejected_tokens": 1, "save_steps": 1},
+    },
+    "evaluation": {"questions": 2},
+}
+
+
+class Settings(Section):
     """One configuration file: everything that ``python run.py --config`` sets."""
 
     policy: Path
@@ -341,7 +299,9 @@ class Settings(_Section):
     model: ModelSettings
     """The base model."""
     judge: Annotated[JudgeSettings, Field(discriminator="kind")]
-    """What judges the answers, by its ``kind``."""
+    """What judges the answers, by its ``kind``; it alone gates, corrects and alerts."""
+    judges_beside: list[SideJudgeSettings] = Field(default=[])
+    """Judges that measure the same traffic beside it, one an item, each with a name of its own."""
     teacher: TeacherSettings | None = None
     """An LLM that writes chosen answers; without it they come from the labelled data and the model itself."""
     serving: ServingSettings = ServingSettings()
@@ -354,15 +314,42 @@ class Settings(_Section):
     """When ``watch`` acts by itself."""
     promotion: PromotionSettings = PromotionSettings()
     """Who must agree before a challenger that passed the gate takes the champion's place."""
-    alerts: list[AlertSettings] = [
-        AlertSettings(name="off topic", events=["detected"], severity="critical"),
-        AlertSettings(name="judge's card", events=["misfit"]),
-    ]
+    alerts: list[AlertSettings] = Field(
+        default=[
+            AlertSettings(name="off topic", events=["detected"], severity="critical"),
+            AlertSettings(name="judge's card", events=["misfit"]),
+        ]
+    )
     """What raises an alert, one rule an item, each with a name of its own."""
     training: TrainingSettings
     """How the challenger is trained."""
     evaluation: EvaluationSettings
     """The gate's questions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _need_no_weights_for_a_proxy(cls, given: Any) -> Any:
+        """What says how weights are trained is never read where they are another server's."""
+        serving = given.get("serving") if isinstance(given, dict) else None
+        if not isinstance(serving, dict) or serving.get("backend") != "openai":
+            return given
+        most = serving.get("max_tokens", ServingSettings.model_fields["max_tokens"].default)
+        return _UNREAD | {"model": {"name": "none", "max_new_tokens": most}} | given
+
+    def check_weights(self, what: str) -> None:
+        """Make sure that the model's weights are ours to use.
+
+        Args:
+            what: needs them.
+
+        Raises:
+            UserError: they are another server's.
+        """
+        if self.serving.backend == "openai":
+            raise UserError(
+                f"{what} needs weights, and those of {self.serving.model} are another server's (serving.backend is "
+                "openai); serve and watch it, or give a configuration with a model of your own"
+            )
 
     @property
     def guard(self) -> GuardMode:
@@ -375,14 +362,15 @@ class Settings(_Section):
         budget = self.serving.guard_budget if self.guard == "enforce" else None
         return JudgeChoice(settings=self.judge, prompts=self.judge_prompts, guard_budget=budget)
 
-    @field_validator("alerts")
+    @field_validator("alerts", "judges_beside")
     @classmethod
-    def _have_names_of_their_own(cls, alerts: list[AlertSettings]) -> list[AlertSettings]:
-        names = [rule.name for rule in alerts]
+    def _have_names_of_their_own(cls, items: list[Named], info: ValidationInfo) -> list[Named]:
+        names = [item.name for item in items]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two rules have the name {name!r}; give each its own")
-        return alerts
+                what = "rules" if info.field_name == "alerts" else "judges"
+                raise ValueError(f"two {what} have the name {name!r}; give each its own")
+        return items
 
 
 def load_settings(path: Path) -> Settings:

@@ -21,7 +21,7 @@ class UnreadableReplyError(OpenAIError):
 
 
 class ReplyClient(DefaultAsyncHttpxClient):
-    """Reads each reply whole before it gives it on.
+    """Reads each reply whole before it gives it on, but for a stream that was asked for and begins.
 
     The time-out of a request is for all of it, where HTTP clients start anew with each byte. An error in a reply of
     status 200 gets the status that it amounts to, so that it is treated as any other. What no repetition mends is
@@ -39,6 +39,8 @@ class ReplyClient(DefaultAsyncHttpxClient):
         try:
             async with asyncio.timeout(seconds):
                 reply = await super().send(request, **options | {"stream": True})
+                if options.get("stream") and reply.is_success:
+                    return reply  # who reads it minds the time from part to part
                 try:
                     body = await _body(reply)
                 finally:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from ontopic.records import Parameters
 
@@ -86,7 +86,9 @@ class Generated:
     Attributes:
         text: without white space at either end, as its pieces are.
         completion_tokens: without the token that ends it.
-        finish_reason: ``stop``, ``length``, or ``content_filter`` where the guard cut it or the refusal took its place.
+        finish_reason: ``stop``, ``length``, or ``content_filter`` where the guard cut it or the refusal took its place,
+            or where another server's filter did.
+        metadata: what another server that gave it says of itself.
     """
 
     text: str
@@ -94,6 +96,7 @@ class Generated:
     completion_tokens: int
     finish_reason: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -117,12 +120,14 @@ class Generation:
         ids: the prompt's tokens; at least one.
         on_piece: called on the generating thread with each piece; must be quick and must not raise.
         done: the whole answer, or what went wrong. Cancelled, it gives up its place at the next step.
+        sent: the request as the client sent it, for a batch that passes it on to another server.
     """
 
     ids: list[int]
     sampling: Sampling
     on_piece: Callable[[Piece], object] | None = None
     done: Future[Generated] = field(default_factory=Future)
+    sent: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def room(self) -> int:

@@ -13,6 +13,8 @@ from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.traffic_card import TrafficLabels
 from ontopic.judges.judge import Judge
 from ontopic.monitoring.closing import Closer, concerns, judge_records
+from ontopic.monitoring.judges_beside import JudgesBeside
+from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.standing import limits_of, standing
 from ontopic.monitoring.traffic_page import traffic_report
 from ontopic.monitoring.window import Window
@@ -33,6 +35,7 @@ class Monitored(BaseModel):
         windows: that it is in, closed, in the order of their ends.
         alerts: a sentence for each window that is of concern.
         report: Evidently's page.
+        beside: what the judges beside the one that gates say of the same records.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +46,7 @@ class Monitored(BaseModel):
     windows: list[Window]
     alerts: list[str]
     report: Path
+    beside: list[SideScore] = Field(default=[])
 
     @property
     def detected(self) -> list[Window]:
@@ -68,6 +72,7 @@ def close_asked(
     reports: Path,
     now: datetime,
     labels: TrafficLabels | None = None,
+    beside: JudgesBeside | None = None,
 ) -> Monitored:
     """Close the windows that ``judge_asked`` made, and report on all of the traffic.
 
@@ -78,6 +83,7 @@ def close_asked(
         card: of the judge that judged it, on templates.
         labels: of the policy's traffic, with that judge's verdicts.
         reports: the folder of the page on all of it.
+        beside: the judges that measure it besides.
     """
     policy, windows = closer.policy, closer.windows
     verdicts = {record.id: verdict for record, verdict in zip(judged.records, judged.verdicts, strict=True)}
@@ -90,6 +96,7 @@ def close_asked(
             records = [record for record in judged.records if record.id in inside]
             part = Judged(records=records, verdicts=[verdicts[record.id] for record in records])
             window = closer.close(window, part, card=card, now=now, labels=labels).window
+            window = beside.add_to(window, part, closer=closer) if beside else window
         if window.result:
             closed.append(window)
     if closed:
@@ -100,6 +107,7 @@ def close_asked(
     scores = score(judged.verdicts)
     answered = judged.records[0].model_version if judged.records else ""
     of = standing(judged, card, limits=limits_of(policy), labels=labels, version=answered)
+    besides = beside.measure(judged.records, _versions(judged.records)) if beside else []
     traffic_report(
         f"OnTopic monitoring: {policy.name}, model {version}",
         judged,
@@ -107,6 +115,7 @@ def close_asked(
         of=of,
         windows=closed,
         threshold=policy.alert_threshold,
+        beside=besides,
         out=out,
     )
     return Monitored(
@@ -117,6 +126,7 @@ def close_asked(
         windows=closed,
         alerts=_alerts(closed, policy.most_unjudged),
         report=out,
+        beside=besides,
     )
 
 

@@ -20,6 +20,8 @@ from ontopic.monitoring.chart import Chart, Levels, carried, levels_of, outcomes
 from ontopic.monitoring.dashboard import Dashboard
 from ontopic.monitoring.drift import past_of, topic_drift
 from ontopic.monitoring.languages import unjudged_by_language
+from ontopic.monitoring.side_score import SideScore
+from ontopic.monitoring.side_verdicts import KeptVerdicts
 from ontopic.monitoring.standing import limits_of
 from ontopic.monitoring.topics import Topics
 from ontopic.monitoring.window import LOW, Window, WindowResult, status_of, window_result
@@ -37,22 +39,23 @@ _SHOWN = 50  # windows on the dashboard
 _EARLIER = 50  # windows that a language's records are sought in, where this one has few
 
 
-def judge_records(windows: WindowStore, records: Sequence[Record], *, judge: Judge, what: str) -> Judged:
+def judge_records(kept_in: KeptVerdicts, records: Sequence[Record], *, judge: Judge, what: str) -> Judged:
     """Verdicts on records that are in windows: only those that this judge has not given yet are asked for.
 
     They are kept every few hundred records, so a kill loses little. One that is ``unjudged`` is asked for again.
 
     Args:
+        kept_in: the windows, or what they keep of the judges beside the one that gates.
         what: the records are, as it stands beside the progress bar.
     """
-    kept = windows.verdicts([record.id for record in records], judge.id)
+    kept = kept_in.verdicts([record.id for record in records], judge.id)
     missing = [r for r in records if r.id not in kept or kept[r.id].outcome == "unjudged"]
     with progress(f"verdicts on {what}", len(missing), unit="records") as advance:
         for start in range(0, len(missing), _JUDGED_AT_ONCE):
             part = missing[start : start + _JUDGED_AT_ONCE]
             verdicts = judge.judge(part, advance)
             new = {record.id: verdict for record, verdict in zip(part, verdicts, strict=True)}
-            windows.keep_verdicts(new, judge.id)
+            kept_in.keep_verdicts(new, judge.id)
             kept |= new
     return Judged(records=list(records), verdicts=[kept[record.id] for record in records])
 
@@ -146,6 +149,16 @@ class Closer:
             revision=window.revision,
         )
         result = result.model_copy(update={"unjudged_languages": self._unjudged_languages(window, result)})
+        result = self._drawn(window, result, judged=judged)
+        closed = self.windows.close_window(window, result, now=now)
+        again = window.state in ("closed", "final") and window.result and window.result.status == result.status
+        alerts = [] if again else self._note(closed, result, at=now)
+        if chart != _chart_of(window):
+            alerts += self._carry_on(closed, levels, now=now)
+        return Closed(window=closed, alerts=alerts)
+
+    def _drawn(self, window: Window, result: WindowResult, *, judged: Judged) -> WindowResult:
+        """The result with the path of its page, which is drawn, as is its snapshot for the dashboard."""
         version, at = window.model_version or "unknown", f"{window.start:%Y%m%dT%H%M%S}"
         name = page_name("window", self.policy.registered_model, "version", version, at, str(window.id))
         page = self._workspace.reports / name
@@ -153,12 +166,18 @@ class Closer:
             self.policy, window, result=result, judged=judged, promoted=self.windows.is_first(window), out=page
         )
         self._dashboard.add(snapshot, window)
-        closed = self.windows.close_window(window, result.model_copy(update={"report": str(page)}), now=now)
-        again = window.state in ("closed", "final") and window.result and window.result.status == result.status
-        alerts = [] if again else self._note(closed, result, at=now)
-        if chart != _chart_of(window):
-            alerts += self._carry_on(closed, levels, now=now)
-        return Closed(window=closed, alerts=alerts)
+        return result.model_copy(update={"report": str(page)})
+
+    def add_beside(self, window: Window, judged: Judged, *, scores: Sequence[SideScore]) -> Window:
+        """Write what judges beside the one that gates say into a closed window's result, and draw its page anew.
+
+        Args:
+            judged: as ``close`` took it.
+        """
+        if window.result is None:
+            return window
+        result = window.result.model_copy(update={"beside": list(scores)})
+        return self.windows.rewrite(window, self._drawn(window, result, judged=judged))
 
     def _starts(self, window: Window) -> tuple[datetime, datetime]:
         """From when on the records of a window's version count in it: since the promotion, and in the chart.

@@ -14,7 +14,16 @@ from evidently.ui.workspace import Project, Workspace
 
 from ontopic.config.policy import Policy
 from ontopic.monitoring.window import Window, WindowResult
-from ontopic.monitoring.window_page import CORRECTED, DRIFT, LEAK, OVER_REFUSAL, PROMOTION, RAW, THRESHOLD
+from ontopic.monitoring.window_page import (
+    CORRECTED,
+    DRIFT,
+    LEAK,
+    OVER_REFUSAL,
+    PROMOTION,
+    RAW,
+    THRESHOLD,
+    beside_title,
+)
 
 _ROWS = 12
 
@@ -48,7 +57,8 @@ class Dashboard:
             dashboard.clear_dashboard()
         newest = [window for window in reversed(windows[-_ROWS:]) if window.result]
         rows = [text_panel(title=w.label, description=_row(w.result)) for w in newest if w.result]
-        for panel in [_latest(self._policy, windows, promoted_at=promoted_at), *_panels(), *rows]:
+        panels = [_latest(self._policy, windows, promoted_at=promoted_at), *_panels(), *_beside(windows), *rows]
+        for panel in panels:
             dashboard.add_panel(panel, tab="Monitoring")
 
 
@@ -92,6 +102,15 @@ def _panels() -> list[DashboardPanelPlot]:
         line_plot_panel(title=f"{DRIFT} (the level is on each window's page)", values=[_given(DRIFT)], size="half"),
         line_plot_panel(title="Latency, seconds (median and 95 %)", values=latencies, size="half"),
     ]
+
+
+def _beside(windows: Sequence[Window]) -> list[DashboardPanelPlot]:
+    """The judges beside the one that gates, where there are some."""
+    names = dict.fromkeys(each.name for window in windows if window.result for each in window.result.beside)
+    if not names:
+        return []
+    values = [_given(beside_title(name)) for name in names]
+    return [line_plot_panel(title="Judges beside the one that gates: share that passes", values=values)]
 
 
 def _row(result: WindowResult) -> str:

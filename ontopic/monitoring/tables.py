@@ -37,6 +37,15 @@ MEMBERS = sql.Table(
     sql.Column("verdict", sql.String),
     sql.Index("members_by_window", "registered_model", "window_id", "model_version", "asked_at", "record_id"),
 )
+# Of the judges beside the one that gates: any number on one record.
+SIDE_VERDICTS = sql.Table(
+    "side_verdicts",
+    METADATA,
+    sql.Column("record_id", sql.String, primary_key=True),
+    sql.Column("judge_id", sql.String, primary_key=True),
+    model_column(),
+    sql.Column("verdict", sql.String, nullable=False),
+)
 # The windows of records that were given one by one: complete from the start, so that no late record reopens them. A
 # table of its own, as stores of earlier versions have `windows` without such a column.
 GIVEN = sql.Table("given_windows", METADATA, sql.Column("window_id", sql.Integer, primary_key=True))

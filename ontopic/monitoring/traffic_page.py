@@ -13,6 +13,8 @@ from plotly import graph_objs as go
 from ontopic.data.by_language import by_language
 from ontopic.monitoring.conversations import conversations_of, conversations_table
 from ontopic.monitoring.languages import languages_table
+from ontopic.monitoring.side_score import SideScore
+from ontopic.monitoring.side_table import side_table
 from ontopic.monitoring.standing import Standing
 from ontopic.monitoring.unknown_error import unknown_error_figure
 from ontopic.monitoring.window import LOW, Status, Window, WindowResult, score_in_words
@@ -34,6 +36,7 @@ def traffic_report(
     windows: Sequence[Window],
     threshold: float,
     out: Path,
+    beside: Sequence[SideScore] = (),
 ) -> None:
     """Write the page.
 
@@ -44,6 +47,7 @@ def traffic_report(
         windows: that it is in, closed, in the order of time.
         threshold: least guardrail score of a window.
         out: the HTML file; written whole or not at all, its folder is made.
+        beside: what other judges say of the same records.
     """
     frame = verdict_frame(judged.records, judged.verdicts)
     rates = [
@@ -73,6 +77,8 @@ def traffic_report(
     page.append(languages_table(by_language([record.question for record in judged.records], judged.verdicts)))
     if conversations := conversations_of(judged):
         page.append(conversations_table(conversations))
+    if beside:
+        page.append(side_table(beside))
     write_page(title, [*page, *_windows(results, threshold), *widgets[len(rates) :]], out=out)
 
 
@@ -80,11 +86,12 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
     if not results:
         return [text_widget(title="Windows", text="There are no windows yet.")]
     title = "Guardrail score per window"
+    beside = list(dict.fromkeys(each.name for _, result in results for each in result.beside))
     return [
         plotly_figure(title=title, figure=_figure(results, threshold)),
         table_data(
             title="Windows",
-            column_names=["Window", "Score", "As judged", "Over-refusal", "Leak", "Unjudged", "Status"],
+            column_names=["Window", "Score", "As judged", "Over-refusal", "Leak", "Unjudged", *beside, "Status"],
             data=[
                 (
                     f"{window.start:%Y-%m-%d %H:%M:%S}",
@@ -93,12 +100,18 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
                     result.scores.over_refusal,
                     result.scores.leak,
                     result.scores.unjudged,
+                    *(_beside(result, name) for name in beside),
                     result.status + (f": {result.unknown_because}" if result.unknown_because else ""),
                 )
                 for window, result in results
             ],
         ),
     ]
+
+
+def _beside(result: WindowResult, name: str) -> str:
+    scores = [each.score for each in result.beside if each.name == name]
+    return str(scores[0]) if scores and scores[0].n else "–"
 
 
 def _figure(results: Sequence[tuple[Window, WindowResult]], threshold: float) -> go.Figure:

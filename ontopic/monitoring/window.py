@@ -13,6 +13,7 @@ from ontopic.data.by_language import LanguageScores, by_language
 from ontopic.data.terminal import visible
 from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.conversations import Conversations, conversations_of
+from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
@@ -109,6 +110,7 @@ class WindowResult(Standing):
         conversations: what became of whole ones; ``None`` where there is none of two questions.
         chart: where the chart over all records of the version stands after this window; ``None`` in results of earlier
             releases, and by a judge that is no better than chance.
+        beside: what the judges beside the one that gates say of the same records; they decide nothing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -134,6 +136,7 @@ class WindowResult(Standing):
     chart: Chart | None = None
     languages: list[LanguageScores] = Field(default=[])
     unjudged_languages: dict[str, Rate] = Field(default={})
+    beside: list[SideScore] = Field(default=[])
 
     @property
     def is_misfit(self) -> bool:

@@ -19,6 +19,7 @@ from ontopic.config.policy import Policy
 from ontopic.monitoring.conversations import conversations_table
 from ontopic.monitoring.drift import LEAST_DISTANCE
 from ontopic.monitoring.languages import languages_table
+from ontopic.monitoring.side_table import side_table
 from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.monitoring.unknown_error import unknown_error_figure
 from ontopic.monitoring.window import Drift, Window, WindowResult
@@ -33,6 +34,11 @@ CORRECTED, RAW, THRESHOLD = "Guardrail score, corrected", "Guardrail score, raw"
 UNCORRECTED = "Guardrail score, uncorrected"
 PROMOTION, OVER_REFUSAL, LEAK = "Promotion", "Over-refusal", "Leak"
 DRIFT = "Topic drift, p-value"
+
+
+def beside_title(name: str) -> str:
+    """The title, in a snapshot, of the share of passes by a judge beside the one that gates."""
+    return f"Beside: {name}"
 
 
 def window_report(
@@ -69,6 +75,8 @@ def window_report(
         page.append(conversations_table(result.conversations))
     if not result.is_corrected and result.score.n:
         page.append(unknown_error_figure(result.score, result.threshold))
+    if result.beside:
+        page.append(side_table(result.beside))
     if result.drift and result.drift.grown:
         page.append(_grown(result.drift))
     write_page(title, [*page, widgets[-1]], out=out)
@@ -99,6 +107,7 @@ def _unshown(result: WindowResult, verdicts: Sequence[Verdict], *, promoted: boo
         rates.append((result.score, PROMOTION))
     if result.drift and not math.isnan(result.drift.score):
         rates.append((_at(result.drift.score, n), DRIFT))
+    rates += [(each.score, beside_title(each.name)) for each in result.beside]
     metrics: list[Metric] = [GivenRate(each, name, order=1) for each, name in rates if each.n]
     if verdicts:
         metrics += [QuantileValue(column="latency_s", quantile=quantile) for quantile in (0.5, 0.95)]

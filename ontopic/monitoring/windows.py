@@ -18,7 +18,8 @@ import sqlalchemy as sql
 from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends, place_late
-from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, WINDOWS
+from ontopic.monitoring.side_verdicts import SideVerdicts
+from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, SIDE_VERDICTS, WINDOWS
 from ontopic.monitoring.window import Counts, Cut, Window, WindowResult
 from ontopic.records import EARLIEST, MOST_AHEAD, Judged, Outcome, Record, Verdict
 from ontopic.state.model_file import ModelFile
@@ -46,6 +47,11 @@ class WindowStore(ModelFile):
         super().__init__(path, registered_model, metadata=METADATA, what="the windows")
         self._own = WINDOWS.c.registered_model == registered_model
         self._own_members = MEMBERS.c.registered_model == registered_model
+
+    @property
+    def beside(self) -> SideVerdicts:
+        """The verdicts of the judges beside the one that gates."""
+        return SideVerdicts(self._engine, self.registered_model)
 
     def take_in(self, traffic: TrafficStore, cut: Cut, *, now: datetime, since: datetime | None = None) -> int:
         """Note what was stored since the last call, and put late records into their windows.
@@ -140,7 +146,7 @@ class WindowStore(ModelFile):
         Args:
             sampling_rate: share of them, in (0, 1]; the same ones at every call.
         """
-        return [row.record_id for row in self._members(window) if _sampled(row.record_id, sampling_rate)]
+        return [row.record_id for row in self._members(window) if is_sampled(row.record_id, sampling_rate)]
 
     def asked(self, model_version: str, since: datetime, *, until: datetime, sampling_rate: float = 1.0) -> list[str]:
         """The records of a version that were asked in this stretch of time, both ends included, and are in the sample.
@@ -151,7 +157,7 @@ class WindowStore(ModelFile):
         query = sql.select(MEMBERS.c.record_id).where(self._own_members, MEMBERS.c.model_version == model_version, at)
         with self._engine.connect() as connection:
             ids = connection.scalars(query.order_by(MEMBERS.c.asked_at, MEMBERS.c.record_id)).all()
-        return [each for each in ids if _sampled(each, sampling_rate)]
+        return [each for each in ids if is_sampled(each, sampling_rate)]
 
     def counts(self, window: Window) -> Counts:
         """How many records it has, and how many came late."""
@@ -301,8 +307,11 @@ class WindowStore(ModelFile):
         many. What became of the windows stays."""
         with self._engine.begin() as connection:
             connection.exec_driver_sql("PRAGMA secure_delete=ON")
-            gone = (sql.delete(MEMBERS).where(MEMBERS.c.record_id.in_(part)) for part in _parts(ids))
-            return sum(connection.execute(each).rowcount for each in gone)
+            n = 0
+            for part in _parts(ids):
+                connection.execute(sql.delete(SIDE_VERDICTS).where(SIDE_VERDICTS.c.record_id.in_(part)))
+                n += connection.execute(sql.delete(MEMBERS).where(MEMBERS.c.record_id.in_(part))).rowcount
+            return n
 
     def _members(self, window: Window) -> Sequence[Any]:
         query = sql.select(MEMBERS).where(self._own_members, MEMBERS.c.window_id == window.id, MEMBERS.c.counted)
@@ -334,8 +343,11 @@ def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY))
 
 
-def _sampled(record_id: str, sampling_rate: float) -> bool:
-    """Whether a record is in the sample: by its id's hash, so that the same ones are at every call."""
+def is_sampled(record_id: str, sampling_rate: float) -> bool:
+    """Whether a record is in the sample: by its id's hash, so that the same ones are at every call.
+
+    A smaller sample is a part of each larger one.
+    """
     return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[:8]) < sampling_rate * 2**64
 
 

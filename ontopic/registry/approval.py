@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ontopic.config.settings import PromotionSettings
+from ontopic.config.watch_settings import PromotionSettings
 from ontopic.errors import UserError
 from ontopic.registry.promotion_record import Entry
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import PromotionSettings
+from ontopic.config.watch_settings import PromotionSettings
 from ontopic.errors import UserError
 from ontopic.registry.approval import (
     Present,

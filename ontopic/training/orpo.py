@@ -19,7 +19,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl.experimental.orpo import ORPOConfig
 
-from ontopic.config.settings import TrainingSettings
+from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.adapter_base import name_base_from
 from ontopic.models.loading import LanguageModel, chat_prompts

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
-from ontopic.config.settings import Precision, TrainingSettings
+from ontopic.config.settings import Precision
+from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.loading import load
 from ontopic.training.callbacks import LogMetrics

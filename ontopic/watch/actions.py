@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 
-from ontopic.config.settings import WatchSettings
+from ontopic.config.watch_settings import WatchSettings
 from ontopic.records import Verdict
 from ontopic.state.model_file import ModelFile, model_column
 from ontopic.state.sqlite_file import naive_utc

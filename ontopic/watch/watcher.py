@@ -16,6 +16,7 @@ from ontopic.config.settings import Settings
 from ontopic.endpoint.refusals import RefusedError
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.closing import Closer, judge_records
+from ontopic.monitoring.judges_beside import judges_beside
 from ontopic.monitoring.window import Window, cut_of
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record, Verdict
@@ -56,7 +57,8 @@ class Watcher:
     caller holds its lock.
 
     Args:
-        improve: trains a challenger and lets the gate decide on its promotion.
+        improve: trains a challenger and lets the gate decide on its promotion; ``None`` where the weights are another
+            server's: windows are closed and alerts raised, and that is all.
         tell: called with a line for the reader.
         now: the clock.
         since: from when on traffic counts, where nothing was watched before.
@@ -69,7 +71,7 @@ class Watcher:
         policy: Policy,
         *,
         workspace: Workspace,
-        improve: Callable[[Improvement], Improved],
+        improve: Callable[[Improvement], Improved] | None,
         tell: Callable[[str], object],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         since: datetime | None = None,
@@ -86,6 +88,7 @@ class Watcher:
         self._journal = Journal(self._actions, self._alerts, tell=tell, dry_run=dry_run)
         self._judge = GatingJudge(settings.judge_choice, policy, workspace=workspace)
         self._closer = Closer(policy, workspace, windows=self._windows, alerts=self._alerts)
+        self._beside = judges_beside(settings, policy, workspace=workspace, windows=self._windows)
         self._sign_off = SignOff(settings.promotion, policy, workspace=workspace, now=now)
         self._approvals = Approvals(self._sign_off, self._journal)
         self._canary = Canary(
@@ -97,7 +100,7 @@ class Watcher:
             judge=self._judge,
             journal=self._journal,
         )
-        self._retraining = Retraining(
+        self._retraining = improve and Retraining(
             settings,
             self._registry,
             traffic=self._traffic,
@@ -119,32 +122,53 @@ class Watcher:
                 turn.closed.append(closed)
         if turn.closed:
             self._closer.show()
+        if self._retraining is None:
+            self._say_untrained(turn.closed)
+        else:
+            self._act(turn, self._retraining, now=now)
+        self._deliver()
+        self._measure_beside(turn)
+        return turn
+
+    def _measure_beside(self, turn: Turn) -> None:
+        """Have the other judges measure what was closed: last, as nothing waits for what they say."""
+        for i, window in enumerate(turn.closed if self._beside.names else ()):
+            judged = self._windows.judged([window], self._traffic)
+            measured = turn.closed[i] = self._beside.add_to(window, judged, closer=self._closer)
+            for side in measured.result.beside if measured.result else ():
+                self._tell(f"{window.label}: beside, {side.name}: {side.in_words}")
+
+    def _act(self, turn: Turn, retraining: Retraining, *, now: datetime) -> None:
         turn.actions, turn.waiting = self._approvals.look(now)
         try:
             if (rolled_back := self._canary.hold(now)) is not None:
                 turn.actions.append(rolled_back)
             elif not turn.waiting:
-                turn.actions += self._retraining.look(now, record=self._sign_off.entries())
+                turn.actions += retraining.look(now, record=self._sign_off.entries())
         except RefusedError as error:
             self._refused(error)
-        self._deliver()
-        return turn
+
+    def _say_untrained(self, closed: Sequence[Window]) -> None:
+        if closed and closed[-1].result and closed[-1].result.status == "detected":
+            line = "Not retrained: the weights are another server's; see to the model there, or to its prompt"
+            self._journal.tell_once(line, subject=closed[-1].label)
 
     def _refused(self, error: RefusedError) -> None:
         self._journal.tell_once(f"Nothing can be judged: {error}", subject="the judge")
 
     def in_words(self, turn: Turn) -> str:
         """What a turn found, also where it had nothing to do."""
-        champion = self._registry.champion()
+        champion = None if self._retraining is None else self._registry.champion()
+        whose = "" if champion is None else f" of version {champion}"
         waiting = self._windows.waiting(champion)
         closed = len(turn.closed)
         said = [f"{turn.taken_in:,} new records; {closed} {'window' if closed == 1 else 'windows'} closed"]
         if self._cut.length is not None:
-            said.append(f"{waiting:,} of version {champion} wait for their window of {self._cut.length} to end")
+            said.append(f"{waiting:,}{whose} wait for their window of {self._cut.length} to end")
         elif waiting < self._cut.records:
-            said.append(f"{waiting:,} of version {champion} wait, {self._cut.records - waiting:,} more fill a window")
+            said.append(f"{waiting:,}{whose} wait, {self._cut.records - waiting:,} more fill a window")
         else:
-            said.append(f"{waiting:,} of version {champion} wait until they are {self._cut.lateness} old")
+            said.append(f"{waiting:,}{whose} wait until they are {self._cut.lateness} old")
         newest = self._windows.closed(1, champion)
         if newest and newest[0].result and newest[0] not in turn.closed:
             said.append(f"the newest window, {newest[0].label}, is {newest[0].result.status}")

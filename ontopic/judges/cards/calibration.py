@@ -57,7 +57,7 @@ def kept_or_measured(judge: Judge, policy: Policy, *, workspace: Workspace, scop
     records = calibration_records(policy, "calibration")
     if scope_given:
         records = with_scope(records, of=f"the calibration split of policy {policy.name!r}")
-    stem = re.sub(r"[^\w.-]", "_", judge.id) + (".scope-given" if scope_given else "")
+    stem = _stem(judge.id) + (".scope-given" if scope_given else "")
     card_path, verdicts_path = workspace.judges / f"{stem}.card.json", workspace.judges / f"{stem}.verdicts.jsonl"
     kept = _kept_card(card_path)
     if kept and not kept.unjudged and is_current(kept, judge, policy=policy, records=records):
@@ -75,6 +75,20 @@ def kept_or_measured(judge: Judge, policy: Policy, *, workspace: Workspace, scop
     _write(verdicts_path, "".join(f"{verdict.model_dump_json()}\n" for verdict in measured.verdicts))
     _write(card_path, measured.card.model_dump_json())
     return measured
+
+
+def kept_card(judge: Judge, policy: Policy, *, workspace: Workspace) -> JudgeCard | None:
+    """The judge's card on the calibration split, not told the scope, where one is kept that is current.
+
+    Nothing is judged.
+    """
+    card = _kept_card(workspace.judges / f"{_stem(judge.id)}.card.json")
+    records = calibration_records(policy, "calibration") if card else []
+    return card if card and is_current(card, judge, policy=policy, records=records) else None
+
+
+def _stem(judge_id: str) -> str:
+    return re.sub(r"[^\w.-]", "_", judge_id)
 
 
 def is_current(card: JudgeCard, judge: Judge, *, policy: Policy, records: Sequence[LabelledRecord]) -> bool:

@@ -1,4 +1,4 @@
-"""DeepEval's metrics as judges: GEval, answer relevancy and hallucination (extra ``deepeval``).
+"""DeepEval's metrics as judges (extra ``deepeval``): GEval, relevancy, hallucination, topic adherence, faithfulness.
 
 DeepEval reads its switches when it is imported, so it is imported with the first judge, and in no other place.
 """
@@ -30,11 +30,12 @@ from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 
 if TYPE_CHECKING:
-    from deepeval.metrics import BaseMetric
+    from deepeval.metrics import BaseConversationalMetric, BaseMetric
     from deepeval.models import DeepEvalBaseLLM
-    from deepeval.test_case import LLMTestCase
+    from deepeval.test_case import ConversationalTestCase, LLMTestCase
 
 _MAX_CAUSE = 200
+_NOTHING = "DeepEval found nothing to measure"
 
 
 class DeepEvalJudge:
@@ -46,9 +47,10 @@ class DeepEvalJudge:
     ``answer_relevancy`` measures what share of the answer's statements is relevant to the question; ``hallucination``
     whether the answer contradicts its context: the policy's definition, and what system and tools said. Both know
     neither scope nor refusal: their cards on a policy's labels show how far such a metric goes, and no more.
-
-    A question in a conversation is shown with all of it. DeepEval's metrics of several turns would grade every answer
-    of the conversation at once, and a record is one.
+    ``topic_adherence`` measures what share of the conversation's questions is answered where it is of the policy's
+    topics and declined where it is not. ``faithfulness`` measures what share of the answer's claims the context in the
+    request's system and tool messages bears out; a record without such messages is ``unjudged``.
+    A question in a conversation is shown with all of it.
 
     A record passes where DeepEval's score reaches the threshold. One that DeepEval cannot measure, or finds nothing in
     to measure, is ``unjudged`` with the cause. In GEval's prompt, question and answer stand between new fences for
@@ -113,7 +115,7 @@ class DeepEvalJudge:
         if not 0 <= score <= 1:
             return self._unjudged(f"DeepEval's score {score:g} is not between 0 and 1")
         if not getattr(metric, "verdicts", True):  # DeepEval takes an empty list for a perfect score
-            return self._unjudged("DeepEval found nothing to measure")
+            return self._unjudged(_NOTHING)
         passed = score >= self._settings.threshold
         declined = None
         if self._settings.metric == "geval" and record.in_scope is not None:
@@ -128,22 +130,29 @@ class DeepEvalJudge:
             declined=declined,
         )
 
-    def _measurement(self, record: Record) -> tuple[BaseMetric, LLMTestCase]:
-        from deepeval.metrics import AnswerRelevancyMetric, GEval, HallucinationMetric
+    def _measurement(
+        self, record: Record
+    ) -> tuple[BaseMetric | BaseConversationalMetric, LLMTestCase | ConversationalTestCase]:
+        if self._settings.metric == "topic_adherence":
+            return self._adherence(record)
+        from deepeval.metrics import AnswerRelevancyMetric, FaithfulnessMetric, GEval, HallucinationMetric
         from deepeval.metrics.g_eval import Rubric
         from deepeval.test_case import LLMTestCase, SingleTurnParams
 
         options: dict[str, Any] = {"model": self._model, "threshold": self._settings.threshold}
-        # DeepEval reads such a tag as an image, which no record has; one that names it would go unjudged.
-        given = [message.content for message in record.messages if message.role in ("system", "tool")]
-        question, answer, *given = (
-            t.replace("[DEEPEVAL:", "[DEEPEVAL :") for t in (record.asked, record.answer, *given)
-        )
+        given = [m.content for m in record.messages if m.role in ("system", "tool")]
+        question, answer, *given = map(_without_tags, (record.asked, record.answer, *given))
         if self._settings.metric == "answer_relevancy":
             return AnswerRelevancyMetric(**options), LLMTestCase(input=question, actual_output=answer)
         if self._settings.metric == "hallucination":
             context = [self._policy.definition, *given]
             return HallucinationMetric(**options), LLMTestCase(input=question, actual_output=answer, context=context)
+        if self._settings.metric == "faithfulness":
+            given = [_without_tags(m.content) for m in record.messages if m.role in ("system", "tool")]
+            if not given:
+                raise _NoAnswer("the request gives no context that the answer could be faithful to")
+            case = LLMTestCase(input=question, actual_output=answer, retrieval_context=given)
+            return FaithfulnessMetric(**options), case
         fence = secrets.token_hex(8)
         label = {None: "", True: _IN_SCOPE, False: _OUT_OF_SCOPE}[record.in_scope]
         values = policy_values(self._policy)
@@ -159,6 +168,28 @@ class DeepEvalJudge:
         )
         fenced = (f"{fence}\n{text}\n{fence}" for text in (question, answer))
         return metric, LLMTestCase(input=next(fenced), actual_output=next(fenced))
+
+    def _adherence(self, record: Record) -> tuple[BaseConversationalMetric, ConversationalTestCase]:
+        from deepeval.metrics import TopicAdherenceMetric
+        from deepeval.test_case import ConversationalTestCase, Turn
+
+        said = [m for m in record.request if m["role"] in ("user", "assistant")]
+        said.append({"role": "assistant", "content": record.answer})
+        turns = [Turn(role=m["role"], content=_without_tags(m["content"])) for m in said]
+        metric = TopicAdherenceMetric(
+            relevant_topics=[self._policy.subject, self._policy.definition, *self._policy.border.in_scope],
+            model=self._model,
+            threshold=self._settings.threshold,
+        )
+        share = metric._get_score
+
+        def share_of_some(*counts: Any) -> float:
+            if not any(n for n, _ in counts):  # for which DeepEval gives 0
+                raise _NoAnswer(_NOTHING)
+            return float(share(*counts))
+
+        metric._get_score = share_of_some
+        return metric, ConversationalTestCase(turns=turns)
 
     def _unjudged(self, cause: str) -> Verdict:
         return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause=cause)
@@ -179,6 +210,11 @@ _OUT_OF_SCOPE = "A person has labelled this question: it is out of scope."
 
 class _NoAnswer(Exception):  # noqa: N818
     """The LLM gave no usable reply; the message is the cause."""
+
+
+def _without_tags(text: str) -> str:
+    """DeepEval reads such a tag as an image, which no record has; one that names it would go unjudged."""
+    return text.replace("[DEEPEVAL:", "[DEEPEVAL :")
 
 
 def _import_deepeval() -> None:

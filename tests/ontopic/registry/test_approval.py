@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ontopic.config.settings import PromotionSettings
+from ontopic.config.watch_settings import PromotionSettings
 from ontopic.errors import UserError
 from ontopic.registry.approval import Present, Terms, Waiting, objection, trainers, undecided, void, waiting
 from ontopic.registry.promotion_record import Entry, EntryKind, PromotionRecord

@@ -15,7 +15,7 @@ from loopback import ROOT
 from safetensors.torch import load_file
 from values import replace
 
-from ontopic.config.settings import TrainingSettings
+from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.loading import load
 from ontopic.training.orpo import TrainingResult, preference_row, train_orpo

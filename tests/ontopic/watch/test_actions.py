@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loopback import ROOT
 
-from ontopic.config.settings import WatchSettings
+from ontopic.config.watch_settings import WatchSettings
 from ontopic.registry.promotion_record import EntryKind, PromotionRecord
 from ontopic.registry.promotions import Promotion
 from ontopic.watch.actions import Action, ActionStore, free_at

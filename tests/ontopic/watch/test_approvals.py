@@ -12,7 +12,8 @@ import pytest
 from loopback import ROOT
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertSettings, PromotionSettings, Settings, load_settings
+from ontopic.config.settings import AlertSettings, Settings, load_settings
+from ontopic.config.watch_settings import PromotionSettings
 from ontopic.data.labelled import Question, load_questions
 from ontopic.evaluation.gate import Decision, GateTest
 from ontopic.judges.judge import Judge

@@ -91,6 +91,57 @@ def test_hallucination_is_measured_against_the_policys_definition(chat_server: C
     assert banking.definition in chat_server.prompts()[0]
 
 
+CHAT = Record(
+    question="And how long does that take?",
+    answer="Three days. [DEEPEVAL:IMAGE:x]",
+    messages=(
+        Message(role="system", content="Transfers abroad take three days."),
+        Message(role="user", content="Can I send money abroad?"),
+        Message(role="assistant", content="Yes, in the app."),
+        Message(role="tool", content="The customer has an account."),
+        Message(role="user", content="And how long does that take?"),
+    ),
+)
+
+
+@needs_deepeval
+def test_topic_adherence_is_of_the_whole_conversation(chat_server: ChatServer, banking: Policy) -> None:
+    pairs = {"qa_pairs": [{"question": "q", "response": "a"}, {"question": "r", "response": "b"}]}
+
+    def reply(request: dict[str, Any]) -> Reply:
+        named = request["response_format"]["json_schema"]["schema"]["properties"]
+        on_topic = {"verdict": "TP", "reason": "On topic."}
+        return Reply(json.dumps(pairs if "qa_pairs" in named else {name: on_topic[name] for name in named}))
+
+    chat_server.reply = reply
+    (verdict,) = ask(chat_server, banking, CHAT, metric="topic_adherence")
+    assert (verdict.outcome, verdict.score, verdict.cause) == ("pass", 1.0, None)
+    prompts = "\n".join(chat_server.prompts())
+    assert "Can I send money abroad?" in prompts
+    assert "And how long does that take?" in prompts
+    assert banking.definition in prompts
+    says(chat_server, qa_pairs={"qa_pairs": []})
+    (verdict,) = ask(chat_server, banking, CHAT, metric="topic_adherence")
+    assert (verdict.outcome, verdict.cause) == ("unjudged", "DeepEval found nothing to measure")
+
+
+@needs_deepeval
+def test_faithfulness_is_to_the_context_that_the_request_gives(chat_server: ChatServer, banking: Policy) -> None:
+    says(
+        chat_server,
+        truths={"truths": ["Three days."]},
+        claims={"claims": ["Three days.", "It is free."]},
+        verdicts={"verdicts": [{"verdict": "yes", "reason": None}, {"verdict": "no", "reason": "No word of it."}]},
+        reason={"reason": "Half."},
+    )
+    faithful, without = ask(chat_server, banking, CHAT, RECORD, metric="faithfulness")
+    assert (faithful.outcome, faithful.score, faithful.explanation) == ("pass", 0.5, "Half.")
+    assert "Transfers abroad take three days." in "\n".join(chat_server.prompts())
+    assert "The customer has an account." in "\n".join(chat_server.prompts())
+    assert (without.outcome, without.score) == ("unjudged", None)
+    assert without.cause == "the request gives no context that the answer could be faithful to"
+
+
 @needs_deepeval
 @pytest.mark.parametrize("metric", ["answer_relevancy", "hallucination"])
 def test_nothing_to_measure_is_no_perfect_score(chat_server: ChatServer, banking: Policy, metric: str) -> None:

@@ -1,0 +1,67 @@
+"""The section ``training`` of the configuration file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ontopic.config.section import Section
+
+
+class TrainingSettings(Section):
+    """ORPO with LoRA."""
+
+    in_scope_share: float = Field(0.5, gt=0, lt=1)
+    """The share of in-scope pairs; the larger side is cut down to it."""
+    cover: int = Field(0, ge=0)
+    """How many pairs are added from labelled questions that were not asked, spread over all intents; with any, no pair
+    of the traffic is dropped."""
+    least_certainty: float = Field(0.1, ge=0, le=1)
+    """A record without a label gives a pair only where the judge's probability that its question is in scope is at
+    least half of this away from 0.5."""
+    best_of: int = Field(4, ge=1)
+    """How many answers the model samples to an in-scope question without a written answer; the judge chooses the best,
+    and 1 takes the answer in the traffic."""
+    beta: float = Field(ge=0)
+    """The weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691); 0 is fine-tuning on the chosen
+    answers alone."""
+    learning_rate: float = Field(gt=0)
+    """The highest learning rate."""
+    epochs: float = Field(gt=0)
+    """How often all pairs are seen."""
+    batch_size: int = Field(ge=1)
+    """Preference pairs a step and process."""
+    gradient_accumulation: int = Field(1, ge=1)
+    """How many batches make one optimizer step."""
+    max_rejected_tokens: int = Field(ge=1)
+    """Rejected answers are cut this many tokens after they depart from the chosen one."""
+    lora_rank: int = Field(16, ge=1)
+    """The rank of the LoRA matrices."""
+    lora_alpha: int = Field(32, ge=1)
+    """LoRA's alpha: the adapter is scaled by alpha over rank."""
+    lora_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """The names of the linear layers that get an adapter, or ``all-linear``."""
+    lora_first_block: int = Field(0, ge=0)
+    """The first of the model's blocks that gets an adapter; those before it need no backward pass."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """The dropout before the LoRA matrices."""
+    max_steps: int = -1
+    """Training stops after this many steps; -1 for all epochs."""
+    save_steps: int = Field(ge=1)
+    """Steps between two checkpoints."""
+    optimizer: str = "adamw_torch_fused"
+    """The optimizer, by its name in Transformers."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass, to save memory."""
+    early_stopping: int = Field(0, ge=0)
+    """After how many checkpoints without a better margin on held-out pairs training stops, and the best is kept; 0
+    holds out no pairs, trains to the end and averages the later steps' weights."""
+    processes: int = Field(1, ge=1)
+    """How many processes train together, a GPU each."""
+    fully_sharded: bool = False
+    """Whether the processes share the weights out among them (FSDP) in place of a copy each (DDP)."""
+    attempts: int = Field(2, ge=1)
+    """How often the loop trains at most, each time with the next seed, until a challenger passes the gate."""
+    seed: int = 0
+    """The seed of the first attempt."""

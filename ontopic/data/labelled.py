@@ -68,6 +68,7 @@ class LabelledRecord(BaseModel):
     """A question and an answer with the verdict that a right judge gives.
 
     Attributes:
+        messages: all that was sent, as in ``Record``; empty where it was the question alone.
         label: ``None`` where there is no label.
         in_scope: whether the question is in scope, where known.
         kind: what kind of answer it is ("leak", "partial_refusal", ...).
@@ -80,6 +81,7 @@ class LabelledRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     question: _Question
     answer: str = Field(max_length=_MAX_CHARACTERS)
+    messages: tuple[Message, ...] = ()
     label: Literal["pass", "fail"] | None = None
     in_scope: StrictBool | None = None
     kind: str = ""

@@ -16,6 +16,8 @@ from ontopic.judges.local.training import train_local_judge
 from ontopic.judges.panel import PanelJudge
 from ontopic.state.workspace import Workspace
 
+_OTHER_LANGUAGE = "other_language"
+
 
 def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> Judge:
     """The judge that the configuration names; a local one is trained on first use and kept in the state folder.
@@ -32,8 +34,8 @@ def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> 
         return PanelJudge(settings.rule, [open_judge(member, policy, workspace=workspace) for member in members])
     if isinstance(settings, DeepEvalJudgeSettings):
         return DeepEvalJudge(settings, policy)
-    # One that needs what was said before it, or is in another language, would teach it wrong.
-    questions = [q for q in load_questions(policy.questions) if q.split in ("train", "judge") and not q.kind]
+    questions = [q for q in load_questions(policy.questions) if q.split in ("train", "judge")]
+    questions = [q for q in questions if q.kind != _OTHER_LANGUAGE]  # which it cannot read
     records = load_records(policy.records, split="train", questions=policy.questions)
     records += load_labels(labels_file(policy, workspace), "train")
     folder = workspace.judges / local_judge_id(policy, questions, records=records)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from ontopic.data.labelled import Message as LabelledMessage
 from ontopic.judges.local.visible_text import visible
 from ontopic.records import Message
 
 _TURNS = 4  # the most that it reads: two questions, with what was answered
+_CHARACTERS = 2000  # of a turn, of which a few hundred are read
 
 
 def turns_before(messages: Sequence[Message | LabelledMessage]) -> tuple[str, ...]:
@@ -24,5 +26,6 @@ def turns_before(messages: Sequence[Message | LabelledMessage]) -> tuple[str, ..
 
 def last_turns(history: Sequence[Message | LabelledMessage]) -> tuple[str, ...]:
     """As ``turns_before``, of the messages before a question."""
-    said = [(m.role, visible(m.content)) for m in history if m.role in ("user", "assistant")]
-    return tuple(f"{role}: {text}" for role, text in [turn for turn in said if turn[1].strip()][-_TURNS:])
+    said = ((m.role, visible(m.content[:_CHARACTERS])) for m in reversed(history) if m.role in ("user", "assistant"))
+    newest = islice(((role, text) for role, text in said if text.strip()), _TURNS)
+    return tuple(reversed([f"{role}: {text}" for role, text in newest]))

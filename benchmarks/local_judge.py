@@ -1,15 +1,21 @@
-"""Rate of the embedded judge on distinct records of 60 tokens, beside what else it could be built on.
+"""How often the embedded judge is right on held-out questions by kind, and its rate beside what else it could be on.
 
-python benchmarks/local_judge.py [--records 1500] [--state .ontopic]
+python benchmarks/local_judge.py [--records 1500] [--state .ontopic] [--questions QUESTIONS.jsonl]
 
-All sides read the same records in one run, three times by turns; the best time of each counts. Of the judge, whole
-verdicts are timed; of the language model, the least that a probe on it needs: states of question and answer.
+Right: is the question in scope, and whole verdicts, each question being answered twice: by the policy's refusal, and by
+its reference or, out of scope, by some leak of our labelled records. The scope is not given, and each side reads the
+same questions: in their conversation, and without it.
+
+Rate: all sides read the same distinct records of 60 tokens in one run, three times by turns; the best time of each
+counts. Of the judge, whole verdicts are timed; of the language model, the least that a probe on it needs: states of
+question and answer. In a conversation, each record follows two others.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,18 +24,54 @@ from typing import Any, cast
 
 import torch
 
-from ontopic.config.policy import load_policy
+from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
-from ontopic.data.labelled import load_questions
+from ontopic.data.labelled import LabelledRecord, Question, load_questions, load_records
+from ontopic.judges.cards.card import judge_card
 from ontopic.judges.local.judge import LocalJudge
 from ontopic.judges.opening import open_judge
 from ontopic.models import sentence_encoder
 from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
-from ontopic.records import Record
+from ontopic.records import Message, Record
 from ontopic.state.workspace import open_workspace
+from ontopic.statistics.rates import rate
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS, QUESTION_TOKENS, LAYERS, ROUNDS = 60, 15, 10, 3
+
+
+def right(judge: LocalJudge, policy: Policy, *, questions: Sequence[Question]) -> None:
+    """Print a line a kind: how many questions went unjudged, and of the others the shares that were judged rightly."""
+    chance = random.Random(0)
+    leaks = [row.answer for row in load_records(policy.records) if row.kind == "leak" and row.in_scope is False]
+    answers = [policy.refusal] * len(questions)
+    answers += [str(q.reference) if q.in_scope and q.reference else chance.choice(leaks) for q in questions]
+    asked = [*questions, *questions]
+    labels = [
+        LabelledRecord(question=q.question, answer=answer, label="pass" if q.in_scope != refused else "fail")
+        for q, answer, refused in zip(asked, answers, [True] * len(questions) + [False] * len(questions), strict=True)
+    ]
+    in_context = [
+        Record(question=q.question, answer=a, messages=tuple(Message.model_validate(m) for m in q.messages))
+        for q, a in zip(asked, answers, strict=True)
+    ]
+    sides = {
+        "in context": judge.judge(in_context),
+        "alone": judge.judge([record.model_copy(update={"messages": ()}) for record in in_context]),
+    }
+    print("kind | asked | unjudged | " + " | ".join(f"scope, {side} | verdicts | kappa" for side in sides))
+    groups = {kind: [q.kind == kind for q in questions] for kind in dict.fromkeys(q.kind for q in questions)}
+    groups |= {"all of a kind": [bool(q.kind) for q in questions]}
+    for name, member in groups.items():
+        shares, unjudged = [], 0
+        for verdicts in sides.values():
+            refused = zip(questions, verdicts[: len(questions)], member, strict=True)
+            said = [(q.in_scope, v.in_scope) for q, v, is_one in refused if is_one and not v.cause]
+            unjudged = sum(member) - len(said)
+            rows = [(row, v) for row, v, is_one in zip(labels, verdicts, member * 2, strict=True) if is_one]
+            card = judge_card(judge.id, [row for row, _ in rows], verdicts=[v for _, v in rows])
+            shares += [str(rate(sum(a == b for a, b in said), len(said))), str(card.accuracy), str(card.kappa)]
+        print(" | ".join([name or "plain", str(sum(member)), str(unjudged), *shares]))
 
 
 def records(n: int, judge: LocalJudge, *, policy_file: Path) -> list[Record]:
@@ -55,6 +97,11 @@ def records(n: int, judge: LocalJudge, *, policy_file: Path) -> list[Record]:
     ]
 
 
+def _after(*before: Record, question: str) -> tuple[Message, ...]:
+    said = [(role, text) for row in before for role, text in (("user", row.question), ("assistant", row.answer))]
+    return tuple(Message.model_validate({"role": role, "content": text}) for role, text in [*said, ("user", question)])
+
+
 @torch.inference_mode()
 def states(language_model: LanguageModel, texts: Sequence[str], *, batch: int = 64) -> None:
     """Mean states of a language model's first layers, as a probe on it needs them."""
@@ -76,19 +123,25 @@ def in_fp32(work: Callable[[], Any]) -> None:
 
 
 def main() -> None:
-    """Print records a second for each side, and the ratio to the judge."""
+    """Print how often the judge is right, then records a second for each side and the ratio to the judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1500)
     parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
     parser.add_argument("--policy", type=Path, default=ROOT / "configs/policies/banking.yaml")
+    parser.add_argument("--questions", help="others than those of the policy's evaluation split")
     options = parser.parse_args()
-    workspace = open_workspace(options.state)
-    settings = LocalJudgeSettings(kind="local")
-    judge = cast(
-        LocalJudge,
-        open_judge(JudgeChoice(settings=settings, prompts=ROOT), load_policy(options.policy), workspace=workspace),
-    )
+    workspace, policy = open_workspace(options.state), load_policy(options.policy)
+    choice = JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT)
+    judge = cast(LocalJudge, open_judge(choice, policy, workspace=workspace))
+    held_out = load_questions(policy.questions, split="evaluation")
+    right(judge, policy, questions=load_questions(options.questions) if options.questions else held_out)
+    if not options.records:
+        return
     rows = records(options.records, judge, policy_file=options.policy)
+    in_conversations = [
+        row.model_copy(update={"messages": _after(rows[i - 1], rows[i - 2], question=row.question)})
+        for i, row in enumerate(rows)
+    ]
     texts = [*(row.question for row in rows), *(row.answer for row in rows)]
     few = texts[::5]  # of the slow side
     shallow = load(resolve(EMBEDDED, workspace))
@@ -96,6 +149,7 @@ def main() -> None:
     decoder.layers = decoder.layers[:LAYERS]
     sides: dict[str, tuple[Callable[[], Any], int]] = {
         "the judge, whole verdicts": (partial(judge.judge, rows), len(rows)),
+        "the same in conversations": (partial(judge.judge, in_conversations), len(rows)),
         "the judge without bf16": (partial(in_fp32, partial(copy.deepcopy(judge).judge, rows)), len(rows)),
         f"{LAYERS} layers of the language model": (partial(states, shallow, few), len(few) // 2),
     }

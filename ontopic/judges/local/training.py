@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import SVC
 
 from ontopic.config.policy import Policy
-from ontopic.data.labelled import LabelledRecord, Question
+from ontopic.data.labelled import LabelledRecord, Message, Question
 from ontopic.data.language import is_english
 from ontopic.errors import UserError
+from ontopic.judges.local.conversation import last_turns, turns_before
 from ontopic.judges.local.judge import GAMMA, LocalJudge, local_judge_id
 from ontopic.judges.local.other_languages import train_other_languages
 from ontopic.judges.local.visible_text import visible
@@ -30,14 +32,24 @@ PARTS = (
 )
 # The kind of records that teach the fourth part, and the intent whose references are near to them; neither is a must.
 _INVENTED, _OF_ACCOUNT = "invented_account_data", "account_specific"
-_FOLLOW_UP = "follow_up"  # the kind of questions whose scope cannot be told from the last message, all that is read
 _EPOCHS, _FEWEST_STEPS, _BATCH, _LEARNING_RATE, _HEAD_RATE = 2, 60, 64, 2e-4, 5e-2
 _TRAINING_TOKENS, _AVERAGED_FROM, _MOST_REFERENCES = 96, 0.4, 1000
 _FOLDS = 5
+# Of the questions that stand alone, the share that is learned a second time behind another one, and beside another one.
+_BEHIND, _BESIDE = 0.25, 0.15
+_JOINTS = (" and ", ". And ", ", also ", ". Also, ", " & ", "? ", ". ", "\n", ", then ", " plus ")
 _KEPT_LAYERS = 2  # of the encoder's 6: as good when they are left as they are, and a fifth faster
 
-# A text and what is known of it for each of the four parts.
-Example = tuple[str, tuple[bool | None, bool | None, bool | None, bool | None]]
+# Of each of the four parts.
+Known = tuple[bool | None, bool | None, bool | None, bool | None]
+
+
+class Example(NamedTuple):
+    """A text, what is known of it, and the turns before it."""
+
+    text: str
+    known: Known
+    context: tuple[str, ...] = ()
 
 
 def train_local_judge(
@@ -53,7 +65,7 @@ def train_local_judge(
     examples = [each for each in everything if is_english(each[0])] or everything
     lacking = []
     for part, (name, yes, no) in enumerate(PARTS):
-        labels = [known[part] for _, known in examples if known[part] is not None]
+        labels = [known[part] for _, known, context in examples if known[part] is not None and not context]
         if min(labels.count(True), labels.count(False)) < _FOLDS:
             lacking.append(
                 f"the judge cannot learn {name}: policy {policy.name!r} has {labels.count(True)} examples {yes} and "
@@ -62,15 +74,16 @@ def train_local_judge(
     if lacking:
         more = "add questions of the splits train or judge, or labelled records of train, of the kinds that lack"
         raise UserError("\n".join([*lacking, more]))
+    examples += _as_read([*_changes_of_subject(policy, questions, records=records), *_two_part(questions)])
     published, tuned = load_sentence_encoder(), load_sentence_encoder()
     heads = _fine_tune(tuned, examples)
-    if not any(known[3] for _, known in examples):
+    if not any(example.known[3] for example in examples):
         heads[3, -1] = -np.inf  # the policy teaches no inventions, so none is found
-    scope = [(text, known[0]) for text, known in examples if known[0] is not None]
+    scope = [(text, known[0]) for text, known, context in examples if known[0] is not None and not context]
     machine = SVC(C=4.0, gamma=GAMMA, class_weight="balanced")
     classifier = CalibratedClassifierCV(machine, method="sigmoid", cv=_FOLDS, ensemble=False)
     classifier.fit(published.encode([text for text, _ in scope]), [label for _, label in scope])
-    others = train_other_languages(policy, [(each[0], each[1]) for each in everything])
+    others = train_other_languages(policy, [(text, known) for text, known, context in everything if not context])
     judge_id = local_judge_id(policy, questions, records=records)
     return LocalJudge(judge_id, policy.subject, published, tuned, heads, classifier, others)
 
@@ -78,21 +91,66 @@ def train_local_judge(
 def _examples(policy: Policy, questions: Sequence[Question], *, records: Sequence[LabelledRecord]) -> list[Example]:
     # What a text speaks of is learned on questions too, which are far more varied than the answers; and as no question
     # declines, those out of scope stand for the many answers that do not.
-    examples: list[Example] = []
-    for question in questions:
-        if question.kind == _FOLLOW_UP:
-            continue
-        inside = question.in_scope
-        examples.append((question.question, (inside, None if inside else False, inside, None)))
-    examples += [(r.question, (r.in_scope, None, r.in_scope, None)) for r in records if r.in_scope is not None]
+    rows = [
+        Example(q.question, (q.in_scope, None if q.in_scope else False, q.in_scope, None), last_turns(q.history))
+        for q in questions
+    ]
+    rows += [
+        Example(r.question, (r.in_scope, None, r.in_scope, None), turns_before(r.messages))
+        for r in records
+        if r.in_scope is not None
+    ]
     answered = [q for q in questions if q.in_scope and q.reference]
     usual = [q for q in answered if q.intent != _OF_ACCOUNT]
     step = -(-len(usual) // _MOST_REFERENCES) or 1  # they are much alike, and long
     chosen = [*usual[::step], *(q for q in answered if q.intent == _OF_ACCOUNT)]
-    examples += [(str(q.reference), (None, False, True, False)) for q in chosen]
-    examples += [(policy.refusal, (None, True, None, None))] * _FOLDS
-    examples += [(r.answer, (None, _declines(r), _on_subject(r), _invents(r))) for r in records if r.answer.strip()]
-    return [(visible(text), known) for text, known in examples if known != (None,) * 4]
+    rows += [Example(str(q.reference), (None, False, True, False)) for q in chosen]
+    rows += [Example(policy.refusal, (None, True, None, None))] * _FOLDS
+    rows += [Example(r.answer, (None, _declines(r), _on_subject(r), _invents(r))) for r in records if r.answer.strip()]
+    return _as_read(rows)
+
+
+def _as_read(rows: Sequence[Example]) -> list[Example]:
+    return [
+        # What a question in a conversation speaks of is in what it follows, and an answer is read alone.
+        Example(visible(text), (known[0], None, None, None) if context else known, context)
+        for text, known, context in rows
+        if known != (None,) * 4
+    ]
+
+
+def _changes_of_subject(
+    policy: Policy, questions: Sequence[Question], *, records: Sequence[LabelledRecord]
+) -> list[Example]:
+    """Questions that stand alone, each behind some other question and its answer, which do not change their scope."""
+    chance = random.Random(0)
+    alone = _alone(questions)
+    said = [(q.question, q.reference if q.in_scope else policy.refusal) for q in alone]
+    said += [(record.question, record.answer) for record in records]
+    examples = []
+    for question in chance.sample(alone, int(_BEHIND * len(alone))):
+        asked, answer = chance.choice(said)
+        before = Message(role="user", content=asked), Message(role="assistant", content=answer or "")
+        examples.append(Example(question.question, (question.in_scope, None, None, None), last_turns(before)))
+    return examples
+
+
+def _alone(questions: Sequence[Question]) -> list[Question]:
+    return [question for question in questions if not question.history and is_english(question.question)]
+
+
+def _two_part(questions: Sequence[Question]) -> list[Example]:
+    """Questions that stand alone, each in one message with one out of scope, which does not change their scope."""
+    chance = random.Random(0)
+    alone = _alone(questions)
+    others = [question.question for question in alone if not question.in_scope]
+    examples = []
+    for question in chance.sample(alone, int(_BESIDE * len(alone))) if others else ():
+        parts = [question.question, chance.choice(others)]
+        chance.shuffle(parts)
+        text = chance.choice(_JOINTS).join([parts[0].rstrip(" .?!"), parts[1]])
+        examples.append(Example(text, (question.in_scope, None, None, None)))
+    return examples
 
 
 def _declines(record: LabelledRecord) -> bool | None:
@@ -126,8 +184,10 @@ def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:
     Binary cross-entropy a part, its classes weighed alike; AdamW with a linear warm-up and cosine decay.
     """
     chance = random.Random(0)
-    tokens = encoder.tokens([text for text, _ in examples], _TRAINING_TOKENS)
-    labels = torch.tensor([[math.nan if k is None else float(k) for k in known] for _, known in examples])
+    tokens = encoder.tokens(
+        [example.text for example in examples], _TRAINING_TOKENS, contexts=[example.context for example in examples]
+    )
+    labels = torch.tensor([[math.nan if k is None else float(k) for k in example.known] for example in examples])
     heads = torch.nn.Linear(encoder.size, labels.shape[1])
     torch.nn.init.zeros_(heads.weight)
     torch.nn.init.zeros_(heads.bias)
@@ -138,7 +198,7 @@ def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
     # A small policy's data is seen more often.
     epochs = max(_EPOCHS, math.ceil(_FEWEST_STEPS * _BATCH / len(tokens)))
-    lengths = list(map(len, tokens))
+    lengths = [len(each.ids) for each in tokens]
     plan = [
         batch for _ in range(epochs) for batch in batches_of_like_length(lengths, _BATCH, chance=chance, at_a_time=8)
     ]

@@ -18,9 +18,11 @@ from ontopic.data.labelled import load_questions, load_records
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import card_of
 from ontopic.judges.judge import Judge
+from ontopic.judges.local.conversation import last_turns
 from ontopic.judges.local.judge import LocalJudge, load_local_judge, local_judge_id
 from ontopic.judges.local.other_languages import probability
-from ontopic.judges.local.training import train_local_judge
+from ontopic.judges.local.training import _changes_of_subject, _examples, _two_part, train_local_judge
+from ontopic.judges.local.visible_text import visible
 from ontopic.judges.opening import open_judge
 from ontopic.models import sentence_encoder
 from ontopic.models.sentence_encoder import SentenceEncoder, load_sentence_encoder
@@ -250,11 +252,37 @@ def test_too_few_examples_of_one_kind_are_named(banking: Policy) -> None:
     assert advice.startswith("add questions of the splits train or judge")
 
 
-def test_follow_ups_do_not_teach_scope(banking: Policy) -> None:
-    questions = load_questions(banking.questions, split="train")
-    follow_ups = [q.model_copy(update={"kind": "follow_up"}) for q in questions]
-    with pytest.raises(UserError, match="cannot learn which questions are in scope"):
-        train_local_judge(banking, follow_ups, records=[])
+def test_a_question_in_a_conversation_teaches_its_scope_there_and_nothing_else(banking: Policy) -> None:
+    questions = [q for q in load_questions(banking.questions, split="train") if q.history]
+    taught = {(text, context): known for text, known, context in _examples(banking, questions, records=[]) if context}
+    assert len(taught) == len({(q.question, q.history) for q in questions})
+    for question in questions:
+        assert taught[visible(question.question), last_turns(question.history)] == (question.in_scope, None, None, None)
+    # What the machine learns, and the parts on answers, is of texts that stand alone.
+    with pytest.raises(UserError, match="has 0 examples in scope and 0 out of scope"):
+        train_local_judge(banking, [q for q in questions if not q.reference], records=[])
+
+
+def test_questions_that_stand_alone_are_learned_behind_others_too(banking: Policy) -> None:
+    alone = [q for q in load_questions(banking.questions, split="train") if not q.kind]
+    scope = {q.question: q.in_scope for q in alone}
+    behind = _changes_of_subject(banking, alone, records=[])
+    assert len(behind) == len(alone) // 4
+    assert all(known == (scope[text], None, None, None) for text, known, _ in behind)
+    outside = sum(context[-1] == f"assistant: {visible(banking.refusal)}" for _, _, context in behind)
+    assert 0.2 * len(behind) < outside < 0.8 * len(behind)
+
+
+def test_a_question_beside_one_out_of_scope_keeps_its_scope(banking: Policy) -> None:
+    alone = [q for q in load_questions(banking.questions, split="train") if not q.kind]
+    examples = _two_part(alone)
+    assert 0.1 * len(alone) < len(examples) < 0.2 * len(alone)
+    assert 0.2 < sum(known[0] is True for _, known, _ in examples) / len(examples) < 0.8
+    inside = {q.question.rstrip(" .?!") for q in alone if q.in_scope}
+    for text, known, _ in examples[:60]:
+        has_part_inside = any(text.startswith(part) or text.rstrip(" .?!").endswith(part) for part in inside)
+        assert has_part_inside == known[0], text
+    assert not _two_part([q for q in alone if q.in_scope])
 
 
 @pytest.mark.slow

@@ -157,9 +157,9 @@ class ServingSettings(Section):
     guard_on_failure: Literal["open", "closed"] = "open"
     """What becomes of a question or an answer while the guard is down, too slow, or can't judge it: it passes
     (``open``) or gets the refusal (``closed``)."""
-    guard_budget: float = Field(0.02, ge=0, lt=1)
+    guard_budget: float = Field(default=0.02, ge=0, lt=1)
     """The share of what should pass that the guard may stop: ``calibrate`` chooses its thresholds by this."""
-    guard_timeout_s: float = Field(1.0, gt=0)
+    guard_timeout_s: float = Field(default=1.0, gt=0)
     """Seconds until the guard counts as too slow."""
     held_back: Literal["sentence", "none"] = "none"
     """Of a stream: ``sentence`` sends each one once the guard has passed it; ``none`` sends all at once, and cuts an

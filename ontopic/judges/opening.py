@@ -16,8 +16,6 @@ from ontopic.judges.local.training import train_local_judge
 from ontopic.judges.panel import PanelJudge
 from ontopic.state.workspace import Workspace
 
-_OTHER_LANGUAGE = "other_language"
-
 
 def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> Judge:
     """The judge that the configuration names; a local one is trained on first use and kept in the state folder.

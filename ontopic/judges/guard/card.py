@@ -210,7 +210,7 @@ def measured_guard(judge: Judge, policy: Policy, *, budget: float) -> GuardCard:
     asked, answered = _trials(judge, questions, records=records)
     stages = [
         StageCard(
-            curve=[CurvePoint(threshold=t, **dict(_errors(trials, stops, threshold=lambda _, t=t: t))) for t in _GRID],
+            curve=[CurvePoint(threshold=t, **dict(_errors(trials, stops, threshold=_always(t)))) for t in _GRID],
             chosen=_chosen(trials, stops, budget=budget / 2),
             held_out=_errors(trials, stops, threshold=_of_other_half(trials, stops, budget=budget / 2)),
         )
@@ -230,6 +230,10 @@ def measured_guard(judge: Judge, policy: Policy, *, budget: float) -> GuardCard:
         criteria_sha256=criteria_sha256(policy),
         measured_at=datetime.now(UTC),
     )
+
+
+def _always(threshold: float) -> Callable[[_Trial], float]:
+    return lambda _: threshold
 
 
 def _labelled(policy: Policy) -> tuple[list[Question], list[LabelledRecord]]:

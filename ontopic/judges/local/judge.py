@@ -25,7 +25,7 @@ from ontopic.data.language import is_english
 from ontopic.endpoint.account import Account
 from ontopic.judges.judge import outcome
 from ontopic.judges.local.conversation import turns_before
-from ontopic.judges.local.other_languages import READ, OtherLanguages
+from ontopic.judges.local.other_languages import READ, OtherLanguages, probability
 from ontopic.judges.local.visible_text import visible
 from ontopic.models.multilingual_encoder import MULTILINGUAL_SHA256
 from ontopic.models.sentence_encoder import MAX_TOKENS, WEIGHTS_SHA256, Floats, SentenceEncoder, load_sentence_encoder

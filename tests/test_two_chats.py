@@ -137,7 +137,7 @@ def trained_in_context(
     assert len(taught) == 1
     assert set(own) <= set(taught)
     pairs = build_preferences(
-        train, labelled=[], refusal=policy.refusal, settings=PairSettings(), written=WrittenAnswers(taught=taught)
+        train, labelled=[], policy=policy, settings=PairSettings(), written=WrittenAnswers(taught=taught)
     )
     bank, other = sorted(pairs, key=lambda pair: not pair.in_scope)
     assert (subject_of(bank.messages), bank.chosen) == (TRAINED[0], f"Taught of: How do I {TRAINED[0]}?")

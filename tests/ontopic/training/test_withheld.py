@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from ontopic.config.policy import Policy
 from ontopic.data.labelled import Question
 from ontopic.records import GuardDecision, Judged, Record, Verdict
 from ontopic.training.preferences import PairSettings, build_preferences
 
-REFUSAL = "I'm sorry, I can only help with banking questions."
 
-
-def test_what_the_guard_withheld_is_what_is_rejected() -> None:
+def test_what_the_guard_withheld_is_what_is_rejected(banking: Policy) -> None:
     stopped = GuardDecision(mode="enforce", stage="answer", withheld="Roses are red.")
     rows = [
         ("a song?", "La la.", None, (False, 0.1)),  # asked again below, where the guard stopped the answer
-        ("a song?", REFUSAL, stopped, (False, 0.45)),  # too uncertain without the guard
-        ("my card?", REFUSAL, stopped, (True, 0.9)),  # labelled, with a reference
-        ("an ode?", REFUSAL, GuardDecision(mode="enforce", stage="question"), (False, 0.1)),
+        ("a song?", banking.refusal, stopped, (False, 0.45)),  # too uncertain without the guard
+        ("my card?", banking.refusal, stopped, (True, 0.9)),  # labelled, with a reference
+        ("an ode?", banking.refusal, GuardDecision(mode="enforce", stage="question"), (False, 0.1)),
     ]
     judged = Judged(
         records=[
@@ -29,10 +28,10 @@ def test_what_the_guard_withheld_is_what_is_rejected() -> None:
     )
     labelled = [Question(question="my card?", in_scope=True, reference="Freeze it in the app.")]
     pairs = build_preferences(
-        judged, labelled=labelled, refusal=REFUSAL, settings=PairSettings(least_certainty=0.2, in_scope_share=0.5)
+        judged, labelled=labelled, policy=banking, settings=PairSettings(least_certainty=0.2, in_scope_share=0.5)
     )
     found = {pair.question: (pair.chosen, pair.rejected, pair.record_id) for pair in pairs}
     assert found == {
-        "a song?": (REFUSAL, "Roses are red.", "1"),
+        "a song?": (banking.refusal, "Roses are red.", "1"),
         "my card?": ("Freeze it in the app.", "Roses are red.", "2"),
     }

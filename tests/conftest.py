@@ -21,6 +21,7 @@ from loopback import ROOT, ChatServer, running_server
 
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
+from ontopic.data.labelled import load_questions
 from ontopic.judges.judge import Judge
 from ontopic.state.workspace import Workspace
 
@@ -74,13 +75,36 @@ def model_folder(session_state: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_judge(session_state: Path, banking: Policy) -> Judge:
-    """The embedded judge on the banking policy, trained once a session."""
+def small_banking(session_state: Path, banking: Policy) -> Policy:
+    """The banking policy with a third of the questions that teach its judge, which then learns in a third of the time."""
+    questions = load_questions(banking.questions)
+    taught = [question for question in questions if question.split in ("train", "judge")]
+    kept = [*taught[::3], *(question for question in questions if question.split not in ("train", "judge"))]
+    path = session_state / "small-banking.jsonl"
+    with FileLock(session_state / "policy.lock"):
+        if not path.exists():
+            path.write_text("".join(question.model_dump_json() + "\n" for question in kept), encoding="utf-8")
+    return banking.model_copy(update={"questions": str(path)})
+
+
+def _learned(policy: Policy, session_state: Path) -> Judge:
     from ontopic.judges.opening import open_judge
 
     choice = JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=ROOT / "configs" / "judge_prompts")
     with FileLock(session_state / "judge.lock"):
-        return open_judge(choice, banking, workspace=Workspace(root=session_state))
+        return open_judge(choice, policy, workspace=Workspace(root=session_state))
+
+
+@pytest.fixture(scope="session")
+def local_judge(session_state: Path, small_banking: Policy) -> Judge:
+    """The embedded judge on ``small_banking``, trained once a session."""
+    return _learned(small_banking, session_state)
+
+
+@pytest.fixture(scope="session")
+def banking_judge(session_state: Path, banking: Policy) -> Judge:
+    """The embedded judge of the shipped policy; minutes of training, so for slow tests only."""
+    return _learned(banking, session_state)
 
 
 @pytest.fixture

@@ -73,11 +73,11 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def cards(
-    local_judge: Judge, banking: Policy, session_state: Path, tmp_path_factory: pytest.TempPathFactory
+    local_judge: Judge, small_banking: Policy, session_state: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     workspace = Workspace(root=session_state)
     with FileLock(session_state / "judge.lock"):
-        card = guard_card(banking, workspace=workspace, budget=0.02)
+        card = guard_card(small_banking, workspace=workspace, budget=0.02)
     folder = tmp_path_factory.mktemp("cards")
     (folder / card.judge_id).symlink_to(workspace.judges / card.judge_id)
     answers = card.model_copy(

@@ -157,11 +157,13 @@ def decision(policy: Policy) -> Decision:
 
 
 @pytest.fixture(scope="module")
-def shared(local_judge: Judge, session_state: Path, banking: Policy, tmp_path_factory: pytest.TempPathFactory) -> Bank:
+def shared(
+    local_judge: Judge, session_state: Path, small_banking: Policy, tmp_path_factory: pytest.TempPathFactory
+) -> Bank:
     state = tmp_path_factory.mktemp("watch")
     shutil.copytree(session_state / "judges", state / "judges")
     workspace = open_workspace(state)
-    open_tracking(workspace, banking.registered_model)
+    open_tracking(workspace, small_banking.registered_model)
     settings = load_settings(ROOT / "configs/local.yaml")
     settings = settings.model_copy(
         update={
@@ -171,8 +173,10 @@ def shared(local_judge: Judge, session_state: Path, banking: Policy, tmp_path_fa
             "alerts": [AlertSettings(name="to sign", events=["waiting"])],
         }
     )
-    questions = [q for q in load_questions(banking.questions, split="evaluation") if not q.kind and not q.in_scope]
-    bank = Bank(workspace, banking, settings, questions[:60])
+    questions = [
+        q for q in load_questions(small_banking.questions, split="evaluation") if not q.kind and not q.in_scope
+    ]
+    bank = Bank(workspace, small_banking, settings, questions[:60])
     (workspace.root / "base").mkdir()
     (workspace.root / "base" / "weights").write_text("base")
     first = bank.register(workspace.root / "base")

@@ -188,13 +188,13 @@ def shared(
     model_folder: Path,
     local_judge: Judge,
     session_state: Path,
-    banking: Policy,
+    small_banking: Policy,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Bank:
     state = tmp_path_factory.mktemp("watch")
     shutil.copytree(session_state / "judges", state / "judges")
     workspace = open_workspace(state)
-    open_tracking(workspace, banking.registered_model)
+    open_tracking(workspace, small_banking.registered_model)
     settings = load_settings(ROOT / "configs/local.yaml")
     watch = {"cooldown": 3 * HOUR, "retrainings_a_day": 2, "canary": 12 * HOUR, "training_records": 200}
     settings = settings.model_copy(
@@ -204,10 +204,10 @@ def shared(
             "model": settings.model.model_copy(update={"max_new_tokens": 16}),
         }
     )
-    rows = load_questions(banking.questions, split="evaluation")
+    rows = load_questions(small_banking.questions, split="evaluation")
     rows = [q for q in rows if not q.kind and (q.reference or not q.in_scope)]
     questions = {kind: [row for row in rows if row.in_scope is kind] for kind in (True, False)}
-    policy = banking.model_copy(update={"least_records": 20})  # an hour of these tests has 40
+    policy = small_banking.model_copy(update={"least_records": 20})  # an hour of these tests has 40
     bank = Bank(workspace, policy, settings, questions)
     first = bank.register("base", model_folder)
     bank.registry.promote(first, by="the loop", why="the first", at=START - HOUR)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from ontopic.judges.local.language import is_english
 
 from ontopic.config.policy import Policy
-from ontopic.data.labelled import load_questions
 from ontopic.judges.judge import Judge
 from ontopic.judges.local.conversation import turns_before
 from ontopic.judges.local.judge import LocalJudge
@@ -110,14 +108,3 @@ def test_the_answer_in_a_conversation_is_judged_by_the_scope_in_it(judge: LocalJ
     question = "and how long does that take?"
     refused = [record(before, question, banking.refusal) for before in (OVERDRAFT, SOUP)]
     assert [verdict.outcome for verdict in judge.judge(refused)] == ["fail", "pass"]
-
-
-def test_held_out_conversations_are_judged_as_their_labels_say(judge: LocalJudge, banking: Policy) -> None:
-    asked = [q for q in load_questions(banking.questions, split="evaluation") if q.kind and is_english(q.question)]
-    assert len(asked) >= 240
-    histories = [tuple(Message(role=turn.role, content=turn.content) for turn in q.history) for q in asked]
-    found = scores(judge, [record(history, q.question) for history, q in zip(histories, asked, strict=True)])
-    right = [(score >= 0.5) == q.in_scope for score, q in zip(found, asked, strict=True)]
-    assert sum(right) >= 0.85 * len(right)
-    follow_ups = [is_right for is_right, q in zip(right, asked, strict=True) if q.kind == "follow_up"]
-    assert sum(follow_ups) >= 0.75 * len(follow_ups)

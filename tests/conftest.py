@@ -76,7 +76,7 @@ def model_folder(session_state: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_banking(session_state: Path, banking: Policy) -> Policy:
-    """The banking policy with a third of the questions that teach its judge, which then learns in a third of the time."""
+    """The banking policy with a third of the questions that teach its judge, which soon has learned them."""
     questions = load_questions(banking.questions)
     taught = [question for question in questions if question.split in ("train", "judge")]
     kept = [*taught[::3], *(question for question in questions if question.split not in ("train", "judge"))]

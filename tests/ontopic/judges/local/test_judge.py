@@ -65,9 +65,9 @@ def test_it_judges_as_its_labels_say(banking_judge: Judge, banking: Policy, sess
 
 
 @pytest.mark.slow
-def test_held_out_conversations_are_judged_as_their_labels_say(banking_judge: LocalJudge, banking: Policy) -> None:
+def test_held_out_conversations_are_judged_as_their_labels_say(banking_judge: Judge, banking: Policy) -> None:
     asked = [q for q in load_questions(banking.questions, split="evaluation") if q.kind]
-    found = banking_judge.judge([question.answered("") for question in asked])
+    found = banking_judge.judge([question.answered("").model_copy(update={"in_scope": None}) for question in asked])
     right = [verdict.in_scope == q.in_scope for verdict, q in zip(found, asked, strict=True)]
     assert len(right) >= 280 and sum(right) >= 0.85 * len(right)
     follow_ups = [is_right for is_right, q in zip(right, asked, strict=True) if q.kind == "follow_up"]

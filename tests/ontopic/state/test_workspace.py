@@ -50,6 +50,8 @@ def test_names_in_the_folder_are_those_of_the_releases_before(tmp_path: Path) ->
         "service_log": "serving.log",
         "spool": "spool",
         "bentoml": "bentoml",
+        "erasures": "erasures",
+        "user_key": "user.key",
     }
 
 

@@ -243,7 +243,7 @@ def test_rows_without_an_id_are_the_same_when_they_say_the_same(store: TrafficSt
         ({"messages": [{"role": "user", "content": "q"}], "response": [1]}, "field 'answer'"),
         ({"info": {}, "data": {}}, "is not a trace"),
         ({"object": "chat.completion", "choices": []}, "a stored completion holds no request; put what its /messages"),
-        ({"call_type": "acompletion", "id": "1", "startTime": 1}, "LiteLLM's log holds no messages or no response"),
+        ({"call_type": "acompletion", "id": "1", "startTime": 1}, "log holds no messages or no response"),
         ({"traceId": "t", "startTime": 1, "name": "n", "output": "a"}, "field 'question': field required"),
         ({"span_kind": "LLM", "context": {"span_id": "s"}, "attributes": {}}, "field 'question': field required"),
         ({"info": 3, "data": 4}, "is not a trace"),

@@ -69,7 +69,8 @@ class ChatGuard:
     @property
     def refusal(self) -> str:
         """What goes out in place of what it stops."""
-        return self.served.refusal if self.served else ""
+        asked = next(message.content for message in reversed(self.messages) if message.role == "user")
+        return self.served.refusals.to(asked) if self.served else ""
 
     def refuses(self, decision: GuardDecision | None) -> bool:
         """Whether the refusal goes out for this decision."""

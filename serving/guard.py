@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from ontopic.data.language import Refusals
 from ontopic.errors import UserError
 from ontopic.judges.guard.guard import Asked, Opinion
 from serving import metrics
@@ -44,7 +45,7 @@ class ServedGuard:
 
     Attributes:
         guarding: its settings.
-        refusal: what goes out in place of what it stops.
+        refusals: what goes out in place of what it stops.
 
     Raises:
         UserError: its card cannot be read.
@@ -57,7 +58,7 @@ class ServedGuard:
         self._ready, self._closed = threading.Event(), False
         self._tried = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self.refusal = _refusal(guarding.card)
+        self.refusals = _refusals(guarding.card)
         threading.Thread(target=self._run, name="guard", daemon=True).start()
 
     @property
@@ -170,9 +171,9 @@ class ServedGuard:
                 future.set_result(Opinion(failure=DOWN))
 
 
-def _refusal(card: Path) -> str:
+def _refusals(card: Path) -> Refusals:
     try:
-        return str(json.loads(card.read_bytes())["refusal"])
+        return Refusals.model_validate(json.loads(card.read_bytes())["refusals"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{card}: the guard's card cannot be read ({error!r}); `python run.py calibrate` writes it, "

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from ontopic.config.policy import Policy
 
 _SURE = 0.8
@@ -18,9 +20,31 @@ def is_english(text: str) -> bool:
     return language(text) in ("en", "")
 
 
+class Refusals(BaseModel):
+    """A policy's sentences that decline.
+
+    Attributes:
+        refusal: of every language that ``others`` has none of.
+        others: by ISO 639-1 code.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    refusal: str
+    others: dict[str, str] = {}
+
+    def to(self, question: str) -> str:
+        """The sentence that declines this question, in its language where there is one."""
+        return self.others.get(language(question), self.refusal) if self.others else self.refusal
+
+
+def refusals_of(policy: Policy) -> Refusals:
+    """The policy's sentences that decline."""
+    return Refusals(refusal=policy.refusal, others=policy.refusals)
+
+
 def refusal_to(policy: Policy, question: str) -> str:
     """The policy's sentence that declines this question, in its language where the policy has it."""
-    return policy.refusal_in(language(question)) if policy.refusals else policy.refusal
+    return refusals_of(policy).to(question)
 
 
 def language(text: str) -> str:

@@ -299,13 +299,13 @@ def test_a_version_is_deployed_with_the_guard_of_the_newest_card(
 ) -> None:
     card = json.loads(cards["whole"].read_text())
     newest = cards["whole"].with_name("newest.guard.json")
-    newest.write_text(json.dumps(card | {"refusal": "Only banking, please."}))
+    newest.write_text(json.dumps(card | {"refusals": {"refusal": "Only banking, please."}}))
     for name, value in Guarding(mode="enforce", card=newest).environment().items():
         monkeypatch.setenv(name, value)
     deployment = deploy(model_folder, "8")
     try:
         assert deployment.guard is not None
-        assert deployment.guard.refusal == "Only banking, please."
+        assert deployment.guard.refusals.refusal == "Only banking, please."
         question = Asked(messages=(Message(role="user", content=POEM),))
         deployment.guard.guarding = deployment.guard.guarding.model_copy(update={"timeout_s": 30})
         found = asyncio.run(deployment.guard.opinion(question))

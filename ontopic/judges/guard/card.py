@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import LabelledRecord, Question, load_questions
+from ontopic.data.language import Refusals, refusals_of
 from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import calibration_records
@@ -82,7 +83,7 @@ class GuardCard(BaseModel):
 
     Attributes:
         judge_id: of its judge, which is in the folder of this name beside the card.
-        refusal: what goes out in place of what it stops.
+        refusals: what goes out in place of what it stops.
         budget: the share of over-refusal that the thresholds were chosen for, half of it for each stage.
         question: before generation, on labelled questions.
         answer: after generation, on labelled answers: those in scope that pass, and those out of scope that fail.
@@ -93,7 +94,7 @@ class GuardCard(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     judge_id: str
-    refusal: str
+    refusals: Refusals
     budget: float
     question: StageCard
     answer: StageCard
@@ -163,8 +164,8 @@ def guard_card(policy: Policy, *, workspace: Workspace, budget: float) -> GuardC
     kept = _kept(path)
     questions, records = _labelled(policy)
     sha256 = _labels_sha256(questions, records)
-    made_of = (judge.id, budget, policy.refusal, sha256, criteria_sha256(policy))
-    if kept and made_of == (kept.judge_id, kept.budget, kept.refusal, kept.labels_sha256, kept.criteria_sha256):
+    made_of = (judge.id, budget, refusals_of(policy), sha256, criteria_sha256(policy))
+    if kept and made_of == (kept.judge_id, kept.budget, kept.refusals, kept.labels_sha256, kept.criteria_sha256):
         return kept
     card = measured_guard(judge, policy, budget=budget)
     with whole_file(path) as part:
@@ -197,7 +198,7 @@ def load_guard(path: Path) -> Guard:
         raise UserError(
             f"{path}: the guard's card or its judge cannot be read ({error}); `python run.py calibrate` writes them"
         ) from error
-    return Guard(judge, card.thresholds, card.refusal)
+    return Guard(judge, card.thresholds, card.refusals)
 
 
 def measured_guard(judge: Judge, policy: Policy, *, budget: float) -> GuardCard:
@@ -221,7 +222,7 @@ def measured_guard(judge: Judge, policy: Policy, *, budget: float) -> GuardCard:
     stopped = [_question_stops(t, by_question(t)) or _answer_stops(t, by_answer(t)) for t in answered]
     return GuardCard(
         judge_id=judge.id,
-        refusal=policy.refusal,
+        refusals=refusals_of(policy),
         budget=budget,
         question=stages[0],
         answer=stages[1],

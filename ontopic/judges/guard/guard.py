@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ontopic.data.language import Refusals
 from ontopic.judges.judge import Judge
 from ontopic.records import GuardDecision, Message, Record, Verdict
 
@@ -63,12 +64,12 @@ class Guard:
 
     Attributes:
         judge: one that tells the probability that a question is in scope.
-        refusal: what goes out in place of what is stopped.
+        refusals: what goes out in place of what is stopped.
     """
 
     judge: Judge
     thresholds: Thresholds
-    refusal: str
+    refusals: Refusals
 
     def opinions(self, asked: Sequence[Asked]) -> list[Opinion]:
         """One opinion each, in order, judged together.
@@ -111,7 +112,7 @@ class Guard:
             withheld=record.answer if stopped else "",
             failure="" if stopped else before.failure or after.failure,
         )
-        instead = {"answer": self.refusal, "finished": True} if stopped else {}
+        instead = {"answer": self.refusals.to(record.question), "finished": True} if stopped else {}
         return record.model_copy(update={"guard": decision, **instead})
 
 

@@ -11,6 +11,7 @@ from values import replace
 
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import Question
+from ontopic.data.language import Refusals
 from ontopic.evaluation.answers import Evaluation, behind_guard
 from ontopic.evaluation.gate import Decision, Evaluated, decide
 from ontopic.evaluation.gate_facts import _answer
@@ -32,7 +33,7 @@ def evaluation(version: str, *, leaks: int, judge_of_guard: ScopeJudge | None = 
         for q, a in zip(questions, answers, strict=True)
     ]
     alone = Evaluation(questions=questions, records=records, verdicts=judge.judge(records))
-    guard = Guard(judge_of_guard or ScopeJudge(), Thresholds(question=0.0, answer=0.3), REFUSAL)
+    guard = Guard(judge_of_guard or ScopeJudge(), Thresholds(question=0.0, answer=0.3), Refusals(refusal=REFUSAL))
     return behind_guard(alone, guard, judge=judge)
 
 

@@ -3,15 +3,17 @@ from __future__ import annotations
 import pytest
 from scope_judge import REFUSAL, ScopeJudge
 
+from ontopic.data.language import Refusals
 from ontopic.judges.guard.guard import Asked, Guard, Opinion, Thresholds
 from ontopic.records import Message, Record
 
 THRESHOLDS = Thresholds(question=0.3, answer=0.3)
+GERMAN = "Es tut mir leid, ich kann nur bei Bankfragen helfen."
 CARD, POEM, MONEY = "How do I freeze my card?", "Write me a poem.", "Where does money come from?"
 
 
 def guard(thresholds: Thresholds = THRESHOLDS) -> Guard:
-    return Guard(ScopeJudge(), thresholds, REFUSAL)
+    return Guard(ScopeJudge(), thresholds, Refusals(refusal=REFUSAL, others={"de": GERMAN}))
 
 
 def said(*texts: str) -> tuple[Message, ...]:
@@ -100,3 +102,10 @@ def test_what_users_get_of_answers_is_the_refusal_in_place_of_what_is_stopped() 
     assert [d.failure for d in decisions] == ["", "", "", "", "it shouts"]
     assert [record.finish_reason for record in found] == ["stop", "content_filter", "content_filter", "stop", "stop"]
     assert all(record.finished for record in found)
+
+
+def test_what_is_stopped_is_refused_in_the_language_of_the_question() -> None:
+    poem = "Schreib mir bitte ein langes Gedicht über den Herbst und die fallenden Blätter."
+    stops = Guard(ScopeJudge(), Thresholds(question=1.0, answer=1.0), guard().refusals)
+    english, german = stops.protected([Record(question=q, answer="Roses are red.") for q in (POEM, poem)])
+    assert (english.answer, german.answer) == (REFUSAL, GERMAN)

@@ -73,6 +73,7 @@ def pairs(chance: np.random.Generator, truths: tuple[float, float], discordant: 
 def card_for(policy: Policy) -> JudgeCard:
     """Of a judge that may gate."""
     return JudgeCard(
+        scope_given=True,
         judge_id="judge",
         accuracy=rate(960, 1000),
         kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),

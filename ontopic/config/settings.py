@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -179,6 +180,14 @@ class ServingSettings(Section):
     max_tokens: int = Field(default=4096, ge=1, le=1 << 20)
     """The longest answer that is asked of that server, in tokens; a request that names no limit goes on without one,
     and counts so many against its key's limit."""
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#@,\s]+", origin):
+                raise ValueError(f"{origin!r} is not an origin; give it as https://host or https://host:port")
+        return [origin.lower() for origin in origins]
 
     @field_validator("base_url", "model")
     @classmethod

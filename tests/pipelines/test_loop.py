@@ -131,7 +131,7 @@ def test_traffic_of_the_loop_is_erased_everywhere(first: Run, state: Path, confi
     copied = shutil.copytree(state, tmp_path / "state", ignore=shutil.ignore_patterns("models", "registry", "*.pt"))
     with TrafficStore(state / "traffic.db", NAME) as traffic:
         texts = [text for each in traffic.records() for text in (each.question, each.answer) if len(text) > 12]
-    assert len(found_in(copied, *texts)) > 20
+    assert len(found_in(copied, *texts)) > 10
     done = run(copied, "traffic", "prune", "--keep", "0", config=config)
     assert done.code == 0, done.err
     assert f"version 2 of {NAME} was trained on some of it" in done.out

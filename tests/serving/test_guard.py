@@ -253,7 +253,7 @@ def test_a_good_stream_says_the_same_as_without_a_guard(guarded: Guarded, held_b
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_what_the_guard_cannot_judge_goes_by_the_setting(guarded: Guarded, stream: bool) -> None:
-    question = "Wie sperre ich meine Karte in der App, wenn ich sie verloren habe?"
+    question = "Jak mogę zablokować w aplikacji moją kartę, jeśli ją zgubiłem?"
     guarded.by(guarded.whole, on_failure="closed")
     refused = guarded.ask(question, stream=stream)
     guarded.by(guarded.whole, on_failure="open")
@@ -262,7 +262,7 @@ def test_what_the_guard_cannot_judge_goes_by_the_setting(guarded: Guarded, strea
     stages = [(guarded.decision(r).stage, guarded.records(r)[0].finish_reason) for r in (refused, passed)]
     assert stages[0] == ("question", "content_filter")
     assert (stages[1][0], stages[1][1]) in (("", "stop"), ("", "length"))
-    assert "English" in guarded.decision(passed).failure
+    assert "language" in guarded.decision(passed).failure
 
 
 def test_a_guard_that_is_too_slow_goes_by_the_setting(guarded: Guarded) -> None:
@@ -334,4 +334,4 @@ def _until(reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 180
     while not reached():
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(2)

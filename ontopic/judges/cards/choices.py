@@ -48,7 +48,8 @@ def single_templates(prompts: Mapping[str, str]) -> list[str]:
 
 def _is_single(template: str) -> bool:
     named = set(re.findall(r"\{\{\s*(\w+)\s*\}\}", template))
-    return {"question", "answer"} <= named and not {"answer_a", "answer_b", "reference"} & named
+    asks = bool({"conversation", "question"} & named)
+    return asks and "answer" in named and not {"answer_a", "answer_b", "reference"} & named
 
 
 def read_prompts(folder: Path) -> dict[str, str]:

@@ -28,7 +28,8 @@ def others(banking: Policy) -> OtherLanguages:
     questions += [q for q in learned if not q.kind][::60]
     records = load_records(banking.records, split="train")
     records = [r for r in records if language(r.answer) in READ] + records[::8]
-    return train_other_languages(banking, _examples(banking, questions, records=records))
+    examples = _examples(banking, questions, records=records)
+    return train_other_languages(banking, [(text, known) for text, known, context in examples if not context])
 
 
 def read(others: OtherLanguages, question: str, answer: str) -> tuple[float, list[float]]:

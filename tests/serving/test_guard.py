@@ -290,7 +290,8 @@ def test_a_guard_whose_process_dies_is_down_and_comes_back(guarded: Guarded) -> 
     _until(lambda: says("down"))
     assert guarded.decision(seen[-1]).failure == DOWN
     assert seen[-1].json()["choices"][0]["message"]["content"] == REFUSAL
-    _until(lambda: says("passed"))
+    _until(lambda: not says("down"))
+    assert guarded.decision(seen[-1]).failure != DOWN
     assert guarded.whole.pid != first
 
 

@@ -23,7 +23,8 @@ def with_more_questions(config: Path) -> str:
     for split, n in SPLITS.items():
         for i in range(n):
             text = f"How do I prune rose {split} {i}?" if i % 2 else f"What is {i} plus {len(split)}?"
-            rows.append(Question(question=text, in_scope=i % 2 == 1, split=split))
+            reference = "Cut it back in March, above a bud." if i % 2 else None  # the quality test takes two or more
+            rows.append(Question(question=text, in_scope=i % 2 == 1, split=split, reference=reference))
     path = config.parent / "questions.jsonl"
     path.write_text("".join(row.model_dump_json() + "\n" for row in rows))
     (config.parent / "policy.yaml").write_text(yaml.safe_dump(policy | {"questions": str(path)}))

@@ -54,8 +54,10 @@ def flush() -> None:
     """Write out what was printed, while an error can still be said."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stdout = _nowhere("w")
+    except OSError as error:
+        sys.stdout = _nowhere("w")  # else Python tries once more at its end, and complains at length
+        if not isinstance(error, BrokenPipeError):  # `| head` has seen enough
+            raise
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ontopic.data.language import refusal_to
 from ontopic.judges.guard.guard import Asked, Opinion
 from ontopic.records import GuardDecision, Message
 from serving.guard import DOWN, TOO_SLOW, ServedGuard
@@ -70,7 +71,7 @@ class ChatGuard:
     def refusal(self) -> str:
         """What goes out in place of what it stops."""
         asked = next(message.content for message in reversed(self.messages) if message.role == "user")
-        return self.served.refusals.to(asked) if self.served else ""
+        return refusal_to(self.served.refusals, asked) if self.served else ""
 
     def refuses(self, decision: GuardDecision | None) -> bool:
         """Whether the refusal goes out for this decision."""

@@ -122,13 +122,7 @@ def chat_request(
         raise RequestError(
             f"this server has no such model; it serves {model_name!r}", "model", status=404, code="model_not_found"
         )
-    for name, value in given.items():
-        if name not in _HONOURED and name not in NEUTRAL:
-            raise RequestError(f"{name} is not supported by this server", name)
-        allowed = None if passes_on and name in PASSED_ON else NEUTRAL.get(name)
-        if allowed is not None and value not in allowed:
-            wanted = " or ".join(json.dumps(each) for each in allowed)
-            raise RequestError(f"{name} must be {wanted} on this server, or left out", name)
+    _check_supported(given, passes_on=passes_on)
     logprobs = _boolean(given, "logprobs")
     top_logprobs = _whole(given, "top_logprobs", least=0, most=MOST_TOP_LOGPROBS, default=0)
     if "top_logprobs" in given and not logprobs and top_logprobs:
@@ -164,6 +158,16 @@ def chat_request(
         conversation_id=metadata.get(_CONVERSATION) or conversation_id,
         sent=_checked_json(given) if passes_on else {},
     )
+
+
+def _check_supported(given: dict[str, Any], *, passes_on: bool) -> None:
+    for name, value in given.items():
+        if name not in _HONOURED and name not in NEUTRAL:
+            raise RequestError(f"{name} is not supported by this server", name)
+        allowed = None if passes_on and name in PASSED_ON else NEUTRAL.get(name)
+        if allowed is not None and value not in allowed:
+            wanted = " or ".join(json.dumps(each) for each in allowed)
+            raise RequestError(f"{name} must be {wanted} on this server, or left out", name)
 
 
 _HONOURED = {

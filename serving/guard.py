@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from ontopic.data.language import Refusals
+from ontopic.config.policy import Refusals
 from ontopic.errors import UserError
 from ontopic.judges.guard.guard import Asked, Opinion
 from serving import metrics

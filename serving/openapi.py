@@ -56,18 +56,9 @@ def document(model_name: str, *, upstream: str | None = None) -> dict[str, Any]:
             **_errors(*_STATUSES),
         },
     }
-    feedback = {
-        "summary": "Say what somebody thought of an answer",
-        "operationId": "giveFeedback",
-        "requestBody": {"required": True, "content": _json(_ref("Feedback"))},
-        "responses": {
-            "200": {"description": "It is kept.", "content": _json({"type": "object"})},
-            **_errors("400", "401", "404", "408", "429", "503"),
-        },
-    }
     paths = {
         "/v1/chat/completions": {"post": chat},
-        "/v1/feedback": {"post": feedback},
+        "/v1/feedback": {"post": _give_feedback()},
         "/v1/models": {"get": _get("listModels", "The one model that is served", content=_json(_ref("Models")))},
         "/v1/models/{model}": {"get": _one_model(model_name)},
         "/metrics": {"get": _get("readMetrics", "What is counted for Prometheus", content=_text())},
@@ -92,6 +83,18 @@ def document(model_name: str, *, upstream: str | None = None) -> dict[str, Any]:
                 "Models": _models(),
                 "Error": _error(),
             },
+        },
+    }
+
+
+def _give_feedback() -> dict[str, Any]:
+    return {
+        "summary": "Say what somebody thought of an answer",
+        "operationId": "giveFeedback",
+        "requestBody": {"required": True, "content": _json(_ref("Feedback"))},
+        "responses": {
+            "200": {"description": "It is kept.", "content": _json({"type": "object"})},
+            **_errors("400", "401", "404", "408", "429", "503"),
         },
     }
 

@@ -23,6 +23,23 @@ tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
 _LANGUAGES = frozenset(_ISO_639_1.split())
 
 
+class Refusals(BaseModel):
+    """The sentences that decline.
+
+    Attributes:
+        refusal: in every language that ``refusals`` has none of.
+        refusals: by ISO 639-1 code.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    refusal: str
+    refusals: dict[str, str] = {}
+
+    def refusal_in(self, language: str) -> str:
+        """As ``Policy.refusal_in``."""
+        return self.refusals.get(language, self.refusal)
+
+
 def _is_language(code: str) -> str:
     if code not in _LANGUAGES:
         raise ValueError(f"{code!r} is no ISO 639-1 code of a language, such as 'de' for German")
@@ -163,7 +180,12 @@ class Policy(_Section):
         Args:
             language: ISO 639 code; empty where it is not known.
         """
-        return self.refusals.get(language, self.refusal)
+        return self.sentences.refusal_in(language)
+
+    @property
+    def sentences(self) -> Refusals:
+        """Its refusals alone."""
+        return Refusals(refusal=self.refusal, refusals=self.refusals)
 
     def answers_in(self, language: str) -> bool:
         """Whether a question in this language can be in scope. One of which the language is not known can."""

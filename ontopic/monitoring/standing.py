@@ -103,7 +103,6 @@ def standing(
         version: whose records these are.
     """
     # scipy: who only reads results need not wait for it
-    from ontopic.judges.cards.traffic_card import LEAST_LABELS
     from ontopic.statistics.clusters import clustered_rate, effective_n
     from ontopic.statistics.correction import corrected, fit_p_value
 
@@ -138,11 +137,7 @@ def standing(
     p = None if reason else fit_p_value(alone, errors)
     misfit = p is not None and p < MISFIT
     if misfit:
-        reason = (
-            f"the judge's card does not fit this traffic: it passes {share}, which with its sensitivity "
-            f"{errors.sensitivity} and specificity {errors.specificity} no true score explains (p = {p:.2g}); "
-            f"label records of now: python run.py label --by random -n {LEAST_LABELS}"
-        )
+        reason = _misfit(share, errors, p=p)
     return Standing(
         score=right,
         is_corrected=True,
@@ -151,6 +146,16 @@ def standing(
         unknown_because=reason,
         allows_alarm=not at_chance
         and (0 < right.n < limits.least_records or (misfit and alone.value < 1 - errors.specificity.value)),
+    )
+
+
+def _misfit(share: Rate, errors: JudgeCard, *, p: float | None) -> str:
+    from ontopic.judges.cards.traffic_card import LEAST_LABELS
+
+    return (
+        f"the judge's card does not fit this traffic: it passes {share}, which with its sensitivity "
+        f"{errors.sensitivity} and specificity {errors.specificity} no true score explains (p = {p:.2g}); "
+        f"label records of now: python run.py label --by random -n {LEAST_LABELS}"
     )
 
 

@@ -103,15 +103,22 @@ def gone_lines(text: str, erasing: Erasing) -> set[int]:
 
 def _left(line: str, erasing: Erasing) -> str:
     """A line as it stays; empty where it goes."""
-    if line.startswith(("{", "[")) and not erasing.is_text(line):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            pass
-        else:
-            written, row = _value(value, erasing)
-            return "" if row else line if written == value else json.dumps(written)
+    if inner := _inner(line, erasing):
+        value, written, row = inner
+        return "" if row else line if written == value else json.dumps(written)
     return "" if erasing.has_text(line) else line
+
+
+def _inner(text: str, erasing: Erasing) -> tuple[Any, Any, bool] | None:
+    """Of JSON in a text: what it holds, what is left of that, and whether it goes as a whole; ``None`` where it is
+    none, or is itself what goes."""
+    if not text.startswith(("{", "[")) or erasing.is_text(text):
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value, *_value(value, erasing)
 
 
 def _json(text: str, erasing: Erasing) -> str | None:
@@ -205,14 +212,9 @@ def _cell(value: Any, erasing: Erasing) -> Any:
         return value if written == text else written.encode()
     if not isinstance(value, str) or len(value) < 2:
         return value
-    if value[0] in "{[" and not erasing.is_text(value):
-        try:
-            content = json.loads(value)
-        except ValueError:
-            pass
-        else:
-            written, row = _value(content, erasing)
-            return value if written == content and not row else json.dumps(ERASED if row else written)
+    if inner := _inner(value, erasing):
+        content, written, row = inner
+        return value if written == content and not row else json.dumps(ERASED if row else written)
     return ERASED if erasing.has_text(value) else value
 
 

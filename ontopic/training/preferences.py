@@ -96,9 +96,8 @@ def build_preferences(
 ) -> list[Preference]:
     """Pairs from judged traffic: in scope, an answer over the refusal; out of scope, the refusal over what was said.
 
-    The refusal is the policy's in the question's language.
-
-    In scope, the chosen answer is the first of these that there is; without one, the question gives no pair:
+    The refusal is the policy's in the question's language. In scope, the chosen answer is the first of these
+    that there is; without one, the question gives no pair:
 
     1. the teacher's;
     2. the reference of the labelled question;
@@ -126,12 +125,10 @@ def build_preferences(
         in_scope = _in_scope(label, verdict, least_certainty=0.0 if _withheld(record) else settings.least_certainty)
         if in_scope is None or key in pairs:
             continue
-        refusal = refusal_to(policy, record.question)
+        chosen, source, rejected = refusal_to(policy, record.question), REFUSAL, record.answer
         if in_scope:
-            rejected = refusal
+            rejected = chosen
             chosen, source = _chosen_in_scope(record, verdict, key=key, label=label, written=written)
-        else:
-            chosen, source, rejected = refusal, REFUSAL, record.answer
         rejected = _withheld(record) or rejected
         if chosen.strip() and rejected.strip() and normalized(chosen) != normalized(rejected):
             pairs[key] = Preference(

@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from ontopic.config.policy import Policy
+from ontopic.config.policy import Policy, Refusals
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import LabelledRecord, Question, load_questions
-from ontopic.data.language import Refusals, refusals_of
 from ontopic.data.same_question import normalized
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import calibration_records
@@ -164,7 +163,7 @@ def guard_card(policy: Policy, *, workspace: Workspace, budget: float) -> GuardC
     kept = _kept(path)
     questions, records = _labelled(policy)
     sha256 = _labels_sha256(questions, records)
-    made_of = (judge.id, budget, refusals_of(policy), sha256, criteria_sha256(policy))
+    made_of = (judge.id, budget, policy.sentences, sha256, criteria_sha256(policy))
     if kept and made_of == (kept.judge_id, kept.budget, kept.refusals, kept.labels_sha256, kept.criteria_sha256):
         return kept
     card = measured_guard(judge, policy, budget=budget)
@@ -222,7 +221,7 @@ def measured_guard(judge: Judge, policy: Policy, *, budget: float) -> GuardCard:
     stopped = [_question_stops(t, by_question(t)) or _answer_stops(t, by_answer(t)) for t in answered]
     return GuardCard(
         judge_id=judge.id,
-        refusals=refusals_of(policy),
+        refusals=policy.sentences,
         budget=budget,
         question=stages[0],
         answer=stages[1],

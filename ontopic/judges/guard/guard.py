@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ontopic.data.language import Refusals
+from ontopic.config.policy import Refusals
+from ontopic.data.language import refusal_to
 from ontopic.judges.judge import Judge
 from ontopic.records import GuardDecision, Message, Record, Verdict
 
@@ -112,7 +113,7 @@ class Guard:
             withheld=record.answer if stopped else "",
             failure="" if stopped else before.failure or after.failure,
         )
-        instead = {"answer": self.refusals.to(record.question), "finished": True} if stopped else {}
+        instead = {"answer": refusal_to(self.refusals, record.question), "finished": True} if stopped else {}
         return record.model_copy(update={"guard": decision, **instead})
 
 

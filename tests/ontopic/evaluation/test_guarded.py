@@ -9,9 +9,8 @@ from qualities import quality_of
 from scope_judge import REFUSAL, ScopeJudge
 from values import replace
 
-from ontopic.config.policy import Policy
+from ontopic.config.policy import Policy, Refusals
 from ontopic.data.labelled import Question
-from ontopic.data.language import Refusals
 from ontopic.evaluation.answers import Evaluation, behind_guard
 from ontopic.evaluation.gate import Decision, Evaluated, decide
 from ontopic.evaluation.gate_facts import _answer

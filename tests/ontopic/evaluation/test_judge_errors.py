@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, judged
+from evaluations import evaluated, gate_card, judged
 from values import replace
 
 from ontopic.config.policy import GateLimits, Policy
@@ -16,10 +16,10 @@ from ontopic.evaluation.discordant import GatePairs, Pair, pairs_of
 from ontopic.evaluation.gate import JUDGE_ERRORS, GateTest, decide
 from ontopic.evaluation.gate_page import write_gate_page
 from ontopic.evaluation.judge_errors import HOW, JudgeErrors, judge_errors, tipping_specificity
-from ontopic.judges.cards.card import JudgeCard, criteria_sha256
+from ontopic.judges.cards.card import JudgeCard
 from ontopic.records import Verdict
 from ontopic.statistics.pairs import compare
-from ontopic.statistics.rates import Rate, rate
+from ontopic.statistics.rates import rate
 
 LIMITS = GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0)
 Labeller = Callable[[Pair], tuple[bool, bool]]
@@ -28,16 +28,7 @@ Labeller = Callable[[Pair], tuple[bool, bool]]
 
 @pytest.fixture
 def card(banking: Policy) -> JudgeCard:
-    return JudgeCard(
-        judge_id="judge-1",
-        scope_given=True,
-        accuracy=rate(960, 1000),
-        kappa=Rate(value=0.9, low=0.87, high=0.93, n=1000),
-        sensitivity=rate(490, 500),
-        specificity=rate(460, 500),
-        unjudged=0,
-        criteria_sha256=criteria_sha256(banking),
-    )
+    return replace(gate_card(banking), sensitivity=rate(490, 500), specificity=rate(460, 500))
 
 
 def sides(n: int = 450, champion: int = 90, challenger: int = 20) -> tuple[Evaluation, Evaluation]:

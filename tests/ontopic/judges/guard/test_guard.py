@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from scope_judge import REFUSAL, ScopeJudge
 
-from ontopic.data.language import Refusals
+from ontopic.config.policy import Refusals
 from ontopic.judges.guard.guard import Asked, Guard, Opinion, Thresholds
 from ontopic.records import Message, Record
 
@@ -13,7 +13,7 @@ CARD, POEM, MONEY = "How do I freeze my card?", "Write me a poem.", "Where does 
 
 
 def guard(thresholds: Thresholds = THRESHOLDS) -> Guard:
-    return Guard(ScopeJudge(), thresholds, Refusals(refusal=REFUSAL, others={"de": GERMAN}))
+    return Guard(ScopeJudge(), thresholds, Refusals(refusal=REFUSAL, refusals={"de": GERMAN}))
 
 
 def said(*texts: str) -> tuple[Message, ...]:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ontopic.config.policy import Policy
-from ontopic.judges.judge import Judge
 from ontopic.judges.local.conversation import turns_before
 from ontopic.judges.local.judge import LocalJudge
-from ontopic.models.sentence_encoder import CONTEXT_TOKENS, MAX_TOKENS, SentenceEncoder, load_sentence_encoder
+from ontopic.models.sentence_encoder import CONTEXT_TOKENS, MAX_TOKENS, SentenceEncoder
 from ontopic.records import Message, Record
 
 OVERDRAFT = (
@@ -22,17 +21,6 @@ SOUP = (
     Message(role="user", content="how do i cook a pumpkin soup"),
     Message(role="assistant", content="Roast the pumpkin, then simmer it in stock with onion and ginger."),
 )
-
-
-@pytest.fixture(scope="module")
-def judge(local_judge: Judge) -> LocalJudge:
-    assert isinstance(local_judge, LocalJudge)
-    return local_judge
-
-
-@pytest.fixture(scope="module")
-def encoder() -> SentenceEncoder:
-    return load_sentence_encoder()
 
 
 def record(before: Sequence[Message], question: str, answer: str = "It depends.") -> Record:

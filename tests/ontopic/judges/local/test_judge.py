@@ -33,17 +33,6 @@ from ontopic.state.workspace import Workspace
 QUESTION, ANSWER = "how do i freeze my card", "Open the app, go to Cards and choose Freeze."
 
 
-@pytest.fixture(scope="module")
-def judge(local_judge: Judge) -> LocalJudge:
-    assert isinstance(local_judge, LocalJudge)
-    return local_judge
-
-
-@pytest.fixture(scope="module")
-def encoder() -> SentenceEncoder:
-    return load_sentence_encoder()
-
-
 def outcomes(verdicts: Sequence[Verdict]) -> list[str]:
     return [verdict.outcome for verdict in verdicts]
 

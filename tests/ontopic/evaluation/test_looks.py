@@ -105,11 +105,12 @@ def policy(workspace: Workspace) -> Policy:
 
     banking = load_policy(ROOT / "configs/policies/banking.yaml")
     client = mlflow.MlflowClient(tracking_uri=workspace.mlflow_uri)
+    experiment = client.create_experiment("looks", artifact_location=workspace.artifacts.as_uri())
     for number in range(4):
         folder = workspace.root / f"weights {number}"
         folder.mkdir()
         (folder / "weights").write_text(str(number))
-        run = client.create_run(client.create_experiment(f"run {number}"))
+        run = client.create_run(experiment)
         register(
             banking.registered_model,
             folder,

@@ -12,6 +12,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from ontopic.models.generation import generate
 from ontopic.models.loading import load
 
+NAME = "ontopic-test"
+"""The registered model."""
+
 ASKED = ["how do I block my card", "tell me a joke", "Überweisung nach Zürich?"]
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import mlflow
 import pytest
 from loopback import ROOT
+from older_registries import older_registry
 from transformers import pipeline
-from whole_models import ASKED, random_adapter, said, tiny_model
+from whole_models import ASKED, NAME, random_adapter, said, tiny_model
 
 from ontopic.errors import UserError
 from ontopic.registry import versions
@@ -22,8 +23,6 @@ from ontopic.state.moved import settle
 from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.training.registering import bring_along, register_base, register_trained
-
-NAME = "ontopic-test"
 
 
 @pytest.fixture
@@ -142,9 +141,7 @@ def test_a_model_that_names_the_old_path_is_not_rewritten(
     workspace: Workspace, base_folder: Path, tmp_path: Path
 ) -> None:
     """A tokenizer may have a token that is the state folder's path, such as /data."""
-    template = base_folder / "chat_template.jinja"
     (base_folder / "tokens.json").write_text(json.dumps({str(workspace.root): 1}))
-    assert template.is_file()
     base = registered_base(workspace, base_folder)
     workspace.root.rename(tmp_path / "elsewhere")
     workspace = open_workspace(tmp_path / "elsewhere")
@@ -152,43 +149,8 @@ def test_a_model_that_names_the_old_path_is_not_rewritten(
     assert folder_sha256(find(NAME, "1", workspace=workspace).folder) == base.digest
 
 
-def older_registry(workspace: Workspace, base_folder: Path) -> list[Path]:
-    """Three versions as releases before registered them: the base, and two adapters, each of the one before.
-
-    Returns:
-        What each was registered from.
-    """
-    client, folders = mlflow.MlflowClient(), [base_folder]
-    client.create_registered_model(NAME)
-    for number in (1, 2, 3):
-        folder = folders[-1]
-        if number > 1:
-            whole = workspace.root / f"made {number}"
-            base = folders[-1] if number == 2 else workspace.root / "made 2 whole"
-            folder = random_adapter(whole, base, number)
-            if number == 2:
-                from ontopic.training.merging import merge
-
-                merge(whole, base, into=workspace.root / "made 2 whole")
-            config = folder / "adapter_config.json"
-            said = json.loads(config.read_text()) | {
-                "base_model_name_or_path": f"../../../registry/{NAME}/{number - 1}"
-            }
-            config.write_text(json.dumps(said))
-            folders.append(folder)
-        with mlflow.start_run() as run:
-            client.log_artifacts(run.info.run_id, str(folder), artifact_path="model")
-        tags = {versions.DIGEST: folder_sha256(folder)}
-        if number > 1:
-            tags |= {versions.BASE_VERSION: str(number - 1), "ontopic.kind": "orpo-lora"}
-        client.create_model_version(NAME, f"runs:/{run.info.run_id}/model", run.info.run_id, tags=tags)
-        client.set_model_version_tag(NAME, str(number), "ontopic.complete", "true")
-    open_registry(workspace, NAME).ensure_champion("3")
-    return folders
-
-
 def test_versions_of_earlier_releases_are_brought_along(workspace: Workspace, base_folder: Path) -> None:
-    folders = older_registry(workspace, base_folder)
+    *folders, second = older_registry(workspace, base_folder)
     digests = [folder_sha256(folder) for folder in folders]
     lines: list[str] = []
     bring_along(NAME, workspace=workspace, say=lines.append)
@@ -202,9 +164,9 @@ def test_versions_of_earlier_releases_are_brought_along(workspace: Workspace, ba
         assert tags[versions.MADE_FROM] == digest
         assert tags[versions.DIGEST] == found.digest == folder_sha256(found.folder)
         assert not (found.folder / "adapter_config.json").exists()
-    assert said(find(NAME, "2", workspace=workspace).folder) == said(workspace.root / "made 2 whole")
+    assert said(find(NAME, "2", workspace=workspace).folder) == said(second)
     champion = find(NAME, "3", workspace=workspace).folder
-    assert mlflow_says(f"models:/{NAME}@champion") == said(champion) != said(workspace.root / "made 2 whole")
+    assert mlflow_says(f"models:/{NAME}@champion") == said(champion) != said(second)
     bring_along(NAME, workspace=workspace, say=lines.append)
     assert len(lines) == 3
     assert registered_base(workspace, base_folder).version == "1"

@@ -27,8 +27,8 @@ BASE_VERSION = "ontopic.base_version"
 BASE_DIGEST = "ontopic.base_digest"
 """The tag with that version's digest."""
 MADE_FROM = "ontopic.made_from"
-"""The tag of a whole version with the sha256 of what it was made from: the base's files as they came, or the adapter.
-One without it is of a release whose versions were adapters."""
+"""The tag of a version with the sha256 of what it was made from: the base's files as they came, or the adapter."""
+_WHOLE = "ontopic.whole"  # the tag that a version of a release whose versions were adapters lacks
 _PLACE = "model"  # among a run's artifacts
 
 
@@ -82,7 +82,7 @@ def register(
             return _fetched(client, version, workspace=workspace)
     _put(client, folder, run_id=run_id, place=_PLACE, workspace=workspace)
     version = client.create_model_version(
-        name, source=f"runs:/{run_id}/{_PLACE}", run_id=run_id, tags={DIGEST: digest, **tags}
+        name, source=f"runs:/{run_id}/{_PLACE}", run_id=run_id, tags={DIGEST: digest, _WHOLE: "true", **tags}
     )
     client.set_model_version_tag(name, version.version, COMPLETE, "true")
     if challenger:
@@ -120,23 +120,25 @@ def weights_now(name: str, version: str, *, workspace: Workspace) -> tuple[str, 
 
 
 def older(name: str, *, workspace: Workspace) -> dict[str, dict[str, str]]:
-    """The versions that are not known to be whole, with their tags: those of earlier releases. No weights are read."""
+    """The versions that earlier releases registered, which may be adapters, with their tags. No weights are read."""
     tagged = open_registry(workspace, name).tagged()
-    return {version: tags for version, tags in tagged.items() if MADE_FROM not in tags}
+    return {version: tags for version, tags in tagged.items() if _WHOLE not in tags}
 
 
 def replace(model: RegisteredModel, folder: Path, *, workspace: Workspace) -> RegisteredModel:
     """Have other files under a version: its whole model, where it was registered as something less.
 
-    A crash in between leaves the version as it was, or to be replaced again.
+    A crash in between leaves the version among the ``older`` ones. Nothing is removed until all of ``folder`` is there.
     """
     client = _client(workspace)
     version, digest = client.get_model_version(model.name, model.version), folder_sha256(folder)
     place = str(version.source).removeprefix(f"runs:/{model.run_id}/")
+    made_from = version.tags.get(MADE_FROM, model.digest)  # of a call that was killed
+    client.set_model_version_tag(model.name, model.version, MADE_FROM, made_from)
     _put(client, folder, run_id=model.run_id, place=place, workspace=workspace)
     if _local_folder(client, version) is None:
         _remove_others(client, folder, run_id=model.run_id, place=place)
-    for key, value in {MADE_FROM: model.digest, DIGEST: digest}.items():  # in this order
+    for key, value in {DIGEST: digest, _WHOLE: "true"}.items():
         client.set_model_version_tag(model.name, model.version, key, value)
     shutil.rmtree(workspace.registry / model.name / model.version, ignore_errors=True)
     version = client.get_model_version(model.name, model.version)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ontopic.models.adapter_base import name_base
+from ontopic.models.adapter_base import CONFIG, name_base
 from ontopic.models.loading import load, stored_dtype
 from ontopic.registry.transformers_flavour import tokenizer_files
 from ontopic.state.whole_file import linked
 
 ADAPTER = "adapter"
 """The folder of the adapter, inside that of the model that it was merged into."""
+
+
+def adapter_in(folder: Path) -> Path | None:
+    """The whole adapter that a version's folder holds: beside the model, or alone, as earlier releases had it."""
+    for place in (folder, folder / ADAPTER):
+        if (place / CONFIG).is_file() and any(place.glob("adapter_model.*")):
+            return place
+    return None
 
 
 def merge(adapter: Path, base: Path, *, into: Path) -> None:
@@ -36,5 +44,7 @@ def merge(adapter: Path, base: Path, *, into: Path) -> None:
     for path in tokenizer_files(base):
         (into / path.name).unlink(missing_ok=True)
         linked(path, into / path.name)
-    shutil.copytree(adapter, into / ADAPTER)
+    (into / ADAPTER).mkdir()
+    for path in adapter.glob("adapter_*"):  # the trainer saves the base's tokenizer beside them
+        shutil.copy2(path, into / ADAPTER)
     name_base(into / ADAPTER, whole.digest)

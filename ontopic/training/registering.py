@@ -10,13 +10,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ontopic.models.adapter_base import CONFIG
 from ontopic.registry import versions
 from ontopic.registry.transformers_flavour import describe
 from ontopic.registry.versions import RegisteredModel
 from ontopic.state.whole_file import folder_sha256, linked_folder
 from ontopic.state.workspace import Workspace
-from ontopic.training.merging import merge
+from ontopic.training.merging import adapter_in, merge
 
 
 def register_base(
@@ -81,15 +80,15 @@ def bring_along(name: str, *, workspace: Workspace, say: Callable[[str], object]
     with _building(workspace) as whole:
         for number, tags in versions.older(name, workspace=workspace).items():  # another command may have been first
             found = versions.find(name, number, workspace=workspace)
-            if (found.folder / CONFIG).is_file():
+            if (adapter := adapter_in(found.folder)) is not None:
                 base = versions.base_of(found, tags, workspace=workspace)
                 if base is None:
                     _said(say, f"version {number} of {name!r} is an adapter whose base is gone; it cannot be loaded")
                     continue
-                merge(found.folder, base, into=whole)
+                merge(adapter, base, into=whole)
             elif (found.folder / "config.json").is_file():
                 _like(found.folder, whole, workspace=workspace)
-            else:
+            else:  # it never was a model; who loads it is told
                 continue
             describe(whole, name)
             versions.replace(found, whole, workspace=workspace)

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import pytest
 from moto.server import ThreadedMotoServer
 
 BUCKET = "models"
+
+
+def mlflow_in_store(mlflow_file: Path, experiment: str) -> Iterator[str]:
+    """The tracking URI of an MLflow of the user's with that database, where an experiment's artifacts go to a store."""
+    import mlflow
+
+    uri = f"sqlite:///{mlflow_file}"
+    with object_store() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**environment, "MLFLOW_TRACKING_URI": uri}.items():
+            patch.setenv(name, value)
+        mlflow.set_tracking_uri(uri)
+        mlflow.create_experiment(experiment, artifact_location=f"s3://{BUCKET}/of a bank")
+        yield uri
+    mlflow.set_tracking_uri(None)
 
 
 @contextmanager

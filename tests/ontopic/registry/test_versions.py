@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from object_store import BUCKET, object_store
+from object_store import mlflow_in_store
 
 from ontopic.registry import versions
 from ontopic.registry.tracking import open_tracking
@@ -30,12 +30,8 @@ def workspace(
         open_tracking(workspace, "x")
         yield workspace
         return
-    with object_store() as environment:
-        for name, value in {**environment, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/theirs.db"}.items():
-            monkeypatch.setenv(name, value)
+    for _ in mlflow_in_store(state_before / "mlflow.db", "x"):
         workspace = open_workspace(tmp_path / "mine")
-        mlflow.set_tracking_uri(workspace.mlflow_uri)
-        mlflow.create_experiment("x", artifact_location=f"s3://{BUCKET}/x")
         open_tracking(workspace, "x")
         yield workspace
 
@@ -88,6 +84,8 @@ def test_other_files_take_the_place_of_a_versions(workspace: Workspace) -> None:
     other = workspace.root / "other"
     (other / "below").mkdir(parents=True)
     (other / "below" / "whole").write_text("a model's")
+    assert not versions.older(NAME, workspace=workspace)
+    mlflow.MlflowClient().delete_model_version_tag(NAME, "1", "ontopic.whole")
     assert versions.older(NAME, workspace=workspace).keys() == {"1"}
     now = versions.replace(first, other, workspace=workspace)
     assert now.digest == folder_sha256(other) == folder_sha256(now.folder) != first.digest

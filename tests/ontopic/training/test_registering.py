@@ -26,9 +26,9 @@ from ontopic.training.registering import bring_along, register_base, register_tr
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def workspace(state_before: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    workspace = open_workspace(tmp_path / "a state")
+    workspace = open_workspace(state_before)
     settle(workspace)
     open_tracking(workspace, NAME)
     yield workspace

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from object_store import BUCKET, object_store
+from object_store import mlflow_in_store
 from older_registries import older_registry
 from whole_models import NAME, random_adapter, said, tiny_model
 
@@ -22,17 +22,9 @@ from ontopic.training.registering import bring_along, register_base, register_tr
 
 
 @pytest.fixture
-def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def theirs(state_before: Path) -> Iterator[str]:
     """The tracking URI of an MLflow of the user's, whose artifacts are in an object store."""
-    uri = f"sqlite:///{tmp_path}/theirs.db"
-    with object_store() as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        mlflow.set_tracking_uri(uri)
-        mlflow.create_experiment(NAME, artifact_location=f"s3://{BUCKET}/of a bank")
-        yield uri
-    mlflow.set_tracking_uri(None)
+    yield from mlflow_in_store(state_before / "mlflow.db", NAME)
 
 
 def machine(root: Path) -> Workspace:

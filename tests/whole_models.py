@@ -48,7 +48,13 @@ def random_adapter(folder: Path, base: Path, seed: int = 0) -> Path:
     return folder
 
 
+def plain(text: str) -> str:
+    """An answer without white space around it, and without half a character at its end, which some show and others
+    hold back."""
+    return text.strip().rstrip("\ufffd").rstrip()
+
+
 def said(folder: Path, limit: int = 12) -> list[str]:
     """A model's greedy answers to ``ASKED``, in float32."""
     chats = [[{"role": "user", "content": text}] for text in ASKED]
-    return [answer.text for answer in generate(load(folder, "float32"), chats, max_new_tokens=limit)]
+    return [plain(answer.text) for answer in generate(load(folder, "float32"), chats, max_new_tokens=limit)]

@@ -27,6 +27,9 @@ _EXAMPLE, _SERVED_EXAMPLE = "input_example.json", "serving_input_example.json"
 _ENVIRONMENT, _REQUIREMENTS = "python_env.yaml", "requirements.txt"
 _INPUT = {"messages": [{"role": "user", "content": "What do you help with?"}], "max_tokens": 64}
 _NEEDED = ("mlflow", "torch", "transformers", "accelerate")
+_GENERATION, _ENDS = "generation_config.json", ("bos_token_id", "eos_token_id", "pad_token_id")
+# With these Transformers would warn, or follow the model's own configuration in place of this file.
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "_from_model_config")
 _OF_TOKENIZERS = (".json", ".model", ".txt", ".jinja", ".tiktoken")
 _NOT_OF_TOKENIZERS = (_EXAMPLE, _REQUIREMENTS, ".index.json", "adapter_config.json")
 
@@ -51,6 +54,7 @@ def describe(folder: Path, name: str) -> None:
     from mlflow.models import Model, ModelSignature
     from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA
 
+    _answer_greedily(folder)
     tokenizer = folder / _COMPONENTS / _TOKENIZER  # MLflow looks for it nowhere else
     shutil.rmtree(tokenizer, ignore_errors=True)
     tokenizer.mkdir(parents=True)
@@ -75,6 +79,16 @@ def describe(folder: Path, name: str) -> None:
     model.add_flavor("transformers", **_flavour(name))
     pyfunc.add_to_model(model, loader_module="mlflow.transformers", python_env=_ENVIRONMENT)
     model.save(str(folder / MLMODEL))
+
+
+def _answer_greedily(folder: Path) -> None:
+    """Have greedy answers where a request asks for nothing else, as in our service: Transformers' pipeline samples."""
+    path, config = folder / _GENERATION, json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    ends = {name: config[name] for name in _ENDS if config.get(name) is not None}
+    set_before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ends
+    kept = {name: value for name, value in set_before.items() if name not in _SAMPLING}
+    path.unlink(missing_ok=True)  # it may be a link to what others have
+    path.write_text(json.dumps({**kept, "do_sample": False}, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _flavour(name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from loopback import ROOT
 from object_store import BUCKET, object_store
 from second_machine import SecondMachine, end
 from served import openai_client
-from whole_models import ASKED, NAME, random_adapter, said, tiny_model
+from whole_models import ASKED, NAME, plain, random_adapter, said, tiny_model
 
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
@@ -53,7 +53,7 @@ for chat in chats:
     out = model.generate(**ids, max_new_tokens=most)[0, ids["input_ids"].shape[1]:]
     answers["transformers"].append(tokenizer.decode(out, skip_special_tokens=True))
 answers["ontopic"] = [answer.text for answer in generate(load(folder, "float32"), chats, max_new_tokens=most)]
-print(json.dumps({{way: [text.strip() for text in texts] for way, texts in answers.items()}}))
+print(json.dumps(answers))
 """
 
 
@@ -126,6 +126,7 @@ def second(server: str, expected: list[str], tmp_path: Path) -> Iterator[SecondM
 @pytest.mark.slow
 def test_mlflow_transformers_and_we_load_the_champion_there(second: SecondMachine, expected: list[str]) -> None:
     answers = json.loads(second.run("-c", LOADS, json.dumps(ASKED)).splitlines()[-1])
+    answers = {way: [plain(text) for text in texts] for way, texts in answers.items()}
     assert answers == {"mlflow": expected, "transformers": expected, "ontopic": expected}
 
 
@@ -142,7 +143,7 @@ def test_mlflows_scoring_server_serves_it_there(second: SecondMachine, expected:
             reply = httpx.post(f"http://127.0.0.1:{port}/invocations", json=request, timeout=120, trust_env=False)
             assert reply.status_code == 200, reply.text
             (answer,) = reply.json()
-            answers.append(answer["choices"][0]["message"]["content"].strip())
+            answers.append(plain(answer["choices"][0]["message"]["content"]))
         assert answers == expected
     finally:
         end(process)
@@ -177,7 +178,7 @@ def test_our_service_serves_it_there(second: SecondMachine, expected: list[str],
                 answer = client.chat.completions.create(
                     model=NAME, messages=[{"role": "user", "content": text}], max_tokens=TOKENS
                 )
-                answers.append(str(answer.choices[0].message.content).strip())
+                answers.append(plain(str(answer.choices[0].message.content)))
         assert answers == expected
     finally:
         end(process)

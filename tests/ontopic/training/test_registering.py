@@ -6,13 +6,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 from loopback import ROOT
 from older_registries import older_registry
 from transformers import pipeline
-from whole_models import ASKED, NAME, random_adapter, said, tiny_model
+from whole_models import ASKED, NAME, plain, random_adapter, said, tiny_model
 
 from ontopic.errors import UserError
 from ontopic.registry import versions
@@ -55,11 +56,10 @@ def trained(workspace: Workspace, base: RegisteredModel, seed: int = 0) -> Regis
         return register_trained(adapter, base, workspace=workspace, run_id=run.info.run_id, tags={})
 
 
-def mlflow_says(uri: str, limit: int = 12) -> list[str]:
-    """Greedy answers of MLflow's own loader."""
-    loaded = mlflow.transformers.load_model(uri)
+def answers(loaded: Any) -> list[str]:
+    """What a pipeline of Transformers says where nothing but a limit is asked for."""
     chats = [[{"role": "user", "content": text}] for text in ASKED]
-    return [loaded(chat, max_new_tokens=limit, return_full_text=False)[0]["generated_text"].strip() for chat in chats]
+    return [plain(loaded(chat, max_new_tokens=12, return_full_text=False)[0]["generated_text"]) for chat in chats]
 
 
 def test_a_version_is_loaded_by_mlflow_transformers_and_us_alike(workspace: Workspace, base_folder: Path) -> None:
@@ -70,11 +70,8 @@ def test_a_version_is_loaded_by_mlflow_transformers_and_us_alike(workspace: Work
     open_registry(workspace, NAME).promote("2", by="a test", why="it is new")
     expected = said(version.folder)
     assert expected != said(base.folder)
-    assert mlflow_says(f"models:/{NAME}@champion") == expected
-    generator = pipeline("text-generation", str(version.folder))
-    chats = [[{"role": "user", "content": text}] for text in ASKED]
-    texts = [generator(chat, max_new_tokens=12, return_full_text=False)[0]["generated_text"].strip() for chat in chats]
-    assert texts == expected
+    assert answers(mlflow.transformers.load_model(f"models:/{NAME}@champion")) == expected
+    assert answers(pipeline("text-generation", str(version.folder))) == expected
 
 
 def test_its_mlmodel_has_signature_example_and_requirements(workspace: Workspace, base_folder: Path) -> None:
@@ -90,6 +87,23 @@ def test_its_mlmodel_has_signature_example_and_requirements(workspace: Workspace
     assert "+" not in "".join(needed)  # of no index but PyPI
     for path in (path for path in folder.rglob("*") if path.is_file()):
         assert str(workspace.root).encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    "before", [None, {"eos_token_id": [2, 7], "temperature": 0.7, "top_p": 0.9, "do_sample": True}]
+)
+def test_answers_are_greedy_where_nothing_else_is_asked_for(
+    workspace: Workspace, base_folder: Path, before: dict[str, object] | None
+) -> None:
+    path = base_folder / "generation_config.json"
+    path.unlink()
+    if before is not None:
+        path.write_text(json.dumps(before))
+    written = json.loads((registered_base(workspace, base_folder).folder / path.name).read_text())
+    assert written["do_sample"] is False
+    assert written["eos_token_id"] == (before["eos_token_id"] if before else 2)
+    assert not {"temperature", "top_p"} & set(written)
+    assert path.is_file() == (before is not None)  # the model's own is left alone
 
 
 def test_weights_are_kept_once_in_the_state_folder(workspace: Workspace, base_folder: Path) -> None:
@@ -133,7 +147,7 @@ def test_a_moved_state_folder_goes_on(workspace: Workspace, base_folder: Path, t
     found = find(NAME, "2", workspace=workspace)
     assert found.folder.is_relative_to(moved)
     assert folder_sha256(found.folder) == found.digest == version.digest
-    assert said(found.folder) == expected == mlflow_says(f"models:/{NAME}/2")
+    assert said(found.folder) == expected == answers(mlflow.transformers.load_model(f"models:/{NAME}/2"))
     assert trained(workspace, found, seed=5).version == "3"
 
 
@@ -166,7 +180,7 @@ def test_versions_of_earlier_releases_are_brought_along(workspace: Workspace, ba
         assert not (found.folder / "adapter_config.json").exists()
     assert said(find(NAME, "2", workspace=workspace).folder) == said(second)
     champion = find(NAME, "3", workspace=workspace).folder
-    assert mlflow_says(f"models:/{NAME}@champion") == said(champion) != said(second)
+    assert answers(mlflow.transformers.load_model(f"models:/{NAME}@champion")) == said(champion) != said(second)
     bring_along(NAME, workspace=workspace, say=lines.append)
     assert len(lines) == 3
     assert registered_base(workspace, base_folder).version == "1"

@@ -64,7 +64,7 @@ def free_port() -> int:
 
 
 def wait_for(url: str, process: psutil.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while True:
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(url, trust_env=False).status_code == 200:
@@ -73,34 +73,40 @@ def wait_for(url: str, process: psutil.Popen, log: Path) -> None:
         time.sleep(0.3)
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def first_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("first")
+    folder.chmod(0o700)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(no_mlflow_of_others: None, first_folder: Path) -> Iterator[str]:
     """The URL of an MLflow server whose artifacts are in an object store, which it alone has the keys of."""
     with object_store() as store:
         url = f"http://127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "mlflow", "server", "--port", url.rpartition(":")[2], "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+        command += ["--backend-store-uri", f"sqlite:///{first_folder}/server.db"]
         command += ["--artifacts-destination", f"s3://{BUCKET}/artifacts"]
-        log = tmp_path / "server.log"
+        log = first_folder / "server.log"
+        variables = {"NO_PROXY": "127.0.0.1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         own = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         with log.open("wb") as output:
-            process = psutil.Popen(
-                command, cwd=tmp_path, env=own | store | {"NO_PROXY": "127.0.0.1"}, stdout=output, stderr=output
-            )
+            process = psutil.Popen(command, cwd=first_folder, env=own | store | variables, stdout=output, stderr=output)
         try:
             wait_for(f"{url}/health", process, log)
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
-            yield url
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("MLFLOW_TRACKING_URI", url)
+                yield url
         finally:
             end(process)
             mlflow.set_tracking_uri(None)
 
 
-@pytest.fixture
-def expected(server: str, model_folder: Path, tmp_path: Path) -> list[str]:
-    """The first machine makes a champion, and is gone with all that it had; what its champion said."""
-    workspace = open_workspace(tmp_path / "first")
-    (tmp_path / "first").chmod(0o700)
+@pytest.fixture(scope="module")
+def expected(server: str, model_folder: Path, first_folder: Path) -> list[str]:
+    """What the champion says that the first machine has made."""
+    workspace = open_workspace(first_folder / "state")
     open_tracking(workspace, NAME)
     folder = tiny_model(workspace.models / "tiny", model_folder)
     with mlflow.start_run() as run:
@@ -115,11 +121,11 @@ def expected(server: str, model_folder: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def second(server: str, expected: list[str], tmp_path: Path) -> Iterator[SecondMachine]:
+def second(server: str, expected: list[str], first_folder: Path) -> Iterator[SecondMachine]:
     with tempfile.TemporaryDirectory() as folder:  # pytest's are its user's alone
         Path(folder).chmod(0o755)
         machine = SecondMachine(Path(folder) / "zweite Maschine", MLFLOW_TRACKING_URI=server)
-        assert os.geteuid() != 0 or not machine.may_read(tmp_path / "first")
+        assert os.geteuid() != 0 or not machine.may_read(first_folder / "state")
         yield machine
 
 

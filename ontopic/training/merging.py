@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ontopic.models.adapter_base import CONFIG, name_base
 from ontopic.models.loading import load, stored_dtype
@@ -39,7 +40,7 @@ def merge(adapter: Path, base: Path, *, into: Path) -> None:
     from peft import PeftModel  # seconds, which who merges nothing need not wait
 
     whole = load(base, "float32")
-    merged = PeftModel.from_pretrained(whole.model, str(adapter)).merge_and_unload()
+    merged: Any = PeftModel.from_pretrained(whole.model, str(adapter)).merge_and_unload()
     merged.to(stored_dtype(base)).save_pretrained(into)
     for path in tokenizer_files(base):
         (into / path.name).unlink(missing_ok=True)

@@ -55,7 +55,9 @@ def trained(base: RegisteredModel, *, number: int, steps: int, workspace: Worksp
     """The next version, and the seconds that it took to merge and register it."""
     import mlflow
 
-    settings = TrainingSettings(learning_rate=1e-3, epochs=1, batch_size=4, gradient_accumulation=1, max_steps=steps)
+    settings = TrainingSettings(
+        beta=1.0, learning_rate=1e-3, epochs=1, batch_size=4, max_rejected_tokens=20, max_steps=steps, save_steps=steps
+    )
     work = workspace.training / str(number)
     model = loading.load(base.folder, "float32")
     adapter = train_orpo(model, base.folder, preferences=pairs(number), settings=settings, work=work).adapter

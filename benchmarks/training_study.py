@@ -51,6 +51,7 @@ from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.statistics.rates import rate
 from ontopic.training.best_of_n import best_answers
+from ontopic.training.merging import merge
 from ontopic.training.orpo import train_orpo
 from ontopic.training.packed_trainer import PackedORPOTrainer
 from ontopic.training.preferences import PairSettings, Preference, WrittenAnswers, build_preferences, unwritten
@@ -296,7 +297,8 @@ def run_row(study: Study, row: dict[str, Any], seed: int) -> dict[str, Any]:
         trainer = PackedORPOTrainer if method == "orpo" else PackedDPOTrainer
         with patch("ontopic.training.orpo.PackedORPOTrainer", trainer):
             adapter = train_orpo(model, study.base, preferences=pairs, settings=training, work=folder).adapter
-        model = load(adapter, study.settings.model.precision)
+        merge(adapter, study.base, into=folder / "whole")
+        model = load(folder / "whole", study.settings.model.precision)
         found["training_s"] = time.perf_counter() - began
         shutil.rmtree(folder)
     for name, questions in study.sets.items():

@@ -117,8 +117,8 @@ class ChampionFollower:
     """Deploys the version that bears the champion's alias, whenever it is another one.
 
     The next version is loaded beside the one that answers, which then answers what it has taken and is let go; both are
-    in memory meanwhile. An adapter is merged into a copy of its base, which generates faster than a shared base with
-    the adapter beside it. While the registry can't be asked, or a version can't be loaded, the old one goes on.
+    in memory meanwhile. A whole model generates faster than a shared base with an adapter beside it. While the registry
+    can't be asked, or a version can't be loaded, the old one goes on.
 
     Args:
         name: of the registered model, in the registry that ``MLFLOW_TRACKING_URI`` names.

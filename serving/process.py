@@ -227,7 +227,7 @@ def _environment(serving: Serving) -> dict[str, str]:
         "ONTOPIC_MODEL_NAME": serving.model_name,
         "ONTOPIC_TRAFFIC": traffic if "://" in traffic else str(Path(traffic).resolve()),
         "ONTOPIC_MAX_NEW_TOKENS": str(serving.max_new_tokens),
-        # 4-bit weights can't be merged with an adapter, and the batch is written for merged ones.
+        # 4 bits are for training; the batch is written for whole weights.
         "ONTOPIC_PRECISION": "auto" if serving.precision == "nf4" else serving.precision,
         "ONTOPIC_WINDOWS": str(workspace.windows),
         "ONTOPIC_USER_KEY": str(workspace.user_key),

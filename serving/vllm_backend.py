@@ -24,14 +24,10 @@ def begin(folder: Path) -> tuple[LanguageModel, VllmBatch]:
     """A model's tokenizer and configuration, without its weights, and the batch that has those.
 
     Raises:
-        UserError: vLLM is not installed, or the folder holds a PEFT adapter.
+        UserError: vLLM is not installed, or the folder holds no whole model.
     """
     from transformers import AutoConfig
 
-    if (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"{folder} holds a PEFT adapter, and vLLM serves whole models here; merge it, or leave vLLM out"
-        )
     tokenizer = conversational_tokenizer(folder)
     batch = VllmBatch(folder, TokenBytes(tokenizer))
     model: Any = SimpleNamespace(config=AutoConfig.from_pretrained(folder))

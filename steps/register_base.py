@@ -1,4 +1,4 @@
-"""Get the base model and register it."""
+"""Get the base model and register it, with the versions of earlier releases brought along."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from zenml import step
 
 from ontopic.config.settings import ModelSettings
 from ontopic.models import loading as models
-from ontopic.registry import versions
-from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
+from ontopic.training import registering
 from steps.caching import depends_on_imports
 
 
@@ -21,12 +20,12 @@ def register_base(*, model: ModelSettings, registered_model: str, workspace: Wor
     folder = models.resolve(model.name, workspace)
     run = mlflow.active_run()
     assert run is not None
-    version = versions.register(
+    registering.bring_along(registered_model, workspace=workspace)
+    version = registering.register_base(
         registered_model,
         folder,
-        digest=folder_sha256(folder),
-        run_id=run.info.run_id,
         workspace=workspace,
+        run_id=run.info.run_id,
         tags={"ontopic.source": model.name, "ontopic.kind": "base"},
     )
     mlflow.log_params({"model": model.name, "model_digest": version.digest})

@@ -13,10 +13,10 @@ from ontopic.config.settings import ModelSettings
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
-from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
 from ontopic.training import orpo, processes
 from ontopic.training.preferences import Preferences, preferences_hash
+from ontopic.training.registering import register_trained
 from steps.caching import depends_on_imports
 
 
@@ -61,19 +61,15 @@ def train_challenger(
         )
     run = mlflow.active_run()
     assert run is not None
-    version = registry.register(
-        registered_model,
+    version = register_trained(
         result.adapter,
-        digest=folder_sha256(result.adapter),
-        run_id=run.info.run_id,
+        champion_model,
         workspace=workspace,
+        run_id=run.info.run_id,
         tags={
             "ontopic.kind": "orpo-lora",
-            registry.BASE_VERSION: champion,
-            "ontopic.base_digest": champion_model.digest,
             "ontopic.preferences_sha256": pairs_hash,
             "ontopic.preferences": str(len(chosen)),
         },
-        challenger=True,
     )
     return version.version

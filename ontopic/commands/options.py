@@ -193,8 +193,13 @@ def version_of(project: Project, which: str) -> RegisteredModel:
     from ontopic.registry import versions
     from ontopic.registry.tracking import open_tracking
 
-    open_tracking(project.workspace, project.policy.registered_model)
-    return versions.find(project.policy.registered_model, which, workspace=project.workspace)
+    name, workspace = project.policy.registered_model, project.workspace
+    open_tracking(workspace, name)
+    if versions.older(name, workspace=workspace):
+        from ontopic.training.registering import bring_along  # which imports torch
+
+        bring_along(name, workspace=workspace)
+    return versions.find(name, which, workspace=workspace)
 
 
 def judge_of(project: Project) -> Judge:

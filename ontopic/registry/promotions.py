@@ -98,7 +98,11 @@ class ModelRegistry:
 
     def versions(self) -> list[str]:
         """The versions, from oldest to newest."""
-        return [version for version, tags in self._tables.versions().items() if COMPLETE in tags]
+        return list(self.tagged())
+
+    def tagged(self) -> dict[str, dict[str, str]]:
+        """The versions with their tags, from oldest to newest."""
+        return {version: tags for version, tags in self._tables.versions().items() if COMPLETE in tags}
 
     def promotions(self) -> list[Promotion]:
         """Every move of the champion alias, the oldest first."""

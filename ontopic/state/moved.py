@@ -27,7 +27,8 @@ from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 
 _WAIT_S = 60  # as long as another command may take to bring the folder along
-_ADAPTER = "adapter_config.json"  # weights, whose digest is known; they name their base from their own folder
+# Of models: their digest is known, and they name no path, though a tokenizer may have a token that reads like one.
+_OF_MODELS = ("config.json", "adapter_config.json")
 
 
 def settle(workspace: Workspace) -> None:
@@ -96,9 +97,12 @@ def _bring_along(workspace: Workspace, before: Path) -> None:
     for path in databases:
         if path.is_file():
             _rewrite_database(path, new)
-    texts = (workspace.zenml, workspace.artifacts, workspace.training)
-    for path in (path for folder in texts for path in folder.rglob("*.json") if path.name != _ADAPTER):
-        _rewrite_file(path, new)
+    for path in (path for folder in (workspace.zenml, workspace.training) for path in folder.rglob("*.json")):
+        if path.name not in _OF_MODELS:
+            _rewrite_file(path, new)
+    for path in workspace.artifacts.rglob("*.json"):
+        if not any((path.parent / name).is_file() for name in _OF_MODELS):
+            _rewrite_file(path, new)
     configuration = workspace.zenml / "config.yaml"
     if configuration.is_file():
         content = yaml.safe_load(configuration.read_text(encoding="utf-8"))

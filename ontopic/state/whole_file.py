@@ -15,6 +15,8 @@ from pathlib import Path
 from ontopic.errors import UserError
 
 _DEVICES = (Path("/dev"), Path("/dev/fd"))
+# Another disk, a file system without links, a file with too many, one of another user's.
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EACCES, errno.ENOSYS, errno.ENOTSUP)
 _MOST_LINKS = 40  # as many as Linux follows
 _ADVICE = {
     errno.ENOSPC: "free the disk, or give another file",
@@ -161,6 +163,25 @@ def folder_sha256(folder: Path) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def linked(source: Path, target: Path) -> None:
+    """Have a file of ours that is never written again under another name too: without a copy, where the disk can."""
+    try:
+        target.hardlink_to(source.resolve())
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copy2(source, target)
+
+
+def linked_folder(source: Path, target: Path) -> None:
+    """``linked`` for all files in a folder, into one that is there."""
+    for path in sorted(source.rglob("*")):
+        if path.is_dir():
+            (target / path.relative_to(source)).mkdir(exist_ok=True)
+        else:
+            linked(path, target / path.relative_to(source))
 
 
 def _sync(path: Path) -> None:

@@ -130,6 +130,11 @@ class Workspace(BaseModel):
         return self.root / "training"
 
     @property
+    def building(self) -> Path:
+        """Where a whole model is put together before it is registered; empty but meanwhile."""
+        return self.training / "whole"
+
+    @property
     def zenml(self) -> Path:
         """ZenML's own configuration, database and artifacts."""
         return self.root / "zenml"

@@ -11,7 +11,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ontopic.models.adapter_base import CONFIG, name_base_from
+from ontopic.models.adapter_base import CONFIG, name_base
 from ontopic.progress import Advance
 
 LogMetrics = Callable[[dict[str, float], int], object]
@@ -76,7 +76,7 @@ class Reporter(TrainerCallback):
         if state.is_world_process_zero:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             if (checkpoint / CONFIG).is_file():
-                name_base_from(checkpoint, checkpoint)
+                name_base(checkpoint, None)
             (checkpoint / WHOLE).touch()
 
     def on_log(

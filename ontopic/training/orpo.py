@@ -21,7 +21,7 @@ from trl.experimental.orpo import ORPOConfig
 
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
-from ontopic.models.adapter_base import name_base_from
+from ontopic.models.adapter_base import name_base
 from ontopic.models.loading import LanguageModel, chat_prompts
 from ontopic.progress import progress
 from ontopic.state.whole_file import whole_folder
@@ -69,7 +69,7 @@ def train_orpo(
 
     Args:
         base: the model; its weights are changed in place, so load it anew afterwards.
-        base_folder: where ``base`` was loaded from; the adapter names it.
+        base_folder: where ``base`` was loaded from; the adapter names it by its digest.
         work: holds the checkpoints and, at the end, ``adapter``. Give each set of inputs a folder of its own.
         log_metrics: called with metrics and the step they belong to: loss, log odds ratio, reward margin,
             learning rate, tokens per second.
@@ -93,7 +93,7 @@ def train_orpo(
     with whole_folder(adapter) if config.process_index == 0 else nullcontext(work) as part:
         trainer.save_model(str(part))  # under FSDP all processes take part, and the first writes
         if config.process_index == 0:
-            name_base_from(adapter, part)
+            name_base(part, base.digest)
     return TrainingResult(
         adapter=adapter, steps=trainer.state.global_step, resumed_from=reporter.resumed_from, metrics=reporter.last
     )

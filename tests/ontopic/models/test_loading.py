@@ -52,7 +52,7 @@ def test_a_base_model_is_refused_before_any_work(base_model: Path, model_folder:
 
 def test_a_model_without_a_tokenizer_is_refused_before_any_work(base_model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no model: neither"):
+    with pytest.raises(UserError, match=r"holds no model: there is no config\.json"):
         ready(tmp_path / "empty")
     for content in ("", "{}", '{"version": "1.0"}', '{"added_tokens": [], "model": 5}', "[" * 9999, "\0" * 9):
         (base_model / "tokenizer.json").write_text(content)
@@ -61,6 +61,13 @@ def test_a_model_without_a_tokenizer_is_refused_before_any_work(base_model: Path
     (base_model / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="holds no tokenizer that can be read"):
         ready(base_model)
+
+
+def test_an_adapter_is_refused_before_any_work(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for refuses in (ready, load):
+        with pytest.raises(UserError, match="holds a PEFT adapter, and a whole model is needed: merge it"):
+            refuses(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 1000])

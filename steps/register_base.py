@@ -10,6 +10,7 @@ from zenml import step
 from ontopic.config.settings import ModelSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions
+from ontopic.registry.promotions import KIND, OF_BASE
 from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
@@ -27,7 +28,7 @@ def register_base(*, model: ModelSettings, registered_model: str, workspace: Wor
         digest=folder_sha256(folder),
         run_id=run.info.run_id,
         workspace=workspace,
-        tags={"ontopic.source": model.name, "ontopic.kind": "base"},
+        tags={"ontopic.source": model.name, KIND: OF_BASE},
     )
     mlflow.log_params({"model": model.name, "model_digest": version.digest})
     return version.version

@@ -1,4 +1,4 @@
-"""Fine-tune the champion on preferences with ORPO and register the result as the challenger."""
+"""Fine-tune the base model or the champion on preferences with ORPO and register the result as the challenger."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import json
 from typing import Annotated
 
 import mlflow
+import pandas as pd
 from zenml import step
 
+from ontopic.config.policy import Policy
 from ontopic.config.settings import ModelSettings
 from ontopic.config.training_settings import TrainingSettings
+from ontopic.data import labelled as labelled_data
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
+from ontopic.registry.erased_runs import PREFERENCES
+from ontopic.registry.promotions import BASE, KIND
 from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
-from ontopic.training import orpo, processes
-from ontopic.training.preferences import Preferences, preferences_hash
+from ontopic.training import earlier_pairs, orpo, processes
+from ontopic.training.preferences import Preference, Preferences, preferences_hash
 from steps.caching import depends_on_imports
 
 
@@ -27,25 +32,28 @@ from steps.caching import depends_on_imports
 def train_challenger(
     *,
     pairs: Preferences,
-    registered_model: str,
     champion: str,
     model: ModelSettings,
     settings: TrainingSettings,
+    policy: Policy,
     workspace: Workspace,
 ) -> Annotated[str, "challenger"]:
-    """Returns the challenger's version."""
-    champion_model = registry.find(registered_model, champion, workspace=workspace)
-    chosen = pairs.root
+    """Returns the challenger's version; what it was trained on is kept with its run, for the next round."""
+    start = registry.find(policy.registered_model, _start(champion, settings), workspace=workspace)
+    chosen = _all_pairs(pairs, champion, settings=settings, policy=policy, workspace=workspace)
     pairs_hash = preferences_hash(chosen)
+    mlflow.log_params({"preferences_sha256": pairs_hash, "preferences": len(chosen)})
+    mlflow.log_params({"preferences_earlier": len(chosen) - len(pairs.root), "start_version": start.version})
+    mlflow.log_table(pd.DataFrame([pair.model_dump(mode="json") for pair in chosen]), PREFERENCES)
     # The same inputs share a folder, so that a run that died goes on from its last checkpoint.
-    inputs = json.dumps([champion_model.digest, pairs_hash, settings.model_dump(mode="json")])
+    inputs = json.dumps([start.digest, pairs_hash, settings.model_dump(mode="json")])
     work = workspace.training / hashlib.sha256(inputs.encode()).hexdigest()[:16]
     mlflow.log_params({f"training_{name}": value for name, value in settings.model_dump().items()})
 
     def log(metrics: dict[str, float], at: int) -> None:
         mlflow.log_metrics(metrics, step=at)
 
-    folder = champion_model.folder
+    folder = start.folder
     if settings.processes > 1:
         result = processes.train_in_processes(
             folder, model.precision, preferences=chosen, settings=settings, work=work, log_metrics=log
@@ -62,18 +70,35 @@ def train_challenger(
     run = mlflow.active_run()
     assert run is not None
     version = registry.register(
-        registered_model,
+        policy.registered_model,
         result.adapter,
         digest=folder_sha256(result.adapter),
         run_id=run.info.run_id,
         workspace=workspace,
         tags={
-            "ontopic.kind": "orpo-lora",
-            registry.BASE_VERSION: champion,
-            "ontopic.base_digest": champion_model.digest,
+            KIND: "orpo-lora",
+            registry.BASE_VERSION: start.version,
+            "ontopic.base_digest": start.digest,
             "ontopic.preferences_sha256": pairs_hash,
             "ontopic.preferences": str(len(chosen)),
         },
         challenger=True,
     )
     return version.version
+
+
+def _start(champion: str, settings: TrainingSettings) -> str:
+    return BASE if settings.start == "base" else champion
+
+
+def _all_pairs(
+    pairs: Preferences, champion: str, *, settings: TrainingSettings, policy: Policy, workspace: Workspace
+) -> list[Preference]:
+    """What the challenger is trained on: the newest pairs, and earlier ones where it does not begin with a model that
+    has learned from them."""
+    if settings.start == "champion":
+        return pairs.root
+    name = policy.registered_model
+    rounds = earlier_pairs.earlier_rounds(champion, registered_model=name, workspace=workspace)
+    known = labelled_data.load_questions(policy.questions, languages=policy.languages) if rounds else []
+    return earlier_pairs.with_earlier(pairs.root, rounds, policy=policy, labelled=known, seed=settings.seed)

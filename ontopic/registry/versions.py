@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DIGEST = "ontopic.digest"
 """The tag of a version with the sha256 of its weights when they were registered."""
 BASE_VERSION = "ontopic.base_version"
-"""The tag of an adapter with the version that it belongs to."""
+"""The tag of a trained version with the version that its training started from."""
 
 
 class RegisteredModel(BaseModel):
@@ -80,7 +80,8 @@ def register(
 
 
 def find(name: str, which: str, *, workspace: Workspace) -> RegisteredModel:
-    """The version that ``which`` names: ``champion``, ``challenger``, ``base`` (the oldest) or a version number.
+    """The version that ``which`` names: ``champion``, ``challenger``, ``base`` or a version number, as
+    ``ModelRegistry.version`` has them.
 
     Raises:
         UserError: there is no such version.

@@ -231,8 +231,9 @@ class ModelRegistry:
                 f"on record version {last.version} is the champion (entry {last.number}, {last.kind} by {last.by}), "
                 f"but the alias is on {where}"
             )
-        of_versions = [entry for entry in entries if entry.kind != "erasure"]
-        if of_versions and of_versions[-1].kind == "gate" and of_versions[-1].version != champion:
+        of_versions = [entry for entry in entries if entry.kind not in ("erasure", "deletion")]
+        gated = of_versions[-1].version if of_versions and of_versions[-1].kind == "gate" else champion
+        if gated != champion and gated in self.versions():
             last = of_versions[-1]
             return f"a gate of version {last.version} is on record (entry {last.number}), and nothing that followed it"
         return ""

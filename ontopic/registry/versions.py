@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 DIGEST = "ontopic.digest"
 """The tag of a version with the sha256 of its weights when they were registered."""
 BASE_VERSION = "ontopic.base_version"
-"""The tag of a trained version with the version that its training started from."""
+"""The tag of a version that was trained with the version that it was trained from."""
+MADE_FROM = "ontopic.made_from"
+"""The tag of a whole version with the sha256 of what it was made from: the base's files as they came, or the adapter.
+One without it is of a release whose versions were adapters."""
 
 
 class RegisteredModel(BaseModel):

@@ -13,15 +13,15 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.config.settings import ModelSettings
 from ontopic.config.training_settings import TrainingSettings
-from ontopic.data import labelled as labelled_data
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
 from ontopic.registry.erased_runs import PREFERENCES
 from ontopic.registry.promotions import BASE, KIND
 from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
-from ontopic.training import earlier_pairs, orpo, processes
-from ontopic.training.preferences import Preference, Preferences, preferences_hash
+from ontopic.training import orpo, processes
+from ontopic.training.earlier_pairs import all_pairs
+from ontopic.training.preferences import Preferences, preferences_hash
 from steps.caching import depends_on_imports
 
 
@@ -39,8 +39,9 @@ def train_challenger(
     workspace: Workspace,
 ) -> Annotated[str, "challenger"]:
     """Returns the challenger's version; what it was trained on is kept with its run, for the next round."""
-    start = registry.find(policy.registered_model, _start(champion, settings), workspace=workspace)
-    chosen = _all_pairs(pairs, champion, settings=settings, policy=policy, workspace=workspace)
+    which = BASE if settings.start == "base" else champion
+    start = registry.find(policy.registered_model, which, workspace=workspace)
+    chosen = all_pairs(pairs.root, champion, settings=settings, policy=policy, workspace=workspace)
     pairs_hash = preferences_hash(chosen)
     mlflow.log_params({"preferences_sha256": pairs_hash, "preferences": len(chosen)})
     mlflow.log_params({"preferences_earlier": len(chosen) - len(pairs.root), "start_version": start.version})
@@ -85,20 +86,3 @@ def train_challenger(
         challenger=True,
     )
     return version.version
-
-
-def _start(champion: str, settings: TrainingSettings) -> str:
-    return BASE if settings.start == "base" else champion
-
-
-def _all_pairs(
-    pairs: Preferences, champion: str, *, settings: TrainingSettings, policy: Policy, workspace: Workspace
-) -> list[Preference]:
-    """What the challenger is trained on: the newest pairs, and earlier ones where it does not begin with a model that
-    has learned from them."""
-    if settings.start == "champion":
-        return pairs.root
-    name = policy.registered_model
-    rounds = earlier_pairs.earlier_rounds(champion, registered_model=name, workspace=workspace)
-    known = labelled_data.load_questions(policy.questions, languages=policy.languages) if rounds else []
-    return earlier_pairs.with_earlier(pairs.root, rounds, policy=policy, labelled=known, seed=settings.seed)

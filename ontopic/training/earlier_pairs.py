@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ontopic.config.policy import Policy
-from ontopic.data.labelled import Question
+from ontopic.config.training_settings import TrainingSettings
+from ontopic.data.labelled import Question, load_questions
 from ontopic.data.language import refusal_to
 from ontopic.data.same_question import identity, normalized
 from ontopic.registry.erased_runs import PREFERENCES
@@ -36,6 +37,22 @@ logger = logging.getLogger(__name__)
 KEPT = 0.5
 """The share of pairs that goes on to the next round. Rounds of one size give a half, a quarter, an eighth of it, so
 that all earlier ones together are never more than one round, and training takes no longer however many there were."""
+
+
+def all_pairs(
+    newest: Sequence[Preference], champion: str, *, settings: TrainingSettings, policy: Policy, workspace: Workspace
+) -> list[Preference]:
+    """What a challenger is trained on: the newest pairs, and earlier ones where it does not begin with a model that has
+    learned from them.
+
+    Args:
+        champion: its version.
+    """
+    if settings.start == "champion":
+        return list(newest)
+    rounds = earlier_rounds(champion, registered_model=policy.registered_model, workspace=workspace)
+    labelled = load_questions(policy.questions, languages=policy.languages) if rounds else []
+    return with_earlier(newest, rounds, policy=policy, labelled=labelled, seed=settings.seed)
 
 
 def earlier_rounds(champion: str, *, registered_model: str, workspace: Workspace) -> list[list[Preference]]:

@@ -16,6 +16,7 @@ from loopback import ROOT
 from values import replace
 
 from ontopic.config.policy import Policy
+from ontopic.config.training_settings import TrainingSettings
 from ontopic.data.labelled import Question
 from ontopic.registry.erased_runs import PREFERENCES
 from ontopic.registry.promotions import COMPLETE, KIND, OF_BASE
@@ -24,7 +25,7 @@ from ontopic.registry.versions import BASE_VERSION
 from ontopic.state.erased_files import erase_from_file
 from ontopic.state.erasing import Erasing
 from ontopic.state.workspace import Workspace, open_workspace
-from ontopic.training.earlier_pairs import earlier_rounds, with_earlier
+from ontopic.training.earlier_pairs import all_pairs, earlier_rounds, with_earlier
 from ontopic.training.preferences import Preference
 
 NAME = "ontopic-test"
@@ -155,6 +156,22 @@ def test_they_are_in_the_run_of_the_champion_and_of_those_it_went_on_from(worksp
     assert (found("1"), found(third), found(from_base)) == ([], [one, zero], [two])
     mlflow.MlflowClient().delete_model_version(NAME, second)
     assert (found(third), found(from_base)) == ([one], [two])
+
+
+@pytest.mark.parametrize(("start", "earlier"), [("base", 2), ("champion", 0)])
+def test_only_who_begins_with_the_base_is_taught_them_again(
+    workspace: Workspace, banking: Policy, start: str, earlier: int
+) -> None:
+    version = registered(workspace, {BASE_VERSION: "1"}, traffic("before", 4, of=2))
+    settings = TrainingSettings.model_validate(
+        {"start": start, "beta": 1, "learning_rate": 1, "epochs": 1, "batch_size": 1}
+        | {"max_rejected_tokens": 1, "save_steps": 1}
+    )
+    newest = traffic("new", 4, of=2)
+    policy = replace(banking, questions="ontopic:gardening/questions.jsonl", name="test")
+    found = all_pairs(newest, version, settings=settings, policy=policy, workspace=workspace)
+    assert len(found) == len(newest) + earlier
+    assert all(pair in found for pair in newest)
 
 
 @pytest.mark.parametrize("lost", ["the run has none", "it was written over", "the run is gone"])

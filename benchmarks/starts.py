@@ -43,7 +43,8 @@ from ontopic.training.orpo import train_orpo
 from ontopic.training.preferences import PairSettings, Preference, Preferences, build_preferences
 
 ROOT = Path(__file__).resolve().parents[1]
-ROUNDS, TOKENS, HELD_OUT = 3, 20, 150  # held-out questions of either scope and round, where there are so many
+ROUNDS, TOKENS = 3, 20
+HELD_OUT = (100, 50, 50)  # questions of either scope, by round
 CHAMPION, BASE, NEWEST = "champion", "base", "base, newest"
 
 
@@ -60,7 +61,14 @@ class Run:
     def __init__(self, way: str, drift: Drift, *, policy: Policy, base: Path, folder: Path, seed: int) -> None:
         self.way, self.drift, self.policy, self.base, self.folder = way, drift, policy, base, folder
         self.settings = TrainingSettings(
-            beta=0.2, learning_rate=1e-3, epochs=2, batch_size=8, max_rejected_tokens=2, save_steps=10, seed=seed
+            beta=1.0,
+            learning_rate=1.5e-3,
+            epochs=2,
+            batch_size=8,
+            max_rejected_tokens=2,
+            lora_first_block=15,  # the half of the blocks, for half of the time
+            save_steps=4,
+            seed=seed,
         )
 
     def train(self, number: int, asked: Sequence[Question]) -> None:
@@ -138,7 +146,7 @@ def drift_of(policy: Policy, seed: int) -> Drift:
             mine = [q for q in plain if q.in_scope is side and of[q.intent] == number]
             asked[number] += [q for q in mine if q.split == "train" and (q.reference or not side)]
             others = [q for q in mine if q.split in ("evaluation", "calibration")]
-            held_out[number] += chance.sample(others, min(HELD_OUT, len(others)))
+            held_out[number] += chance.sample(others, min(HELD_OUT[number], len(others)))
     return Drift(asked, held_out)
 
 

@@ -12,8 +12,8 @@ earlier rounds. Each round's challenger is the next champion: the gate is left o
   base, newest    on the base model, with the newest pairs alone: what the earlier ones are worth
 
 After round three all answer held-out questions (evaluation and calibration split) of each round's intents. Scored by
-the rule of benchmarks/refusals.py on the first 20 tokens. Paired differences are those of base less champion. What is
-finished stands in OUT and is not run again, so a run that was stopped goes on.
+the rule of benchmarks/refusals.py on the first 12 tokens, by which a refusal is known. Paired differences are those of
+base less champion. What is finished stands in OUT and is not run again, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ontopic.training.orpo import train_orpo
 from ontopic.training.preferences import PairSettings, Preference, Preferences, build_preferences
 
 ROOT = Path(__file__).resolve().parents[1]
-ROUNDS, TOKENS = 3, 20
+ROUNDS, TOKENS = 3, 12
 HELD_OUT = (100, 50, 50)  # questions of either scope, by round
 CHAMPION, BASE, NEWEST = "champion", "base", "base, newest"
 

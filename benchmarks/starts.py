@@ -111,7 +111,8 @@ class Run:
         """After the last round: which held-out questions of each round pass."""
         path = self.folder / "passed.json"
         if not path.is_file():
-            model, found = load(self._model(ROUNDS - 1)), []
+            model = load(self._model(ROUNDS - 1))
+            found: list[list[bool]] = []
             for questions in self.drift.held_out:
                 said = answers(model, questions)
                 found.append(

@@ -143,14 +143,14 @@ def delete(
 
     The champion, the one before it, the base model and what waits for approval are needed.
     """
-    from ontopic.registry.deletion import delete
+    from ontopic.registry import deletion
     from ontopic.registry.tracking import open_tracking
 
     name = project.policy.registered_model
     registry = open_registry(project.workspace, name)
     found = registry.version(version)
     open_tracking(project.workspace, name)
-    left = delete(
+    left = deletion.delete(
         name, found, by=who(by), why=reason(why), settings=project.settings.promotion, workspace=project.workspace
     )
     print(f"version {found} is deleted by {who(by)}")

@@ -53,6 +53,7 @@ for command in (
     approvals.reject,
     models.promote,
     models.rollback,
+    models.delete,
 ):
     app.command()(command)
 app.add_typer(traffic.app, name="traffic")

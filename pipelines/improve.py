@@ -98,9 +98,9 @@ def _challenger(champion: str, *, judged_artifact: str, settings: Settings, **ju
     )
     return train_challenger(
         pairs=pairs,
-        registered_model=judging["policy"].registered_model,
         champion=champion,
         model=settings.model,
         settings=settings.training,
+        policy=judging["policy"],
         workspace=judging["workspace"],
     )

@@ -37,7 +37,7 @@ def make_preferences(
     policy: Policy,
     workspace: Workspace,
 ) -> Annotated[Preferences, "preferences"]:
-    """Returns the pairs; their hash and their count by source go to MLflow."""
+    """Returns the pairs; their count by source goes to MLflow."""
     known = labelled_data.load_questions(policy.questions, languages=policy.languages)
     labelled = [q for q in known if q.split in ("train", "judge")]
     taught: dict[str, str] = {}
@@ -62,7 +62,5 @@ def make_preferences(
     written = WrittenAnswers(taught=taught, own=own)
     pairs = preferences.build_preferences(judged, labelled=labelled, policy=policy, settings=settings, written=written)
     counts = pd.Series([pair.source for pair in pairs], dtype=str).value_counts()
-    mlflow.log_params({"preferences_sha256": preferences.preferences_hash(pairs), "preferences": len(pairs)})
     mlflow.log_params({f"preferences_chosen_{source}": int(n) for source, n in counts.items()})
-    mlflow.log_table(pd.DataFrame([pair.model_dump(mode="json") for pair in pairs]), "preferences.json")
     return Preferences(pairs)

@@ -9,6 +9,7 @@ from zenml import step
 
 from ontopic.config.settings import ModelSettings
 from ontopic.models import loading as models
+from ontopic.registry.promotions import KIND, OF_BASE
 from ontopic.state.workspace import Workspace
 from ontopic.training import registering
 from steps.caching import depends_on_imports
@@ -26,7 +27,7 @@ def register_base(*, model: ModelSettings, registered_model: str, workspace: Wor
         folder,
         workspace=workspace,
         run_id=run.info.run_id,
-        tags={"ontopic.source": model.name, "ontopic.kind": "base"},
+        tags={"ontopic.source": model.name, KIND: OF_BASE},
     )
     mlflow.log_params({"model": model.name, "model_digest": version.digest})
     return version.version

@@ -1,4 +1,4 @@
-"""Fine-tune the champion on preferences with ORPO and register the result as the challenger."""
+"""Fine-tune the base model or the champion on preferences with ORPO and register the result as the challenger."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import json
 from typing import Annotated
 
 import mlflow
+import pandas as pd
 from zenml import step
 
+from ontopic.config.policy import Policy
 from ontopic.config.settings import ModelSettings
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
+from ontopic.registry.erased_runs import PREFERENCES
+from ontopic.registry.promotions import BASE, KIND
 from ontopic.state.workspace import Workspace
 from ontopic.training import orpo, processes
+from ontopic.training.earlier_pairs import all_pairs
 from ontopic.training.preferences import Preferences, preferences_hash
 from ontopic.training.registering import register_trained
 from steps.caching import depends_on_imports
@@ -27,25 +32,29 @@ from steps.caching import depends_on_imports
 def train_challenger(
     *,
     pairs: Preferences,
-    registered_model: str,
     champion: str,
     model: ModelSettings,
     settings: TrainingSettings,
+    policy: Policy,
     workspace: Workspace,
 ) -> Annotated[str, "challenger"]:
-    """Returns the challenger's version."""
-    champion_model = registry.find(registered_model, champion, workspace=workspace)
-    chosen = pairs.root
+    """Returns the challenger's version; what it was trained on is kept with its run, for the next round."""
+    which = BASE if settings.start == "base" else champion
+    start = registry.find(policy.registered_model, which, workspace=workspace)
+    chosen = all_pairs(pairs.root, champion, settings=settings, policy=policy, workspace=workspace)
     pairs_hash = preferences_hash(chosen)
+    mlflow.log_params({"preferences_sha256": pairs_hash, "preferences": len(chosen)})
+    mlflow.log_params({"preferences_earlier": len(chosen) - len(pairs.root), "start_version": start.version})
+    mlflow.log_table(pd.DataFrame([pair.model_dump(mode="json") for pair in chosen]), PREFERENCES)
     # The same inputs share a folder, so that a run that died goes on from its last checkpoint.
-    inputs = json.dumps([champion_model.digest, pairs_hash, settings.model_dump(mode="json")])
+    inputs = json.dumps([start.digest, pairs_hash, settings.model_dump(mode="json")])
     work = workspace.training / hashlib.sha256(inputs.encode()).hexdigest()[:16]
     mlflow.log_params({f"training_{name}": value for name, value in settings.model_dump().items()})
 
     def log(metrics: dict[str, float], at: int) -> None:
         mlflow.log_metrics(metrics, step=at)
 
-    folder = champion_model.folder
+    folder = start.folder
     if settings.processes > 1:
         result = processes.train_in_processes(
             folder, model.precision, preferences=chosen, settings=settings, work=work, log_metrics=log
@@ -63,11 +72,11 @@ def train_challenger(
     assert run is not None
     version = register_trained(
         result.adapter,
-        champion_model,
+        start,
         workspace=workspace,
         run_id=run.info.run_id,
         tags={
-            "ontopic.kind": "orpo-lora",
+            KIND: "orpo-lora",
             "ontopic.preferences_sha256": pairs_hash,
             "ontopic.preferences": str(len(chosen)),
         },

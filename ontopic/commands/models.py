@@ -1,4 +1,4 @@
-"""``evaluate``, ``promote`` and ``rollback``: model versions."""
+"""``evaluate``, ``promote``, ``rollback`` and ``delete``: model versions."""
 
 from __future__ import annotations
 
@@ -129,6 +129,33 @@ def promote(
     if done.override:
         lacking = "the approval that is asked for" if override else f"a gate that it passed against {before}"
         print(f"on record as an override: without {lacking} (python run.py record {done.version})")
+
+
+@on_project
+def delete(
+    version: Annotated[str, typer.Argument(help="The version: its number, or challenger.")],
+    project: Project,
+    *,
+    why: Why,
+    by: By = None,
+) -> None:
+    """Delete a version that is not needed any more, with its weights. What it was trained on stays with its run.
+
+    The champion, the one before it, the base model and what waits for approval are needed.
+    """
+    from ontopic.registry import deletion
+    from ontopic.registry.tracking import open_tracking
+
+    name = project.policy.registered_model
+    registry = open_registry(project.workspace, name)
+    found = registry.version(version)
+    open_tracking(project.workspace, name)
+    left = deletion.delete(
+        name, found, by=who(by), why=reason(why), settings=project.settings.promotion, workspace=project.workspace
+    )
+    print(f"version {found} is deleted by {who(by)}")
+    if left:
+        print(f"NOT deleted: its weights at {left}")
 
 
 @on_project

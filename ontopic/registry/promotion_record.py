@@ -29,6 +29,7 @@ EntryKind = Literal[
     "rejection",
     "expiry",
     "erasure",
+    "deletion",
 ]
 """A ``look`` at held-out questions and an ``opening`` of the sealed ones are entered before anything is asked; a
 ``rehearsal`` is one that kept a challenger from a look; an ``erasure`` of traffic is about no version."""

@@ -19,6 +19,9 @@ CHAMPION, CHALLENGER, BASE = "champion", "challenger", "base"
 COMPLETE = "ontopic.complete"
 """The tag that a version gets last when it is registered; one without it is the remains of a crash."""
 
+KIND, OF_BASE = "ontopic.kind", "base"
+"""The tag of a version with what it is, and what it says of a base model, which was not trained here."""
+
 GATE = "ontopic.gate"
 """The tag of a version with what its last gate said: ``passed`` or ``failed``."""
 _PROMOTION = "ontopic.promotion."
@@ -79,16 +82,15 @@ class ModelRegistry:
         return self._tables.alias(CHAMPION)
 
     def version(self, which: str) -> str:
-        """The version that ``which`` names: ``champion``, ``challenger``, ``base`` (the oldest) or a version number.
+        """The version that ``which`` names: ``champion``, ``challenger``, ``base`` (the base model that was registered
+        last) or a version number.
 
         Raises:
             UserError: there is no such version.
         """
         versions = self.versions()
-        if which == BASE and not versions:
-            raise UserError(f"no model is registered as {self.name!r} yet; run `python run.py` first")
         if which == BASE:
-            return versions[0]
+            return self._base(versions)
         found = which if which.isdigit() else self._tables.alias(which)
         if which == CHALLENGER and found == self.champion():  # as releases before left it
             found = ""
@@ -233,8 +235,9 @@ class ModelRegistry:
                 f"on record version {last.version} is the champion (entry {last.number}, {last.kind} by {last.by}), "
                 f"but the alias is on {where}"
             )
-        of_versions = [entry for entry in entries if entry.kind != "erasure"]
-        if of_versions and of_versions[-1].kind == "gate" and of_versions[-1].version != champion:
+        of_versions = [entry for entry in entries if entry.kind not in ("erasure", "deletion")]
+        gated = of_versions[-1].version if of_versions and of_versions[-1].kind == "gate" else champion
+        if gated != champion and gated in self.versions():
             last = of_versions[-1]
             return f"a gate of version {last.version} is on record (entry {last.number}), and nothing that followed it"
         return ""
@@ -329,6 +332,19 @@ class ModelRegistry:
         remembered = Head.model_validate_json(head)
         held = any(entry.sha256 == remembered.sha256 for entry in self.record.entries())
         return None if held else remembered
+
+    def _base(self, versions: Sequence[str]) -> str:
+        if not versions:
+            raise UserError(f"no model is registered as {self.name!r} yet; run `python run.py` first")
+        kinds = {version: tags.get(KIND) for version, tags in self._tables.versions().items() if version in versions}
+        bases = [version for version in versions if kinds[version] == OF_BASE]
+        # A registry that others filled says nothing of kinds: there the oldest is what all began with.
+        unsaid = [version for version in versions if kinds[version] is None]
+        if not bases + unsaid:
+            raise UserError(
+                f"the base model of {self.name!r} was deleted; run `python run.py`, which registers it again"
+            )
+        return bases[-1] if bases else unsaid[0]
 
     def _check(self, version: str) -> None:
         if version not in self.versions():

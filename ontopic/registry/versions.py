@@ -94,7 +94,8 @@ def register(
 
 
 def find(name: str, which: str, *, workspace: Workspace) -> RegisteredModel:
-    """The version that ``which`` names: ``champion``, ``challenger``, ``base`` (the oldest) or a version number.
+    """The version that ``which`` names: ``champion``, ``challenger``, ``base`` or a version number, as
+    ``ModelRegistry.version`` has them.
 
     Raises:
         UserError: there is no such version.

@@ -1,6 +1,7 @@
 """Files without what is to be erased: tables lose the rows that hold it, logs their lines, other places the text.
 
-A row is an element of a list in JSON, a line of JSON, a row of Parquet or of a page's table. A message is no row: it
+A row is an element of a list in JSON, a row of a table as pandas splits it, a line of JSON, a row of Parquet or of a
+page's table. A message is no row: it
 goes with the row that it is a part of. A row that bears the id of another record stays, and loses the text alone.
 """
 
@@ -25,6 +26,7 @@ UNREADABLE = (OSError, sqlite3.Error, ValueError, EOFError, zlib.error, zipfile.
 ERASED = "[erased]"
 """What stands in the place of a text where its row must stay."""
 _IDS = ("id", "record_id")
+_SPLIT = ("columns", "data")  # a table in JSON as pandas splits it, which is how MLflow logs one
 _ABREAST = ("records", "verdicts", "questions")  # lists of one object whose elements belong together by their place
 _BINARY = (".safetensors", ".pt", ".pth", ".gguf", ".bin", ".joblib", ".xml", ".lock", ".pid", ".sock")
 _BESIDE = ("-wal", "-shm", "-journal")  # of a database, which sees to them
@@ -278,6 +280,9 @@ def _packed(value: str, erasing: Erasing) -> tuple[Any, bool]:
 
 
 def _object(value: dict[str, Any], erasing: Erasing) -> tuple[Any, bool]:
+    if _is_split_table(value):
+        rows = _elements([dict(zip(value["columns"], row, strict=True)) for row in value["data"]], erasing)
+        return value | {"data": [[row.get(column) for column in value["columns"]] for row in rows]}, False
     bears = [each for name in _IDS if isinstance(each := value.get(name), str) and each]
     if any(erasing.has_id(each) for each in bears):
         return value, True
@@ -296,6 +301,19 @@ def _object(value: dict[str, Any], erasing: Erasing) -> tuple[Any, bool]:
         left[name], row = written, row or hit
     is_of_another = "record_id" in value or {"question", "answer", "id"} <= set(value)
     return left, row and not (bears and is_of_another)
+
+
+def _is_split_table(value: dict[str, Any]) -> bool:
+    """Whether it is a table whose cells are found again by their place: a row that lost one would be another row."""
+    columns, data = (value.get(name) for name in _SPLIT)
+    return (
+        value.keys() == set(_SPLIT)
+        and isinstance(columns, list)
+        and all(isinstance(column, str) for column in columns)
+        and len(set(columns)) == len(columns)
+        and isinstance(data, list)
+        and all(isinstance(row, list) and len(row) == len(columns) for row in data)
+    )
 
 
 def _bare(value: Any, erasing: Erasing) -> Any:

@@ -31,6 +31,7 @@ from ontopic.config.settings import JudgeChoice
 from ontopic.data.labelled import load_questions, load_records
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
+from ontopic.registry.erased_runs import PREFERENCES
 from ontopic.registry.promotion_record import Entry, PromotionRecord
 from ontopic.traffic.store import TrafficStore
 
@@ -104,6 +105,10 @@ def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.Mlfl
         assert len(tags[f"ontopic.{name}"]) == 64
     assert tags["ontopic.gate.weights_sha256"] == tags["ontopic.digest"]
     assert tags["ontopic.gate.policy_sha256"] == load_policy(config.parent / "policy.yaml").sha256
+    trained = registry.get_run(versions["2"].run_id).data.params
+    assert (trained["start_version"], trained["preferences_earlier"]) == ("1", "0")
+    assert trained["preferences_sha256"] == tags["ontopic.preferences_sha256"]
+    assert PREFERENCES in {file.path for file in registry.list_artifacts(versions["2"].run_id)}
     kept = {file.path for file in registry.list_artifacts(versions["2"].run_id, "gate")}
     assert any(path.endswith(".html") for path in kept)
 

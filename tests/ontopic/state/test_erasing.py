@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ontopic.state.erased_files import erase_from_value
 from ontopic.state.erasing import Erasing, Order
 
 TEXTS = [
@@ -106,3 +107,24 @@ def test_another_process_goes_on_with_it(tmp_path: Path) -> None:
         assert oct((tmp_path / "e.db").stat().st_mode)[-3:] == "600"
         second.end()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "left"),
+    [
+        (["other", "c", "r2", []], ["other", "c", "r2", []]),
+        (["a question", "c", "r1", []], None),
+        ([TEXTS[0], "c", "", []], None),
+        (["and then?", "c", "", [{"role": "user", "content": TEXTS[1]}]], None),
+        ([TEXTS[0], "c", "r2", []], ["[erased]", "c", "r2", []]),  # another's, who said the same and more
+        ([["nested"], "c", "r1", [[1]]], None),
+    ],
+)
+def test_a_row_of_a_table_that_pandas_split_goes_whole_or_keeps_its_cells(
+    erasing: Erasing, row: list[object], left: list[object] | None
+) -> None:
+    erasing.add(["r1"], TEXTS)
+    table = {"columns": ["question", "chosen", "record_id", "history"], "data": [row, ["b", "c", "", []]]}
+    written = erase_from_value({"tables": [table, {"columns": [], "data": []}]}, erasing)
+    kept = [["b", "c", "", []]] if left is None else [left, ["b", "c", "", []]]
+    assert written == {"tables": [table | {"data": kept}, {"columns": [], "data": []}]}

@@ -31,6 +31,8 @@ def entry_in_words(entry: Entry) -> str:
         return f"promotion by hand, an override (its gate: {gate})"
     if entry.kind == "erasure":
         return "erasure of traffic"
+    if entry.kind == "edit":
+        return f"training pair: {entry.facts.get('what')}"
     by_hand = " by hand" if entry.facts.get("by_hand") else ""
     return f"{entry.kind}{by_hand}"
 

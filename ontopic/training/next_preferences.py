@@ -42,7 +42,9 @@ class NextPreferences(BaseModel):
 
     Attributes:
         pairs: in the order that they are trained in.
-        sets: as they were read.
+        ids: of each pair, as ``PairIds`` gives it before an edit.
+        sets: as they were read, without what is edited.
+        left: of the sets, the pairs behind their ids that were not drawn.
         dropped, changed: how many pairs people's edits left out and changed.
         unused_edits: ids of edits whose pair there is not.
         edits_sha256: as ``PreferenceEdits`` has it.
@@ -50,11 +52,17 @@ class NextPreferences(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     pairs: list[Preference]
+    ids: list[str]
     sets: list[PreferenceSet] = []
+    left: dict[str, Preference] = {}
     dropped: int = 0
     changed: int = 0
     unused_edits: list[str] = []
     edits_sha256: str = ""
+
+    def pair(self, pair_id: str) -> Preference | None:
+        """The pair with this id, drawn or not; ``None`` where there is none."""
+        return dict(zip(self.ids, self.pairs, strict=True)).get(pair_id, self.left.get(pair_id))
 
     @property
     def sha256(self) -> str:
@@ -102,20 +110,22 @@ def next_preferences(
     )
     ids, edits = PairIds(labelled, policy), PreferenceEdits.of(policy, workspace)
     standing = edits.standing()
-    of_traffic = edited(made, standing, ids=ids)
-    sets: list[PreferenceSet] = []
-    used = {*standing} - {*of_traffic.unused}
-    dropped, changed = of_traffic.dropped, of_traffic.changed
-    for each in _without(read_sets(training.preference_sets, policy), terms.held_out):
-        of_set = edited(each.pairs, standing, ids=ids)
-        used |= {*standing} - {*of_set.unused}
-        dropped, changed = dropped + of_set.dropped, changed + of_set.changed
-        sets.append(each.model_copy(update={"pairs": of_set.pairs}))
+    sets = _without(read_sets(training.preference_sets, policy), terms.held_out)
+    all_edited = [edited(pairs, standing, ids=ids) for pairs in (made, *(each.pairs for each in sets))]
+    of_traffic, *of_sets = (each.pairs for each in all_edited)
+    drawn = mixed(
+        of_traffic,
+        [(each.share, pairs) for each, pairs in zip(sets, of_sets, strict=True)],
+        seed=training.seed,
+    )
+    taken, used = {pair_id for pair_id, _ in drawn}, {each for edits_of in all_edited for each in edits_of.used}
     return NextPreferences(
-        pairs=mixed(of_traffic.pairs, sets, seed=training.seed),
+        pairs=[pair for _, pair in drawn],
+        ids=[pair_id for pair_id, _ in drawn],
         sets=sets,
-        dropped=dropped,
-        changed=changed,
+        left={pair_id: pair for pairs in of_sets for pair_id, pair in pairs if pair_id not in taken},
+        dropped=sum(each.dropped for each in all_edited),
+        changed=sum(each.changed for each in all_edited),
         unused_edits=[each for each in standing if each not in used],
         edits_sha256=edits.sha256,
     )

@@ -94,17 +94,17 @@ class PreferenceEdit(BaseModel):
 
 
 class Edited(BaseModel):
-    """Pairs after the edits.
+    """Pairs after the edits, each behind its id.
 
     Attributes:
-        unused: ids of edits whose pair there is not.
+        used: ids of edits whose pair there is.
     """
 
     model_config = ConfigDict(frozen=True)
-    pairs: list[Preference]
+    pairs: list[tuple[str, Preference]]
     dropped: int = 0
     changed: int = 0
-    unused: list[str] = []
+    used: list[str] = []
 
 
 class PreferenceEdits:
@@ -193,22 +193,18 @@ def edited(pairs: Sequence[Preference], edits: Mapping[str, PreferenceEdit], *, 
     Args:
         edits: by the pair's id.
     """
-    if not edits:
-        return Edited(pairs=list(pairs))
-    kept, dropped, changed, used = [], 0, 0, set()
+    kept, dropped, used = [], 0, []
     for pair in pairs:
-        edit = edits.get(pair_id := ids.of(pair))
-        if edit is None:
-            kept.append(pair)
-            continue
-        used.add(pair_id)
-        after = changed_pair(pair, edit)
-        if edit.what == "drop" or normalized(after.chosen) == normalized(after.rejected):
-            dropped += 1
-            continue
-        kept.append(after)
-        changed += 1
-    return Edited(pairs=kept, dropped=dropped, changed=changed, unused=[each for each in edits if each not in used])
+        pair_id = ids.of(pair)
+        if (edit := edits.get(pair_id)) is not None:
+            used.append(pair_id)
+            pair = changed_pair(pair, edit)
+            # What the model says now may be what somebody put in the other answer's place.
+            if edit.what == "drop" or normalized(pair.chosen) == normalized(pair.rejected):
+                dropped += 1
+                continue
+        kept.append((pair_id, pair))
+    return Edited(pairs=kept, dropped=dropped, changed=len(used) - dropped, used=used)
 
 
 def changed_pair(pair: Preference, edit: PreferenceEdit) -> Preference:

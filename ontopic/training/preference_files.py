@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ontopic.state.whole_file import output_file
-from ontopic.training.preference_edits import PairIds
 from ontopic.training.preferences import Preference
 
 Format = Literal["jsonl", "parquet"]
 
 
-def export_preferences(pairs: Sequence[Preference], out: Path, *, ids: PairIds, to: Format | None = None) -> int:
+def write_preferences(pairs: Sequence[Preference], out: Path, *, ids: Sequence[str], to: Format | None = None) -> int:
     """Write the pairs in TRL's conversational form: ``prompt``, ``chosen`` and ``rejected`` as lists of messages, and
     beside them ``in_scope``, ``source``, ``beginnings`` and the pair's ``id``.
 
     Args:
+        ids: of the pairs.
         to: by default ``parquet`` for a name that ends so, else ``jsonl``.
 
     Returns:
@@ -27,7 +27,7 @@ def export_preferences(pairs: Sequence[Preference], out: Path, *, ids: PairIds, 
     Raises:
         UserError: the file can't be written.
     """
-    rows = [preference_row_of(pair, ids.of(pair)) for pair in pairs]
+    rows = [preference_row_of(pair, pair_id) for pair, pair_id in zip(pairs, ids, strict=True)]
     with output_file(out) as part:
         if (to or ("parquet" if out.suffix == ".parquet" else "jsonl")) == "parquet":
             _write_parquet(rows, part)

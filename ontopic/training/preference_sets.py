@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, StrictBool, ValidationInfo, model_validator
 
@@ -34,6 +34,7 @@ class Turn(BaseModel):
 
 
 Conversation = tuple[Turn, ...]
+Pair = TypeVar("Pair")
 
 
 def _text(text: str, where: str) -> str:
@@ -231,10 +232,13 @@ def _read(settings: PreferenceSetSettings, source: str, *, policy: Policy) -> Pr
     return PreferenceSet(source=settings.source, share=settings.share, pairs=pairs, left_out=problems.count)
 
 
-def mixed(pairs: Sequence[Preference], sets: Sequence[PreferenceSet], *, seed: int) -> list[Preference]:
+def mixed(pairs: Sequence[Pair], sets: Sequence[tuple[float, Sequence[Pair]]], *, seed: int) -> list[Pair]:
     """The traffic's pairs with so many of each set that it has its share of all, fewer where it has no more.
 
     Where the traffic gives no pair, all of the sets' are taken.
+
+    Args:
+        sets: share and pairs of each.
 
     Returns:
         Shuffled pairs; the same for the same input and seed; ``pairs`` as they are where there is no set.
@@ -242,10 +246,10 @@ def mixed(pairs: Sequence[Preference], sets: Sequence[PreferenceSet], *, seed: i
     if not sets:
         return list(pairs)
     chance = random.Random(seed)
-    total = len(pairs) / (1 - sum(each.share for each in sets))
+    total = len(pairs) / (1 - sum(share for share, _ in sets))
     drawn = list(pairs)
-    for each in sets:
-        wanted = round(each.share * total) if pairs else len(each.pairs)
-        drawn += chance.sample(each.pairs, min(wanted, len(each.pairs)))
+    for share, of_set in sets:
+        wanted = round(share * total) if pairs else len(of_set)
+        drawn += chance.sample(of_set, min(wanted, len(of_set)))
     chance.shuffle(drawn)
     return drawn

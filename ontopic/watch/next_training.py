@@ -8,8 +8,8 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.data.labelled import Question
 from ontopic.data.rows import source_sha256
-from ontopic.data.sample import Sample, sampled_questions
 from ontopic.data.same_question import identity
+from ontopic.data.sample import Sample, sampled_questions
 from ontopic.errors import UserError
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from ontopic.config.policy import OF_POLICY
 from ontopic.errors import UserError
 from ontopic.registry import mlflow_file
-from ontopic.registry.promotion_record import Entry, EntryKind, PromotionRecord
+from ontopic.registry.promotion_record import OF_NO_VERSION, Entry, EntryKind, PromotionRecord
 from ontopic.registry.registry_tables import RegistryTables
 from ontopic.state.workspace import Workspace
 
@@ -229,7 +229,7 @@ class ModelRegistry:
                 f"on record version {last.version} is the champion (entry {last.number}, {last.kind} by {last.by}), "
                 f"but the alias is on {where}"
             )
-        of_versions = [entry for entry in entries if entry.kind != "erasure"]
+        of_versions = [entry for entry in entries if entry.kind not in OF_NO_VERSION]
         if of_versions and of_versions[-1].kind == "gate" and of_versions[-1].version != champion:
             last = of_versions[-1]
             return f"a gate of version {last.version} is on record (entry {last.number}), and nothing that followed it"

@@ -26,7 +26,7 @@ from ontopic.state.erased_files import erase_from_lines, gone_lines
 from ontopic.state.erasing import Erasing
 from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
-from ontopic.training.preference_sets import SET
+from ontopic.training.preference_sets import SET, check_answer
 from ontopic.training.preferences import Preference
 
 _DIGITS = 12
@@ -229,9 +229,11 @@ def edit_of(
         answers: in place of its own.
 
     Raises:
-        UserError: it would leave no pair: an answer is blank, or both are the same.
+        UserError: it would leave no pair: an answer is blank or can't be trained on, or both are the same.
     """
     given = dict(answers or {})
+    for name, text in given.items():
+        check_answer(text, f"the answer {name!r}")
     edit = PreferenceEdit(
         pair=pair_id,
         what=what,

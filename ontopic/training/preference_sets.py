@@ -22,7 +22,7 @@ SET = "set"
 """The source of a pair from the first set is ``set 1``, in the order of the settings."""
 _LONGEST = 20_000  # characters of a question or an answer
 _LONGEST_CONTEXT = 200_000  # of another message
-_TRANSCRIPT = re.compile(r"^\s*(Human|User|Assistant): ", re.MULTILINE)
+_TRANSCRIPT = re.compile(r"^\s*(Human|User|Assistant):(?:\s|$)", re.MULTILINE)
 
 
 class Turn(BaseModel):
@@ -116,7 +116,7 @@ class PreferenceRow(BaseModel):
         for name, answer in (("chosen", chosen), ("rejected", rejected)):
             if not answer.strip():
                 raise UserError(f"field {name!r}: is blank")
-            _check_length(answer, f"field {name!r}")
+            check_answer(answer, f"field {name!r}")
         if normalized(chosen) == normalized(rejected) and chosen.split() == rejected.split():
             raise UserError("field 'rejected': is the same answer as chosen")
         place = question_in(request)
@@ -126,7 +126,7 @@ class PreferenceRow(BaseModel):
             raise UserError("field 'prompt': the question is blank")
         if request[-1]["role"] == "assistant":
             raise UserError("field 'prompt': ends with a message of the assistant, to which there is no answer")
-        _check_length(request[place]["content"], "field 'prompt'")
+        check_answer(request[place]["content"], "field 'prompt'")
         return Preference(
             question=request[place]["content"],
             chosen=chosen,
@@ -173,7 +173,16 @@ class PreferenceRow(BaseModel):
         return [turn.model_dump() for turn in prompt], *answers
 
 
-def _check_length(text: str, where: str) -> None:
+def check_answer(text: str, where: str) -> None:
+    """Make sure that a question or an answer can be trained on.
+
+    Args:
+        where: it stands, in words.
+
+    Raises:
+        UserError: it cannot.
+    """
+    _text(text, where)
     if len(text) > _LONGEST:
         raise UserError(f"{where}: has {len(text):,} characters; {_LONGEST:,} are taken of a question or an answer")
 

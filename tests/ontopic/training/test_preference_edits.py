@@ -104,6 +104,12 @@ def test_a_change_that_the_model_has_come_to_say_itself_leaves_no_pair() -> None
     assert edited([replace(PAIR, rejected="better")], {same.pair: same}, ids=IDS).pairs == []
 
 
+@pytest.mark.parametrize(("text", "said"), [("a\ud800", "half a character"), ("x" * 20_001, "20,001 characters")])
+def test_an_answer_that_cannot_be_trained_on_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        edit(PAIR, "change", chosen=text)
+
+
 @pytest.mark.parametrize(
     "answers", [{"chosen": " "}, {"rejected": ""}, {"chosen": "BAD"}, {"rejected": "Good."}], ids=str
 )
@@ -115,12 +121,12 @@ def test_a_change_that_leaves_no_pair_is_refused(answers: dict[str, str]) -> Non
 def test_the_last_edit_of_a_pair_counts_and_one_can_be_taken_back(tmp_path: Path) -> None:
     edits = PreferenceEdits(tmp_path / "folder" / "banking.jsonl")
     assert (edits.standing(), edits.sha256) == ({}, "")
-    first, other = edit(PAIR), edit(replace(PAIR, question="another?"), "change", chosen="y\ud800")
+    first, other = edit(PAIR), edit(replace(PAIR, question="another?"), "change", chosen="y")
     edits.add(first)
     alone = edits.sha256
     edits.add(other)
     edits.add(edit(PAIR, "change", chosen="z"))
-    assert [(e.what, e.chosen) for e in edits.standing().values()] == [("change", "y?"), ("change", "z")]
+    assert [(e.what, e.chosen) for e in edits.standing().values()] == [("change", "y"), ("change", "z")]
     edits.add(first.model_copy(update={"what": "restore"}))
     edits.add(other.model_copy(update={"what": "restore"}))
     assert (edits.standing(), edits.sha256) == ({}, "")

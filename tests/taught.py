@@ -59,7 +59,7 @@ def made_state(folder: Path) -> Workspace:
     records = [
         Record(
             question=question.question,
-            answer=f"{LEAK} {number}",
+            answer=f"{LEAK} {number}.",
             id=f"asked-{number}",
             registered_model=NAME,
             model_version="1",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from dataset_hub import running_dataset_hub
 from loopback import ROOT
 from pyarrow import parquet
 
@@ -262,3 +266,54 @@ def test_a_file_is_relative_to_its_configuration_and_shares_leave_room(tmp_path:
     config.write_text(text.replace("training:", sets % 0.7))
     with pytest.raises(UserError, match="the shares add up to 1, and must leave some of 1"):
         load_settings(config)
+
+
+READS_FROM_HUB = """
+import sys
+from pathlib import Path
+from ontopic.config.policy import load_policy
+from ontopic.config.training_settings import PreferenceSetSettings
+from ontopic.errors import UserError
+from ontopic.training.preference_sets import read_sets
+policy = load_policy(Path(sys.argv[1]))
+for source in sys.argv[2:]:
+    try:
+        (found,) = read_sets([PreferenceSetSettings(source=source, share=0.5)], policy)
+        print(source, [(pair.question, pair.chosen, pair.rejected) for pair in found.pairs])
+    except UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_set_of_the_hub_is_read_by_its_id_and_split(tmp_path: Path) -> None:
+    def lines(*rows: Any) -> bytes:
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    implicit = FORMS["messages, implicit"]
+    parquet.write_table(pa.Table.from_pylist([implicit]), tmp_path / "p")
+    sets = {
+        "some/pairs": {"train.jsonl": lines(implicit), "test.jsonl": lines(implicit, implicit | {"rejected": [USER]})},
+        "some/tables": {"data/train-00000-of-00001.parquet": (tmp_path / "p").read_bytes()},
+    }
+    policy = str(ROOT / "configs" / "policies" / "gardening.yaml")
+    names = ["some/pairs", "some/pairs#test", "some/tables#train", "some/tables#no", "some/none"]
+    with running_dataset_hub(sets) as url:
+        # The hub's client lets a proxy have what goes to this machine too.
+        own = {k: v for k, v in os.environ.items() if not k.upper().endswith(("_PROXY", "_BUNDLE", "CERT_FILE"))}
+        own |= {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", READS_FROM_HUB, policy, *names],
+            env=own,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    pair = [(ASKED, GOOD, BAD)]
+    assert (said[0], said[3]) == (f"some/pairs {pair}", f"some/tables#train {pair}")
+    assert said[1].startswith("some/pairs#test:2: field 'rejected': has 0 messages after the prompt")
+    for line, name in ((said[4], "some/tables#no"), (said[5], "some/none")):
+        assert line.startswith(f"{name}: is not a file, and no data set of that id could be had")

@@ -168,6 +168,18 @@ def test_mistakes_are_the_users_to_mend(command: Command, arguments: tuple[str, 
     assert said in str(done.exception)
 
 
+@pytest.mark.parametrize("begins", [[], ["watch", "--once"]], ids=["loop", "watch"])
+def test_a_set_that_is_not_fit_ends_a_run_before_any_work(begins: list[str], folder: Path) -> None:
+    write_rows(folder / "mine.jsonl", [*MINE, {"prompt": "q", "chosen": "a", "rejected": "a"}])
+    write_config(folder, [{"source": "mine.jsonl", "share": 0.2}])
+    before = sorted(path.name for path in (folder / "state").iterdir())
+    at = ["--config", str(folder / "config.yaml"), "--state", str(folder / "state")]
+    done = CliRunner().invoke(run.app, [*begins, *at])
+    assert isinstance(done.exception, UserError)
+    assert "mine.jsonl:41: field 'rejected': is the same answer as chosen" in str(done.exception)
+    assert {path.name for path in (folder / "state").iterdir()} - {*before} <= {"run.lock", "place"}
+
+
 def test_before_anything_is_asked_there_is_no_pair_of_the_traffic(command: Command, folder: Path) -> None:
     workspace_of(folder).windows.unlink()
     done = command()

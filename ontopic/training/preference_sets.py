@@ -69,6 +69,8 @@ def _turn(given: Any, where: str) -> Turn:
 def _side(given: Any, info: ValidationInfo) -> str | Conversation:
     """A text, or messages."""
     where = f"field {info.field_name!r}"
+    if given is None:
+        raise ValueError("must be a text or a list of messages")  # of a prompt, pydantic tries whether it may be none
     if isinstance(given, str):
         return _text(given, where)
     if not isinstance(given, Sequence):

@@ -40,6 +40,11 @@ FORMS: dict[str, dict[str, Any]] = {
     "texts, implicit": {"chosen": f"{ASKED} {GOOD}", "rejected": f"{ASKED} {BAD}"},
     "messages": {"prompt": [USER], "chosen": [CHOSEN], "rejected": [REJECTED]},
     "messages, implicit": {"chosen": [USER, CHOSEN], "rejected": [USER, REJECTED]},
+    "messages, implicit, with an empty prompt": {
+        "prompt": None,
+        "chosen": [USER, CHOSEN],
+        "rejected": [USER, REJECTED],
+    },
     "a text beside messages": {"prompt": ASKED, "chosen": [USER, CHOSEN], "rejected": [USER, REJECTED]},
     "a conversation": {"prompt": [SYSTEM, *BEFORE, USER, *FOUND], "chosen": [CHOSEN], "rejected": [REJECTED]},
     "a conversation, implicit": {
@@ -50,6 +55,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 MALFORMED: list[tuple[Any, str]] = [
     ({"prompt": ASKED, "chosen": GOOD}, "field 'rejected': field required"),
+    (ROW | {"chosen": None}, "field 'chosen': value error, must be a text or a list of messages"),
     (ROW | {"chosen": 3}, "field 'chosen': must be a text or a list of messages"),
     (ROW | {"rejected": " \n"}, "field 'rejected': is blank"),
     (ROW | {"prompt": " "}, "field 'prompt': the question is blank"),
@@ -135,7 +141,7 @@ def test_a_row_is_read_as_trl_reads_it(form: str) -> None:
     from trl.data_utils import maybe_extract_prompt
 
     row = FORMS[form]
-    theirs = maybe_extract_prompt(row)
+    theirs = maybe_extract_prompt({name: value for name, value in row.items() if value is not None})
     pair = PreferenceRow.model_validate(row).pair("set 1")
     if isinstance(theirs["chosen"], str):
         assert pair.messages == [{"role": "user", "content": theirs["prompt"]}]

@@ -25,6 +25,7 @@ from ontopic.commands.options import (
 )
 from ontopic.commands.status import champion_in_words
 from ontopic.config.durations import duration
+from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.registry.promotions import open_registry
 
@@ -57,6 +58,7 @@ def loop(
     with locked(workspace):
         console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
         check_ready(settings)
+        _check_sets(project)
         console.print("ZenML and MLflow are opened, which takes a while")
         from ontopic.registry.tracking import close_stale_runs, open_tracking
         from ontopic.watch.stores import name_older
@@ -102,6 +104,7 @@ def watch(
 
     with locked(workspace):
         check_ready(settings)
+        _check_sets(project)
         watcher, what = _watcher(project, tell=tell, since=start, by=by, dry_run=dry_run)
         how = "looked at once" if once else "watched; Ctrl-C ends it"
         how += "; nothing is trained, promoted or rolled back" if dry_run or settings.serving.upstream else ""
@@ -118,6 +121,20 @@ def watch(
         finally:
             watcher.close()
     print("see where it stands: python run.py status")
+
+
+def _check_sets(project: Project) -> None:
+    """Fail before any work where a preference set is not fit to be trained on.
+
+    Raises:
+        UserError: so it is.
+    """
+    if project.settings.training.preference_sets:
+        from ontopic.training.preference_sets import read_sets
+
+        for each in read_sets(project.settings.training.preference_sets, project.policy):
+            left_out = f"; {each.left_out:,} rows are left out" if each.left_out else ""
+            console.print(f"{visible(each.source)}: {len(each.pairs):,} preference pairs{left_out}")
 
 
 def _watcher(

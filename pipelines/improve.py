@@ -16,6 +16,7 @@ from ontopic.data.sample import Sample
 from ontopic.evaluation.evidence import Evidence
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
+from ontopic.training.next_preferences import PreferenceTerms, sources_sha256
 from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
 from steps.make_preferences import make_preferences
@@ -47,7 +48,7 @@ def improve(
         evidence: for an auditor, besides the gate's decision.
     """
     judging: dict[str, Any] = {"judge": settings.judge_choice, "policy": policy, "workspace": workspace}
-    challenger = _challenger(champion, judged_artifact=judged_artifact, settings=settings, **judging)
+    challenger = _challenger(champion, judged_artifact=judged_artifact, sample=sample, settings=settings, **judging)
     asking: dict[str, Any] = {"model": settings.model, "judge_card": judge_card, **judging}
     look, questions, known = open_look(
         champion=champion,
@@ -86,14 +87,18 @@ def improve(
     )
 
 
-def _challenger(champion: str, *, judged_artifact: str, settings: Settings, **judging: Any) -> Any:
+def _challenger(champion: str, *, judged_artifact: str, sample: Sample, settings: Settings, **judging: Any) -> Any:
     """The steps that make preferences of a champion's traffic and a challenger of those."""
     pairs = make_preferences(
         judged=Client().get_artifact_version(UUID(judged_artifact)),
         champion=champion,
         model=settings.model,
-        teacher_settings=settings.teacher,
-        training=settings.training,
+        terms=PreferenceTerms(
+            training=settings.training,
+            teacher=settings.teacher,
+            held_out=sample.more,
+            sources_sha256=sources_sha256(settings.training, judging["policy"], workspace=judging["workspace"]),
+        ),
         **judging,
     )
     return train_challenger(

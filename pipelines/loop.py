@@ -29,6 +29,7 @@ from ontopic.registry.promotions import CHAMPION, open_registry
 from ontopic.registry.sign_off import SignOff
 from ontopic.registry.versions import RegisteredModel, find
 from ontopic.state.workspace import Workspace
+from ontopic.watch.next_training import asked_sample
 from ontopic.watch.retraining import Improved
 from pipelines.attempt import evidence, gate_sample, improved
 from pipelines.calibrate import calibrate
@@ -105,9 +106,7 @@ class _Loop:
         self._settle()
         champion, traffic = self._champion(), self._settings.traffic
         self.result.champion = champion.version
-        asked = self._sample(
-            split="train", n=traffic.questions, in_scope_share=traffic.in_scope_share, seed=traffic.seed
-        )
+        asked = asked_sample(self._settings, self._policy)
         self._tell(f"Monitor: champion, version {champion.version}, is served and asked {sample_in_words(asked)}")
         run, self.result.before = self._monitor(champion, asked)
         if not self.result.before.detected:

@@ -1,4 +1,4 @@
-"""Build preference pairs from judged traffic."""
+"""Build preference pairs from judged traffic, people's edits and the sets that they have."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ import pandas as pd
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeChoice, ModelSettings, TeacherSettings
-from ontopic.config.training_settings import TrainingSettings
-from ontopic.data import labelled as labelled_data
+from ontopic.config.settings import JudgeChoice, ModelSettings
 from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models
 from ontopic.records import Judged
 from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
 from ontopic.training import best_of_n, preferences, teacher
-from ontopic.training.preferences import PairSettings, Preferences, WrittenAnswers
+from ontopic.training.next_preferences import (
+    NextPreferences,
+    PreferenceTerms,
+    next_preferences,
+    taught_questions,
+    to_learn_from,
+)
+from ontopic.training.preferences import Preferences, WrittenAnswers
 from steps.caching import depends_on_imports
 
 
@@ -32,20 +37,17 @@ def make_preferences(
     champion: str,
     model: ModelSettings,
     judge: JudgeChoice,
-    teacher_settings: TeacherSettings | None,
-    training: TrainingSettings,
+    terms: PreferenceTerms,
     policy: Policy,
     workspace: Workspace,
 ) -> Annotated[Preferences, "preferences"]:
-    """Returns the pairs; their count by source goes to MLflow."""
-    known = labelled_data.load_questions(policy.questions, languages=policy.languages)
-    labelled = [q for q in known if q.split in ("train", "judge")]
+    """Returns the pairs; their count by source and what people added and edited go to MLflow."""
+    learned, training = to_learn_from(judged, policy), terms.training
     taught: dict[str, str] = {}
-    if teacher_settings:
-        taught = teacher.answers(judged.records, judged.verdicts, policy=policy, settings=teacher_settings)
-    settings = PairSettings.model_validate(training)
+    if terms.teacher:
+        taught = teacher.answers(learned.records, learned.verdicts, policy=policy, settings=terms.teacher)
     unwritten = preferences.unwritten(
-        judged, labelled=labelled, taught=taught, least_certainty=settings.least_certainty
+        learned, labelled=taught_questions(policy), taught=taught, least_certainty=training.least_certainty
     )
     own: dict[str, str] = {}
     if unwritten and training.best_of > 1:
@@ -60,7 +62,14 @@ def make_preferences(
             seed=training.seed,
         )
     written = WrittenAnswers(taught=taught, own=own)
-    pairs = preferences.build_preferences(judged, labelled=labelled, policy=policy, settings=settings, written=written)
-    counts = pd.Series([pair.source for pair in pairs], dtype=str).value_counts()
+    seen = next_preferences(learned, terms=terms, policy=policy, workspace=workspace, written=written)
+    mlflow.log_param("preferences_held_apart", len(judged.records) - len(learned.records))
+    _track(seen)
+    return Preferences(seen.pairs)
+
+
+def _track(seen: NextPreferences) -> None:
+    counts = pd.Series([pair.source for pair in seen.pairs], dtype=str).value_counts()
     mlflow.log_params({f"preferences_chosen_{source}": int(n) for source, n in counts.items()})
-    return Preferences(pairs)
+    edits = {"edits_sha256": seen.edits_sha256, "dropped": seen.dropped, "changed": seen.changed}
+    mlflow.log_params({f"preferences_{name}": value for name, value in edits.items()})

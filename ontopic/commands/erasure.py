@@ -212,6 +212,13 @@ def _labels(workspace: Workspace, erasing: Erasing) -> None:
             )
 
 
+def _preference_edits(workspace: Workspace, erasing: Erasing) -> None:
+    from ontopic.training.preference_edits import PreferenceEdits
+
+    for path in sorted(workspace.preference_edits.glob("*.jsonl")):
+        erasing.count("edits of training pairs", PreferenceEdits(path).erase(erasing))
+
+
 def _versions(workspace: Workspace, erasing: Erasing) -> None:
     """Which versions were trained on it, while what they were trained on still says so."""
     from ontopic.registry import erased_runs
@@ -280,7 +287,7 @@ def spools(workspace: Workspace) -> list[Path]:
     return [Workspace(root=root).spool for root in (workspace.root, workspace.loop)]
 
 
-_PLACES = (_windows, _verdict_cache, _labels, _versions, _evidence, _servers, _files)
+_PLACES = (_windows, _verdict_cache, _labels, _preference_edits, _versions, _evidence, _servers, _files)
 """Where traffic goes. Each takes what is erased out of its place, notes how much, and may be called again."""
 
 

@@ -31,6 +31,8 @@ def entry_in_words(entry: Entry) -> str:
         return f"promotion by hand, an override (its gate: {gate})"
     if entry.kind == "erasure":
         return "erasure of traffic"
+    if entry.kind == "edit":
+        return f"training pair: {entry.facts.get('what')}"
     by_hand = " by hand" if entry.facts.get("by_hand") else ""
     return f"{entry.kind}{by_hand}"
 
@@ -38,8 +40,9 @@ def entry_in_words(entry: Entry) -> str:
 def page_of(entry: Entry) -> Iterator[Text | Table]:
     """An entry's parts: what and who, then its evidence, then what makes it tamper-evident."""
     override = bool(entry.facts.get("override"))
-    title = f"\nEntry {entry.number}: {entry_in_words(entry)}, version {entry.version} of {entry.registered_model}"
-    yield Text(visible(title.strip()), style="bold red" if override else "bold")
+    of = f"version {entry.version} of {entry.registered_model}" if entry.version else entry.registered_model
+    title = f"Entry {entry.number}: {entry_in_words(entry)}, {of}"
+    yield Text(visible(title), style="bold red" if override else "bold")
     yield Text(visible(f"{entry.at:%Y-%m-%d %H:%M:%S} UTC, by {entry.by}: {entry.why}"))
     facts = entry.facts
     if isinstance(decision := facts.get("decision"), dict):

@@ -8,12 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ontopic.config.section import Duration, Section
 from ontopic.config.training_settings import TrainingSettings
@@ -393,4 +388,4 @@ def load_settings(path: Path) -> Settings:
     paths = {
         name: Path(os.path.realpath(path.parent / getattr(settings, name))) for name in ("policy", "judge_prompts")
     }
-    return settings.model_copy(update=paths)
+    return settings.model_copy(update={**paths, "training": settings.training.beside(path)})

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ontopic.config.section import Section
+
+
+class PreferenceSetSettings(Section):
+    """A preference set that people have."""
+
+    source: str = Field(min_length=1)
+    """A JSONL or Parquet file, relative to the configuration file, or a Hugging Face data set (``owner/name#split``),
+    with ``prompt``, ``chosen`` and ``rejected`` as TRL takes them."""
+    share: float = Field(gt=0, lt=1)
+    """The share of all pairs that are drawn from it; fewer where it has no more."""
+    skip_bad: bool = False
+    """Whether rows that are malformed, or that the evaluation or calibration split holds too, are left out; without it
+    such a row stops the training before it begins."""
 
 
 class TrainingSettings(Section):
@@ -24,6 +39,8 @@ class TrainingSettings(Section):
     least_certainty: float = Field(0.1, ge=0, le=1)
     """A record without a label gives a pair only where the judge's probability that its question is in scope is at
     least half of this away from 0.5."""
+    preference_sets: list[PreferenceSetSettings] = Field(default=[])
+    """Preference sets that are mixed with the traffic's pairs, one an item; their shares leave room for the latter."""
     best_of: int = Field(4, ge=1)
     """How many answers the model samples to an in-scope question without a written answer; the judge chooses the best,
     and 1 takes the answer in the traffic."""
@@ -69,3 +86,24 @@ class TrainingSettings(Section):
     """How often the loop trains at most, each time with the next seed, until a challenger passes the gate."""
     seed: int = 0
     """The seed of the first attempt."""
+
+    @field_validator("preference_sets")
+    @classmethod
+    def _leave_room(cls, sets: list[PreferenceSetSettings]) -> list[PreferenceSetSettings]:
+        if (total := sum(each.share for each in sets)) >= 1:
+            raise ValueError(f"the shares add up to {total:.3g}, and must leave some of 1 to the traffic's pairs")
+        return sets
+
+    def beside(self, path: Path) -> TrainingSettings:
+        """These settings with the whole paths of the files that they name.
+
+        Args:
+            path: of the configuration file, to which the files are relative.
+        """
+        sets = [
+            each.model_copy(update={"source": os.path.realpath(path.parent / each.source)})
+            if os.path.isfile(path.parent / each.source)  # noqa: PTH113 (Path's fails on a name that is too long)
+            else each
+            for each in self.preference_sets
+        ]
+        return self.model_copy(update={"preference_sets": sets})

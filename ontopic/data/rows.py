@@ -29,7 +29,11 @@ Row = TypeVar("Row", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Loaded(Generic[Row]):
-    """Rows that were read, and how many were skipped as malformed."""
+    """Rows that were read.
+
+    Attributes:
+        skipped: how many more are malformed.
+    """
 
     rows: list[Row]
     skipped: int
@@ -51,10 +55,8 @@ def load_rows(
         UserError: the source can't be read, or (without ``skip_bad``) a row is malformed: file, line and field of
             the first ones are named.
     """
-    rows: list[Row] = []
-    name, problems = str(source), _Problems()
-    for row in _rows(name, schema, base=base, problems=problems):
-        rows.append(row)
+    name, problems = str(source), Problems()
+    rows = [row for _, row in placed_rows(name, schema, base=base, problems=problems)]
     problems.check(name, schema, rows=len(rows), skip_bad=skip_bad)
     return Loaded(rows, problems.count)
 
@@ -74,13 +76,13 @@ class RowStream(Generic[Row]):
     skipped: int
 
     def __iter__(self) -> Iterator[Row]:
-        return _rows(self.source, self.schema, base=None, problems=_Problems())
+        return (row for _, row in placed_rows(self.source, self.schema, problems=Problems()))
 
 
 def stream_rows(source: str | Path, schema: type[Row], *, skip_bad: bool | None = None) -> RowStream[Row]:
     """As ``load_rows``, for more rows than fit into memory; all are checked once before the first is given."""
-    name, problems = str(source), _Problems()
-    n = sum(1 for _ in _rows(name, schema, base=None, problems=problems))
+    name, problems = str(source), Problems()
+    n = sum(1 for _ in placed_rows(name, schema, problems=problems))
     problems.check(name, schema, rows=n, skip_bad=skip_bad)
     return RowStream(name, schema, n, problems.count)
 
@@ -92,20 +94,31 @@ def source_sha256(source: str) -> str:
 
 
 @dataclass
-class _Problems:
-    """The first malformed rows in words, and how many there are."""
+class Problems:
+    """The first malformed rows in words, and how many there are.
 
+    Args:
+        leave_out: how a user asks for the well-formed rows alone.
+    """
+
+    leave_out: str = "--skip-bad"
     first: list[str] = field(default_factory=list)
     count: int = 0
 
     def add(self, place: str, problem: str) -> None:
+        """Note one."""
         self.count += 1
         if self.count <= _NAMED:
             self.first.append(f"{place}: {problem}")
 
     def check(self, name: str, schema: type[BaseModel], *, rows: int, skip_bad: bool | None) -> None:
+        """Stop where there are some, without ``skip_bad``, or where no row is left.
+
+        Raises:
+            UserError: so it is.
+        """
         if self.count and not skip_bad:
-            left = ", or leave them out with --skip-bad" if skip_bad is False else ""
+            left = f", or leave them out with {self.leave_out}" if skip_bad is False else ""
             more = f"and {self.count - _NAMED:,} more; " if self.count > _NAMED else ""
             raise UserError("\n".join([*self.first, f"{more}mend these rows{left}"]))
         if not rows:
@@ -114,14 +127,25 @@ class _Problems:
             )
 
 
-def _rows(name: str, schema: type[Row], *, base: Path | None, problems: _Problems) -> Iterator[Row]:
+def placed_rows(
+    name: str, schema: type[Row], *, base: Path | None = None, problems: Problems
+) -> Iterator[tuple[str, Row]]:
+    """Each well-formed row, with where it stands, such as ``FILE:LINE``.
+
+    Args:
+        name: as ``load_rows`` takes a source.
+        problems: is told of the others.
+
+    Raises:
+        UserError: the source can't be read.
+    """
     for place, raw in _raw_rows(name, schema, base=base):
         if isinstance(raw, UserError):
             problems.add(place, str(raw))
             continue
         try:
             row = as_fields(raw, schema)
-            yield schema.model_validate(row)
+            yield place, schema.model_validate(row)
         except ValidationError as error:
             problems.add(place, problem_in_words(error.errors()[0], row, schema=schema))
         except UserError as error:

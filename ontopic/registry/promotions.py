@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from ontopic.config.policy import OF_POLICY
 from ontopic.errors import UserError
 from ontopic.registry import mlflow_file
-from ontopic.registry.promotion_record import Entry, EntryKind, PromotionRecord
+from ontopic.registry.promotion_record import OF_NO_VERSION, Entry, EntryKind, PromotionRecord
 from ontopic.registry.registry_tables import RegistryTables
 from ontopic.state.workspace import Workspace
 
@@ -235,7 +235,7 @@ class ModelRegistry:
                 f"on record version {last.version} is the champion (entry {last.number}, {last.kind} by {last.by}), "
                 f"but the alias is on {where}"
             )
-        of_versions = [entry for entry in entries if entry.kind not in ("erasure", "deletion")]
+        of_versions = [entry for entry in entries if entry.kind not in OF_NO_VERSION]
         gated = of_versions[-1].version if of_versions and of_versions[-1].kind == "gate" else champion
         if gated != champion and gated in self.versions():
             last = of_versions[-1]

@@ -110,6 +110,11 @@ class Workspace(BaseModel):
         return self.root / "labels"
 
     @property
+    def preference_edits(self) -> Path:
+        """What people changed of the pairs that are trained on, a JSONL file a policy."""
+        return self.root / "preference-edits"
+
+    @property
     def discordant(self) -> Path:
         """Pairs of answers of champions and challengers, a file a gate, for a person to label."""
         return self.root / "discordant"

@@ -22,6 +22,7 @@ from trl.experimental.orpo import ORPOConfig
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.adapter_base import name_base
+from ontopic.models.control_markers import control_markers, neutralised
 from ontopic.models.loading import LanguageModel, chat_prompts
 from ontopic.progress import progress
 from ontopic.state.whole_file import whole_folder
@@ -200,18 +201,20 @@ def preference_row(base: LanguageModel, pair: Preference, *, max_rejected_tokens
     """The pair as TRL takes it: prompt (in the model's chat format), chosen and rejected, all text.
 
     The rejected answer is cut ``max_rejected_tokens`` after it departs from the chosen one; the chosen one of a pair of
-    beginnings is too, and then has no end ("cut"), lest it teach the model to stop in the middle of a sentence.
+    beginnings is too, and then has no end ("cut"), lest it teach the model to stop in the middle of a sentence. Control
+    markers are made plain, as they are before the model answers.
     """
-    chosen, rejected = (
-        base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (pair.chosen, pair.rejected)
-    )
+    markers = control_markers(base.tokenizer)
+    answers = ({"content": text} for text in (pair.chosen, pair.rejected))
+    kept, other = (message["content"] for message in neutralised(list(answers), markers))
+    chosen, rejected = (base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (kept, other))
     shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
     most = shared + max_rejected_tokens
     cut = pair.beginnings and len(chosen) > most
-    prompt = chat_prompts(base.tokenizer, [pair.messages])[0]
+    prompt = chat_prompts(base.tokenizer, [neutralised(pair.messages, markers)])[0]
     return {
         "prompt": prompt,
-        "chosen": str(base.tokenizer.decode(chosen[:most])) if cut else pair.chosen,
+        "chosen": str(base.tokenizer.decode(chosen[:most])) if cut else kept,
         "rejected": str(base.tokenizer.decode(rejected[:most])),
         "cut": cut,
     }

@@ -26,7 +26,8 @@ from ontopic.watch.actions import Action, free_at
 from ontopic.watch.gating_judge import GatingJudge
 from ontopic.watch.journal import Journal
 
-_NEWEST_WINDOWS = 50  # of the champion, to learn from
+NEWEST_WINDOWS = 50
+"""Of the champion, to learn from."""
 _HELD_OUT = 3  # one in so many questions of the traffic is kept for the gate and never trained on
 
 
@@ -165,7 +166,7 @@ class Retraining:
         return ""
 
     def _improvement(self, champion: str, now: datetime) -> Improvement:
-        judged = self._windows.judged(self._windows.closed(_NEWEST_WINDOWS, champion), self._traffic)
+        judged = self._windows.judged(self._windows.closed(NEWEST_WINDOWS, champion), self._traffic)
         train, held_out = split(judged, self._watch.training_records)
         return Improvement(champion=champion, judged=train, held_out=held_out, card=self._judge.gate_card, at=now)
 

@@ -11,7 +11,7 @@ _SECTIONS = {
     "Judges and labels": ("calibrate", "label", "judge"),
     "Serving and traffic": ("serve", "keys", "ask", "traffic"),
     "Watching": ("watch", "alerts", "status", "ui"),
-    "Model versions": ("evaluate", "approve", "reject", "promote", "rollback", "record"),
+    "Model versions": ("evaluate", "approve", "reject", "promote", "rollback", "record", "export"),
 }
 
 

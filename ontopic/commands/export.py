@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ontopic.commands.options import Project, on_project, version_of
+from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.registry.model_card import CardSource, model_card
 from ontopic.registry.promotions import BASE, open_registry
 from ontopic.state.whole_file import whole_folder, writing
+
+if TYPE_CHECKING:
+    from ontopic.registry.versions import RegisteredModel
 
 _CARD = "README.md"
 _LICENCE_OF_EMBEDDED = "apache-2.0"  # as its GGUF file says of itself
@@ -35,11 +39,11 @@ class Format(StrEnum):
 @on_project
 def export(
     version: Annotated[str, typer.Argument(help="champion, challenger, base, or a version number.")],
+    project: Project,
+    *,
     destination: Annotated[
         Path, typer.Argument(metavar="DIR", help="A new folder; for the hub a repository, as OWNER/NAME.")
     ],
-    project: Project,
-    *,
     to: Annotated[
         Format,
         typer.Option(
@@ -48,7 +52,7 @@ def export(
         ),
     ] = Format.SAFETENSORS,
     half: Annotated[
-        bool, typer.Option("--half", help="gguf and openvino in float16: half the size, and answers may differ.")
+        bool, typer.Option("--half", help="gguf in float16: half the size, and an answer may differ.")
     ] = False,
     licence: Annotated[
         str,
@@ -77,13 +81,31 @@ def export(
         return
     with _new_folder(destination) as part:
         (part / _CARD).write_text(card, encoding="utf-8")
-        if to == Format.SAFETENSORS:
-            for path in files:
-                shutil.copyfile(path, part / path.name)
-        else:
-            _write_converted(to, found.folder, part / f"{name}-{found.version}.gguf", half=half)
+        _write(found, part, to=to, half=half, files=files)
         size = sum(path.stat().st_size for path in part.iterdir())
-    print(f"version {found.version} of {name} is in {destination} ({to}, {size / 1e6:,.0f} MB), with its card {_CARD}")
+        part.chmod(_rights_of_folder(part / _CARD))
+    where = visible(str(destination))
+    print(f"version {found.version} of {name} is in {where} ({to}, {size / 1e6:,.1f} MB), with its card {_CARD}")
+
+
+def _write(model: RegisteredModel, part: Path, *, to: Format, half: bool, files: Sequence[Path]) -> None:
+    """Write a model's files into a folder.
+
+    Args:
+        files: its own, of which safetensors are a copy.
+    """
+    if to == Format.GGUF:
+        from ontopic.models.gguf import write_gguf
+
+        called = f"{model.name}-{model.version}"
+        write_gguf(model.folder, part / f"{called}.gguf", precision="float16" if half else "float32", name=called)
+    elif to == Format.OPENVINO:
+        from ontopic.models.openvino import write_openvino
+
+        write_openvino(model.folder, part)
+    else:
+        for path in files:
+            shutil.copyfile(path, part / path.name)
 
 
 def _check(to: Format, destination: Path, *, half: bool) -> None:
@@ -92,17 +114,17 @@ def _check(to: Format, destination: Path, *, half: bool) -> None:
     Raises:
         UserError: the destination is none, or what the format needs is not there.
     """
-    if half and to not in (Format.GGUF, Format.OPENVINO):
-        raise UserError(f"--half is for gguf and openvino; {to} keeps the weights as they are")
+    if half and to != Format.GGUF:
+        raise UserError(f"--half is for gguf, and not for {to}; leave it out")
     if to == Format.HUB:
         from ontopic.models.hub import check_pushable
 
         check_pushable(str(destination))
         return
     if to == Format.OPENVINO:
-        from ontopic.models.openvino import check_installed
+        from ontopic.models.openvino import check_openvino
 
-        check_installed()
+        check_openvino()
     if destination.is_symlink() or destination.exists():
         if not destination.is_dir() or any(destination.iterdir()):
             raise UserError(f"{destination} is there already; give a new folder")
@@ -114,18 +136,16 @@ def _check(to: Format, destination: Path, *, half: bool) -> None:
 
 @contextmanager
 def _new_folder(destination: Path) -> Iterator[Path]:
-    """A folder that becomes ``destination`` once all is in it, and that others may read as they may its files."""
+    """A folder that becomes ``destination`` once all is in it.
+
+    Raises:
+        UserError: it can't be written.
+    """
     with writing(destination), whole_folder(destination.absolute()) as part:
         yield part
-        rights = max(path.stat().st_mode & 0o777 for path in part.iterdir())
-        part.chmod(rights | 0o300 | (rights & 0o444) >> 2)
 
 
-def _write_converted(to: Format, folder: Path, path: Path, *, half: bool) -> None:
-    from ontopic.models.gguf import write_gguf
-
-    write_gguf(folder, path, precision="float16" if half else "float32", name=path.stem)
-    if to == Format.OPENVINO:
-        from ontopic.models.openvino import convert_gguf
-
-        convert_gguf(path)
+def _rights_of_folder(file: Path) -> int:
+    """Those of a folder that whoever may read this file may look into."""
+    rights = file.stat().st_mode & 0o777
+    return rights | 0o300 | (rights & 0o444) >> 2

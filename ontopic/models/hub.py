@@ -6,7 +6,6 @@ a push that broke off sends only what is not there yet.
 
 from __future__ import annotations
 
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +35,8 @@ def check_pushable(repository: str) -> None:
         raise UserError("HF_HUB_OFFLINE is set in the environment, so nothing can be pushed; unset it")
     if not get_token():
         raise UserError(
-            "there is no token of the Hugging Face hub; set HF_TOKEN, in the environment or in .env, to one that may write"
+            "there is no token of the Hugging Face hub; set HF_TOKEN, in the environment or in .env, to one that may "
+            "write"
         )
 
 

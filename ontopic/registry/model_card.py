@@ -101,8 +101,7 @@ def plain(value: Any) -> str:
 
 
 def _front_matter(source: CardSource) -> str:
-    said: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    said["license"] = source.licence or "other"
+    said: dict[str, Any] = {"license": source.licence or "other", "pipeline_tag": "text-generation"}
     if source.policy.languages:
         said["language"] = list(source.policy.languages)
     if _OF_HUB.fullmatch(source.base):
@@ -268,8 +267,8 @@ def _licence(source: CardSource) -> Iterator[str]:
     yield "## Licence"
     if source.licence:
         yield (
-            f"The base model is under {plain(source.licence)}, which holds for these weights too. Whether the data that "
-            "they were trained on may be passed on is for whoever has it to say."
+            f"The base model is under {plain(source.licence)}, which holds for these weights too. Whether what they "
+            "learned from your data may be passed on is for you to say."
         )
     else:
         yield (

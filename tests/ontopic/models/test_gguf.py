@@ -20,7 +20,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"sliding_window": None},
     "qwen2": {"tie_word_embeddings": True},
-    "qwen3": {},
+    "qwen3": {"head_dim": 128},  # as Transformers takes it to be, whatever the file says
 }
 STRETCHED = {
     "rope_type": "llama3",

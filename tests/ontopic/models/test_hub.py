@@ -54,7 +54,7 @@ def test_a_push_that_breaks_off_shows_nothing_and_is_gone_on_with(hub: Hub, file
     second = hashlib.sha256(bytes([1]) * 70_000).hexdigest()
     hub.refuses = lambda method, path: 507 if path.endswith(second) else 0
     with pytest.raises(
-        UserError, match="bank/ontopic at .*: the push broke off .*run the same command again"
+        UserError, match=r"bank/ontopic at .*: the push broke off .*run the same command again"
     ) as raised:
         push(files, "bank/ontopic", message="m")
     assert "\n" not in str(raised.value)

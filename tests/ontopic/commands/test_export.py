@@ -31,7 +31,7 @@ NAME = "ontopic-banking"
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder with a small model as version 1, and an adapter alone, as a release before had it, as version 2."""
+    """A state folder with a small model as version 1, and an adapter alone, as of a release before, as 2."""
     folder = tmp_path_factory.mktemp("a state")
     workspace = open_workspace(folder)
     open_tracking(workspace, NAME)

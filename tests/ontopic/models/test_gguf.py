@@ -8,6 +8,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_models import small_model, small_tokenizer
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoModelForCausalLM
@@ -60,20 +61,33 @@ def test_transformers_reads_the_same_model(kind: str, precision: GgufPrecision, 
 
 @pytest.mark.parametrize("kind", [*KINDS, "stretched"])
 def test_llama_cpp_reads_the_same_model_and_the_same_tokens(kind: str, tmp_path: Path) -> None:
-    pytest.importorskip("xllamacpp")
-    from llama_server import LlamaCpp
-
     more = {"rope_parameters": STRETCHED} if kind == "stretched" else KINDS[kind]
     folder = small_model(tmp_path / "model", "llama" if kind == "stretched" else kind, **more)
     ours = load(folder, "float32")
-    engine = LlamaCpp(written(folder, "float32"))
-    prompt = QUESTION * 3  # beyond the positions that Llama 3 leaves as they are
-    ids = ours.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    likeliest = engine.first_token(prompt, top=10)
-    assert likeliest.prompt_tokens == len(ids)
-    ours_at_end = log_probabilities(ours.model, ids)[-1]
-    for token, log_probability in likeliest.log_probabilities.items():
-        assert log_probability == pytest.approx(float(ours_at_end[token]), abs=0.05)
+    # Beyond the positions that Llama 3 leaves as they are; llama.cpp tells nothing of a token without a whole text.
+    for prompt in (QUESTION * 3 + str(number) for number in range(9)):
+        ids = ours.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        ours_at_end = log_probabilities(ours.model, ids)[-1]
+        text = ours.tokenizer.decode([int(ours_at_end.argmax())], skip_special_tokens=True)
+        if text and "\ufffd" not in text:
+            break
+    said = llama_cpp(written(folder, "float32"), prompt)
+    assert said["usage"]["prompt_tokens"] == len(ids)
+    (first,) = said["choices"][0]["logprobs"]["content"]
+    assert first["id"] == int(ours_at_end.argmax())
+    for each in first["top_logprobs"]:
+        assert each["logprob"] == pytest.approx(float(ours_at_end[each["id"]]), abs=0.05)
+
+
+def llama_cpp(path: Path, prompt: str) -> dict[str, Any]:
+    """What llama.cpp says comes next, with its ten likeliest tokens."""
+    xllamacpp = pytest.importorskip("xllamacpp")
+    given = xllamacpp.CommonParams()
+    given.model.path, given.n_ctx, given.n_parallel, given.warmup, given.verbosity = str(path), 512, 1, False, -1
+    given.cpuparams.n_threads = given.cpuparams_batch.n_threads = 1
+    asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": 10}
+    found: dict[str, Any] = xllamacpp.Server(given).handle_completions(asked)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -112,6 +126,8 @@ def test_what_would_be_read_otherwise_is_refused(
 
 
 def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
-    folder = small_model(tmp_path / "model", initializer_range=1e5)
+    folder = small_model(tmp_path / "model")
+    weights = {name: tensor * 1e6 for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="does not fit into float16; write it in float32"):
         written(folder, "float16")

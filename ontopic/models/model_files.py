@@ -23,7 +23,6 @@ def model_files(folder: Path) -> list[Path]:
     names = {path.name for path in found}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise UserError(
-            f"{folder} holds no whole model (config.json and *.safetensors); run the loop once, which makes versions "
-            "of an earlier release whole"
+            f"{folder} holds no whole model (config.json and *.safetensors); export a version that has one"
         )
     return found

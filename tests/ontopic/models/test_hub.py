@@ -48,6 +48,9 @@ def test_all_files_come_with_one_commit_to_a_private_repository(hub: Hub, files:
     }
     push(files, "bank/ontopic", message="again")  # there is such a repository now
     assert len(hub.put) == 2
+    push({"pairs.jsonl": b"{}\n"}, "bank/pairs", kind="dataset", message="pairs")
+    assert hub.made["bank/pairs"]["type"] == "dataset"
+    assert hub.files["bank/pairs"] == {"pairs.jsonl": b"{}\n"}
 
 
 def test_a_push_that_breaks_off_shows_nothing_and_is_gone_on_with(hub: Hub, files: dict[str, Path | bytes]) -> None:

@@ -22,7 +22,5 @@ def model_files(folder: Path) -> list[Path]:
     found = sorted({path for pattern in _KEPT for path in folder.glob(pattern) if path.is_file()})
     names = {path.name for path in found}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-        raise UserError(
-            f"{folder} holds no whole model (config.json and *.safetensors); export a version that has one"
-        )
+        raise UserError(f"{folder} holds no whole model (config.json and *.safetensors); export a version that has one")
     return found

@@ -14,6 +14,8 @@ from typing import Literal
 from ontopic.config.network import http_options
 from ontopic.errors import UserError
 
+_PATIENCE_S, _CONNECT_S = 600, 30
+
 
 def check_pushable(repository: str) -> None:
     """See before any work that a push could be tried.
@@ -64,7 +66,9 @@ def push(
     from huggingface_hub import CommitOperationAdd, HfApi, constants, set_client_factory
 
     options = http_options(constants.ENDPOINT)
-    set_client_factory(lambda: httpx2.Client(follow_redirects=True, timeout=None, **options))
+    # By default it waits for ever.
+    patience = httpx2.Timeout(_PATIENCE_S, connect=_CONNECT_S)
+    set_client_factory(lambda: httpx2.Client(follow_redirects=True, timeout=patience, **options))
     api = HfApi()
     operations = [CommitOperationAdd(name, str(of) if isinstance(of, Path) else of) for name, of in files.items()]
     with _said_plainly(repository):

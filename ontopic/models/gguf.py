@@ -179,7 +179,7 @@ def _add_tokens(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, *, 
         rows: how many tokens the embedding has; those without a text are unused.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    said = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "none"}}
+    said: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "none"}}
     model, added = said["model"], said.get("added_tokens", [])
     if model["type"] != "BPE" or model.get("byte_fallback"):
         raise _refused(folder, f"a tokenizer of type {model['type']}")

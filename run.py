@@ -20,6 +20,7 @@ except ModuleNotFoundError:
     sys.exit("error: this Python lacks what OnTopic needs; run `make setup`, then `source .venv/bin/activate`")
 
 from ontopic.commands import alerts, approvals, judges, labels, models, preferences, record, shell, traffic
+from ontopic.commands.export import export
 from ontopic.commands.faults import mistakes_behind
 from ontopic.commands.listing import CommandsInOrder
 from ontopic.commands.options import ROOT
@@ -54,6 +55,7 @@ for command in (
     models.promote,
     models.rollback,
     models.delete,
+    export,
 ):
     app.command()(command)
 app.add_typer(traffic.app, name="traffic")

@@ -11,7 +11,17 @@ _SECTIONS = {
     "Judges and labels": ("calibrate", "label", "judge"),
     "Serving and traffic": ("serve", "keys", "ask", "traffic"),
     "Watching": ("watch", "alerts", "status", "ui"),
-    "Model versions": ("preferences", "evaluate", "approve", "reject", "promote", "rollback", "delete", "record"),
+    "Model versions": (
+        "preferences",
+        "evaluate",
+        "approve",
+        "reject",
+        "promote",
+        "rollback",
+        "delete",
+        "export",
+        "record",
+    ),
 }
 
 

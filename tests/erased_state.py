@@ -95,7 +95,9 @@ def made_state(root: Path, traffic: Path | str) -> Workspace:
     records = turns(user, QUESTIONS, "talk", start=0) + others()
     with TrafficStore(traffic, NAME) as store:
         store.add_many(records)
-        store.add_feedback(Feedback(record_id="talk-1", thumb="down", comment="kanarieJ is wrong", by="app"))
+        store.add_feedback(
+            Feedback(record_id="talk-1", thumb="down", comment="kanarieJ is wrong", by="app", correction="kanarieL")
+        )
         _watched(workspace, store, records)
     _spooled(workspace, turns(user, ["still in the spool, kanarieK"], "later", start=30)[0])
     _labelled_and_cached(workspace, records)

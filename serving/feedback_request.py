@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from ontopic.data.labelled import MOST_CHARACTERS
 from ontopic.records import Feedback
 from serving.chat_request import UNSTORABLE
 from serving.errors import RequestError
 
 MOST_ID_CHARACTERS = 64
 MOST_COMMENT_CHARACTERS = 2000
-MOST_CORRECTION_CHARACTERS = 20_000  # as of an answer that is labelled
+MOST_CORRECTION_CHARACTERS = MOST_CHARACTERS
 _TEXTS = {"comment": MOST_COMMENT_CHARACTERS, "correction": MOST_CORRECTION_CHARACTERS}
 
 

@@ -87,6 +87,8 @@ def thumb_counts(
 ) -> Counter[str]:
     """How many thumbs are ``up`` and ``down`` on what was asked in this stretch of time, both ends included."""
     asked = TRAFFIC.c.asked_at.between(naive_utc(since), naive_utc(until))
-    query = sql.select(FEEDBACK.c.thumb, sql.func.count()).join(TRAFFIC, TRAFFIC.c.id == FEEDBACK.c.record_id)
+    query = sql.select(FEEDBACK.c.thumb, sql.func.count().label("n")).join(
+        TRAFFIC, TRAFFIC.c.id == FEEDBACK.c.record_id
+    )
     rows = connection.execute(query.where(own, asked).group_by(FEEDBACK.c.thumb)).all()
-    return Counter({thumb: n for thumb, n in rows})
+    return Counter({row.thumb: row.n for row in rows})

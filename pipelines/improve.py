@@ -16,9 +16,10 @@ from ontopic.data.sample import Sample
 from ontopic.evaluation.evidence import Evidence
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
+from ontopic.training.corrections import load_corrections
 from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
-from steps.make_preferences import make_preferences
+from steps.make_preferences import PairTerms, make_preferences
 from steps.open_look import open_look
 from steps.open_sealed import open_sealed
 from steps.pass_gate import GateTerms, pass_gate
@@ -88,12 +89,12 @@ def improve(
 
 def _challenger(champion: str, *, judged_artifact: str, settings: Settings, **judging: Any) -> Any:
     """The steps that make preferences of a champion's traffic and a challenger of those."""
+    corrections = load_corrections(judging["policy"], judging["workspace"], keys=settings.training.teaching_keys)
     pairs = make_preferences(
         judged=Client().get_artifact_version(UUID(judged_artifact)),
         champion=champion,
         model=settings.model,
-        teacher_settings=settings.teacher,
-        training=settings.training,
+        terms=PairTerms(training=settings.training, teacher=settings.teacher, corrections_sha256=corrections.sha256),
         **judging,
     )
     return train_challenger(

@@ -140,6 +140,10 @@ class JudgeChoice(Section):
 class TeacherSettings(EndpointSettings):
     """An LLM that writes chosen answers."""
 
+    wrong_answers: bool = False
+    """Whether it also writes, to each question in scope that has a right answer, one that is wrong in a point that
+    matters, which training rejects."""
+
 
 class ServingSettings(Section):
     """Where and how the model is served."""

@@ -1,0 +1,83 @@
+"""Answers in scope that are wrong, which training rejects against right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ontopic.config.policy import Policy
+from ontopic.config.settings import JudgeChoice, LLMJudgeSettings, TeacherSettings
+from ontopic.data.labelled import Question
+from ontopic.data.same_question import identity
+from ontopic.judges.llm.grading import grade_reference, open_grader
+from ontopic.progress import progress
+from ontopic.records import Judged, Record
+from ontopic.state.workspace import Workspace
+from ontopic.training.preferences import WrongAnswer
+from ontopic.training.teacher import wrong_answers
+
+
+def known_wrong(
+    judged: Judged,
+    *,
+    labelled: Sequence[Question],
+    taught: Mapping[str, str],
+    teacher: TeacherSettings | None,
+    judge: JudgeChoice,
+    policy: Policy,
+    workspace: Workspace,
+) -> dict[str, list[WrongAnswer]]:
+    """All answers to in-scope questions of the traffic that are known to be wrong, by the ``identity`` of the question:
+    the model's own, and what a teacher writes where it is told to.
+
+    Args:
+        labelled: as ``found_wrong`` takes it.
+        taught: right answers of a teacher or of people by the same, which go before the references.
+        teacher: without it, or where it writes none, there are the model's own alone.
+    """
+    own = found_wrong(judged, labelled=labelled, judge=judge, policy=policy, workspace=workspace)
+    found = {key: [answer] for key, answer in own.items()}
+    if teacher is None or not teacher.wrong_answers:
+        return found
+    written = {q.identity: q.reference for q in labelled if q.in_scope and q.reference} | dict(taught)
+    requests = {key: record.request for record in judged.records if (key := identity(record.request)) in written}
+    right = {key: written[key] for key in requests}
+    for key, answer in wrong_answers(right, requests=requests, policy=policy, settings=teacher).items():
+        found.setdefault(key, []).append(WrongAnswer(answer=answer, origin="synthetic"))
+    return found
+
+
+def found_wrong(
+    judged: Judged, *, labelled: Sequence[Question], judge: JudgeChoice, policy: Policy, workspace: Workspace
+) -> dict[str, WrongAnswer]:
+    """The model's own answers in scope that are wrong, by the ``identity`` of their question.
+
+    One that declines is not among them: the refusal is rejected anyway. An LLM judge grades an answer against the
+    reference where its question has one. Otherwise the verdict counts that the record has.
+
+    Args:
+        labelled: whose scope goes before the judge's opinion, and which may have references.
+    """
+    known = {q.identity: q for q in labelled}
+    found: dict[str, WrongAnswer] = {}
+    against: list[tuple[str, Record, str]] = []
+    for record, verdict in zip(judged.records, judged.verdicts, strict=True):
+        label = known.get(key := identity(record.request))
+        in_scope = label.in_scope if label else verdict.in_scope
+        if not in_scope or verdict.declined or verdict.outcome == "unjudged" or not record.answer.strip():
+            continue
+        if label and label.reference and isinstance(judge.settings, LLMJudgeSettings):
+            against.append((key, record, label.reference))
+        elif verdict.outcome == "fail" and verdict.declined is False:
+            found.setdefault(key, WrongAnswer(answer=record.answer, origin="own_answer", record_id=record.id))
+    if against and isinstance(judge.settings, LLMJudgeSettings):
+        grader = open_grader(
+            "reference", judge.settings, policy=policy, prompts=judge.prompts, cache=workspace.verdicts
+        )
+        records = [record for _, record, _ in against]
+        with progress("answers against their references", len(records), unit="records") as advance:
+            references = [reference for *_, reference in against]
+            grades = list(grade_reference(grader, records, references=references, advance=advance))
+        for (key, record, _), grade in zip(against, grades, strict=True):
+            if grade.outcome == "fail":
+                found.setdefault(key, WrongAnswer(answer=record.answer, origin="own_answer", record_id=record.id))
+    return found

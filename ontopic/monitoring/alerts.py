@@ -27,8 +27,8 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.sqlite import insert
 
+from ontopic.config.alert_settings import AlertEvent, AlertSettings
 from ontopic.config.network import check_way_out, is_loopback_url, reach_this_machine_directly
-from ontopic.config.settings import AlertEvent, AlertSettings
 from ontopic.errors import UserError
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 
@@ -73,7 +73,7 @@ _OUTBOX = sql.Table(
     sql.Column("attempts", sql.Integer, nullable=False),
     sql.Column("state", sql.String, nullable=False),  # waiting, sent or failed
 )
-_OF_WINDOWS: tuple[AlertEvent, ...] = ("suspected", "detected", "unjudged", "unjudged_language", "misfit")
+_OF_WINDOWS: tuple[AlertEvent, ...] = ("suspected", "detected", "unjudged", "unjudged_language", "misfit", "disliked")
 _FIRST_RETRY, _LAST_RETRY = timedelta(seconds=30), timedelta(hours=1)
 _GIVE_UP = timedelta(hours=24)
 _LEASE = timedelta(minutes=2)  # of one that is being sent: another process leaves it alone so long

@@ -36,6 +36,7 @@ class Monitored(BaseModel):
         alerts: a sentence for each window that is of concern.
         report: Evidently's page.
         beside: what the judges beside the one that gates say of the same records.
+        liked: the share of the thumbs on these records that are up; ``None`` where none were read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,6 +48,7 @@ class Monitored(BaseModel):
     alerts: list[str]
     report: Path
     beside: list[SideScore] = Field(default=[])
+    liked: Rate | None = None
 
     @property
     def detected(self) -> list[Window]:
@@ -122,6 +124,7 @@ def close_asked(
         alerts=_alerts(closed, policy.most_unjudged),
         report=out,
         beside=besides,
+        liked=closer.liked(judged.records),
     )
 
 

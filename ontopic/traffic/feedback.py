@@ -82,6 +82,12 @@ def thumbs(connection: sql.Connection, own: sql.ColumnElement[bool], *, ids: Seq
     return [Thumb(record_id=row.id, conversation=row.conversation, up=row.thumb == "up") for row in rows]
 
 
+def thumbed(connection: sql.Connection, own: sql.ColumnElement[bool], *, since: datetime) -> list[str]:
+    """The ids of the records that got a thumb at that time or later."""
+    query = sql.select(FEEDBACK.c.record_id).join(TRAFFIC, TRAFFIC.c.id == FEEDBACK.c.record_id).distinct()
+    return list(connection.scalars(query.where(own, FEEDBACK.c.given_at >= naive_utc(since))))
+
+
 def thumb_counts(
     connection: sql.Connection, own: sql.ColumnElement[bool], *, since: datetime, until: datetime
 ) -> Counter[str]:

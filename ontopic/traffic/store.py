@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ontopic.errors import UserError
 from ontopic.records import MOST_AHEAD, Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
-from ontopic.traffic.feedback import Thumb, given, keep, thumb_counts, thumbs
+from ontopic.traffic.feedback import Thumb, given, keep, thumb_counts, thumbed, thumbs
 from ontopic.traffic.reading import ROWS, of_rows, parts, records
 from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import Said, said_by
@@ -282,6 +282,11 @@ class TrafficStore:
         """The thumbs on these records, in the order that they were asked."""
         with self._engine.connect() as connection:
             return thumbs(connection, self._own, ids=ids)
+
+    def thumbed(self, since: datetime) -> list[str]:
+        """The ids of the records that got a thumb at that time or later."""
+        with self._engine.connect() as connection:
+            return thumbed(connection, self._own, since=since)
 
     def thumb_counts(self, model_version: str, since: datetime, *, until: datetime) -> Counter[str]:
         """How many thumbs are ``up`` and ``down`` on what a version was asked in this time, both ends included."""

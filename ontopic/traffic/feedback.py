@@ -56,6 +56,11 @@ def keep(connection: sql.Connection, feedback: Feedback, *, redacted: bool) -> b
     return True
 
 
+def _on(records: sql.ColumnElement[bool]) -> sql.ColumnElement[bool]:
+    """Which feedback is on such records: looked up one by one, as feedback is much less than traffic."""
+    return sql.exists().where(TRAFFIC.c.id == FEEDBACK.c.record_id, records).correlate(FEEDBACK)
+
+
 def given(
     connection: sql.Connection, own: sql.ColumnElement[bool], *, ids: Iterable[str] | None = None
 ) -> list[Feedback]:
@@ -65,7 +70,7 @@ def given(
         own: of which records.
         ids: only these; ``None`` for all.
     """
-    query = sql.select(FEEDBACK).join(TRAFFIC, TRAFFIC.c.id == FEEDBACK.c.record_id).where(own)
+    query = sql.select(FEEDBACK).where(_on(own))
     queries = [query] if ids is None else [query.where(FEEDBACK.c.record_id.in_(part)) for part in parts(list(ids))]
     rows = [row for each in queries for row in connection.execute(each)]
     found = [Feedback.model_validate(row._asdict() | {"given_at": row.given_at.replace(tzinfo=UTC)}) for row in rows]
@@ -84,8 +89,8 @@ def thumbs(connection: sql.Connection, own: sql.ColumnElement[bool], *, ids: Seq
 
 def thumbed(connection: sql.Connection, own: sql.ColumnElement[bool], *, since: datetime) -> list[str]:
     """The ids of the records that got a thumb at that time or later."""
-    query = sql.select(FEEDBACK.c.record_id).join(TRAFFIC, TRAFFIC.c.id == FEEDBACK.c.record_id).distinct()
-    return list(connection.scalars(query.where(own, FEEDBACK.c.given_at >= naive_utc(since))))
+    query = sql.select(FEEDBACK.c.record_id).where(FEEDBACK.c.given_at >= naive_utc(since), _on(own)).distinct()
+    return list(connection.scalars(query))
 
 
 def thumb_counts(
@@ -93,8 +98,6 @@ def thumb_counts(
 ) -> Counter[str]:
     """How many thumbs are ``up`` and ``down`` on what was asked in this stretch of time, both ends included."""
     asked = TRAFFIC.c.asked_at.between(naive_utc(since), naive_utc(until))
-    query = sql.select(FEEDBACK.c.thumb, sql.func.count().label("n")).join(
-        TRAFFIC, TRAFFIC.c.id == FEEDBACK.c.record_id
-    )
-    rows = connection.execute(query.where(own, asked).group_by(FEEDBACK.c.thumb)).all()
+    query = sql.select(FEEDBACK.c.thumb, sql.func.count().label("n")).where(_on(sql.and_(own, asked)))
+    rows = connection.execute(query.group_by(FEEDBACK.c.thumb)).all()
     return Counter({row.thumb: row.n for row in rows})

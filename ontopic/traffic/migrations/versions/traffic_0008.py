@@ -10,6 +10,7 @@ down_revision = "0007"
 
 
 def upgrade() -> None:
-    """Add the column, empty on what is there."""
+    """Add the column, empty on what is there, and an index by which what is new is found."""
     # With a default in the database, a process of the last release that still runs can go on writing.
     op.add_column("feedback", sql.Column("correction", sql.Text, nullable=False, server_default=""))
+    op.create_index("feedback_by_time", "feedback", ["given_at"])

@@ -54,9 +54,7 @@ def label(
 
     read_any_bytes()
     if by == "discordant":
-        if records is not None or labels is not None:
-            raise UserError("--by discordant takes no file: these are answers of the gate, to be labelled here")
-        _label_discordant(project, number)
+        _label_discordant(project, number, files=[records, labels])
         return
     store = LabelStore(labels_file(project.policy, project.workspace), plain=_plain)
     if labels is not None:
@@ -111,8 +109,10 @@ def _plain(text: str) -> str:
     return redact(text).text
 
 
-def _label_discordant(project: Project, number: int | None) -> None:
+def _label_discordant(project: Project, number: int | None, *, files: Sequence[Path | None]) -> None:
     """Have both answers of pairs of the newest gate labelled; nothing shown tells which model gave which."""
+    if any(files):
+        raise UserError("--by discordant takes no file: these are answers of the gate, to be labelled here")
     from ontopic.data.labeller import label_records
     from ontopic.data.labels import LabelStore, labels_file
     from ontopic.evaluation.discordant import PAIRS, answers_to_label

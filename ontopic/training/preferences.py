@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
@@ -16,6 +16,7 @@ from ontopic.data.language import refusal_to
 from ontopic.data.same_question import identity, normalized
 from ontopic.records import Judged, Record, Verdict, question_in
 from ontopic.training.corrections import Correction
+from ontopic.training.wrong_answers import WrongAnswer
 
 _WHOLE = 4  # of the covered questions in scope, one in so many gives a whole pair
 # Of the covered questions one in so many follows another one and its answer, or, in scope, stands beside one out of
@@ -77,20 +78,6 @@ class PairSettings(BaseModel):
     cover: int = 0
 
 
-class WrongAnswer(BaseModel):
-    """An answer that is known to be wrong.
-
-    Attributes:
-        origin: ``own_answer`` of a model, or ``synthetic`` where a teacher wrote it to be wrong.
-        record_id: of the record that it is the answer of; empty where it is of none.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    answer: str
-    origin: Literal["own_answer", "synthetic"]
-    record_id: str = ""
-
-
 class WrittenAnswers(BaseModel):
     """Answers in scope by the ``identity`` of their questions, beside the references of labelled questions.
 
@@ -145,6 +132,26 @@ def build_preferences(
     """
     known = {q.identity: q for q in labelled}
     written = written or WrittenAnswers()
+    pairs = _scope_pairs(judged, known, policy=policy, settings=settings, written=written)
+    chance = random.Random(settings.seed)
+    if settings.cover:
+        kept = [*pairs.values(), *_cover(known, pairs, policy=policy, settings=settings, chance=chance)]
+    else:
+        kept = _balanced(list(pairs.values()), settings.in_scope_share, chance=chance)
+    kept += _over_wrong(pairs, written)
+    chance.shuffle(kept)
+    return kept
+
+
+def _scope_pairs(
+    judged: Judged,
+    known: Mapping[str, Question],
+    *,
+    policy: Policy,
+    settings: PairSettings,
+    written: WrittenAnswers,
+) -> dict[str, Preference]:
+    """An answer over the refusal, or the refusal over what was said: a pair a question, by its ``identity``."""
     pairs = _corrected(written.corrections, known, policy=policy)
     for record, verdict in _stopped_first(judged):
         label = known.get(key := identity(record.request))
@@ -165,14 +172,7 @@ def build_preferences(
                 source=source,
                 record_id=record.id,
             )
-    chance = random.Random(settings.seed)
-    if settings.cover:
-        kept = [*pairs.values(), *_cover(known, pairs, policy=policy, settings=settings, chance=chance)]
-    else:
-        kept = _balanced(list(pairs.values()), settings.in_scope_share, chance=chance)
-    kept += _over_wrong(pairs, written)
-    chance.shuffle(kept)
-    return kept
+    return pairs
 
 
 def _corrected(

@@ -20,10 +20,10 @@ from ontopic.training.preferences import (
     PairSettings,
     Preference,
     WrittenAnswers,
-    WrongAnswer,
     build_preferences,
     preferences_hash,
 )
+from ontopic.training.wrong_answers import WrongAnswer
 
 NAMES = ("standing order", "mortgage", "overdraft", "cheque book", "direct debit", "travel money", "loan", "card PIN")
 ALL = [

@@ -17,8 +17,7 @@ from ontopic.data.labelled import Question
 from ontopic.records import Judged, Message, Record, Verdict
 from ontopic.state.workspace import Workspace
 from ontopic.training import teacher
-from ontopic.training.preferences import WrongAnswer
-from ontopic.training.wrong_answers import found_wrong, known_wrong
+from ontopic.training.wrong_answers import WrongAnswer, found_wrong, known_wrong
 
 LOCAL = JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=PROMPTS)
 

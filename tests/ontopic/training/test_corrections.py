@@ -210,6 +210,8 @@ def test_wrong_answers_come_on_top_and_only_where_somebody_wrote_the_right_one(b
     before = built(banking, *rows, labelled=labelled, taught={"question 1": "Taught."})
     own = {f"question {i}": [WrongAnswer(answer=f"said {i}", origin="own_answer", record_id=f"r{i}")] for i in range(4)}
     own["question 1"].append(WrongAnswer(answer="Made wrong.", origin="synthetic"))
+    # Of what the model said to that one, only the judge says that it is right.
+    own["question 2"].append(WrongAnswer(answer="Made wrong.", origin="synthetic"))
     own["question 0"].append(WrongAnswer(answer=" SAID 0!", origin="synthetic"))  # the same again
     own["question 0"].append(WrongAnswer(answer="reference", origin="synthetic"))  # the right one
     after = built(banking, *rows, labelled=labelled, taught={"question 1": "Taught."}, wrong=own)

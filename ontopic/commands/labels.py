@@ -112,7 +112,7 @@ def _plain(text: str) -> str:
 def _label_discordant(project: Project, number: int | None, *, files: Sequence[Path | None]) -> None:
     """Have both answers of pairs of the newest gate labelled; nothing shown tells which model gave which."""
     if any(files):
-        raise UserError("--by discordant takes no file: these are answers of the gate, to be labelled here")
+        raise UserError("a file and --by discordant exclude each other: these are answers of the gate")
     from ontopic.data.labeller import label_records
     from ontopic.data.labels import LabelStore, labels_file
     from ontopic.evaluation.discordant import PAIRS, answers_to_label

@@ -35,8 +35,8 @@ def feedback_request(body: dict[str, Any], by: str) -> Feedback:
     thumb = given.get("thumb")
     if thumb not in ("up", "down"):
         raise RequestError('thumb must be "up" or "down"', "thumb")
-    texts = {name: _text(given, name, longest=longest) for name, longest in _TEXTS.items()}
-    return Feedback(record_id=record_id, thumb=thumb, by=by, **texts)
+    comment, correction = (_text(given, name, longest=longest) for name, longest in _TEXTS.items())
+    return Feedback(record_id=record_id, thumb=thumb, comment=comment, correction=correction, by=by)
 
 
 def _text(given: dict[str, Any], name: str, *, longest: int) -> str:

@@ -26,7 +26,7 @@ class GivenLabel(TrafficLabel):
     def labelled(self) -> Record:
         """The record that is labelled."""
         at = self.asked_at
-        known = {"id": self.record_id or self.id, "model_version": self.model_version}
+        known: dict[str, object] = {"id": self.record_id or self.id, "model_version": self.model_version}
         known |= {"asked_at": at.replace(tzinfo=UTC) if at and not at.tzinfo else at}
         return self.record(in_scope=self.in_scope).model_copy(update=known)
 
@@ -58,13 +58,14 @@ def take_labels(rows: Sequence[GivenLabel], store: LabelStore, *, by: Draw) -> T
     kept = same = 0
     for row, record in labelled:
         key = conversation_and_answer(record)
-        if key not in own or not row.label:
+        label = row.label
+        if key not in own or label is None:
             continue
         row = row.model_copy(update={"why": store.plain(row.why), "correction": store.plain(row.correction)})
         if known.get(key) == _said(row):
             same += 1
             continue
-        store.add(record, row.label, by=by, why=row.why, correction=row.correction)
+        store.add(record, label, by=by, why=row.why, correction=row.correction)
         known[key], kept = _said(row), kept + 1
     others = sum(conversation_and_answer(record) not in own for _, record in labelled)
     return Taken(kept=kept, known=same, unlabelled=len(rows) - len(labelled), other_half=others)

@@ -152,8 +152,8 @@ class _Terminal:
             if len(said) > MOST_CHARACTERS:
                 self.say(f"That is too long: give at most {MOST_CHARACTERS:,} characters.")
                 continue
-            if key == "s" or key == "u" or key == "q":
-                return key
+            if key in _NO_VERDICT:
+                return _NO_VERDICT[key]
             if key in "ct":
                 return _Given("fail", correction=said if key == "c" else proposed)
             return _Given("pass" if key == "p" else "fail", why=said)
@@ -182,4 +182,5 @@ class _Terminal:
 
 
 _WORDS = {"pass": "p", "fail": "f", "correct": "c", "take": "t", "skip": "s", "undo": "u", "quit": "q"}
+_NO_VERDICT: dict[str, Literal["s", "u", "q"]] = {"s": "s", "u": "u", "q": "q"}
 _WORDS |= {"yes": "y", "no": "n"}

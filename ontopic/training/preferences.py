@@ -214,7 +214,7 @@ def _over_wrong(pairs: Mapping[str, Preference], written: WrittenAnswers) -> lis
     for of in written.corrections:
         given = WrongAnswer(answer=of.record.answer, origin="own_answer", record_id=of.record.id)
         wrong.setdefault(identity(of.record.request), []).insert(0, given)
-    found = {}
+    found: dict[tuple[str, str], Preference] = {}
     for key, pair in pairs.items():
         if not pair.in_scope or pair.source not in _RIGHT:
             continue

@@ -54,7 +54,7 @@ def known_wrong(
         return found
     from ontopic.training.teacher import wrong_answers  # with a client of LLM servers, which who reads pairs needs not
 
-    written = {q.identity: q.reference for q in labelled if q.in_scope and q.reference} | dict(taught)
+    written = {q.identity: str(q.reference) for q in labelled if q.in_scope and q.reference} | dict(taught)
     requests = {key: record.request for record in judged.records if (key := identity(record.request)) in written}
     right = {key: written[key] for key in requests}
     for key, answer in wrong_answers(right, requests=requests, policy=policy, settings=teacher).items():

@@ -18,7 +18,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,15 @@ class Alerts(SQLiteFile):
                     raised.append(alert_id)
         return [alert for alert in self.history(len(raised) + 20) if alert.id in raised] if raised else []
 
-    def recovered(self, subject: str, *, at: datetime) -> None:
-        """Close the open alerts of windows whose rules reset by themselves: ``subject``, a window, is healthy again."""
+    def recovered(self, subject: str, *, at: datetime, still: Collection[AlertEvent] = ()) -> None:
+        """Close the open alerts of windows whose rules reset by themselves: ``subject``, a window, is healthy again.
+
+        Args:
+            still: what it is of concern for all the same; the rules of these keep their alerts open.
+        """
         with self._engine.begin() as connection:
             for rule in self._rules:
-                if rule.reset != "auto" or not set(rule.events) & set(_OF_WINDOWS):
+                if rule.reset != "auto" or not set(rule.events) & set(_OF_WINDOWS) or set(rule.events) & set(still):
                     continue
                 open_ = connection.execute(
                     sql.select(_ALERTS).where(self._of(rule), _ALERTS.c.closed_at.is_(None))

@@ -275,8 +275,8 @@ class Closer:
 
     def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
         events = concerns(window, self.policy.most_unjudged)
-        if result.status == "ok" and not events:
-            self._alerts.recovered(window.label, at=at)
+        if result.status == "ok":
+            self._alerts.recovered(window.label, at=at, still=list(events))
         return [
             alert for kind, text in events.items() for alert in self._alerts.event(kind, window.label, at=at, text=text)
         ]

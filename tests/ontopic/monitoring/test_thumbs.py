@@ -37,7 +37,7 @@ class Scene:
         self.workspace = Workspace(root=root)
         self.traffic = TrafficStore(self.workspace.traffic, MODEL)
         self.windows = WindowStore(self.workspace.windows, MODEL)
-        rules = [AlertSettings(name="thumbs", events=["disliked"])]
+        rules = [AlertSettings(name="thumbs", events=["disliked"]), AlertSettings(name="score", events=["suspected"])]
         self.alerts = Alerts(self.workspace.alerts, rules, policy=policy.name)
         of = {"windows": self.windows, "alerts": self.alerts, "traffic": self.traffic}
         self.closer = Closer(policy.model_copy(update={"least_records": 1}), self.workspace, **of)
@@ -176,6 +176,15 @@ def test_thumbs_add_up_over_the_windows_of_a_version(scene: Scene) -> None:
         scene.thumbs(hour, [False] * 8)
         raised += [(hour, each) for each in texts(scene.close(window).alerts)]
     assert raised == [(2, "thumbs")]  # with 24; the alert is open as the fourth one closes
+
+
+def test_what_is_disliked_stays_open_while_the_score_recovers(scene: Scene) -> None:
+    scene.alerts.event("suspected", "a window before", at=NOON, text="low")
+    for hour in range(2):
+        window = scene.asked(hour, LEAST_THUMBS)
+        scene.thumbs(hour, [False] * LEAST_THUMBS)
+        scene.close(window)
+    assert [(each.rule, each.closed_by) for each in scene.alerts.history(9)] == [("thumbs", ""), ("score", "recovered")]
 
 
 def test_a_window_of_before_there_were_thumbs_can_be_read(scene: Scene) -> None:

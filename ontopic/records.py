@@ -201,6 +201,7 @@ class Feedback(BaseModel):
 
     Attributes:
         thumb: whether they liked it. A customer can dislike a right refusal, so it is no verdict.
+        correction: the answer that they would have wanted; empty where they gave none.
         by: the name of the API key that it came with; the newest of one key on one record counts.
         given_at: in UTC.
     """
@@ -209,6 +210,7 @@ class Feedback(BaseModel):
     record_id: str
     thumb: Literal["up", "down"]
     comment: str = ""
+    correction: str = ""
     by: str = ""
     given_at: datetime | None = None
 

@@ -37,6 +37,7 @@ _SPOOLED = Gauge("ontopic_spooled_records", "Records that the store has not take
 _MODEL = Gauge("ontopic_model_info", "1 for the version that answers.", ["version"], multiprocess_mode="mostrecent")
 _FIRST_TOKEN = Histogram("ontopic_first_token_seconds", "From a streamed question to its first text.", buckets=_SECONDS)
 _LATENCY = Histogram("ontopic_latency_seconds", "From a question to its whole answer.", buckets=_SECONDS)
+_THUMBS = Counter("ontopic_thumbs", "Thumbs that were given, and whether with a right answer.", ["thumb", "corrected"])
 _GUARDED = Counter("ontopic_guard_decisions", "What the guard decided, by stage.", ["stage", "decision"])
 _GUARD_LATENCY = Histogram(
     "ontopic_guard_seconds",
@@ -77,6 +78,11 @@ def first_token(seconds: float) -> None:
 def latency(seconds: float) -> None:
     """Count how long a whole answer took."""
     _LATENCY.observe(seconds)
+
+
+def thumb(given: str, *, corrected: bool) -> None:
+    """Count a thumb: ``up`` or ``down``."""
+    _THUMBS.labels(given, "yes" if corrected else "no").inc()
 
 
 def guarded(stage: str, decision: str, *, seconds: float) -> None:

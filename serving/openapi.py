@@ -16,7 +16,7 @@ from serving.chat_request import (
     PASSED_ON,
     ROLES,
 )
-from serving.feedback_request import MOST_COMMENT_CHARACTERS, MOST_ID_CHARACTERS
+from serving.feedback_request import MOST_COMMENT_CHARACTERS, MOST_CORRECTION_CHARACTERS, MOST_ID_CHARACTERS
 
 _STATUSES = {
     "400": "The request is not JSON, or holds what cannot be honoured; `param` names it.",
@@ -188,6 +188,11 @@ def _feedback() -> dict[str, Any]:
             "record_id": {"type": "string", "minLength": 1, "maxLength": MOST_ID_CHARACTERS},
             "thumb": {"enum": ["up", "down"]},
             "comment": {"type": "string", "maxLength": MOST_COMMENT_CHARACTERS},
+            "correction": {
+                "type": "string",
+                "maxLength": MOST_CORRECTION_CHARACTERS,
+                "description": "The answer that should have been given.",
+            },
         },
     }
 

@@ -65,6 +65,7 @@ async def feedback(request: Request) -> JSONResponse:
         raise RequestError("the feedback could not be stored", None, status=503, code="feedback_not_stored") from error
     if not known:
         raise RequestError("there is no record of this id", "record_id", status=404, code="record_not_found")
+    metrics.thumb(asked.thumb, corrected=bool(asked.correction.strip()))
     return JSONResponse({"object": "feedback", "record_id": asked.record_id, "thumb": asked.thumb})
 
 

@@ -10,12 +10,14 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.data.same_question import identity
 from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models
 from ontopic.records import Judged
 from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
-from ontopic.training import best_of_n, preferences, teacher
+from ontopic.training import best_of_n, preferences, teacher, wrong_answers
+from ontopic.training.corrections import load_corrections
 from ontopic.training.next_preferences import (
     NextPreferences,
     PreferenceTerms,
@@ -41,13 +43,17 @@ def make_preferences(
     policy: Policy,
     workspace: Workspace,
 ) -> Annotated[Preferences, "preferences"]:
-    """Returns the pairs; their count by source and what people added and edited go to MLflow."""
-    learned, training = to_learn_from(judged, policy), terms.training
+    """Returns the pairs; their count by source and what people added, corrected and edited go to MLflow."""
+    learned, training, labelled = to_learn_from(judged, policy), terms.training, taught_questions(policy)
+    corrections = load_corrections(policy, workspace, keys=training.teaching_keys)
+    corrected = {identity(each.record.request): each.answer for each in corrections.taught}
     taught: dict[str, str] = {}
     if terms.teacher:
-        taught = teacher.answers(learned.records, learned.verdicts, policy=policy, settings=terms.teacher)
+        rows = zip(learned.records, learned.verdicts, strict=True)
+        asked = [row for row in rows if identity(row[0].request) not in corrected]
+        taught = teacher.answers([r for r, _ in asked], [v for _, v in asked], policy=policy, settings=terms.teacher)
     unwritten = preferences.unwritten(
-        learned, labelled=taught_questions(policy), taught=taught, least_certainty=training.least_certainty
+        learned, labelled=labelled, taught=taught | corrected, least_certainty=training.least_certainty
     )
     own: dict[str, str] = {}
     if unwritten and training.best_of > 1:
@@ -61,9 +67,20 @@ def make_preferences(
             batch_size=model.batch_size,
             seed=training.seed,
         )
-    written = WrittenAnswers(taught=taught, own=own)
+    wrong = wrong_answers.known_wrong(
+        learned,
+        labelled=labelled,
+        taught=taught | corrected,
+        teacher=terms.teacher,
+        judge=judge,
+        policy=policy,
+        workspace=workspace,
+    )
+    written = WrittenAnswers(taught=taught, own=own, corrections=corrections.taught, wrong=wrong)
     seen = next_preferences(learned, terms=terms, policy=policy, workspace=workspace, written=written)
     mlflow.log_param("preferences_held_apart", len(judged.records) - len(learned.records))
+    held_apart = {"corrections": len(corrections.taught), "corrections_held_apart": corrections.held_apart}
+    mlflow.log_params(held_apart if any(held_apart.values()) else {})
     _track(seen)
     return Preferences(seen.pairs)
 

@@ -9,8 +9,9 @@ import mlflow
 from pydantic import BaseModel, ConfigDict
 from zenml import step
 
+from ontopic.config.alert_settings import AlertSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertSettings, JudgeChoice, SideJudgeSettings
+from ontopic.config.settings import JudgeChoice, SideJudgeSettings
 from ontopic.data.by_language import by_language, language_metrics
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.traffic_card import labelled_traffic
@@ -19,11 +20,13 @@ from ontopic.monitoring import asked_traffic, closing, judges_beside
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored
 from ontopic.monitoring.conversations import conversations_of
+from ontopic.monitoring.thumbs import liked_metrics
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged
 from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
+from ontopic.traffic.store import TrafficStore
 from steps.caching import depends_on_imports
 
 
@@ -66,8 +69,12 @@ def report_traffic(
     """
     labels = labelled_traffic(policy, workspace, judge=lambda: open_judge(judge, policy, workspace=workspace))
     now, opened = datetime.now(UTC), WindowStore(workspace.windows, policy.registered_model)
-    with named(opened, workspace) as windows, Alerts(workspace.alerts, terms.alerts, policy=policy.name) as store:
-        closer = closing.Closer(policy, workspace, windows=windows, alerts=store)
+    with (
+        named(opened, workspace) as windows,
+        TrafficStore(workspace.traffic, policy.registered_model) as traffic,
+        Alerts(workspace.alerts, terms.alerts, policy=policy.name) as store,
+    ):
+        closer = closing.Closer(policy, workspace, windows=windows, alerts=store, traffic=traffic)
         beside = judges_beside.JudgesBeside(
             terms.beside,
             policy,
@@ -96,6 +103,7 @@ def report_traffic(
         metrics["corrected_score"] = monitored.score.value
     if conversations := conversations_of(judged):
         metrics |= conversations.metrics()
+    metrics |= liked_metrics(monitored.liked) if monitored.liked else {}
     for side in monitored.beside:
         metrics |= side.metrics()
     mlflow.log_metrics(metrics)

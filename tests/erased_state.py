@@ -18,7 +18,7 @@ import pandas as pd
 from pyarrow import parquet
 from registries import made_registry
 
-from ontopic.data.labels import LabelStore
+from ontopic.data.labels import Draw, LabelStore
 from ontopic.judges.llm.verdict_cache import VerdictCache, content_key
 from ontopic.monitoring.window import Cut
 from ontopic.monitoring.windows import WindowStore
@@ -95,7 +95,9 @@ def made_state(root: Path, traffic: Path | str) -> Workspace:
     records = turns(user, QUESTIONS, "talk", start=0) + others()
     with TrafficStore(traffic, NAME) as store:
         store.add_many(records)
-        store.add_feedback(Feedback(record_id="talk-1", thumb="down", comment="kanarieJ is wrong", by="app"))
+        store.add_feedback(
+            Feedback(record_id="talk-1", thumb="down", comment="kanarieJ is wrong", by="app", correction="kanarieL")
+        )
         _watched(workspace, store, records)
     _spooled(workspace, turns(user, ["still in the spool, kanarieK"], "later", start=30)[0])
     _labelled_and_cached(workspace, records)
@@ -158,7 +160,9 @@ def _labelled_and_cached(workspace: Workspace, records: list[Record]) -> None:
     labels = LabelStore(workspace.labels / "banking.jsonl")
     cache = VerdictCache(workspace.verdicts)
     for number, record in enumerate(records):
-        labels.add(record, "fail", by="uncertainty" if number % 2 else "random", why=record.question[:60])
+        right = f"Look into the app, kanarieM{number}." if record.user else ""
+        by: Draw = "uncertainty" if number % 2 else "random"
+        labels.add(record, "fail", by=by, why=record.question[:60], correction=right)
         labels.add(record.model_copy(update={"id": ""}), "fail", by="discordant")
         content = {"question": record.question, "answer": record.answer, "in_scope": None}
         cache.put(content_key("a judge", content), {"explanation": f"Somebody wonders: {record.question[:30]}"})
@@ -170,6 +174,7 @@ def _tables(workspace: Workspace, records: list[Record]) -> None:
     """As steps write them: artifacts of runs and of ZenML, pages, snapshots, pairs, databases, exports."""
     rows = [(r.question, r.answer, r.id) for r in records]
     pairs = [{"question": q, "chosen": "c", "rejected": a, "record_id": i, "history": []} for q, a, i in rows]
+    pairs.append(pairs[1] | {"chosen": "Look into the app, kanarieM1."})
     pairs.append({"question": "and then?", "chosen": "c", "rejected": "d", "record_id": "", "history": []})
     pairs[-1]["history"] = [{"role": "user", "content": QUESTIONS[1]}]
     table = {"columns": list(pairs[0]), "data": [list(pair.values()) for pair in pairs]}

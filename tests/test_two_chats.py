@@ -12,6 +12,7 @@ from served import openai_client, smol
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import ModelSettings, TeacherSettings
+from ontopic.data.held_out import is_held_out
 from ontopic.data.labeller import label_records
 from ontopic.data.labels import LabelStore, load_labels
 from ontopic.evaluation.answers import evaluate
@@ -28,7 +29,7 @@ from ontopic.training import teacher
 from ontopic.training.best_of_n import best_answers
 from ontopic.training.preferences import PairSettings, WrittenAnswers, build_preferences, unwritten
 from ontopic.watch.replays import answered_by
-from ontopic.watch.retraining import is_held_out, split
+from ontopic.watch.retraining import split
 from serving.process import ServedModel
 
 _BANK = [

@@ -86,8 +86,20 @@ def order_of(erasing: Erasing, what: str, *, project: Project, of_person: bool) 
     """
     if not erasing.n():
         return None
+    _add_corrections(project.workspace, erasing)
     erasing.spare(project.policy.all_refusals)
     return Order(by=account(), what=what, registered_model=project.policy.registered_model, of_person=of_person)
+
+
+def _add_corrections(workspace: Workspace, erasing: Erasing) -> None:
+    """What labellers wrote in the place of these records' answers goes where it was taught from, but for what they
+    wrote of others too."""
+    from ontopic.data.labels import LabelStore
+
+    for path in sorted(workspace.labels.glob("*.jsonl")):
+        corrected = [row for row in LabelStore(path).labels() if row.correction]
+        erasing.add((), {row.correction for row in corrected if erasing.has_id(row.record_id)})
+        erasing.spare(row.correction for row in corrected if not erasing.has_id(row.record_id))
 
 
 def confirm(what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -15,6 +15,9 @@ from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
 
+if TYPE_CHECKING:
+    from ontopic.data.labels import Draw, LabelStore
+
 _RECORDS = 20
 _NEWEST = 20_000  # records of a version, among which those to label are drawn
 
@@ -24,6 +27,9 @@ def label(
     project: Project,
     *,
     records: Annotated[Path | None, typer.Option(help="Records to label, not the newest model's traffic.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Labels given elsewhere, maybe with a correction; nothing is asked.")
+    ] = None,
     number: Annotated[
         int | None, typer.Option("-n", "--number", min=1, help="How many: records (20), for discordant pairs (60).")
     ] = None,
@@ -38,7 +44,7 @@ def label(
     """Label records one by one on the terminal, and print how the judge does on them."""
     from ontopic.data.drawing import records_to_label
     from ontopic.data.labeller import label_records
-    from ontopic.data.labels import LabelStore
+    from ontopic.data.labels import LabelStore, labels_file
     from ontopic.progress import progress
 
     def judged(asked: Sequence[Record]) -> list[Verdict]:
@@ -48,13 +54,16 @@ def label(
 
     read_any_bytes()
     if by == "discordant":
-        if records is not None:
-            raise UserError("--records and --by discordant exclude each other: these are answers of the gate")
-        _label_discordant(project, number)
+        _label_discordant(project, number, files=[records, labels])
         return
-    found, notes = _found(project, records, feedback=by == "feedback")
-    store = LabelStore(project.workspace.labels / f"{project.policy.name}.jsonl")
-    chosen = records_to_label(found, store, by=by, n=number or _RECORDS, judge=judged, notes=notes)
+    store = LabelStore(labels_file(project.policy, project.workspace), plain=_plain)
+    if labels is not None:
+        if records is not None or number is not None:
+            raise UserError("--labels takes neither --records nor --number: its rows are labelled already")
+        print(_taken(labels, store, by=by))
+        return
+    found, notes, proposed = _found(project, records, feedback=by == "feedback")
+    chosen = records_to_label(found, store, by=by, n=number or _RECORDS, judge=judged, notes=notes, proposed=proposed)
     print(chosen)
     labelled = label_records(
         chosen.records,
@@ -63,6 +72,7 @@ def label(
         definition=project.policy.definition,
         ask=_line,
         notes=chosen.notes or None,
+        proposed=chosen.proposed or None,
     )
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
@@ -75,13 +85,39 @@ def label(
         print(card_of(judge_of(project), project.policy, workspace=project.workspace))
 
 
-def _label_discordant(project: Project, number: int | None) -> None:
+def _taken(file: Path, store: LabelStore, *, by: Draw) -> str:
+    """Keep the labels of a file; what became of its rows."""
+    from ontopic.data.given_labels import GivenLabel, take_labels
+    from ontopic.data.rows import load_rows
+
+    taken = take_labels(load_rows(file, GivenLabel).rows, store, by=by)
+    said = f"{taken.kept} labels were kept, {taken.known} were there already; in {store.path}"
+    if taken.unlabelled:
+        said += f"\n{taken.unlabelled} rows have no label and were left out"
+    if taken.other_half:
+        other = "uncertainty" if by == "random" else "random"
+        said += (
+            f"\n{taken.other_half} are of the half of the questions that is left to --by {other}, or are blank or too "
+            "long, and were left out"
+        )
+    return said
+
+
+def _plain(text: str) -> str:
+    from ontopic.traffic.redaction import redact
+
+    return redact(text).text
+
+
+def _label_discordant(project: Project, number: int | None, *, files: Sequence[Path | None]) -> None:
     """Have both answers of pairs of the newest gate labelled; nothing shown tells which model gave which."""
+    if any(files):
+        raise UserError("a file and --by discordant exclude each other: these are answers of the gate")
     from ontopic.data.labeller import label_records
     from ontopic.data.labels import LabelStore, labels_file
     from ontopic.evaluation.discordant import PAIRS, answers_to_label
 
-    store, n = LabelStore(labels_file(project.policy, project.workspace)), number or PAIRS
+    store, n = LabelStore(labels_file(project.policy, project.workspace), plain=_plain), number or PAIRS
     answers = answers_to_label(project.workspace, project.policy.registered_model, store=store, n=n)
     print(
         f"{len(answers)} answers of the newest gate wait for a label: both of {n} random questions on which champion "
@@ -115,8 +151,15 @@ def _line(prompt: str) -> str:
         raise
 
 
-def _found(project: Project, file: Path | None, *, feedback: bool) -> tuple[list[Record], dict[str, str]]:
-    """The records to choose from, and what else to show of each by its id."""
+class _Found(NamedTuple):
+    """Records to choose from, and by their ids what else to show of each, and right answers that are proposed."""
+
+    records: list[Record]
+    notes: dict[str, str]
+    proposed: dict[str, str]
+
+
+def _found(project: Project, file: Path | None, *, feedback: bool) -> _Found:
     if feedback and file is not None:
         raise UserError("--records and --by feedback exclude each other: feedback is on stored traffic")
     if feedback:
@@ -126,8 +169,8 @@ def _found(project: Project, file: Path | None, *, feedback: bool) -> tuple[list
         from ontopic.data.labelled import LabelledRecord
         from ontopic.data.rows import load_rows
 
-        return without_label(load_rows(file, LabelledRecord).rows), {}
-    return newest_traffic(project.workspace, project.policy.registered_model), {}
+        return _Found(without_label(load_rows(file, LabelledRecord).rows), {}, {})
+    return _Found(newest_traffic(project.workspace, project.policy.registered_model), {}, {})
 
 
 def newest_traffic(workspace: Workspace, registered_model: str) -> list[Record]:
@@ -142,13 +185,19 @@ def newest_traffic(workspace: Workspace, registered_model: str) -> list[Record]:
     raise UserError(f"there is no traffic yet of {registered_model}; run the loop, or give records with --records")
 
 
-def _with_feedback(project: Project) -> tuple[list[Record], dict[str, str]]:
-    """The records that somebody gave a thumb, the newest first, and what was said of each."""
+def _with_feedback(project: Project) -> _Found:
+    """The records that somebody gave a thumb, the newest first, those with a right answer before the others."""
     with stored_traffic(project.workspace, project.policy.registered_model) as store:
         said: dict[str, list[str]] = {}
-        for each in store.feedback():
-            said.setdefault(each.record_id, []).append(f"thumb {each.thumb} ({each.by or 'no key'}) {each.comment}")
+        proposed: dict[str, str] = {}
+        for each in sorted(store.feedback(), key=lambda each: not each.correction.strip()):
+            lines = said.setdefault(each.record_id, [])
+            lines.append(f"thumb {each.thumb} ({each.by or 'no key'}) {each.comment}")
+            if each.correction.strip():
+                lines.append(f"right answer ({each.by or 'no key'}): {each.correction}")
+                proposed.setdefault(each.record_id, each.correction)
         records = {record.id: record for record in store.records(ids=list(said))}
     if not said:
         raise UserError("there is no feedback yet; clients give it by POST /v1/feedback (docs/serving.md)")
-    return [records[i] for i in said if i in records], {i: "\n".join(lines) for i, lines in said.items()}
+    notes = {i: "\n".join(lines) for i, lines in said.items()}
+    return _Found([records[i] for i in said if i in records], notes, proposed)

@@ -79,6 +79,8 @@ def overview(project: Project) -> Group:
             parts.append(Text(f"The newest window is unknown: {newest.unknown_because}"))
         if newest and not newest.is_corrected:
             parts.append(Text(f"Its score is {uncorrected_in_words(newest.labels)}"))
+        if newest and newest.thumbs:
+            parts.append(Text(f"Thumbs: {newest.thumbs.in_words}"))
         parts += [Text(f"Beside, {side.name}: {visible(side.in_words)}") for side in newest.beside] if newest else []
         reports = [window.result.report for window in windows if window.result]
         parts.append(Text(f"The newest window's page: {reports[-1]}"))

@@ -84,6 +84,8 @@ def import_records(
         done = import_traffic(file, store, user_key=workspace.user_key, skip_bad=skip_bad)
     say_skipped(done.skipped)
     print(f"{done.stored} records were stored, {done.known} were there already; in {_name(workspace)}")
+    if done.feedback:
+        print(f"{done.feedback} thumbs on them, with their comments and corrections, are kept")
     if done.aside:
         print(f"{done.aside} rows are no answers to requests, such as another tool's spans, and were left out")
     if done.others:

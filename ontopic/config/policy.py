@@ -154,6 +154,9 @@ class Policy(_Section):
     """A window with fewer judged records is ``unknown``, and before so many the chart detects nothing."""
     most_unjudged: float = Field(0.05, ge=0, le=1)
     """A window of which a greater share is unjudged is ``unknown``: what the judge cannot judge may be what fails."""
+    least_liked: float = Field(0.5, ge=0, le=1)
+    """The share of thumbs up under which a version is ``disliked``; held against the upper bound of all thumbs since
+    its promotion, 20 at least."""
     judge_bar: JudgeBar
     """What a judge's card must show before its verdicts may promote a model."""
     gate: GateLimits
@@ -194,7 +197,9 @@ class Policy(_Section):
     @property
     def sha256(self) -> str:
         """sha256 (hex) of the whole policy: the evidence of what a gate went by."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        # As earlier releases have it in their evidence, where the key that they did not know is as by default.
+        newer = {"least_liked"} if self.least_liked == type(self).model_fields["least_liked"].default else set()
+        return hashlib.sha256(self.model_dump_json(exclude=newer).encode()).hexdigest()
 
 
 def load_policy(path: Path) -> Policy:

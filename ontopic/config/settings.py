@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from ontopic.config.alert_settings import AlertSettings
 from ontopic.config.section import Duration, Section
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.config.watch_settings import PromotionSettings, WatchSettings
@@ -135,6 +136,10 @@ class JudgeChoice(Section):
 class TeacherSettings(EndpointSettings):
     """An LLM that writes chosen answers."""
 
+    wrong_answers: bool = False
+    """Whether it also writes, to each question in scope that has a right answer, one that is wrong in a point that
+    matters, which training rejects."""
+
 
 class ServingSettings(Section):
     """Where and how the model is served."""
@@ -235,44 +240,6 @@ class MonitoringSettings(Section):
     """The share of records that ``watch`` has judged; less than 1 for judges that cost money."""
 
 
-AlertEvent = Literal[
-    "suspected",
-    "detected",
-    "unjudged",
-    "unjudged_language",
-    "misfit",
-    "refused",
-    "waiting",
-    "promoted",
-    "rolled_back",
-    "failed",
-]
-Severity = Literal["info", "warning", "critical"]
-Reset = Literal["auto", "manual"]
-
-
-class AlertSettings(Section):
-    """When an alert is raised, how grave it is, what ends it and who hears of it."""
-
-    name: str = Field(min_length=1, max_length=60)
-    """The rule's own name; an alert that is open belongs to its rule by this name."""
-    events: list[AlertEvent] = Field(min_length=1)
-    """What counts: of a window ``suspected`` (score under the threshold), ``detected`` (by the chart), ``unjudged``
-    (few verdicts), ``unjudged_language`` (in one language) or ``misfit`` (the judge's card does not fit); of the loop
-    ``refused``, ``waiting`` (for approval), ``promoted``, ``rolled_back`` or ``failed``."""
-    count: int = Field(default=1, ge=1)
-    """How many such events raise it."""
-    period: Duration | None = Field(default=None, gt=timedelta(0))
-    """The time within which they must come, such as ``24h`` or ``7d``; without it there is no limit."""
-    severity: Severity = "warning"
-    """How grave it is."""
-    reset: Reset = "auto"
-    """``auto``: a healthy window closes what a window raised, and what the loop raised is closed at once; ``manual``:
-    it stays open until ``python run.py alerts close ID``."""
-    notify: list[str] = Field(default=[], repr=False)  # a URL holds secrets
-    """Who hears of it: Apprise URLs, or ``env:NAME`` for one that is in an environment variable."""
-
-
 class EvaluationSettings(Section):
     """The gate's questions."""
 
@@ -322,6 +289,7 @@ class Settings(Section):
         default=[
             AlertSettings(name="off topic", events=["detected"], severity="critical"),
             AlertSettings(name="judge's card", events=["misfit"]),
+            AlertSettings(name="thumbs", events=["disliked"]),
         ]
     )
     """What raises an alert, one rule an item, each with a name of its own."""

@@ -44,6 +44,9 @@ class TrainingSettings(Section):
     best_of: int = Field(4, ge=1)
     """How many answers the model samples to an in-scope question without a written answer; the judge chooses the best,
     and 1 takes the answer in the traffic."""
+    teaching_keys: list[str] = Field(default=[])
+    """The names of the API keys whose corrections (``POST /v1/feedback``) are taught as they come; those of other keys
+    are once a labeller has taken them over (``python run.py label --by feedback``)."""
     beta: float = Field(ge=0)
     """The weight of the odds-ratio loss (lambda in the ORPO paper, arXiv 2403.07691); 0 is fine-tuning on the chosen
     answers alone."""

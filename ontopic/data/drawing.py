@@ -40,6 +40,7 @@ class ToLabel(BaseModel):
     Attributes:
         by: how they were chosen, which decides what their labels are for.
         notes: what else to show of each record, one a record; empty where there is nothing.
+        proposed: right answers that were proposed, likewise.
         n_found: among how many records they were chosen.
     """
 
@@ -47,6 +48,7 @@ class ToLabel(BaseModel):
     by: Draw
     records: list[Record]
     notes: list[str]
+    proposed: list[str] = []
     n_found: int
 
     def __str__(self) -> str:
@@ -65,6 +67,7 @@ def records_to_label(
     n: int,
     judge: Callable[[Sequence[Record]], Sequence[Verdict]],
     notes: Mapping[str, str] | None = None,
+    proposed: Mapping[str, str] | None = None,
 ) -> ToLabel:
     """Choose the records to ask a person for: those of this way's half that have no label yet.
 
@@ -73,6 +76,7 @@ def records_to_label(
         n: how many to choose; fewer where there are no more.
         judge: gives a verdict a record, in order; called for ``uncertainty`` alone.
         notes: what else to show of a record, by its id; where given, each of ``found`` has one.
+        proposed: right answers that were proposed, by the record's id.
     """
     left = store.unlabelled(drawable(found, by))
     if by == "random":
@@ -88,7 +92,11 @@ def records_to_label(
         chosen = most_informative(left, [verdicts], n=n)
     records = [left[i] for i in chosen]
     return ToLabel(
-        by=by, records=records, notes=[notes[record.id] for record in records] if notes else [], n_found=len(found)
+        by=by,
+        records=records,
+        notes=[notes[record.id] for record in records] if notes else [],
+        proposed=[proposed.get(record.id, "") for record in records] if proposed else [],
+        n_found=len(found),
     )
 
 

@@ -22,7 +22,8 @@ OTHER_LANGUAGE = "other_language"
 """The kind of a question that is asked in another language than most are."""
 SCOPE_BY_JUDGE = "traffic, scope by the judge"
 """The kind of a question whose ``in_scope`` is no label: the judge's opinion of what somebody asked."""
-_MAX_CHARACTERS = 20_000
+MOST_CHARACTERS = 20_000
+"""Of a question that is labelled, and of an answer."""
 _MAX_CONTEXT = 200_000  # characters of a message beside the question, which may hold documents
 
 
@@ -32,7 +33,7 @@ def _not_blank(text: str) -> str:
     return text
 
 
-_Question = Annotated[str, Field(min_length=1, max_length=_MAX_CHARACTERS), AfterValidator(_not_blank)]
+_Question = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS), AfterValidator(_not_blank)]
 
 
 class Message(BaseModel):
@@ -140,7 +141,7 @@ class LabelledRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     question: _Question
-    answer: str = Field(max_length=_MAX_CHARACTERS)
+    answer: str = Field(max_length=MOST_CHARACTERS)
     messages: _Messages = ()
     label: Literal["pass", "fail"] | None = None
     in_scope: StrictBool | None = None

@@ -7,16 +7,16 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from filelock import FileLock
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ontopic.config.policy import Policy
-from ontopic.data.labelled import LabelledRecord, Split, conversation_and_answer
+from ontopic.data.labelled import MOST_CHARACTERS, LabelledRecord, Split, conversation_and_answer
 from ontopic.errors import UserError
 from ontopic.records import Record
 from ontopic.state.erased_files import erase_from_lines, gone_lines
@@ -41,12 +41,14 @@ class TrafficLabel(LabelledRecord):
         record_id: of the record in the traffic; empty where it came from a file.
         model_version: that answered; empty where it is not known.
         asked_at: in UTC; ``None`` where it is not known.
+        correction: the answer that the labeller would have given; empty where they wrote none.
     """
 
     drawn: str = ""
     record_id: str = ""
     model_version: str = ""
     asked_at: datetime | None = None
+    correction: str = Field("", max_length=MOST_CHARACTERS)
 
     @property
     def is_of_traffic(self) -> bool:
@@ -63,14 +65,22 @@ class LabelStore:
 
     Args:
         path: made on the first label; may be used by several processes at once.
+        plain: takes personal data out of what the labeller writes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, plain: Callable[[str], str] = str) -> None:
+        self.path, self.plain = path, plain
 
-    def add(self, record: Record, label: Literal["pass", "fail"], *, by: Draw, why: str = "") -> None:
-        """Keep a label. The record's scope is kept with it; the split follows from how the record was drawn."""
-        self._append(record, {"label": label, "why": why, "split": SPLIT[by], "drawn": by})
+    def add(
+        self, record: Record, label: Literal["pass", "fail"], *, by: Draw, why: str = "", correction: str = ""
+    ) -> None:
+        """Keep a label. The record's scope is kept with it; the split follows from how the record was drawn.
+
+        Args:
+            correction: the right answer, where the labeller wrote one.
+        """
+        written = {"why": self.plain(why)} | ({"correction": self.plain(correction)} if correction.strip() else {})
+        self._append(record, {"label": label, **written, "split": SPLIT[by], "drawn": by})
 
     def remove(self, record: Record, *, by: Draw) -> None:
         """Take a label back: the record counts as not labelled again."""

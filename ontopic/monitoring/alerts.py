@@ -18,7 +18,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.sqlite import insert
 
+from ontopic.config.alert_settings import AlertEvent, AlertSettings
 from ontopic.config.network import check_way_out, is_loopback_url, reach_this_machine_directly
-from ontopic.config.settings import AlertEvent, AlertSettings
 from ontopic.errors import UserError
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
 
@@ -73,7 +73,7 @@ _OUTBOX = sql.Table(
     sql.Column("attempts", sql.Integer, nullable=False),
     sql.Column("state", sql.String, nullable=False),  # waiting, sent or failed
 )
-_OF_WINDOWS: tuple[AlertEvent, ...] = ("suspected", "detected", "unjudged", "unjudged_language", "misfit")
+_OF_WINDOWS: tuple[AlertEvent, ...] = ("suspected", "detected", "unjudged", "unjudged_language", "misfit", "disliked")
 _FIRST_RETRY, _LAST_RETRY = timedelta(seconds=30), timedelta(hours=1)
 _GIVE_UP = timedelta(hours=24)
 _LEASE = timedelta(minutes=2)  # of one that is being sent: another process leaves it alone so long
@@ -141,11 +141,15 @@ class Alerts(SQLiteFile):
                     raised.append(alert_id)
         return [alert for alert in self.history(len(raised) + 20) if alert.id in raised] if raised else []
 
-    def recovered(self, subject: str, *, at: datetime) -> None:
-        """Close the open alerts of windows whose rules reset by themselves: ``subject``, a window, is healthy again."""
+    def recovered(self, subject: str, *, at: datetime, still: Collection[AlertEvent] = ()) -> None:
+        """Close the open alerts of windows whose rules reset by themselves: ``subject``, a window, is healthy again.
+
+        Args:
+            still: what it is of concern for all the same; the rules of these keep their alerts open.
+        """
         with self._engine.begin() as connection:
             for rule in self._rules:
-                if rule.reset != "auto" or not set(rule.events) & set(_OF_WINDOWS):
+                if rule.reset != "auto" or not set(rule.events) & set(_OF_WINDOWS) or set(rule.events) & set(still):
                     continue
                 open_ = connection.execute(
                     sql.select(_ALERTS).where(self._of(rule), _ALERTS.c.closed_at.is_(None))

@@ -36,6 +36,7 @@ class Monitored(BaseModel):
         alerts: a sentence for each window that is of concern.
         report: Evidently's page.
         beside: what the judges beside the one that gates say of the same records.
+        liked: the share of the thumbs on these records that are up; ``None`` where none were read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,6 +48,7 @@ class Monitored(BaseModel):
     alerts: list[str]
     report: Path
     beside: list[SideScore] = Field(default=[])
+    liked: Rate | None = None
 
     @property
     def detected(self) -> list[Window]:
@@ -88,8 +90,8 @@ def close_asked(
     verdicts = {record.id: verdict for record, verdict in zip(judged.records, judged.verdicts, strict=True)}
     windows.put(judged.records, window_records)
     windows.keep_verdicts(verdicts, card.judge_id)
-    found, closed = windows.holding(list(verdicts)), []
-    for window in found:
+    closed = []
+    for window in (found := windows.holding(list(verdicts))):
         if windows.was_put(window):
             part = _part(judged, set(windows.ids(window)))
             window = closer.close(window, part, card=card, now=now, labels=labels).window
@@ -98,10 +100,9 @@ def close_asked(
             closed.append(window)
     if closed:
         closer.show()
-    version, scores = _versions(judged.records), score(judged.verdicts)
+    version, scores, liked = _versions(judged.records), score(judged.verdicts), closer.liked(judged.records)
     out = reports / _page(policy.registered_model, version=version, first=found[0])
-    answered = judged.records[0].model_version if judged.records else ""
-    of = standing(judged, card, limits=limits_of(policy), labels=labels, version=answered)
+    of = standing(judged, card, limits=limits_of(policy), labels=labels, version=_answered(judged))
     besides = beside.measure(judged.records, version) if beside else []
     traffic_report(
         f"OnTopic monitoring: {policy.name}, model {version}",
@@ -122,7 +123,12 @@ def close_asked(
         alerts=_alerts(closed, policy.most_unjudged),
         report=out,
         beside=besides,
+        liked=liked,
     )
+
+
+def _answered(judged: Judged) -> str:
+    return judged.records[0].model_version if judged.records else ""
 
 
 def _page(registered_model: str, *, version: str, first: Window) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
+from ontopic.config.alert_settings import AlertEvent
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertEvent
 from ontopic.data.labelled import load_questions
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.traffic_card import TrafficLabels
@@ -23,6 +23,7 @@ from ontopic.monitoring.languages import unjudged_by_language
 from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.side_verdicts import KeptVerdicts
 from ontopic.monitoring.standing import limits_of
+from ontopic.monitoring.thumbs import Thumbs, liked_of, thumbs_of
 from ontopic.monitoring.topics import Topics
 from ontopic.monitoring.window import LOW, Window, WindowResult, status_of, window_result
 from ontopic.monitoring.window_page import window_report
@@ -33,9 +34,11 @@ from ontopic.registry.promotions import open_registry
 from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.rates import Rate
+from ontopic.traffic.store import TrafficStore
 
 _JUDGED_AT_ONCE = 256  # a kill loses at most so many verdicts
 _SHOWN = 50  # windows on the dashboard
+_MARGIN = timedelta(minutes=1)  # clocks differ, and a thumb can be read a while after it is given
 _EARLIER = 50  # windows that a language's records are sought in, where this one has few
 
 
@@ -94,6 +97,8 @@ def concerns(window: Window, most_unjudged: float) -> dict[AlertEvent, str]:
         found["unjudged_language"] = f"unjudged by the language of the question: {shares}; {page}"
     if result.is_misfit:
         found["misfit"] = f"{result.unknown_because}; {page}"
+    if result.thumbs and result.thumbs.disliked:
+        found["disliked"] = f"{result.thumbs.in_words}; {page}"
     return found
 
 
@@ -105,10 +110,21 @@ class Closer:
     """Closes windows of one policy's traffic.
 
     MLflow must be open on the policy's registered model, for the champion's promotion on the dashboard.
+
+    Args:
+        traffic: whose thumbs enter the windows; without it none do.
     """
 
-    def __init__(self, policy: Policy, workspace: Workspace, *, windows: WindowStore, alerts: Alerts) -> None:
-        self.policy, self.windows = policy, windows
+    def __init__(
+        self,
+        policy: Policy,
+        workspace: Workspace,
+        *,
+        windows: WindowStore,
+        alerts: Alerts,
+        traffic: TrafficStore | None = None,
+    ) -> None:
+        self.policy, self.windows, self._traffic = policy, windows, traffic
         self._workspace, self._alerts = workspace, alerts
 
     @cached_property
@@ -148,7 +164,8 @@ class Closer:
             drift=topic_drift([record.question for record in judged.records], self._topics, past=past),
             revision=window.revision,
         )
-        result = result.model_copy(update={"unjudged_languages": self._unjudged_languages(window, result)})
+        more = {"unjudged_languages": self._unjudged_languages(window, result), "thumbs": self._thumbs(window)}
+        result = result.model_copy(update=more)
         result = self._drawn(window, result, judged=judged)
         closed = self.windows.close_window(window, result, now=now)
         again = window.state in ("closed", "final") and window.result and window.result.status == result.status
@@ -178,6 +195,44 @@ class Closer:
             return window
         result = window.result.model_copy(update={"beside": list(scores)})
         return self.windows.rewrite(window, self._drawn(window, result, judged=judged))
+
+    def add_thumbs(self) -> list[Alert]:
+        """Write the thumbs that were given since the last call into the windows that were closed before, whose pages
+        are drawn anew; returns the alerts that this raises."""
+        if self._traffic is None:
+            return []
+        now = datetime.now(UTC)
+        seen = self.windows.thumbs_seen(now)
+        alerts: list[Alert] = []
+        for window in self.windows.holding(self._traffic.thumbed(seen - _MARGIN)) if seen else ():
+            thumbs, result = self._thumbs(window), window.result
+            if result is None or thumbs == result.thumbs:
+                continue
+            result = result.model_copy(update={"thumbs": thumbs})
+            judged = self.windows.judged([window], self._traffic)
+            if len(judged.records) == result.sampled:  # else some is gone, and the page would lose it
+                result = self._drawn(window, result, judged=judged)
+            window = self.windows.rewrite(window, result)
+            text = concerns(window, self.policy.most_unjudged).get("disliked")
+            alerts += self._alerts.event("disliked", window.label, at=now, text=text) if text else []
+        return alerts
+
+    def liked(self, records: Sequence[Record]) -> Rate | None:
+        """The share of the thumbs on these records that are up; ``None`` where none are read."""
+        return None if self._traffic is None else liked_of(self._traffic, [record.id for record in records])
+
+    def _thumbs(self, window: Window) -> Thumbs | None:
+        if self._traffic is None:
+            return None
+        promoted, _ = self._starts(window)
+        return thumbs_of(
+            self._traffic,
+            self.windows.ids(window),
+            version=window.model_version,
+            since=promoted,
+            until=window.end,
+            least=self.policy.least_liked,
+        )
 
     def _starts(self, window: Window) -> tuple[datetime, datetime]:
         """From when on the records of a window's version count in it: since the promotion, and in the chart.
@@ -220,8 +275,8 @@ class Closer:
 
     def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
         events = concerns(window, self.policy.most_unjudged)
-        if result.status == "ok" and not events:
-            self._alerts.recovered(window.label, at=at)
+        if result.status == "ok":
+            self._alerts.recovered(window.label, at=at, still=list(events))
         return [
             alert for kind, text in events.items() for alert in self._alerts.event(kind, window.label, at=at, text=text)
         ]

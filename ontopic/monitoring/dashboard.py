@@ -22,6 +22,7 @@ from ontopic.monitoring.window_page import (
     PROMOTION,
     RAW,
     THRESHOLD,
+    THUMBS,
     beside_title,
 )
 
@@ -57,7 +58,13 @@ class Dashboard:
             dashboard.clear_dashboard()
         newest = [window for window in reversed(windows[-_ROWS:]) if window.result]
         rows = [text_panel(title=w.label, description=_row(w.result)) for w in newest if w.result]
-        panels = [_latest(self._policy, windows, promoted_at=promoted_at), *_panels(), *_beside(windows), *rows]
+        panels = [
+            _latest(self._policy, windows, promoted_at=promoted_at),
+            *_panels(),
+            *_thumbs(windows),
+            *_beside(windows),
+            *rows,
+        ]
         for panel in panels:
             dashboard.add_panel(panel, tab="Monitoring")
 
@@ -102,6 +109,13 @@ def _panels() -> list[DashboardPanelPlot]:
         line_plot_panel(title=f"{DRIFT} (the level is on each window's page)", values=[_given(DRIFT)], size="half"),
         line_plot_panel(title="Latency, seconds (median and 95 %)", values=latencies, size="half"),
     ]
+
+
+def _thumbs(windows: Sequence[Window]) -> list[DashboardPanelPlot]:
+    """What people thought of the answers, where they said it."""
+    if not any(window.result and window.result.thumbs for window in windows):
+        return []
+    return [line_plot_panel(title="Thumbs: share that is up", values=[_given(THUMBS)], size="half")]
 
 
 def _beside(windows: Sequence[Window]) -> list[DashboardPanelPlot]:

@@ -25,6 +25,7 @@ from ontopic.reports.page import FAIL_COLOUR, GREY, PASS_COLOUR, names_of, perio
 from ontopic.statistics.scores import Scores
 
 MAX_TICKS = 12
+_COLUMNS = ("Window", "Score", "As judged", "Over-refusal", "Leak", "Unjudged")
 
 
 def traffic_report(
@@ -87,11 +88,22 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
         return [text_widget(title="Windows", text="There are no windows yet.")]
     title = "Guardrail score per window"
     beside = list(dict.fromkeys(each.name for _, result in results for each in result.beside))
+    thumbs = ["Thumbs up"] if any(result.thumbs for _, result in results) else []
     return [
         plotly_figure(title=title, figure=_figure(results, threshold)),
         table_data(
             title="Windows",
-            column_names=["Window", "Score", "As judged", "Over-refusal", "Leak", "Unjudged", *beside, "Status"],
+            column_names=[
+                "Window",
+                "Score",
+                "As judged",
+                "Over-refusal",
+                "Leak",
+                "Unjudged",
+                *thumbs,
+                *beside,
+                "Status",
+            ],
             data=[
                 (
                     f"{window.start:%Y-%m-%d %H:%M:%S}",
@@ -100,6 +112,7 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
                     result.scores.over_refusal,
                     result.scores.leak,
                     result.scores.unjudged,
+                    *(_liked(result) for _ in thumbs),
                     *(_beside(result, name) for name in beside),
                     result.status + (f": {result.unknown_because}" if result.unknown_because else ""),
                 )
@@ -107,6 +120,10 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
             ],
         ),
     ]
+
+
+def _liked(result: WindowResult) -> str:
+    return str(result.thumbs.liked) if result.thumbs and result.thumbs.liked.n else "–"
 
 
 def _beside(result: WindowResult, name: str) -> str:

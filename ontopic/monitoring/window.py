@@ -15,6 +15,7 @@ from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.conversations import Conversations, conversations_of
 from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
+from ontopic.monitoring.thumbs import Thumbs
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
 from ontopic.statistics.scores import Scores, score
@@ -111,6 +112,8 @@ class WindowResult(Standing):
         chart: where the chart over all records of the version stands after this window; ``None`` in results of earlier
             releases, and by a judge that is no better than chance.
         beside: what the judges beside the one that gates say of the same records; they decide nothing.
+        thumbs: what people thought of the answers, as far as was known when this was written; ``None`` where nobody
+            gave one since the version's promotion.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -137,6 +140,7 @@ class WindowResult(Standing):
     languages: list[LanguageScores] = Field(default=[])
     unjudged_languages: dict[str, Rate] = Field(default={})
     beside: list[SideScore] = Field(default=[])
+    thumbs: Thumbs | None = None
 
     @property
     def is_misfit(self) -> bool:

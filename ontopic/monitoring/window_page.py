@@ -34,6 +34,7 @@ CORRECTED, RAW, THRESHOLD = "Guardrail score, corrected", "Guardrail score, raw"
 UNCORRECTED = "Guardrail score, uncorrected"
 PROMOTION, OVER_REFUSAL, LEAK = "Promotion", "Over-refusal", "Leak"
 DRIFT = "Topic drift, p-value"
+THUMBS = "Thumbs up"
 
 
 def beside_title(name: str) -> str:
@@ -94,6 +95,7 @@ def _shown(result: WindowResult) -> list[Metric]:
         *([GivenRate(scores.guardrail_score, "Guardrail score, as judged")] if result.is_corrected else []),
         GivenRate(scores.over_refusal, "Over-refusal of in-scope questions"),
         GivenRate(scores.leak, "Leak of out-of-scope questions"),
+        *([GivenRate(result.thumbs.liked, "Thumbs that are up")] if result.thumbs and result.thumbs.liked.n else []),
         UnjudgedRecords(),
     ]
 
@@ -107,6 +109,8 @@ def _unshown(result: WindowResult, verdicts: Sequence[Verdict], *, promoted: boo
         rates.append((result.score, PROMOTION))
     if result.drift and not math.isnan(result.drift.score):
         rates.append((_at(result.drift.score, n), DRIFT))
+    if result.thumbs:
+        rates.append((result.thumbs.liked, THUMBS))
     rates += [(each.score, beside_title(each.name)) for each in result.beside]
     metrics: list[Metric] = [GivenRate(each, name, order=1) for each, name in rates if each.n]
     if verdicts:
@@ -128,6 +132,8 @@ def _facts(result: WindowResult) -> BaseWidgetInfo:
         ("latency", f"median {result.latency_s[0]:.2f} s, 95 % under {result.latency_s[1]:.2f} s"),
         ("tokens", f"{result.prompt_tokens:,} of prompts, {result.completion_tokens:,} of answers"),
     ]
+    if result.thumbs:
+        facts.append(("thumbs", result.thumbs.in_words))
     if result.chart:
         facts.append(("since the promotion", result.chart.in_words))
     return table_data(title="Traffic", column_names=["", ""], data=facts)

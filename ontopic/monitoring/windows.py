@@ -248,6 +248,12 @@ class WindowStore(ModelFile):
         kept = self._kept(f"chart of version {model_version}")
         return datetime.fromisoformat(kept) if kept else None
 
+    def thumbs_seen(self, now: datetime) -> datetime | None:
+        """When thumbs were looked for the last time before this one, which is at ``now``."""
+        kept = self._kept("thumbs_seen")
+        self._keep("thumbs_seen", now.isoformat())
+        return datetime.fromisoformat(kept) if kept else None
+
     def _closed_of(self, model_version: str) -> sql.ColumnElement[bool]:
         return sql.and_(self._own, WINDOWS.c.model_version == model_version, WINDOWS.c.result.is_not(None))
 

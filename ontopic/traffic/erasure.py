@@ -38,6 +38,7 @@ def collect(store: TrafficStore, pages: Iterable[Sequence[str]], *, erasing: Era
     for ids in pages:
         for start in range(0, len(ids), _PAGE):
             _collect(store.records(ids=ids[start : start + _PAGE]), erasing)
+            erasing.add((), _said_of(store, ids[start : start + _PAGE]))
 
 
 def collect_spooled(folders: Iterable[Path], which: Callable[[Record], bool], *, erasing: Erasing) -> None:
@@ -59,6 +60,12 @@ def spare_others(store: TrafficStore, erasing: Erasing, *, repeated: bool) -> No
         erasing.spare((record.question, record.answer))
         if not (repeated and erasing.has_conversation(record.conversation)):
             erasing.spare(message.content for message in record.messages)
+    erasing.spare(
+        text
+        for each in store.feedback()
+        if not erasing.has_id(each.record_id)
+        for text in (each.comment, each.correction)
+    )
 
 
 def erase_records(store: TrafficStore, erasing: Erasing, *, repeated: bool) -> None:
@@ -73,6 +80,11 @@ def erase_spooled(folder: Path, erasing: Erasing) -> None:
         if erasing.has_id(record.id):
             path.unlink(missing_ok=True)
             erasing.count("records in the spool")
+
+
+def _said_of(store: TrafficStore, ids: Sequence[str]) -> set[str]:
+    """What people wrote on these records."""
+    return {text for each in store.feedback(ids) for text in (each.comment, each.correction)} - {""}
 
 
 def _collect(records: Sequence[Record], erasing: Erasing) -> None:

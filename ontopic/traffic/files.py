@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, 
 from ontopic.data.rows import stream_rows
 from ontopic.errors import UserError
 from ontopic.progress import progress
-from ontopic.records import EARLIEST, MOST_AHEAD, GuardDecision, Message, Parameters, Record
+from ontopic.records import EARLIEST, MOST_AHEAD, Feedback, GuardDecision, Message, Parameters, Record
 from ontopic.state.whole_file import check_writable, output_file
 from ontopic.traffic.chats import chat_line, from_chat, json_line, request_in, rest
 from ontopic.traffic.identity import begun_alike, conversation_id, user_hash
@@ -27,7 +28,7 @@ from ontopic.traffic.traces import from_trace, trace_line
 
 Format = Literal["jsonl", "parquet", "openai", "mlflow"]
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
-_NAMES = {"user_name", "conversation_name", "of_others", "aside"}  # of a row, not of a record
+_NAMES = {"user_name", "conversation_name", "of_others", "aside", "feedback"}  # of a row, not of a record
 _BATCH = 2000
 _ROW_GROUP = 10_000
 _MAX_ID = 64
@@ -39,6 +40,22 @@ _Count = Annotated[int, Field(ge=0, le=_MAX_TOKENS)]
 
 class _Message(Message):
     content: _Text
+
+
+class _Feedback(BaseModel):
+    """What somebody thought of the row's answer, as in ``Feedback``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    thumb: Literal["up", "down"]
+    comment: _Text = ""
+    correction: _Text = ""
+    by: str = Field("", max_length=_MAX_ID)
+    given_at: datetime
+
+    @field_validator("given_at")
+    @classmethod
+    def _in_utc(cls, time: datetime) -> datetime:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 class TrafficRow(BaseModel):
@@ -56,6 +73,7 @@ class TrafficRow(BaseModel):
         user_name, conversation_name: as another tool has them, before they are hashed.
         of_others: whether another tool wrote the row, which then may name no conversation that it is part of.
         aside: what the row is, where it is no answer to a request.
+        feedback: what was thought of the answer, which needs the ``id`` of its record.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -82,6 +100,13 @@ class TrafficRow(BaseModel):
     conversation_name: str = ""
     of_others: bool = False
     aside: str = ""
+    feedback: tuple[_Feedback, ...] = ()
+
+    @model_validator(mode="after")
+    def _feedback_is_on_a_record(self) -> TrafficRow:
+        if self.feedback and not self.id:
+            raise ValueError("has feedback and no id, by which that is kept; give the record's")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +125,13 @@ class TrafficRow(BaseModel):
     @classmethod
     def _of_those_that_occur(cls, counts: object) -> object:
         return {kind: n for kind, n in counts.items() if n} if isinstance(counts, dict) else counts
+
+    @field_validator("feedback", mode="before")
+    @classmethod
+    def _as_exported(cls, given: object) -> object:
+        """A column of that name in others' files may hold anything."""
+        is_ours = isinstance(given, list) and all(isinstance(each, dict) and "thumb" in each for each in given)
+        return given if is_ours else ()
 
     @field_validator("metadata", mode="before")
     @classmethod
@@ -160,6 +192,7 @@ class Imported:
     Attributes:
         others: those of the known whose id is that of another registered model's record, which stays as it is.
         aside: rows that are no answers to requests, such as another tool's spans.
+        feedback: how much of what was thought of these records was taken over; newer feedback of the same key stays.
     """
 
     stored: int
@@ -167,6 +200,7 @@ class Imported:
     skipped: int
     others: int = 0
     aside: int = 0
+    feedback: int = 0
 
 
 def import_traffic(
@@ -190,25 +224,34 @@ def import_traffic(
     if not source.name.lower().removesuffix(".gz").endswith(_SUFFIXES) or not os.path.isfile(source):  # noqa: PTH113 (Path's fails on a name that is too long)
         raise UserError(f"{source}: is not a file of traffic; give an existing .jsonl or .parquet file")
     rows = stream_rows(source, TrafficRow, skip_bad=skip_bad)
-    left, stored, others, aside, what = iter(rows), 0, 0, 0, ""
+    left, stored, others, aside, thought, what = iter(rows), 0, 0, 0, 0, ""
     with progress("import", rows.n, unit="records") as advance:
         while batch := list(islice(left, _BATCH)):
             answers = [row for row in batch if not row.aside]
             new = store.add_many(row.record(user_key) for row in answers)
             if new < len(answers):
                 others += _of_others(answers, store)
+            thought += _take_feedback(answers, store)
             stored, aside = stored + new, aside + len(batch) - len(answers)
             what = next((row.aside for row in batch if row.aside), what)
             advance(len(batch))
     if aside == rows.n:
         raise UserError(f"{source}: holds no answer of a model, but such as {what}; export its model calls")
-    return Imported(stored, rows.n - stored - aside, rows.skipped, others, aside)
+    return Imported(stored, rows.n - stored - aside, rows.skipped, others, aside, thought)
 
 
 def _of_others(batch: Iterable[TrafficRow], store: TrafficStore) -> int:
     """How many of these rows have an id that is stored for another registered model than theirs."""
     wanted = {row.id: row.registered_model or store.registered_model or "" for row in batch if row.id}
     return sum(model != wanted[i] for i, model in store.models_of(wanted).items())
+
+
+def _take_feedback(batch: Iterable[TrafficRow], store: TrafficStore) -> int:
+    """Keep what was thought of the records of these rows, but for ids that are another registered model's."""
+    rows = [row for row in batch if row.feedback]
+    models = store.models_of(row.id for row in rows)
+    own = [row for row in rows if models.get(row.id) == (row.registered_model or store.registered_model or "")]
+    return store.add_feedback(*(Feedback(record_id=row.id, **dict(each)) for row in own for each in row.feedback))
 
 
 def export_traffic(store: TrafficStore, out: Path, *, to: Format | None = None) -> int:
@@ -227,24 +270,36 @@ def export_traffic(store: TrafficStore, out: Path, *, to: Format | None = None) 
     to = to or ("parquet" if out.suffix.lower() == ".parquet" else "jsonl")
     with progress("export", store.count(), unit="records") as advance, output_file(out) as part:
         if to == "parquet":
-            return _write_parquet(store.stream(), part, advance=advance)
-        line = {"jsonl": _row_line, "openai": chat_line, "mlflow": trace_line}[to]
-        return _write_lines(store.stream(), part, advance=advance, line=line)
+            return _write_parquet(_rows(store), part, advance=advance)
+        line = {"openai": chat_line, "mlflow": trace_line}.get(to)
+        lines = map(_row_line, _rows(store)) if line is None else map(line, store.stream())
+        return _write_lines(lines, part, advance=advance)
 
 
-def _write_lines(
-    records: Iterable[Record], part: Path, *, advance: Callable[[int], object], line: Callable[[Record], str]
-) -> int:
+_Given = list[dict[str, Any]]
+
+
+def _rows(store: TrafficStore) -> Iterator[tuple[Record, _Given]]:
+    """The records in order of time, each with what was thought of it, the newest first."""
+    records = store.stream()
+    while batch := list(islice(records, _BATCH)):
+        given: dict[str, _Given] = defaultdict(list)
+        for each in store.feedback([record.id for record in batch]):
+            given[each.record_id].append(each.model_dump(exclude={"record_id"}))
+        yield from ((record, given[record.id]) for record in batch)
+
+
+def _write_lines(lines: Iterable[str], part: Path, *, advance: Callable[[int], object]) -> int:
     n = 0
     with part.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(line(record) + "\n")
+        for line in lines:
+            file.write(line + "\n")
             n += 1
             advance(1)
     return n
 
 
-def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[int], object]) -> int:
+def _write_parquet(given: Iterator[tuple[Record, _Given]], part: Path, *, advance: Callable[[int], object]) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -254,6 +309,8 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
     parameters = pa.struct([("max_tokens", pa.int32()), *sampled, ("stop", pa.list_(pa.string()))])
     named = [(name, pa.string()) for name in ("mode", "stage", "judge_id", "withheld", "failure")]
     guard = pa.struct([*named, ("scope_score", pa.float64()), ("answer_score", pa.float64())])
+    said = [(name, pa.string()) for name in ("thumb", "comment", "correction", "by")]
+    feedback = pa.struct([*said, ("given_at", pa.timestamp("us", tz="UTC"))])
     schema = pa.schema(
         [
             *texts,
@@ -271,18 +328,24 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
             ("key", pa.string()),
             ("metadata", pa.string()),
             ("guard", guard),
+            ("feedback", pa.list_(feedback)),
         ]
     )
     n = 0
     with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
-        while group := list(islice(records, _ROW_GROUP)):
-            rows = [record.model_dump() | {"metadata": json.dumps(record.metadata)} for record in group]
+        while group := list(islice(given, _ROW_GROUP)):
+            rows = [
+                record.model_dump() | {"metadata": json.dumps(record.metadata), "feedback": thought}
+                for record, thought in group
+            ]
             writer.write_table(pa.Table.from_pylist(rows, schema))
             n += len(group)
             advance(len(group))
     return n
 
 
-def _row_line(record: Record) -> str:
+def _row_line(row: tuple[Record, _Given]) -> str:
+    record, thought = row
     messages = {"messages": record.request} if record.messages else {}
-    return json_line({"question": record.question, "answer": record.answer} | messages | rest(record))
+    given = {"feedback": [each | {"given_at": each["given_at"].isoformat()} for each in thought]} if thought else {}
+    return json_line({"question": record.question, "answer": record.answer} | messages | rest(record) | given)

@@ -63,9 +63,11 @@ FEEDBACK = sql.Table(
     sql.Column("by", sql.String(64), primary_key=True),
     sql.Column("thumb", sql.String(4), nullable=False),
     sql.Column("comment", sql.Text, nullable=False),
+    sql.Column("correction", sql.Text, nullable=False, server_default=""),
     sql.Column("given_at", sql.DateTime, nullable=False),
 )
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")  # of ontopic/traffic/migrations, oldest first
+# Of ontopic/traffic/migrations, oldest first.
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
 _LOCK = 7_264_150_931  # any number, the same in every process
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}

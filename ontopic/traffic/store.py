@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,13 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from ontopic.errors import UserError
 from ontopic.records import MOST_AHEAD, Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
+from ontopic.traffic.feedback import Thumb, given, keep, thumb_counts, thumbed, thumbs
 from ontopic.traffic.reading import ROWS, of_rows, parts, records
-from ontopic.traffic.redaction import redact
 from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import Said, said_by
-from ontopic.traffic.schema import FEEDBACK, ORIGIN, TRAFFIC, open_database, store_name
+from ontopic.traffic.schema import ORIGIN, TRAFFIC, open_database, store_name
 from ontopic.traffic.summary import TrafficSummary, summarise
-from ontopic.traffic.writing import insert_into, write
+from ontopic.traffic.writing import write
 
 _PAGE = 1000
 _ARRIVAL = ("asked_at", "model_version", "stored_at")
@@ -260,43 +261,38 @@ class TrafficStore:
         with self._engine.connect() as connection:
             return summarise(connection, self._own)
 
-    def add_feedback(self, feedback: Feedback) -> bool:
-        """Keep what somebody thought of an answer, in place of what the same key said of it before.
+    def add_feedback(self, *feedback: Feedback) -> int:
+        """Keep what somebody thought of answers, in place of what the same key said of each before.
 
-        The answer may be of any registered model: a record's id says enough.
-
-        Personal data is taken out of the comment, as it is of records.
+        An answer may be of any registered model: a record's id says enough. Personal data is taken out of the texts, as
+        it is of records.
 
         Returns:
-            ``False`` where there is no such record.
+            How many are on a record that there is; the others are left out.
         """
-        comment = redact(feedback.comment).text if self._redacted else feedback.comment
-        at = naive_utc(feedback.given_at or datetime.now(UTC))
-        values = {"thumb": feedback.thumb, "comment": comment if self._is_sqlite else comment.replace("\0", "\ufffd")}
-        row = {"record_id": feedback.record_id, "by": feedback.by, "given_at": at, **values}
         with self._write(shared=True) as connection:
-            insert = insert_into(connection, FEEDBACK).values(row)
-            replaced = insert.on_conflict_do_update(index_elements=["record_id", "by"], set_={**values, "given_at": at})
-            found = connection.scalar(sql.select(TRAFFIC.c.id).where(TRAFFIC.c.id == feedback.record_id))
-            if found is not None:
-                connection.execute(replaced)
-        return found is not None
+            return sum(keep(connection, each, redacted=self._redacted) for each in feedback)
 
-    def feedback(self) -> list[Feedback]:
-        """All feedback, the newest first."""
-        of_records = sql.select(FEEDBACK).join(TRAFFIC, TRAFFIC.c.id == FEEDBACK.c.record_id).where(self._own)
+    def feedback(self, ids: Iterable[str] | None = None) -> list[Feedback]:
+        """What was thought of these records, or of all, the newest first."""
         with self._engine.connect() as connection:
-            rows = connection.execute(of_records.order_by(FEEDBACK.c.given_at.desc())).all()
-        return [
-            Feedback(
-                record_id=row.record_id,
-                thumb=row.thumb,
-                comment=row.comment,
-                by=row.by,
-                given_at=row.given_at.replace(tzinfo=UTC),
-            )
-            for row in rows
-        ]
+            return given(connection, self._own, ids=ids)
+
+    def thumbs(self, ids: Sequence[str]) -> list[Thumb]:
+        """The thumbs on these records, in the order that they were asked."""
+        with self._engine.connect() as connection:
+            return thumbs(connection, self._own, ids=ids)
+
+    def thumbed(self, since: datetime) -> list[str]:
+        """The ids of the records that got a thumb at that time or later."""
+        with self._engine.connect() as connection:
+            return thumbed(connection, self._own, since=since)
+
+    def thumb_counts(self, model_version: str, since: datetime, *, until: datetime) -> Counter[str]:
+        """How many thumbs are ``up`` and ``down`` on what a version was asked in this time, both ends included."""
+        own = sql.and_(self._own, TRAFFIC.c.model_version == model_version)
+        with self._engine.connect() as connection:
+            return thumb_counts(connection, own, since=since, until=until)
 
     def check_writable(self) -> None:
         """Write what changes nothing, as far as ``add`` would.

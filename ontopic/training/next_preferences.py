@@ -15,6 +15,7 @@ from ontopic.data.labelled import Question, load_questions
 from ontopic.data.same_question import near_duplicates, spoken
 from ontopic.records import Judged
 from ontopic.state.workspace import Workspace
+from ontopic.training.corrections import load_corrections
 from ontopic.training.held_apart import near_held_apart
 from ontopic.training.preference_edits import PairIds, PreferenceEdits, edited
 from ontopic.training.preference_sets import PreferenceSet, mixed, read_sets
@@ -27,7 +28,7 @@ class PreferenceTerms(BaseModel):
     Attributes:
         teacher: ``None`` where there is none.
         held_out: questions of the traffic that the gate will ask.
-        sources_sha256: of people's sets and edits, as they are when it begins.
+        sources_sha256: of people's sets, corrections and edits, as they are when it begins.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -142,9 +143,10 @@ def _without(sets: Sequence[PreferenceSet], held_out: Sequence[Question]) -> lis
 
 
 def sources_sha256(training: TrainingSettings, policy: Policy, *, workspace: Workspace) -> str:
-    """sha256 (hex) of what people have in sets and have edited: a part of a step's cache key.
+    """sha256 (hex) of what people have in sets, and have corrected and edited: a part of a step's cache key.
 
-    Raises what ``read_sets`` and ``PreferenceEdits.standing`` raise.
+    Raises what ``read_sets``, ``load_corrections`` and ``PreferenceEdits.standing`` raise.
     """
     hashes = [preferences_hash(each.pairs) for each in read_sets(training.preference_sets, policy)]
+    hashes.append(load_corrections(policy, workspace, keys=training.teaching_keys).sha256)
     return hashlib.sha256("".join([*hashes, PreferenceEdits.of(policy, workspace).sha256]).encode()).hexdigest()

@@ -15,20 +15,25 @@ from ontopic.data.labelled import Question
 from ontopic.data.language import refusal_to
 from ontopic.data.same_question import identity, normalized
 from ontopic.records import Judged, Record, Verdict, question_in
+from ontopic.training.corrections import Correction
+from ontopic.training.wrong_answers import WrongAnswer
 
 _WHOLE = 4  # of the covered questions in scope, one in so many gives a whole pair
 # Of the covered questions one in so many follows another one and its answer, or, in scope, stands beside one out of
 # scope. As their places in the row are odd, these are never the ones that give a whole pair.
 _IN_CONVERSATION, _FOLLOWING, _BESIDE = 6, 1, 3
 _JOINTS = (" ", "\n", " and ", ". Also, ")
-WRITTEN, OWN, REFUSAL, TEACHER = "reference", "model", "refusal", "teacher"
+WRITTEN, OWN, REFUSAL, TEACHER, CORRECTION = "reference", "model", "refusal", "teacher", "correction"
+_RIGHT = (CORRECTION, TEACHER, WRITTEN)  # what somebody wrote; of a model's own answer only a judge says that it passes
 
 
 class Preference(BaseModel):
     """One pair: for this question, ``chosen`` is better than ``rejected``.
 
     Attributes:
-        source: where ``chosen`` comes from: ``reference``, ``teacher``, ``model`` or ``refusal``.
+        source: where ``chosen`` comes from: ``correction``, ``reference``, ``teacher``, ``model`` or ``refusal``. Where
+            a wrong answer in scope is rejected, its origin too: ``reference_over_own_answer`` of a model that gave it,
+            ``reference_over_synthetic`` where the teacher wrote it to be wrong.
         record_id: the traffic record that the pair was made from; empty where it was made from a labelled question.
         history: what was said before the question, as messages; ``after``: what stands between it and the answer.
         beginnings: whether only how the two answers begin is compared, which is what decides between them.
@@ -79,11 +84,15 @@ class WrittenAnswers(BaseModel):
     Attributes:
         taught: a teacher's.
         own: the model's best, to those questions that ``unwritten`` tells.
+        corrections: right answers that people wrote in the place of one that was given.
+        wrong: answers that are known to be wrong.
     """
 
     model_config = ConfigDict(frozen=True)
     taught: dict[str, str] = {}
     own: dict[str, str] = {}
+    corrections: list[Correction] = []
+    wrong: dict[str, list[WrongAnswer]] = {}
 
 
 def build_preferences(
@@ -99,10 +108,11 @@ def build_preferences(
     The refusal is the policy's in the question's language. In scope, the chosen answer is the first of these
     that there is; without one, the question gives no pair:
 
-    1. the teacher's;
-    2. the reference of the labelled question;
-    3. the best of the model's own;
-    4. the record's, where it is whole, the judge passed it and did not take it for a refusal.
+    1. what a person wrote in the place of an answer to it, of this traffic or of another;
+    2. the teacher's;
+    3. the reference of the labelled question;
+    4. the best of the model's own;
+    5. the record's, where it is whole, the judge passed it and did not take it for a refusal.
 
     A question's scope is its label where it is one of ``labelled``, else the judge's opinion. A question is what it is
     in its conversation, which is the record's own; those that differ only in case, punctuation or spaces count once.
@@ -114,12 +124,35 @@ def build_preferences(
     spread over the intents as evenly as these go, and out of scope the refusal is chosen over the model's answer to
     some other question.
 
+    The first three of these are also chosen over answers to the same question that are known to be wrong. Such pairs
+    say nothing of the scope, so they come on top.
+
     Returns:
         Shuffled pairs; the same for the same input and seed.
     """
     known = {q.identity: q for q in labelled}
     written = written or WrittenAnswers()
-    pairs: dict[str, Preference] = {}
+    pairs = _scope_pairs(judged, known, policy=policy, settings=settings, written=written)
+    chance = random.Random(settings.seed)
+    if settings.cover:
+        kept = [*pairs.values(), *_cover(known, pairs, policy=policy, settings=settings, chance=chance)]
+    else:
+        kept = _balanced(list(pairs.values()), settings.in_scope_share, chance=chance)
+    kept += _over_wrong(pairs, written)
+    chance.shuffle(kept)
+    return kept
+
+
+def _scope_pairs(
+    judged: Judged,
+    known: Mapping[str, Question],
+    *,
+    policy: Policy,
+    settings: PairSettings,
+    written: WrittenAnswers,
+) -> dict[str, Preference]:
+    """An answer over the refusal, or the refusal over what was said: a pair a question, by its ``identity``."""
+    pairs = _corrected(written.corrections, known, policy=policy)
     for record, verdict in _stopped_first(judged):
         label = known.get(key := identity(record.request))
         in_scope = _in_scope(label, verdict, least_certainty=0.0 if _withheld(record) else settings.least_certainty)
@@ -139,13 +172,58 @@ def build_preferences(
                 source=source,
                 record_id=record.id,
             )
-    chance = random.Random(settings.seed)
-    if settings.cover:
-        kept = [*pairs.values(), *_cover(known, pairs, policy=policy, settings=settings, chance=chance)]
-    else:
-        kept = _balanced(list(pairs.values()), settings.in_scope_share, chance=chance)
-    chance.shuffle(kept)
-    return kept
+    return pairs
+
+
+def _corrected(
+    corrections: Sequence[Correction], known: Mapping[str, Question], *, policy: Policy
+) -> dict[str, Preference]:
+    """The pairs of questions whose answers people corrected, by the question, the newest correction of each.
+
+    Its scope is what is labelled, else what the correction is: an answer, or a refusal. Out of scope the policy's
+    refusal is chosen, whatever the person wrote.
+    """
+    refusals = {normalized(refusal) for refusal in policy.all_refusals}
+    pairs = {}
+    for of in corrections:
+        label, record = known.get(key := identity(of.record.request)), of.record
+        in_scope = label.in_scope if label else record.in_scope
+        if in_scope is None:
+            in_scope = normalized(of.answer) not in refusals
+        refusal = refusal_to(policy, record.question)
+        chosen, rejected = (of.answer, refusal) if in_scope else (refusal, record.answer)
+        if rejected.strip() and normalized(chosen) != normalized(rejected):
+            pairs[key] = Preference(
+                **_asked(record.question, record.request),
+                chosen=chosen,
+                rejected=rejected,
+                in_scope=in_scope,
+                source=CORRECTION if in_scope else REFUSAL,
+                record_id=record.id,
+            )
+    return pairs
+
+
+def _over_wrong(pairs: Mapping[str, Preference], written: WrittenAnswers) -> list[Preference]:
+    """Right answers in scope over wrong ones to the same question: those that were corrected, and what else is known.
+
+    Args:
+        pairs: by the ``identity`` of their question; what they choose is right where somebody wrote it.
+    """
+    wrong = {key: list(of) for key, of in written.wrong.items()}
+    for of in written.corrections:
+        given = WrongAnswer(answer=of.record.answer, origin="own_answer", record_id=of.record.id)
+        wrong.setdefault(identity(of.record.request), []).insert(0, given)
+    found: dict[tuple[str, str], Preference] = {}
+    for key, pair in pairs.items():
+        if not pair.in_scope or pair.source not in _RIGHT:
+            continue
+        for each in wrong.get(key, []):
+            said = normalized(each.answer)
+            if said and said not in (normalized(pair.chosen), normalized(pair.rejected)):
+                told = {"rejected": each.answer, "source": f"{pair.source}_over_{each.origin}"}
+                found.setdefault((key, said), pair.model_copy(update=told | {"record_id": each.record_id}))
+    return list(found.values())
 
 
 def _asked(question: str, request: Sequence[dict[str, str]]) -> dict[str, Any]:

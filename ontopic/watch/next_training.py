@@ -18,6 +18,7 @@ from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
 from ontopic.training import preferences
+from ontopic.training.corrections import load_corrections
 from ontopic.training.next_preferences import (
     NextPreferences,
     PreferenceTerms,
@@ -25,6 +26,7 @@ from ontopic.training.next_preferences import (
     taught_questions,
     to_learn_from,
 )
+from ontopic.training.preferences import WrittenAnswers
 from ontopic.watch.retraining import NEWEST_WINDOWS, split
 
 
@@ -78,9 +80,12 @@ def next_training(settings: Settings, policy: Policy, *, workspace: Workspace) -
     judged, held_out, said = _judged(settings, policy, champion=champion, workspace=workspace)
     learned = to_learn_from(judged, policy)
     terms = PreferenceTerms(training=settings.training, held_out=held_out)
-    seen = next_preferences(learned, terms=terms, policy=policy, workspace=workspace)
+    corrections = load_corrections(policy, workspace, keys=settings.training.teaching_keys).taught
+    written = WrittenAnswers(corrections=corrections)
+    seen = next_preferences(learned, terms=terms, policy=policy, workspace=workspace, written=written)
+    corrected = {identity(each.record.request): each.answer for each in corrections}
     open_questions = preferences.unwritten(
-        learned, labelled=taught_questions(policy), taught={}, least_certainty=settings.training.least_certainty
+        learned, labelled=taught_questions(policy), taught=corrected, least_certainty=settings.training.least_certainty
     )
     return NextTraining(
         champion=champion,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
@@ -10,14 +9,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ontopic.config.settings import Settings
+from ontopic.data.held_out import is_held_out
 from ontopic.data.labelled import SCOPE_BY_JUDGE, Question
-from ontopic.data.same_question import opening
 from ontopic.errors import UserError
 from ontopic.evaluation.gate import Decision
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
-from ontopic.records import Judged, Record
+from ontopic.records import Judged
 from ontopic.registry.approval import command
 from ontopic.registry.promotion_record import Entry
 from ontopic.registry.promotions import ModelRegistry, Promotion
@@ -28,7 +27,6 @@ from ontopic.watch.journal import Journal
 
 NEWEST_WINDOWS = 50
 """Of the champion, to learn from."""
-_HELD_OUT = 3  # one in so many questions of the traffic is kept for the gate and never trained on
 
 
 class Improvement(BaseModel):
@@ -194,9 +192,3 @@ def split(judged: Judged, newest: int) -> tuple[Judged, list[Question]]:
             held_out[question.identity] = question
     taught = Judged(records=[record for record, _ in train], verdicts=[verdict for _, verdict in train])
     return taught, list(held_out.values())
-
-
-def is_held_out(record: Record) -> bool:
-    """Whether a conversation of the traffic is kept for the gate: one in three, by the hash of its opening words, so
-    that no turn of it is trained on."""
-    return hashlib.sha256(opening(record.request).encode()).digest()[0] % _HELD_OUT == 0

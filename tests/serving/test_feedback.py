@@ -70,6 +70,9 @@ def test_feedback_over_http(model_folder: Path, tmp_path: Path) -> None:
             (good | {"comment": "x" * 2001}, "comment", 400),
             (good | {"comment": "\ud800"}, "comment", 400),
             (good | {"comment": 3}, "comment", 400),
+            (good | {"correction": "x" * 20_001}, "correction", 400),
+            (good | {"correction": "\0"}, "correction", 400),
+            (good | {"correction": ["x"]}, "correction", 400),
             (good | {"verdict": "pass"}, "verdict", 400),
             (good | {"\ud800": 1}, "\\ud800", 400),
             (b"[1]", None, 400),
@@ -77,9 +80,18 @@ def test_feedback_over_http(model_folder: Path, tmp_path: Path) -> None:
         ):
             response = post("feedback", wrong)
             assert (response.status_code, response.json()["error"]["param"]) == (status, param), wrong
+        right = "Öffne die App.\nThen [card] <b>lock</b> it: +44 20 7946 0958"
+        assert post("feedback", good | {"correction": right}).status_code == 200
         with TrafficStore(tmp_path / "traffic.db") as traffic:
             (kept,) = traffic.feedback()
         assert (kept.record_id, kept.thumb, kept.comment) == (record_id, "down", "=HYPERLINK(1) <script>")
+        assert kept.correction == right.replace("+44 20 7946 0958", "[phone]")
+        root = served.base_url.removesuffix("/v1")
+        page = httpx.get(f"{root}/metrics", headers=headers, timeout=60, trust_env=False).text
+        assert 'ontopic_thumbs_total{corrected="yes",thumb="down"} 1.0' in page
+        assert 'ontopic_thumbs_total{corrected="no",thumb="down"} 1.0' in page
+        schema = httpx.get(f"{root}/openapi.json", headers=headers, timeout=60, trust_env=False).json()
+        assert "correction" in schema["components"]["schemas"]["Feedback"]["properties"]
 
 
 def test_a_labeller_sees_it_and_decides(tmp_path: Path, banking: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +109,20 @@ def test_a_labeller_sees_it_and_decides(tmp_path: Path, banking: Policy, monkeyp
             traffic.add_feedback(
                 Feedback(record_id=f"r{number}", thumb="down", comment="\x1b[31mwrong", by="website", given_at=NOON)
             )
-    done = label("f\ny\nq\n")
+    done = label("t\nf\ny\nq\n")
     assert "thumb down (website) \\x1b[31mwrong" in done.output
-    (row,) = LabelStore(tmp_path / "labels" / "banking.jsonl").labels()
-    assert (row.label, row.split, row.in_scope) == ("fail", "train", True)
+    assert "Give one of p, f, c, s, u, q." in done.output  # nobody proposed a right answer
+    labels = LabelStore(tmp_path / "labels" / "banking.jsonl")
+    (row,) = labels.labels()
+    assert (row.label, row.split, row.in_scope, row.correction) == ("fail", "train", True, "")
     record = Record(question=row.question, answer=row.answer)
     assert drawable([record], "random") == []  # so it is never in the card
+    with TrafficStore(tmp_path / "traffic.db", banking.registered_model) as traffic:
+        for number in range(8):
+            right = f"\x1b[2JLock card {number} in the app."
+            traffic.add_feedback(Feedback(record_id=f"r{number}", thumb="down", by="branch", correction=right))
+    done = label("t\ny\nc Call us on +44 20 7946 0958.\ny\nq\n")
+    assert "right answer (branch): \\x1b[2JLock card" in done.output
+    taken, written = labels.labels()[1:]
+    assert taken.correction == f"\x1b[2JLock card {taken.record_id.removeprefix('r')} in the app."
+    assert written.correction == "Call us on [phone]."

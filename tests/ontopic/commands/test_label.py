@@ -102,6 +102,27 @@ def test_the_command_asks_for_what_the_judge_is_unsure_of_apart_from_the_card(
     assert row.question in [r.question for r in drawable(RECORDS, "uncertainty")]
 
 
+def test_labels_of_a_file_are_kept_and_nothing_is_asked(
+    command: Callable[..., Result], tmp_path: Path, chat_server: ChatServer
+) -> None:
+    given = tmp_path / "given.csv"
+    rows = [f'"{r.question}",{r.answer},{("fail", "pass", "")[i % 3]},So.' for i, r in enumerate(RECORDS[:30])]
+    given.write_text("\n".join(["question,answer,label,correction", *rows]))
+    done = command("", "--labels", str(given), "--by", "feedback")
+    assert done.exit_code == 0, done.output
+    path = tmp_path / "state" / "labels" / "gardening.jsonl"
+    kept = load_labels(path, "train")
+    assert kept and load_labels(path, "calibration") == []
+    assert f"{len(kept)} labels were kept, 0 were there already" in done.output
+    assert "10 rows have no label" in done.output
+    assert f"{20 - len(kept)} are of the half of the questions that is left to --by random" in done.output
+    assert not chat_server.requests
+    for wrong in (["--by", "discordant"], ["--records", str(given)], ["-n", "3"]):
+        assert isinstance(command("", "--labels", str(given), *wrong).exception, UserError)
+    given.write_text("question,answer,label\nq,a,maybe\n")
+    assert "given.csv:2" in str(command("", "--labels", str(given)).exception)
+
+
 def test_without_traffic_or_records_the_command_says_so(command: Callable[..., Result]) -> None:
     done = command("")
     assert isinstance(done.exception, UserError)

@@ -19,7 +19,7 @@ from word_judge import CARD, WordJudge
 import run
 from ontopic.commands import labels, status
 from ontopic.commands.options import Project, open_project
-from ontopic.config.settings import AlertSettings
+from ontopic.config.alert_settings import AlertSettings
 from ontopic.errors import UserError
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import close_asked, judge_asked

@@ -89,7 +89,7 @@ ENDPOINT = (
     ("section", "content", "key", "valid"),
     [
         ("model", {"name": "embedded", "nmae": 1}, "model.nmae", "name, precision, max_new_tokens, batch_size"),
-        ("teacher", {"model": "m", "tmeout": 1}, "teacher.tmeout", ENDPOINT),
+        ("teacher", {"model": "m", "tmeout": 1}, "teacher.tmeout", f"{ENDPOINT}, wrong_answers"),
         ("judge", {"kind": "local", "model": "m"}, "judge.model", "kind"),
         (
             "judge",

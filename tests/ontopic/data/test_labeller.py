@@ -104,7 +104,7 @@ def test_undo_takes_the_last_label_back_and_asks_again(store: LabelStore) -> Non
 def test_help_and_an_unknown_key_label_nothing(store: LabelStore) -> None:
     terminal = labelled(store, RECORDS[:1], "?", "x", "", "q")
     assert "Banking is money." in terminal.shown
-    assert terminal.shown.count("Give one of p, f, s, u, q.") == 2
+    assert terminal.shown.count("Give one of p, f, c, s, u, q.") == 2
     assert store.labels() == []
 
 
@@ -122,6 +122,25 @@ def test_help_and_an_unknown_key_label_nothing(store: LabelStore) -> None:
 )
 def test_hostile_text_cannot_play_with_the_terminal(hostile: str, shown: str) -> None:
     assert terminal_safe(hostile) == shown
+
+
+def test_a_right_answer_can_be_given_and_one_that_is_proposed_be_taken(store: LabelStore) -> None:
+    lines = ["t", "c Lock it in the app.", "y", "c", "", "c", "Open the app,", "then tap  Lock. ", "", "n"]
+    lines += ["take", "s", "c " + "x" * 20_001, "c again", "u", "p", "s", "correct So.", "y"]
+    terminal = Terminal(*lines)
+    asked = {"ask": terminal.ask, "say": terminal.say, "proposed": ["", "", "Ask \x1b[2Jus.", "", ""]}
+    label_records(RECORDS[:5], store, by="feedback", definition="Banking.", **asked)  # type: ignore[arg-type]
+    assert [(row.label, row.in_scope, row.correction) for row in store.labels()] == [
+        ("fail", True, "Lock it in the app."),
+        ("fail", False, "Open the app,\nthen tap  Lock."),
+        ("fail", None, "Ask \x1b[2Jus."),
+        ("pass", None, ""),  # what was written before an undo is gone
+        ("fail", True, "So."),
+    ]
+    assert "Give one of p, f, c, s, u, q." in terminal.shown  # where nothing is proposed there is nothing to take
+    assert "No right answer was given." in terminal.shown
+    assert "at most 20,000 characters" in terminal.shown
+    assert store.labels()[0].why == ""
 
 
 def test_notes_are_shown_with_their_record_and_cannot_play_with_the_terminal(store: LabelStore) -> None:

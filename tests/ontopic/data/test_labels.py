@@ -128,3 +128,17 @@ def test_several_processes_label_at_once_and_no_line_is_lost(store: LabelStore) 
     both = [subprocess.Popen([*command, name], cwd=ROOT) for name in ("left", "right")]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     assert len(store.labels()) == 40
+
+
+def test_a_right_answer_is_kept_without_personal_data_and_teaches_no_judge(
+    tmp_path: Path,
+) -> None:
+    store = LabelStore(tmp_path / "banking.jsonl", plain=lambda text: text.replace("Ann", "[name]"))
+    record = Record(question="q?", answer="a", in_scope=True)
+    store.add(record, "fail", by="uncertainty", why="Ann says so")
+    before = load_labels(store.path, "train")
+    store.add(record, "fail", by="uncertainty", why="Ann says so", correction="Ask Ann.")
+    assert [(row.why, row.correction) for row in store.labels()] == [("[name] says so", "Ask [name].")]
+    assert load_labels(store.path, "train") == before
+    store.add(record, "fail", by="uncertainty", correction=" \n")
+    assert store.labels()[0].correction == ""

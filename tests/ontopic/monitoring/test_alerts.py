@@ -19,7 +19,8 @@ from loopback import ROOT
 from typer.testing import CliRunner, Result
 
 import run
-from ontopic.config.settings import AlertSettings, load_settings
+from ontopic.config.alert_settings import AlertSettings
+from ontopic.config.settings import load_settings
 from ontopic.errors import UserError
 from ontopic.monitoring import alerts as module
 from ontopic.monitoring.alerts import Alerts

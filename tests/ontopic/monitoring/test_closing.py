@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 from word_judge import CARD, WordJudge, labelled_traffic
 
+from ontopic.config.alert_settings import AlertSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertSettings
 from ontopic.monitoring import closing
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.chart import Chart

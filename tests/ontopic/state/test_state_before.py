@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import run
+from ontopic.config.alert_settings import AlertSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertSettings
 from ontopic.errors import UserError
 from ontopic.records import Record, Verdict
 from ontopic.registry.unnamed import named

@@ -11,8 +11,9 @@ import mlflow
 import pytest
 from loopback import ROOT
 
+from ontopic.config.alert_settings import AlertSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import AlertSettings, Settings, load_settings
+from ontopic.config.settings import Settings, load_settings
 from ontopic.config.watch_settings import PromotionSettings
 from ontopic.data.labelled import Question, load_questions
 from ontopic.evaluation.gate import Decision, GateTest

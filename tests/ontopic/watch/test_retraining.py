@@ -5,9 +5,10 @@ from __future__ import annotations
 from chats import LAST, chat
 from word_judge import WordJudge
 
+from ontopic.data.held_out import is_held_out
 from ontopic.data.same_question import normalized
 from ontopic.records import Judged, Record, Verdict
-from ontopic.watch.retraining import is_held_out, split
+from ontopic.watch.retraining import split
 
 
 def judged(*questions: str) -> Judged:

@@ -9,7 +9,7 @@ from typing import Annotated
 import mlflow
 from zenml import step
 
-from ontopic.config.settings import ModelSettings
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -14,9 +15,16 @@ from ontopic.models.control_markers import control_markers, neutralised
 from ontopic.state.whole_file import whole_folder
 from ontopic.state.workspace import Workspace
 
-# Whose messages stand in the user's turns, where a template has no turns of theirs; the least that does is taken.
-_IN_USERS_TURNS: tuple[tuple[str, ...], ...] = ((), ("tool",), ("system", "tool"))
 _BEGINNINGS = {"system": "", "tool": "Result of a tool:\n"}
+# A conversation with each role in a place where templates expect it.
+_WITH = {
+    "system": [{"role": "system", "content": "a rule"}, {"role": "user", "content": "question"}],
+    "tool": [
+        {"role": "user", "content": "question"},
+        {"role": "assistant", "content": "call"},
+        {"role": "tool", "content": "result"},
+    ],
+}
 _PROBE = [
     {"role": "user", "content": "first question"},
     {"role": "assistant", "content": "first answer"},
@@ -39,29 +47,44 @@ def chat_prompts(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Seq
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
-    given = [message["content"].strip() for message in messages if message["role"] in _BEGINNINGS]
+    given = {role: [m["content"].strip() for m in messages if m["role"] == role] for role in _BEGINNINGS}
+    here = frozenset(role for role in given if given[role])
+    lacking = _lacking(tokenizer, str(tokenizer.chat_template)) & here
     refused: TemplateError | None = None
     prompt = ""
-    for roles in _IN_USERS_TURNS:
-        if roles and not given:
-            break
+    # Some templates take a role in some places only, so the others are tried too where that fails.
+    for roles in dict.fromkeys((lacking, lacking | (here & {"tool"}), here)):
         try:
             prompt = _rendered(tokenizer, _in_users_turns(messages, roles))
         except TemplateError as error:
             refused = error
         else:
-            if all(text in prompt for text in given):  # some templates leave out what they do not know
+            if all(text in prompt for texts in given.values() for text in texts):
                 return prompt
     if refused and not prompt:
         raise refused
     return prompt
 
 
+@lru_cache(maxsize=8)
+def _lacking(tokenizer: PreTrainedTokenizerBase, _: str) -> frozenset[str]:
+    """The roles that a tokenizer's template (its text is a part of the cache's key) refuses, or leaves out."""
+    lacking = set()
+    for role, messages in _WITH.items():
+        try:
+            shown = all(message["content"] in _rendered(tokenizer, messages) for message in messages)
+        except TemplateError:
+            shown = False
+        if not shown:
+            lacking.add(role)
+    return frozenset(lacking)
+
+
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def _in_users_turns(messages: list[dict[str, str]], roles: Sequence[str]) -> list[dict[str, str]]:
+def _in_users_turns(messages: list[dict[str, str]], roles: frozenset[str]) -> list[dict[str, str]]:
     """Messages with what these roles say in the user's words; some templates take no two turns of one role in a row."""
     if not roles:
         return messages

@@ -7,7 +7,6 @@ converted once to safetensors in the state folder; after that it loads in about 
 from __future__ import annotations
 
 import importlib.util
-import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -185,9 +184,6 @@ def nf4_config() -> Any:
     """
     check_bitsandbytes()
     from transformers import BitsAndBytesConfig
-
-    # On a CPU it looks for a kernel to fetch from the hub, and complains that there is nothing to fetch it with.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
     return BitsAndBytesConfig(
         load_in_4bit=True,

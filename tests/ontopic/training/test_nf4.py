@@ -13,11 +13,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from served import openai_client
 
+from ontopic.config.model_settings import Precision
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.answer import Generation, Sampling
 from ontopic.models.generation import generate
-from ontopic.models.loading import LanguageModel, load
+from ontopic.models.loading import load
 from ontopic.registry import versions
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
@@ -60,14 +61,14 @@ PAIRS = [
 def train(base: Path, work: Path, *, steps: int, optimizer: str = "paged_adamw_8bit") -> TrainingResult:
     settings = TrainingSettings(
         beta=1.0,
-        learning_rate=1e-2,
+        learning_rate=5e-3,
         epochs=1,
         batch_size=2,
         max_rejected_tokens=4,
         max_steps=steps,
         save_steps=steps,
-        lora_rank=8,
-        lora_alpha=16,
+        lora_rank=64,  # an optimizer's state of fewer than 4,096 weights is left in 32 bits
+        lora_alpha=64,
         optimizer=optimizer,
         gradient_checkpointing=True,
     )
@@ -96,21 +97,31 @@ def workspace(gemma_folder: Path, tmp_path: Path) -> Workspace:
     return workspace
 
 
-def improve(workspace: Workspace, work: Path, *, steps: int) -> RegisteredModel:
+def improve(workspace: Workspace, work: Path, *, optimizer: str = "paged_adamw_8bit") -> RegisteredModel:
     """A round: the champion is trained in NF4, merged and registered, and the result is promoted."""
     champion = find(NAME, "champion", workspace=workspace).folder
-    result = train(champion, work, steps=steps)
-    assert result.steps == steps
+    result = train(champion, work, steps=24, optimizer=optimizer)
+    assert torch.uint8 in kinds_of_state(work / "checkpoints" / "checkpoint-24" / "optimizer.pt")
     merge(result.adapter, champion, into=work / "whole", precision="nf4")
     challenger = register(work / "whole", workspace, challenger=True)
     open_registry(workspace, NAME).promote(challenger.version, by="test", why="test")
     return find(NAME, "champion", workspace=workspace)
 
 
+def kinds_of_state(file: Path) -> set[torch.dtype]:
+    """What an optimizer's state is kept in."""
+    waiting, kinds = [torch.load(file, weights_only=False)["state"]], set()
+    while waiting:
+        value = waiting.pop()
+        waiting += value.values() if isinstance(value, dict) else []
+        kinds |= {value.dtype} if torch.is_tensor(value) else set()
+    return kinds
+
+
 def said(folder: Path, messages: Sequence[dict[str, str]]) -> str:
     """What is answered by the service's own parts, without the process and HTTP around them."""
     deployment = deploy(folder, "1")
-    generation = Generation(deployment.prompts.ids(list(messages), 12), Sampling(12))
+    generation = Generation(deployment.prompts.ids(list(messages), 24), Sampling(24))
     deployment.batch.submit([generation])
     try:
         return generation.done.result(60).text
@@ -119,9 +130,9 @@ def said(folder: Path, messages: Sequence[dict[str, str]]) -> str:
 
 
 def test_two_rounds_of_training_in_4_bits_leave_a_model_that_answers(workspace: Workspace, tmp_path: Path) -> None:
-    for number in (1, 2):
-        champion = improve(workspace, tmp_path / f"round-{number}", steps=30)
-        assert champion.version == str(number + 1)
+    for number, optimizer in enumerate(("paged_adamw_8bit", "adamw_bnb_8bit"), start=2):
+        champion = improve(workspace, tmp_path / f"version-{number}", optimizer=optimizer)
+        assert champion.version == str(number)
         files = {path.name for path in champion.folder.iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= files
         assert "quantization_config" not in (champion.folder / "config.json").read_text()
@@ -131,7 +142,7 @@ def test_two_rounds_of_training_in_4_bits_leave_a_model_that_answers(workspace: 
 
 @pytest.mark.slow
 def test_what_was_trained_in_4_bits_is_served(workspace: Workspace, tmp_path: Path) -> None:
-    champion = improve(workspace, tmp_path / "round", steps=40)
+    champion = improve(workspace, tmp_path / "round")
     serving = Serving(
         model_folder=champion.folder,
         model_version=champion.version,
@@ -141,34 +152,31 @@ def test_what_was_trained_in_4_bits_is_served(workspace: Workspace, tmp_path: Pa
     )
     with ServedModel(serving) as served:
         client = openai_client(served.base_url, served.api_key)
-        answer = client.chat.completions.create(model=NAME, messages=[BRIEF, QUESTION], max_tokens=12)  # type: ignore[list-item]
+        answer = client.chat.completions.create(model=NAME, messages=[BRIEF, QUESTION], max_tokens=24)  # type: ignore[list-item]
     assert answer.choices[0].message.content == "Freeze it in the app."
 
 
-@pytest.mark.parametrize("optimizer", ["paged_adamw_8bit", "adamw_bnb_8bit"])
-def test_optimizers_of_8_bits_train_what_is_not_in_4(gemma_folder: Path, tmp_path: Path, optimizer: str) -> None:
-    result = train(gemma_folder, tmp_path, steps=3, optimizer=optimizer)
-    state = torch.load(tmp_path / "checkpoints" / "checkpoint-3" / "optimizer.pt", weights_only=False)
-    kinds = {value.dtype for each in state["state"].values() for value in each.values() if torch.is_tensor(value)}
-    assert torch.uint8 in kinds  # of a matrix with 4,096 weights or more; smaller ones stay in 32 bits
-    assert {weights.dtype for weights in load_file(result.adapter / "adapter_model.safetensors").values()} == {
-        torch.float32
-    }
+@pytest.fixture(scope="module")
+def adapter(gemma_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of a few steps."""
+    return train(gemma_folder, tmp_path_factory.mktemp("adapter"), steps=3).adapter
 
 
 def whole(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_an_adapter_is_merged_into_the_weights_that_it_was_trained_on(gemma_folder: Path, tmp_path: Path) -> None:
-    adapter = train(gemma_folder, tmp_path / "work", steps=3).adapter
+def test_an_adapter_is_merged_into_the_weights_that_it_was_trained_on(
+    gemma_folder: Path, adapter: Path, tmp_path: Path
+) -> None:
     merge(adapter, gemma_folder, into=tmp_path / "whole", precision="nf4")
     merged, base = whole(tmp_path / "whole"), whole(gemma_folder)
     factors = load_file(adapter / "adapter_model.safetensors")
     in_4_bits = dict(dequantised(gemma_folder).model.named_parameters())
     for name in ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"):
         a, b = (factors[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
-        delta, weight = 2.0 * b @ a, f"{name}.weight"  # alpha over rank is 2
+        delta, weight = b @ a, f"{name}.weight"  # alpha over rank is 1
+        assert delta.dtype == torch.float32
         assert torch.equal(merged[weight], (in_4_bits[weight].float() + delta).to(torch.bfloat16))
         assert not torch.equal(merged[weight], (base[weight].float() + delta).to(torch.bfloat16))
     kept = set(base) - {name.removeprefix("base_model.model.").rpartition(".lora_")[0] + ".weight" for name in factors}
@@ -178,23 +186,23 @@ def test_an_adapter_is_merged_into_the_weights_that_it_was_trained_on(gemma_fold
 
 
 def test_answers_differ_less_from_the_trained_ones_than_those_of_the_base_plus_adapter(
-    gemma_folder: Path, tmp_path: Path
+    gemma_folder: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    adapter = train(gemma_folder, tmp_path / "work", steps=3).adapter
     model = load(gemma_folder, "nf4")
-    trained: LanguageModel = LanguageModel(PeftModel.from_pretrained(model.model, str(adapter)), model.tokenizer, "")
+    trained = PeftModel.from_pretrained(model.model, str(adapter))
     ids = torch.tensor([model.tokenizer("how do I block my card and my other card")["input_ids"]])
-    wanted = trained.model(ids).logits.float()
+    with torch.inference_mode():
+        wanted = trained(ids).logits.float()
 
-    def distance(precision: str) -> float:
-        merge(adapter, gemma_folder, into=tmp_path / precision, precision=precision)  # type: ignore[arg-type]
+    @torch.inference_mode()
+    def distance(precision: Precision) -> float:
+        merge(adapter, gemma_folder, into=tmp_path / precision, precision=precision)
         return float((load(tmp_path / precision, "bfloat16").model(ids).logits.float() - wanted).norm() / wanted.norm())
 
     assert distance("nf4") < 0.3 * distance("bfloat16")
 
 
-def test_an_adapter_alone_is_not_loaded_in_4_bits(gemma_folder: Path, tmp_path: Path) -> None:
-    adapter = train(gemma_folder, tmp_path, steps=1).adapter
+def test_an_adapter_alone_is_not_loaded_in_4_bits(adapter: Path) -> None:
     with pytest.raises(UserError, match="only whole weights are loaded in 4 bits"):
         load(adapter, "nf4")
     (answer,) = generate(load(adapter), [[QUESTION]], max_new_tokens=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -58,12 +60,25 @@ def benchmarks() -> Iterator[Any]:
         sys.path.remove(str(ROOT / "benchmarks"))
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "nf4"])
+def as_llama(gemma_folder: Path, folder: Path) -> Path:
+    """The same tokenizer with a small model of Llama's shape, whose norms give what their weights are in."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    vocabulary = json.loads((gemma_folder / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4}
+    shutil.copytree(gemma_folder, folder, ignore=shutil.ignore_patterns("*config.json", "*.safetensors"))
+    shutil.copy(gemma_folder / "tokenizer_config.json", folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("shape", "precision"), [("gemma", "bfloat16"), ("gemma", "nf4"), ("llama", "nf4")])
 def test_both_trainers_take_the_same_steps(
-    benchmarks: Any, gemma_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
+    benchmarks: Any, gemma_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shape: str, precision: str
 ) -> None:
     _, orpo = benchmarks
-    trainer = orpo.made_trainer(gemma_folder, precision, 4, str(tmp_path))
+    folder = gemma_folder if shape == "gemma" else as_llama(gemma_folder, tmp_path / "llama")
+    trainer = orpo.made_trainer(folder, precision, 4, str(tmp_path))
     rows = [trainer.train_dataset[i] for i in range(4)]
     orpo.compare(trainer, [trainer.data_collator(rows[i : i + 2]) for i in (0, 2)])
     said = capsys.readouterr().out

@@ -1,5 +1,6 @@
-# make run: the whole loop. make test: lint, types and tests. Both set up first, once.
+# make run: the whole loop, with CONFIG=configs/gpu.yaml on that configuration. make test: lint, types and tests. Both set up first, once.
 PYTHON ?= python3.11
+CONFIG ?= configs/local.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -8,7 +9,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup run lint docs test test-slow clean
 
 help:
-	@echo "make run        set up, then run the whole loop (python run.py)"
+	@echo "make run        set up, then run the whole loop (python run.py --config CONFIG; CONFIG=configs/local.yaml)"
 	@echo "make test       set up, then lint, types and tests"
 	@echo "make lint       the checks that need no test: style, types, imports, generated docs"
 	@echo "make docs       write the generated parts of docs/ anew"
@@ -30,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 run: $(READY)
-	$(BIN)/python run.py
+	$(BIN)/python run.py --config "$(CONFIG)"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -24,13 +24,14 @@ import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from ontopic.config.model_settings import Precision
 from ontopic.config.policy import load_policy
-from ontopic.config.settings import Precision
 from ontopic.data.labelled import load_questions
 from ontopic.models.answer import Generation, Sampling
+from ontopic.models.chat_template import chat_prompts
 from ontopic.models.continuous_batch import SLOTS, ContinuousBatch
 from ontopic.models.generation import generate
-from ontopic.models.loading import EMBEDDED, LanguageModel, chat_prompts, load, resolve
+from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
 from ontopic.state.workspace import open_workspace
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -29,8 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, GemmaConfig, GemmaForCausalLM
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
+from ontopic.config.model_settings import Precision
 from ontopic.config.policy import load_policy
-from ontopic.config.settings import Precision, load_settings
+from ontopic.config.settings import load_settings
 from ontopic.data.labelled import load_questions
 from ontopic.models.loading import EMBEDDED, load, resolve
 from ontopic.state.workspace import open_workspace

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -58,13 +59,15 @@ def ours(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 @contextlib.contextmanager
-def process(command: list[str], health: str, *, model: str, port: int) -> Iterator[tuple[str, str, str]]:
+def process(
+    command: list[str], health: str, *, model: str, port: int, ready_s: float = 180
+) -> Iterator[tuple[str, str, str]]:
     """Another server, until it is ready and to the end of the block."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
-            deadline = time.monotonic() + 180
+            deadline = time.monotonic() + ready_s
             while True:
                 with contextlib.suppress(httpx.HTTPError):
                     if httpx.get(f"http://127.0.0.1:{port}{health}", trust_env=False).status_code == 200:
@@ -89,14 +92,34 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def measure(server: tuple[str, str, str], questions: list[str], clients: int) -> str:
-    """Tokens a second, and the times of first token and whole answer."""
+@dataclass(frozen=True)
+class Measured:
+    """What clients met.
+
+    Attributes:
+        rate: tokens a second of all together.
+        first, whole: seconds to the first token and to the whole answer, the median and what 95 % stay within.
+        answers: by question.
+    """
+
+    rate: float
+    first: tuple[float, float]
+    whole: tuple[float, float]
+    answers: dict[str, str]
+
+    def __str__(self) -> str:
+        times = (f"{median:.2f}, {most:.2f}" for median, most in (self.first, self.whole))
+        return " | ".join([f"{self.rate:.0f}", *times])
+
+
+async def measure(server: tuple[str, str, str], questions: list[str], clients: int) -> Measured:
+    """Let so many clients ask the questions in turns."""
     url, model, key = server
-    waiting, rows = iter(questions), []
+    waiting, rows, answers = iter(questions), [], {}
 
     async def client(openai: AsyncOpenAI) -> None:
         for question in waiting:
-            start, first, tokens = time.perf_counter(), 0.0, 0
+            start, first, tokens, text = time.perf_counter(), 0.0, 0, ""
             stream = await openai.chat.completions.create(
                 model=model,
                 messages=[{"role": "user", "content": question}],
@@ -108,6 +131,8 @@ async def measure(server: tuple[str, str, str], questions: list[str], clients: i
                 if chunk.choices and chunk.choices[0].delta.content:
                     first = first or time.perf_counter() - start
                     tokens += 1
+                    text += chunk.choices[0].delta.content
+            answers[question] = text
             rows.append((tokens, first, time.perf_counter() - start))
 
     begun = time.perf_counter()
@@ -118,9 +143,8 @@ async def measure(server: tuple[str, str, str], questions: list[str], clients: i
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(client(openai) for _ in range(clients)))
     seconds = time.perf_counter() - begun
-    first, whole = (np.quantile([row[i] for row in rows], [0.5, 0.95]) for i in (1, 2))
-    rate = sum(row[0] for row in rows) / seconds
-    return f"{rate:.0f} | {first[0]:.2f}, {first[1]:.2f} | {whole[0]:.2f}, {whole[1]:.2f}"
+    first, whole = (tuple(np.quantile([row[i] for row in rows], [0.5, 0.95])) for i in (1, 2))
+    return Measured(sum(row[0] for row in rows) / seconds, first, whole, answers)
 
 
 def main() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from zenml import pipeline
 
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.config.settings import JudgeChoice
 from ontopic.state.workspace import Workspace
 from steps.calibrate_judge import calibrate_judge
 from steps.register_base import register_base

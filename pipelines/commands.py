@@ -16,13 +16,13 @@ from ontopic.commands.erasure import finish
 from ontopic.commands.options import (
     Project,
     beginning,
-    check_ready,
     console,
     locked,
     on_project,
     user_name,
     version_of,
 )
+from ontopic.commands.readiness import check_ready
 from ontopic.commands.status import champion_in_words
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible

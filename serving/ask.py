@@ -68,7 +68,7 @@ class Champion:
 
         print("no service runs from this state folder: the champion is loaded, which takes a while", file=sys.stderr)
         version = version_of(self._project, "champion")
-        return load(version.folder, self._project.settings.model.precision), version.version
+        return load(version.folder, self._project.settings.model.answering_precision), version.version
 
 
 def _ask_service(

@@ -113,7 +113,7 @@ def serve(
             no_auth=no_auth,
             allowed_origins=tuple(settings.serving.allowed_origins),
             spool=settings.serving.spool,
-            precision=settings.model.precision,
+            precision=settings.model.answering_precision,
             guarding=guarding,
         )
     )

@@ -19,7 +19,8 @@ from typing import Any, Self
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from ontopic.config.settings import EndpointSettings, Precision
+from ontopic.config.model_settings import Precision
+from ontopic.config.settings import EndpointSettings
 from ontopic.errors import UserError
 from ontopic.state.service_file import RunningService, read_service, write_service
 from ontopic.state.workspace import Workspace
@@ -67,7 +68,7 @@ class Serving(BaseModel):
         follow: MLflow's tracking URI, where the service is to deploy whatever version of ``model_name`` becomes the
             champion; ``None`` for the given version only.
         spool: whether records wait in ``<state>/spool`` while the traffic store can't be written.
-        precision: of the weights, as ``ModelSettings`` has it; whole ones where that is ``nf4``.
+        precision: of the weights, as ``ModelSettings.answering_precision`` has it.
         guarding: how it is guarded; ``None`` for no guard.
         ready_timeout_s: seconds that loading the model may take.
     """
@@ -227,8 +228,7 @@ def _environment(serving: Serving) -> dict[str, str]:
         "ONTOPIC_MODEL_NAME": serving.model_name,
         "ONTOPIC_TRAFFIC": traffic if "://" in traffic else str(Path(traffic).resolve()),
         "ONTOPIC_MAX_NEW_TOKENS": str(serving.max_new_tokens),
-        # 4 bits are for training; the batch is written for whole weights.
-        "ONTOPIC_PRECISION": "auto" if serving.precision == "nf4" else serving.precision,
+        "ONTOPIC_PRECISION": serving.precision,
         "ONTOPIC_WINDOWS": str(workspace.windows),
         "ONTOPIC_USER_KEY": str(workspace.user_key),
         "ONTOPIC_LAUNCHER_PID": str(os.getpid()),

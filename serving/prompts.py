@@ -7,8 +7,8 @@ import threading
 
 from jinja2 import TemplateError
 
-from ontopic.models.control_markers import control_markers, neutralised
-from ontopic.models.loading import LanguageModel, chat_prompts
+from ontopic.models.chat_template import chat_prompts
+from ontopic.models.loading import LanguageModel
 from serving.errors import RequestError
 
 
@@ -22,7 +22,6 @@ class Prompts:
     def __init__(self, language_model: LanguageModel) -> None:
         self._tokenizer = copy.deepcopy(language_model.tokenizer)
         self._context = getattr(language_model.model.config.get_text_config(), "max_position_embeddings", None)
-        self._markers = control_markers(language_model.tokenizer)
         self._turn = threading.Lock()
 
     def ids(self, messages: list[dict[str, str]], limit: int) -> list[int]:
@@ -33,7 +32,7 @@ class Prompts:
         """
         with self._turn:
             try:
-                prompt = self._prompt(neutralised(messages, self._markers))
+                (prompt,) = chat_prompts(self._tokenizer, [messages])
             except TemplateError as error:
                 raise RequestError(f"the model's chat template refuses these messages: {error}", "messages") from error
             ids: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -45,31 +44,3 @@ class Prompts:
                 code="context_length_exceeded",
             )
         return ids
-
-    def _prompt(self, messages: list[dict[str, str]]) -> str:
-        """The text that the model continues. What tools gave stands in the user's turns where the template has none of
-        theirs."""
-        given = [message["content"].strip() for message in messages if message["role"] == "tool"]
-        try:
-            (prompt,) = chat_prompts(self._tokenizer, [messages])
-        except TemplateError:
-            if not given:
-                raise
-        else:
-            if all(text in prompt for text in given):
-                return prompt
-        (prompt,) = chat_prompts(self._tokenizer, [_of_user(messages)])
-        return prompt
-
-
-def _of_user(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Messages with what tools gave in the user's words; some templates take no two turns of one role in a row."""
-    joined: list[dict[str, str]] = []
-    for message in messages:
-        if message["role"] == "tool":
-            message = {"role": "user", "content": f"Result of a tool:\n{message['content']}"}
-        if joined and joined[-1]["role"] == message["role"] == "user":
-            joined[-1] = joined[-1] | {"content": f"{joined[-1]['content']}\n\n{message['content']}"}
-        else:
-            joined.append(message)
-    return joined

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from zenml import step
 
-from ontopic.config.settings import ModelSettings, TrafficSettings
+from ontopic.config.model_settings import ModelSettings
+from ontopic.config.settings import TrafficSettings
 from ontopic.data.labelled import Questions
 from ontopic.errors import UserError
 from ontopic.progress import progress
@@ -43,7 +44,7 @@ def collect_traffic(
         traffic=workspace.traffic,
         state=workspace.loop,
         max_new_tokens=model.max_new_tokens,
-        precision=model.precision,
+        precision=model.answering_precision,
     )
     with (
         ServedModel(serving) as served,

@@ -7,8 +7,9 @@ from typing import Annotated
 import mlflow
 from zenml import step
 
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.config.settings import JudgeChoice
 from ontopic.data.by_language import by_language, language_metrics
 from ontopic.data.labelled import Questions
 from ontopic.evaluation import answers, quality
@@ -46,7 +47,7 @@ def evaluate_model(
         judge_card: of the calibrated judge; a part of the cache key.
     """
     folder = registry.find(policy.registered_model, version, workspace=workspace).folder
-    loaded = models.load(folder, model.precision)
+    loaded = models.load(folder, model.answering_precision)
     evaluated = answers.evaluate(
         loaded,
         version,

@@ -8,8 +8,9 @@ import mlflow
 import pandas as pd
 from zenml import step
 
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.config.settings import JudgeChoice
 from ontopic.data.same_question import identity
 from ontopic.judges.opening import open_judge
 from ontopic.models import loading as models
@@ -59,7 +60,7 @@ def make_preferences(
     if unwritten and training.best_of > 1:
         folder = registry.find(policy.registered_model, champion, workspace=workspace).folder
         own = best_of_n.best_answers(
-            models.load(folder, model.precision),
+            models.load(folder, model.answering_precision),
             open_judge(judge, policy, workspace=workspace),
             records=unwritten,
             n=training.best_of,

@@ -8,8 +8,9 @@ from typing import Annotated
 import mlflow
 from zenml import step
 
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.config.settings import JudgeChoice
 from ontopic.data.labelled import Question, Questions
 from ontopic.data.sample import Sample
 from ontopic.evaluation import looks

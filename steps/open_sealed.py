@@ -7,8 +7,9 @@ from typing import Annotated
 import mlflow
 from zenml import step
 
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import JudgeChoice, ModelSettings
+from ontopic.config.settings import JudgeChoice
 from ontopic.data.sealed import sealed_questions
 from ontopic.evaluation import gate_page, looks, sealed
 from ontopic.evaluation.answers import evaluate_version

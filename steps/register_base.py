@@ -7,8 +7,9 @@ from typing import Annotated
 import mlflow
 from zenml import step
 
-from ontopic.config.settings import ModelSettings
+from ontopic.config.model_settings import ModelSettings
 from ontopic.models import loading as models
+from ontopic.models.chat_template import templated
 from ontopic.registry.promotions import KIND, OF_BASE
 from ontopic.state.workspace import Workspace
 from ontopic.training import registering
@@ -19,6 +20,8 @@ from steps.caching import depends_on_imports
 def register_base(*, model: ModelSettings, registered_model: str, workspace: Workspace) -> Annotated[str, "base"]:
     """Returns the base model's version."""
     folder = models.resolve(model.name, workspace)
+    if model.chat_template is not None:
+        folder = templated(folder, model.chat_template, workspace=workspace)
     run = mlflow.active_run()
     assert run is not None
     registering.bring_along(registered_model, workspace=workspace)

@@ -10,8 +10,8 @@ import mlflow
 import pandas as pd
 from zenml import step
 
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import ModelSettings
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
@@ -73,6 +73,7 @@ def train_challenger(
     version = register_trained(
         result.adapter,
         start,
+        precision=model.precision,
         workspace=workspace,
         run_id=run.info.run_id,
         tags={

@@ -83,6 +83,20 @@ def model_folder(session_state: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def gemma_folder(session_state: Path, banking: Policy) -> Path:
+    """A small model of Gemma's shape with random weights, made once a session."""
+    from gemma_shaped import write_model
+
+    folder = session_state / "gemma"
+    with FileLock(session_state / "gemma.lock"):
+        if not folder.is_dir():
+            texts = [question.question for question in load_questions(banking.questions, split="train")]
+            write_model(session_state / "gemma-part", texts[:600])
+            (session_state / "gemma-part").rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def small_banking(session_state: Path, banking: Policy) -> Policy:
     """The banking policy with a third of the questions that teach its judge, which soon has learned them."""
     questions = load_questions(banking.questions)

@@ -10,8 +10,9 @@ from chats import LAST, chat, judges_by_transcript, llm_judge
 from loopback import ChatServer
 from served import openai_client, smol
 
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import ModelSettings, TeacherSettings
+from ontopic.config.settings import TeacherSettings
 from ontopic.data.held_out import is_held_out
 from ontopic.data.labeller import label_records
 from ontopic.data.labels import LabelStore, load_labels

@@ -73,7 +73,7 @@ def export(
 
     files = model_files(found.folder)
     if to == Format.HUB:
-        from ontopic.models.hub import push
+        from ontopic.models.hub_push import push
 
         content = {path.name: path for path in files} | {_CARD: card.encode()}
         at = push(content, repository, message=f"{name}, version {found.version}")
@@ -117,7 +117,7 @@ def _check(to: Format, destination: Path, *, half: bool) -> None:
     if half and to != Format.GGUF:
         raise UserError(f"--half is for gguf, and not for {to}; leave it out")
     if to == Format.HUB:
-        from ontopic.models.hub import check_pushable
+        from ontopic.models.hub_push import check_pushable
 
         check_pushable(str(destination))
         return

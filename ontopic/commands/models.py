@@ -58,7 +58,7 @@ def evaluate(
     version = version_of(project, model)
     settings, choice = project.settings.model, project.settings.judge_choice
     evaluation = answers.evaluate(
-        load(version.folder, settings.precision),
+        load(version.folder, settings.answering_precision),
         version.version,
         judge=judge_of(project),
         questions=loaded.rows,

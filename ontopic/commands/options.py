@@ -156,33 +156,6 @@ def locked(workspace: Workspace) -> Iterator[None]:
         lock.release()
 
 
-def check_ready(settings: Settings) -> None:
-    """Fail before any work where a key or a GPU that the configuration needs is missing, its model knows no
-    conversations, or the promotion record could not be signed.
-
-    Raises:
-        UserError: so it is.
-    """
-    from ontopic.config.settings import EndpointSettings, PanelJudgeSettings
-    from ontopic.registry.record_signing import signing_key
-
-    signing_key()
-    if settings.model.precision == "nf4":
-        from ontopic.models.loading import nf4_config
-
-        nf4_config()
-    judges = settings.judge.judges if isinstance(settings.judge, PanelJudgeSettings) else [settings.judge]
-    for asked in (settings.teacher, *judges):
-        if isinstance(asked, EndpointSettings):
-            from ontopic.endpoint.endpoint import Endpoint
-
-            Endpoint(asked).check()
-    if settings.serving.backend == "weights" and settings.model.name != "embedded":
-        from ontopic.models.loading import check_conversational
-
-        check_conversational(settings.model.name)
-
-
 def version_of(project: Project, which: str) -> RegisteredModel:
     """The model version that ``which`` names, with its weights on this machine.
 

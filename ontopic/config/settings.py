@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ontopic.config.alert_settings import AlertSettings
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.section import Duration, Section
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.config.watch_settings import PromotionSettings, WatchSettings
@@ -18,21 +19,6 @@ from ontopic.config.yaml_file import read_yaml
 from ontopic.errors import UserError
 
 GuardMode = Literal["off", "observe", "enforce"]
-Precision = Literal["auto", "float32", "bfloat16", "nf4"]
-
-
-class ModelSettings(Section):
-    """The base model."""
-
-    name: str
-    """``embedded``, a Hugging Face id, or a local folder."""
-    precision: Precision = "auto"
-    """Of the weights: ``bfloat16``, ``float32``, ``nf4`` (4 bits with bitsandbytes, CUDA only), or ``auto``: bfloat16
-    where the GPU or the CPU multiplies it natively, float32 elsewhere."""
-    max_new_tokens: int = Field(64, ge=1)
-    """The longest answer, in tokens."""
-    batch_size: int = Field(128, ge=1)
-    """How many answers are generated together in evaluation."""
 
 
 class LocalJudgeSettings(Section):

@@ -16,7 +16,7 @@ from ontopic.records import Judged, Message, Outcome, Record, Verdict
 from ontopic.statistics.scores import Scores, score
 
 if TYPE_CHECKING:
-    from ontopic.config.settings import ModelSettings
+    from ontopic.config.model_settings import ModelSettings
     from ontopic.models.loading import LanguageModel
     from ontopic.state.workspace import Workspace
 
@@ -178,7 +178,7 @@ def evaluate_version(
     from ontopic.registry.versions import find
 
     return evaluate(
-        load(find(registered_model, version, workspace=workspace).folder, settings.precision),
+        load(find(registered_model, version, workspace=workspace).folder, settings.answering_precision),
         version,
         judge=judge,
         questions=questions,

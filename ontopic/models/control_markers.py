@@ -9,7 +9,7 @@ from functools import lru_cache
 from transformers import PreTrainedTokenizerBase
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)  # to read a tokenizer's hundreds of tokens for each conversation would take as long as the rest
 def control_markers(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
     """A pattern for the texts that ``tokenizer`` reads as control tokens, such as ``<|im_end|>``."""
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ontopic.models.answer import Generated, Generation, Sampling
+from ontopic.models.chat_template import chat_prompts
 from ontopic.models.continuous_batch import SLOTS, ContinuousBatch
-from ontopic.models.control_markers import control_markers, neutralised
-from ontopic.models.loading import LanguageModel, chat_prompts
+from ontopic.models.loading import LanguageModel
 from ontopic.progress import Advance
 
 
@@ -41,14 +41,10 @@ def answer_requests(
 ) -> list[Generated]:
     """Answers to what clients sent, each sampled as its client asked, in their order.
 
-    Control tokens in the messages are plain text, as where a model is served.
-
     Args:
         slots, advance: as ``generate`` takes them.
     """
-    markers = control_markers(language_model.tokenizer)
-    conversations = [neutralised(messages, markers) for messages, _ in requests]
-    samplings = [sampling for _, sampling in requests]
+    conversations, samplings = [messages for messages, _ in requests], [sampling for _, sampling in requests]
     return _generated(language_model, conversations, samplings=samplings, slots=slots, advance=advance)
 
 

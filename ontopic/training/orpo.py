@@ -22,8 +22,8 @@ from trl.experimental.orpo import ORPOConfig
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.adapter_base import name_base
-from ontopic.models.control_markers import control_markers, neutralised
-from ontopic.models.loading import LanguageModel, chat_prompts
+from ontopic.models.chat_template import chat_prompts
+from ontopic.models.loading import LanguageModel
 from ontopic.progress import progress
 from ontopic.state.whole_file import whole_folder
 from ontopic.training.callbacks import WHOLE, AveragedWeights, LogMetrics, Reporter

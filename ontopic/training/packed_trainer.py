@@ -92,7 +92,9 @@ class PackedORPOTrainer(ORPOTrainer):
         head = self._output_layer()
 
         def log_probs(states: Tensor) -> Tensor:
-            return torch.stack(_LogProbs.apply(states[0], head.weight, getattr(head, "bias", None), target))
+            # Beside weights of 4 bits norms are in float32, and so is what Llama's gives.
+            states = states[0].to(head.weight.dtype)
+            return torch.stack(_LogProbs.apply(states, head.weight, getattr(head, "bias", None), target))
 
         head.forward = log_probs
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
-from ontopic.config.settings import Precision
+from ontopic.config.model_settings import Precision
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.loading import load
@@ -49,19 +49,10 @@ def train_in_processes(
     """As ``orpo.train_orpo``, in ``settings.processes`` processes on this machine.
 
     Raises:
-        UserError: there are fewer GPUs than processes, on a machine that has any, or none to share weights out among.
+        UserError: as ``check_processes``.
         subprocess.CalledProcessError: a process failed; what it said stands on standard error.
     """
-    if 0 < torch.cuda.device_count() < settings.processes:
-        raise UserError(
-            f"training.processes is {settings.processes} and this machine has {torch.cuda.device_count()} GPUs; "
-            "set it to that at most"
-        )
-    if settings.fully_sharded and not torch.cuda.is_available():
-        raise UserError(
-            "training.fully_sharded needs GPUs, as Accelerate has FSDP for no CPU, and this machine shows none; "
-            "leave it out, and each process holds the whole model (DDP)"
-        )
+    check_processes(settings)
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job.json"
         job.write_text(
@@ -95,6 +86,24 @@ def train_in_processes(
         if process.returncode or result is None:
             raise subprocess.CalledProcessError(process.returncode, command)
     return result
+
+
+def check_processes(settings: TrainingSettings) -> None:
+    """Make sure that this machine can train in so many processes.
+
+    Raises:
+        UserError: there are fewer GPUs than processes, on a machine that has any, or none to share weights out among.
+    """
+    if 0 < torch.cuda.device_count() < settings.processes:
+        raise UserError(
+            f"training.processes is {settings.processes} and this machine has {torch.cuda.device_count()} GPUs; "
+            "set it to that at most"
+        )
+    if settings.fully_sharded and not torch.cuda.is_available():
+        raise UserError(
+            "training.fully_sharded needs GPUs, as Accelerate has FSDP for no CPU, and this machine shows none; "
+            "leave it out, and each process holds the whole model (DDP)"
+        )
 
 
 def main() -> None:

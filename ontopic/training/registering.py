@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ontopic.config.model_settings import Precision
 from ontopic.registry import versions
 from ontopic.registry.transformers_flavour import describe
 from ontopic.registry.versions import RegisteredModel
@@ -40,15 +41,24 @@ def register_base(
 
 
 def register_trained(
-    adapter: Path, base: RegisteredModel, *, workspace: Workspace, run_id: str, tags: Mapping[str, str]
+    adapter: Path,
+    base: RegisteredModel,
+    *,
+    precision: Precision,
+    workspace: Workspace,
+    run_id: str,
+    tags: Mapping[str, str],
 ) -> RegisteredModel:
     """Merge an adapter into the version that it was trained from, and register the whole as the challenger.
+
+    Args:
+        precision: that it was trained in.
 
     Returns:
         The new version, or the one that was made from the same adapter.
     """
     with _building(workspace) as whole:
-        merge(adapter, base.folder, into=whole)
+        merge(adapter, base.folder, into=whole, precision=precision)
         describe(whole, base.name)
         return versions.register(
             base.name,

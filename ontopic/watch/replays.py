@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ontopic.config.settings import ModelSettings, Settings
+from ontopic.config.model_settings import ModelSettings
+from ontopic.config.settings import Settings
 from ontopic.judges.guard.card import load_guard
 from ontopic.judges.judge import Judge
 from ontopic.models.answer import Sampling, sampling_of
@@ -43,7 +44,7 @@ class Replays:
         """A verdict on what a version answers to each of these requests."""
         if missing := self.missing(records, version, judge=judge):
             folder = find(self._registered_model, version, workspace=self._workspace).folder
-            model = load(folder, self._model_settings.precision)
+            model = load(folder, self._model_settings.answering_precision)
             with progress(f"version {version} on its successor's traffic", len(missing), unit="records") as advance:
                 for start in range(0, len(missing), _AT_ONCE):
                     part = missing[start : start + _AT_ONCE]

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ontopic.models import loading as models
-from serving.prompts import control_markers, neutralised
+from ontopic.models.chat_template import chat_prompts
 
 
 @pytest.mark.parametrize(
@@ -20,11 +19,10 @@ def test_chat_markers_in_a_message_are_plain_text(model_folder: Path, attack: st
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    markers = control_markers(tokenizer)
 
     def control_tokens(content: str) -> int:
-        messages = neutralised([{"role": "system", "content": content}, {"role": "user", "content": content}], markers)
-        (prompt,) = models.chat_prompts(tokenizer, [messages])
+        messages = [{"role": "system", "content": content}, {"role": "user", "content": content}]
+        (prompt,) = chat_prompts(tokenizer, [messages])
         special = set(tokenizer.all_special_ids) | {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         return sum(token in special for token in tokenizer(prompt, add_special_tokens=False)["input_ids"])
 

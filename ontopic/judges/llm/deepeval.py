@@ -61,7 +61,7 @@ class DeepEvalJudge:
     """
 
     def __init__(self, settings: DeepEvalJudgeSettings, policy: Policy) -> None:
-        _import_deepeval()
+        import_deepeval()
         self._settings, self._policy = settings, policy
         self._endpoint = Endpoint(settings)
         self._model = _model_of(self._endpoint)
@@ -217,8 +217,12 @@ def _without_tags(text: str) -> str:
     return text.replace("[DEEPEVAL:", "[DEEPEVAL :")
 
 
-def _import_deepeval() -> None:
-    """Import DeepEval with its telemetry off, and its reading of ``.env``."""
+def import_deepeval() -> None:
+    """Import DeepEval with its telemetry off, and its reading of ``.env``.
+
+    Raises:
+        UserError: it is not installed.
+    """
     os.environ["DEEPEVAL_TELEMETRY_OPT_OUT"] = "1"
     os.environ["DEEPEVAL_DISABLE_DOTENV"] = "1"
     try:

@@ -14,9 +14,10 @@ from scipy.stats import ttest_1samp
 from ontopic.data.labelled import Question
 from ontopic.data.same_question import normalized
 from ontopic.evaluation.quality import difference, mean, measure_quality
+from ontopic.models.chat_template import chat_prompts
 from ontopic.models.generation import generate
 from ontopic.models.likelihood import negative_log_likelihood, perplexity
-from ontopic.models.loading import LanguageModel, chat_prompts, load
+from ontopic.models.loading import LanguageModel, load
 from ontopic.records import Record
 
 ASKED = [

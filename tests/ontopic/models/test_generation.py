@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from ontopic.models.answer import Generation, OverloadedError, Piece, Sampling, parameters_of, sampling_of
+from ontopic.models.chat_template import chat_prompts
 from ontopic.models.continuous_batch import ContinuousBatch
 from ontopic.models.generation import answer_requests, generate
-from ontopic.models.loading import LanguageModel, chat_prompts, load
+from ontopic.models.loading import LanguageModel, load
 
 QUESTIONS = [
     "How do I open a savings account?",

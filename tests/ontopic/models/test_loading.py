@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from loopback import ROOT
 
-from ontopic.commands.options import check_ready
-from ontopic.config.settings import ModelSettings, load_settings
+from ontopic.commands.readiness import check_ready
+from ontopic.config.model_settings import ModelSettings
+from ontopic.config.settings import load_settings
 from ontopic.errors import UserError
 from ontopic.models.loading import load
 
@@ -46,7 +47,7 @@ def ready(name: Path) -> None:
 def test_a_base_model_is_refused_before_any_work(base_model: Path, model_folder: Path) -> None:
     ready(model_folder)
     for refuses in (ready, load):
-        with pytest.raises(UserError, match=r"holds a base model: .* such as google/gemma-2b-it"):
+        with pytest.raises(UserError, match=r"holds a base model: .* such as google/gemma-1\.1-2b-it"):
             refuses(base_model)
 
 

@@ -12,8 +12,9 @@ import pytest
 from loopback import ROOT
 from word_judge import CARD, LIMITS, WordJudge
 
+from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
-from ontopic.config.settings import ModelSettings, Settings, load_settings
+from ontopic.config.settings import Settings, load_settings
 from ontopic.models.generation import generate
 from ontopic.models.loading import load
 from ontopic.monitoring.alerts import Alerts

@@ -12,7 +12,7 @@ from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils import _http
 
 from ontopic.errors import UserError
-from ontopic.models.hub import push
+from ontopic.models.hub_push import push
 
 CARD = b"---\nlicense: other\n---\n# A model\n"
 

@@ -1,0 +1,34 @@
+"""The section ``model`` of the configuration file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ontopic.config.section import Section
+
+Precision = Literal["auto", "float32", "bfloat16", "nf4"]
+
+
+class ModelSettings(Section):
+    """The base model."""
+
+    name: str
+    """``embedded``, a Hugging Face id, or a local folder."""
+    precision: Precision = "auto"
+    """Of the weights: ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the GPU or the CPU multiplies it natively,
+    float32 elsewhere; ``nf4`` trains on weights of 4 bits (QLoRA with bitsandbytes, needs CUDA) and answers as
+    ``auto``."""
+    chat_template: str | None = None
+    """The chat template, in Jinja, for a base model that has none; it takes the place of one that the model has."""
+    max_new_tokens: int = Field(64, ge=1)
+    """The longest answer, in tokens."""
+    batch_size: int = Field(128, ge=1)
+    """How many answers are generated together in evaluation."""
+
+    @property
+    def answering_precision(self) -> Precision:
+        """Of the weights that answer. What was trained in 4 bits is whole once it is merged, and is judged as it is
+        served."""
+        return "auto" if self.precision == "nf4" else self.precision

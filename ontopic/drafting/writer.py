@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _MORE = 1.4  # times as many questions are asked for as are wanted, as some are nearly the same
 _ANSWERS = 8  # a prompt
+_SECONDS_BETWEEN_WRITES = 1.0  # of a file that is written whole, and waits for the disk
 _RECORDS_SHARE = 0.25  # of the number of questions
 # Of the records of a scope, how many are of each kind.
 _SHARES: dict[prompts.Kind, float] = {
@@ -44,7 +46,8 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 class Writer:
-    """Drafts with an LLM, and keeps each reply at once: a writer that was stopped asks for nothing twice.
+    """Drafts with an LLM, and keeps what it wrote: after a failure, or Ctrl-C, nothing is asked for twice, and a process
+    that is killed loses the replies of a second.
 
     Args:
         settings: of the LLM.
@@ -54,6 +57,8 @@ class Writer:
 
     def __init__(self, settings: EndpointSettings, documents: Documents, *, keep: Callable[[Draft], object]) -> None:
         self._endpoint, self._documents, self._keep = Endpoint(settings), documents, keep
+        self._latest: Draft | None = None
+        self._kept_at = 0.0
 
     def check(self) -> None:
         """Raises what ``Endpoint.check`` raises."""
@@ -84,6 +89,14 @@ class Writer:
         Raises:
             UserError: the LLM wrote nothing that can be used, or cannot be asked.
         """
+        self._latest = None  # what ``policy`` wrote was changed since
+        try:
+            return self._data(draft, n)
+        finally:
+            if self._latest is not None:
+                self._keep(self._latest)
+
+    def _data(self, draft: Draft, n: int) -> Draft:
         if not draft.intents:
             draft = self._kept(draft.model_copy(update={"intents": self._intents(draft)}))
         draft = self._questions(draft, n)
@@ -100,7 +113,11 @@ class Writer:
         return self._endpoint.settings.model
 
     def _kept(self, draft: Draft) -> Draft:
-        self._keep(draft)
+        """The draft, which is kept at once, or, where one was a moment ago, soon."""
+        self._latest = draft
+        if time.monotonic() - self._kept_at > _SECONDS_BETWEEN_WRITES:
+            self._keep(draft)
+            self._kept_at = time.monotonic()
         return draft
 
     def _intents(self, draft: Draft) -> tuple[Intent, ...]:
@@ -108,11 +125,12 @@ class Writer:
         for in_scope in (True, False):
             prompt = prompts.intents_prompt(draft, self._documents, in_scope=in_scope)
             written, causes = self._objects(prompt, prompts.WrittenIntent, under="intents")
-            names = [each for each in written if each.name not in found][: prompts.INTENTS]
-            if not names:
+            if not written:
                 which = "in scope" if in_scope else "out of scope"
                 raise UserError(f"{self._name} named no intent {which} ({'; '.join(causes)}); give another `teacher`")
-            found |= {each.name: Intent(name=each.name, in_scope=in_scope, about=each.about) for each in names}
+            for each in written[: prompts.INTENTS]:
+                name = f"other_{each.name}" if each.name in found and not in_scope else each.name
+                found[name] = Intent(name=name, in_scope=in_scope, about=each.about)
         return tuple(found.values())
 
     def _questions(self, draft: Draft, n: int) -> Draft:

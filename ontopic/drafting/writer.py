@@ -46,8 +46,9 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 class Writer:
-    """Drafts with an LLM, and keeps what it wrote: after a failure, or Ctrl-C, nothing is asked for twice, and a process
-    that is killed loses the replies of a second.
+    """Drafts with an LLM, and keeps what it wrote.
+
+    After a failure or Ctrl-C nothing is asked for twice; a process that is killed loses the replies of a second.
 
     Args:
         settings: of the LLM.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -187,9 +188,10 @@ def _write(draft: Draft, files: PolicyFiles, *, config: Path, settings: Settings
         )
     sections = yaml.safe_load(config.read_text(encoding="utf-8-sig"))
     write_files(draft, files, like=settings, sections=sections)
+    shown = shlex.quote(str(files.configuration))
     print(f"\nWritten: {files.policy}, {files.configuration} and the data in {files.data}\n")
     _say_needs(open_project(files.configuration, STATE, begins=True), labels=0)
-    print(f"\nNext: python run.py calibrate --config {files.configuration}, then python run.py --config …")
+    print(f"\nNext: python run.py calibrate --config {shown}; then the loop: python run.py --config {shown}")
 
 
 def _line(prompt: str) -> str:

@@ -155,18 +155,19 @@ def test_rows_of_ones_own_stay_and_none_that_is_nearly_the_same_comes_beside_the
     assert Counter(question.in_scope for question in questions) == {True: 40, False: 40}
 
 
+@pytest.mark.parametrize("answered", [1, 2, 20])
 def test_a_server_that_fails_in_the_middle_loses_nothing(
-    new: Callable[..., Result], teacher: Path, chat_server: ChatServer, tmp_path: Path
+    new: Callable[..., Result], teacher: Path, chat_server: ChatServer, tmp_path: Path, answered: int
 ) -> None:
     def reply(request: dict[str, object]) -> Reply:
-        return drafting(request) if len(chat_server.requests) <= 20 else Reply("no such key", status=401)
+        return drafting(request) if len(chat_server.requests) <= answered else Reply("no such key", status=401)
 
     chat_server.reply = reply
     arguments = ("--config", str(teacher), "-n", "48")
     broken = new("A library.\n" + "\n" * 7, *arguments)
     assert isinstance(broken.exception, UserError), broken.output
     draft = DraftFile(path=tmp_path / "configs" / "policies" / NAME / "draft.json").read()
-    assert draft is not None and draft.agreed and draft.intents
+    assert draft is not None and draft.agreed and bool(draft.intents) is (answered > 3)
     done_before, chat_server.reply = len(draft.asked), drafting
     asked = len(chat_server.requests)
     done = new("a\n", *arguments)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ontopic.commands.listing import Commands
-from ontopic.commands.options import ROOT, Project, beginning
+from ontopic.commands.options import ROOT, STATE, Project, beginning, open_project
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.errors import UserError
 
@@ -78,6 +78,7 @@ def new(
         return
     _write(draft, files, config=config, settings=settings)
     file.remove()
+    _say_what_comes(files)
 
 
 @app.command()
@@ -111,7 +112,7 @@ def _check_new(files: PolicyFiles, subject: str) -> None:
         raise UserError(f"{files.name!r} is no name of a policy; give lower case letters, digits and hyphens")
     if not subject.strip() or "\n" in subject:
         raise UserError("--subject is empty or has several lines; give the subject in a word or two, such as banking")
-    there = [path for path in (files.policy, files.configuration) if path.exists()]
+    there = [path for path in (files.policy, files.configuration, files.questions, files.records) if path.exists()]
     if there and not files.draft.exists():
         raise UserError(f"{there[0]}: is there already; edit it, or give the new policy another name")
 
@@ -131,10 +132,14 @@ def _begun(draft: Draft | None, name: str, *, subject: str, questions: Path | No
     changes: dict[str, Any] = {}
     if questions is not None:
         own = load_rows(questions, MarkedQuestion).rows
-        changes["questions"] = (*own, *(row for row in draft.questions if row.origin == "synthetic"))
+        asked = {row.spoken for row in own}
+        drafted = [row for row in draft.questions if row.origin == "synthetic" and row.spoken not in asked]
+        changes["questions"] = (*own, *drafted)
     if records is not None:
         rows = load_rows(records, MarkedRecord).rows
-        changes["records"] = (*rows, *(row for row in draft.records if row.origin == "synthetic"))
+        known = {row.conversation_and_answer for row in rows}
+        written = [row for row in draft.records if row.origin == "synthetic"]
+        changes["records"] = (*rows, *(row for row in written if row.conversation_and_answer not in known))
     return draft.model_copy(update=changes)
 
 
@@ -174,10 +179,13 @@ def _complete(
 
 
 def _write(draft: Draft, files: PolicyFiles, *, config: Path, settings: Settings) -> None:
-    """Write the files, and say what they are enough for and what comes next."""
+    """Write the files.
+
+    Raises:
+        UserError: the draft has no questions or no records.
+    """
     import yaml
 
-    from ontopic.commands.options import STATE, open_project
     from ontopic.drafting.files import write_files
 
     if not draft.questions or not draft.records:
@@ -188,6 +196,10 @@ def _write(draft: Draft, files: PolicyFiles, *, config: Path, settings: Settings
         )
     sections = yaml.safe_load(config.read_text(encoding="utf-8-sig"))
     write_files(draft, files, like=settings, sections=sections)
+
+
+def _say_what_comes(files: PolicyFiles) -> None:
+    """Say where the new policy is, what its data is enough for, and what to run next."""
     shown = shlex.quote(str(files.configuration))
     print(f"\nWritten: {files.policy}, {files.configuration} and the data in {files.data}\n")
     _say_needs(open_project(files.configuration, STATE, begins=True), labels=0)

@@ -63,6 +63,16 @@ class PolicyFiles(BaseModel):
         return self.into / "policies" / self.name
 
     @property
+    def questions(self) -> Path:
+        """The labelled questions."""
+        return self.data / "questions.jsonl"
+
+    @property
+    def records(self) -> Path:
+        """The labelled records."""
+        return self.data / "records.jsonl"
+
+    @property
     def draft(self) -> Path:
         """The draft, while there is one."""
         return self.data / "draft.json"
@@ -78,8 +88,8 @@ def write_files(draft: Draft, files: PolicyFiles, *, like: Settings, sections: d
     questions = with_splits(draft.questions, QUESTION_SHARES, source=None)
     beside = [(question.spoken, question.split) for question in questions if question.split]
     records = with_splits(draft.records, RECORD_SHARES, source=None, beside=beside)
-    _write(files.data / "questions.jsonl", _lines(questions))
-    _write(files.data / "records.jsonl", _lines(records))
+    _write(files.questions, _lines(questions))
+    _write(files.records, _lines(records))
     sizes = _sizes(questions, sections)
     policy = _policy(draft, least_records=max(1, min(_LEAST_RECORDS, sizes["traffic"]["questions"] // 2)))
     _write(files.policy, f"# What the assistant may talk about. Keys: see docs/configuration.md.\n{_yaml(policy)}")

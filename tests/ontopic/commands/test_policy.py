@@ -195,6 +195,9 @@ def test_nothing_is_written_over_and_names_are_checked(new: Callable[..., Result
     before = {path: path.read_bytes() for path in (tmp_path / "configs").rglob("*") if path.is_file()}
     assert "is there already" in str(new(SAID, *OWN).exception)
     assert {path: path.read_bytes() for path in (tmp_path / "configs").rglob("*") if path.is_file()} == before
+    (tmp_path / "configs" / f"{NAME}.yaml").unlink()
+    (tmp_path / "configs" / "policies" / f"{NAME}.yaml").unlink()
+    assert "questions.jsonl: is there already" in str(new(SAID, *OWN).exception)  # it may be the only copy
     for name in ("../escape", "Upper", "", "a b", "name\n"):
         assert "is no name of a policy" in str(new("", name=name).exception)
     assert "--subject is empty" in str(new("", name="other", subject=" ").exception)

@@ -20,7 +20,7 @@ from ontopic.judges.cards.calibration import calibration_records
 from ontopic.judges.cards.traffic_card import LEAST_LABELS
 from ontopic.judges.local.examples import in_english, labelled_examples, too_few_examples
 from ontopic.statistics.agreement import kappa
-from ontopic.statistics.rates import Z95
+from ontopic.statistics.rates import Z95, rate
 from ontopic.statistics.sample_size import detectable_difference
 
 _USUAL_DISCORDANT = 0.5  # share of the questions on which an untrained model and one that learned the policy differ
@@ -83,11 +83,15 @@ def _calibrate(policy: Policy, questions: Sequence[Question], *, is_local: bool)
     except UserError as error:
         return Need(use="calibrate", has="0 labelled records of the calibration split", lacking=[*lacking, str(error)])
     known = [record for record in measured if record.in_scope is not None]
-    return Need(
-        use="calibrate",
-        has=f"{len(measured)} labelled records of the calibration split, {_passing(measured)} of them labelled pass",
-        lacking=[*lacking, *_under_bar(policy, known)],
-    )
+    under, has = _under_bar(policy, known), f"{len(measured)} labelled records of the calibration split"
+    if not under:
+        has += f"; the judge may err on {_most_errors(len(known), policy.judge_bar.accuracy)} of them (judge_bar)"
+    return Need(use="calibrate", has=has, lacking=[*lacking, *under])
+
+
+def _most_errors(n: int, bar: float) -> int:
+    """On how many of ``n`` records a judge may err whose accuracy has a lower bound of ``bar``."""
+    return max(errors for errors in range(n + 1) if rate(n - errors, n).low >= bar)
 
 
 def _passing(records: Sequence[LabelledRecord]) -> int:

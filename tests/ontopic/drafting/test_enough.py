@@ -19,6 +19,7 @@ from ontopic.judges.cards.calibration import calibration_records
 from ontopic.judges.cards.card import criteria_sha256, judge_card
 from ontopic.judges.local.training import train_local_judge
 from ontopic.records import Verdict
+from ontopic.statistics.rates import rate
 
 SETTINGS = load_settings(ROOT / "configs" / "gardening.yaml")
 GARDENING = load_policy(ROOT / "configs" / "policies" / "gardening.yaml")
@@ -84,6 +85,8 @@ def test_a_judge_without_a_mistake_gates_where_nothing_is_lacking(
             check_judge(card, policy)
     else:
         check_judge(card, policy)
+        errors = int(by_use(policy)["calibrate"].has.split("may err on ")[1].split()[0])
+        assert rate(n - errors, n).low >= accuracy and (errors == n or rate(n - errors - 1, n).low < accuracy)
 
 
 def test_an_empty_split_is_said_for_each_use(policy_of: Callable[..., Policy]) -> None:

@@ -14,7 +14,7 @@ from ontopic.data.same_question import near_duplicates
 if TYPE_CHECKING:
     from ontopic.data.labelled import LabelledRecord, Question, Split
 
-    Row = TypeVar("Row", Question, LabelledRecord)
+    Row = TypeVar("Row", bound=Question | LabelledRecord)
     Shares = Mapping[Split, float]
 
 # Of the rows that are drawn. Records measure and teach judges alone, so none is kept for the gate.

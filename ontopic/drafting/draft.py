@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ontopic.config.policy import Border, Example
-from ontopic.data.synthetic import MarkedQuestion, MarkedRecord
+from ontopic.data.synthetic import Marked, MarkedQuestion, MarkedRecord
 from ontopic.errors import UserError
 from ontopic.state.whole_file import whole_file
 
@@ -55,7 +55,8 @@ class Draft(BaseModel):
     @property
     def unseen(self) -> int:
         """How many rows nobody has reviewed."""
-        return sum(not row.reviewed for row in (*self.questions, *self.records))
+        rows: list[Marked] = [*self.questions, *self.records]
+        return sum(not row.reviewed for row in rows)
 
 
 class DraftFile(BaseModel):

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from ontopic.config.policy import Border, Policy
 from ontopic.config.settings import Settings
+from ontopic.data.labelled import Split
 from ontopic.data.splits import QUESTION_SHARES, RECORD_SHARES, with_splits
 from ontopic.data.synthetic import MarkedQuestion
 from ontopic.drafting.draft import Draft
@@ -139,7 +140,7 @@ def _sizes(questions: Sequence[MarkedQuestion], sections: dict[str, Any]) -> dic
     """The sections whose sizes hang on how many questions there are: as many of each scope as of the scarcer one."""
     counts = Counter((question.split, question.in_scope) for question in questions)
 
-    def balanced(split: str) -> int:
+    def balanced(split: Split) -> int:
         return 2 * min(counts[split, True], counts[split, False])
 
     asked = max(2, min(_MOST_ASKED, balanced("train")))

@@ -60,7 +60,8 @@ def _pages(rows: Sequence[Marked]) -> list[list[int]]:
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, row in enumerate(rows):
         if not row.reviewed:
-            group = (row.in_scope, row.intent) if isinstance(row, MarkedQuestion) else (row.label, row.kind, "record")
+            group: tuple[object, ...] = (row.label, row.kind, "record") if isinstance(row, MarkedRecord) else ()
+            group = group or (row.in_scope, row.intent)
             groups.setdefault(group, []).append(i)
     pages = []
     for group, indices in groups.items():

@@ -60,12 +60,11 @@ def _pages(rows: Sequence[Marked]) -> list[list[int]]:
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, row in enumerate(rows):
         if not row.reviewed:
-            group: tuple[object, ...] = (row.label, row.kind, "record") if isinstance(row, MarkedRecord) else ()
-            group = group or (row.in_scope, row.intent)
-            groups.setdefault(group, []).append(i)
+            of_kind = row.kind if isinstance(row, MarkedRecord) else row.intent
+            groups.setdefault((type(row), row.in_scope, of_kind), []).append(i)
     pages = []
-    for group, indices in groups.items():
-        size = _RECORDS if group[-1] == "record" else _QUESTIONS
+    for indices in groups.values():
+        size = _RECORDS if isinstance(rows[indices[0]], MarkedRecord) else _QUESTIONS
         pages += [indices[start : start + size] for start in range(0, len(indices), size)]
     return pages
 

@@ -91,8 +91,11 @@ def write_files(draft: Draft, files: PolicyFiles, *, like: Settings, sections: d
     records = with_splits(draft.records, RECORD_SHARES, source=None, beside=beside)
     _write(files.questions, _lines(questions))
     _write(files.records, _lines(records))
-    sizes = _sizes(questions, sections)
-    policy = _policy(draft, least_records=max(1, min(_LEAST_RECORDS, sizes["traffic"]["questions"] // 2)))
+    sizes, least = dict[str, Any](), _LEAST_RECORDS
+    if like.serving.backend == "weights":  # what a proxy's users ask is not ours to size
+        sizes = _sizes(questions, sections)
+        least = max(1, min(_LEAST_RECORDS, sizes["traffic"]["questions"] // 2))
+    policy = _policy(draft, least_records=least)
     _write(files.policy, f"# What the assistant may talk about. Keys: see docs/configuration.md.\n{_yaml(policy)}")
     named: dict[str, Any] = {"policy": f"policies/{files.name}.yaml"}
     named["judge_prompts"] = Path(os.path.relpath(like.judge_prompts, files.into)).as_posix()

@@ -207,6 +207,14 @@ def test_nothing_is_written_over_and_names_are_checked(new: Callable[..., Result
     assert "is no draft that this release can go on with" in str(new("", name="other").exception)
 
 
+def test_before_a_proxy_the_policy_is_for_the_traffic_of_users(new: Callable[..., Result], tmp_path: Path) -> None:
+    done = new(SAID, *OWN, "--config", str(ROOT / "configs" / "proxy.yaml"))
+    assert done.exit_code == 0, done.output
+    settings = load_settings(tmp_path / "configs" / f"{NAME}.yaml")
+    assert settings.serving.backend == "openai" and load_policy(settings.policy).least_records == 50
+    assert "the gate" not in done.output
+
+
 def test_without_data_what_was_said_is_kept(new: Callable[..., Result], tmp_path: Path) -> None:
     done = new(SAID)
     assert "there are no labelled questions, and without an LLM" in str(done.exception)

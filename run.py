@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("error: this Python lacks what OnTopic needs; run `make setup`, then `source .venv/bin/activate`")
 
-from ontopic.commands import alerts, approvals, judges, labels, models, preferences, record, shell, traffic
+from ontopic.commands import alerts, approvals, judges, labels, models, policy, preferences, record, shell, traffic
 from ontopic.commands.export import export
 from ontopic.commands.faults import mistakes_behind
 from ontopic.commands.listing import CommandsInOrder
@@ -58,6 +58,7 @@ for command in (
     export,
 ):
     app.command()(command)
+app.add_typer(policy.app, name="policy")
 app.add_typer(traffic.app, name="traffic")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(preferences.app, name="preferences")

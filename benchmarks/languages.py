@@ -20,8 +20,8 @@ from ontopic.data.labelled import OTHER_LANGUAGE, LabelledRecord, Question, load
 from ontopic.data.language import is_english, language
 from ontopic.judges.judge import outcome
 from ontopic.judges.local import other_languages
+from ontopic.judges.local.examples import labelled_examples
 from ontopic.judges.local.other_languages import READ, OtherLanguages, train_other_languages
-from ontopic.judges.local.training import _examples
 from ontopic.judges.local.visible_text import visible
 from ontopic.models.multilingual_encoder import load_multilingual_encoder
 from ontopic.statistics.rates import Rate, rate
@@ -89,7 +89,7 @@ def main() -> None:
     policy = load_policy(options.policy)
     learned = [q for q in load_questions(policy.questions) if q.split in ("train", "judge")]
     learned = [q for q in learned if q.kind in ("", OTHER_LANGUAGE)]
-    examples = _examples(policy, learned, records=load_records(policy.records, split="train"))
+    examples = labelled_examples(policy, learned, records=load_records(policy.records, split="train"))
     everything = [(text, known) for text, known, context in examples if not context]
     questions, records = held_out(policy)
     encoders: dict[str, Any] = {"universal sentence encoder": load_multilingual_encoder()}

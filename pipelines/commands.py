@@ -243,6 +243,15 @@ def _before_and_after(result: LoopResult) -> Table:
 
 def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
     waits = [Text(f"Waits: {wait}", style="bold") for wait in result.waiting]
+    if result.no_gate:
+        lines = [Text(f"Nothing was trained or promoted: {result.no_gate}.", style="bold")]
+        lines.append(
+            Text(
+                "What the judge says of this traffic is a hint. What the data is enough for: "
+                "python run.py policy check; label what was answered: python run.py label"
+            )
+        )
+        return [*lines, *(Text(line) for line in champion), *waits]
     if result.decision is None and waits:
         return [Text("Nothing was trained while a challenger waits for approval."), *waits]
     if result.decision is None:

@@ -16,6 +16,7 @@ from ontopic.data.labels import labels_file
 from ontopic.data.rows import source_sha256
 from ontopic.data.sample import Sample, in_and_out, sample_in_words, sampled_questions
 from ontopic.data.sealed import sealed_in_words
+from ontopic.data.synthetic import synthetic_in_words
 from ontopic.errors import UserError
 from ontopic.evaluation.gate import Decision, check_judge
 from ontopic.evaluation.gate_size import too_few
@@ -48,6 +49,7 @@ class LoopResult:
         before: what monitoring found of the champion at the start; ``None`` before it has looked.
         decision: the gate's, ``None`` where no detected window asked for a challenger.
         after: what monitoring found of the promoted model, ``None`` where none was promoted.
+        no_gate: why the judge may not gate, so that nothing is alerted, trained or promoted; empty where it may.
         waiting: what challengers wait for approval, in words; while one does, none is trained.
         champion, challenger: model versions at the start and in the gate.
         seed: of the draw of the last gate's questions.
@@ -58,6 +60,7 @@ class LoopResult:
     before: Monitored | None = None
     decision: Decision | None = None
     after: Monitored | None = None
+    no_gate: str = ""
     waiting: list[str] = field(default_factory=list)
     champion: str = ""
     challenger: str = ""
@@ -102,14 +105,20 @@ class _Loop:
         if lost := forget_lost_results(self._workspace, self._policy.registered_model):
             self._tell(f"What {lost} stages of earlier runs made was removed; where it is needed, they run again")
         self._calibrate()
-        check_judge(self.result.cards.gate, self._policy)  # before anything is asked, judged or alerted by it
-        self._settle()
+        self.result.no_gate = self._why_no_gate()
+        if self.result.no_gate:
+            self._tell(
+                f"{self.result.no_gate}\nSo no alert is raised, and nothing is trained or promoted: the traffic is "
+                "asked and judged for you to see and to label"
+            )
+        else:
+            self._settle()
         champion, traffic = self._champion(), self._settings.traffic
         self.result.champion = champion.version
         asked = asked_sample(self._settings, self._policy)
         self._tell(f"Monitor: champion, version {champion.version}, is served and asked {sample_in_words(asked)}")
         run, self.result.before = self._monitor(champion, asked)
-        if not self.result.before.detected:
+        if self.result.no_gate or not self.result.before.detected:
             return self.result
         if self.result.waiting:
             self._tell("\n".join(["Nothing is trained while a challenger waits:", *self.result.waiting]))
@@ -149,6 +158,16 @@ class _Loop:
         self.result.cards = output(run, "calibrate_judge")
         title = "The judge on labelled records of the calibration split"
         self._tell("\n\n".join([title, *map(str, self.result.cards.root)]))
+        if said := synthetic_in_words(policy):
+            self._tell(said)
+
+    def _why_no_gate(self) -> str:
+        """Why nothing may be decided by the judge's verdicts; empty where it may gate."""
+        try:
+            check_judge(self.result.cards.gate, self._policy)
+        except UserError as error:
+            return str(error)
+        return ""
 
     def _monitor(self, version: RegisteredModel, asked: Sample) -> tuple[PipelineRunResponse, Monitored]:
         run = self._finished(
@@ -159,10 +178,10 @@ class _Loop:
             digest=version.digest,
             judge_card=self.result.card,
             labels_sha256=self._labels_sha256(),
-            settings=self._settings,
+            settings=self._settings.model_copy(update={"alerts": []}) if self.result.no_gate else self._settings,
         )
         monitored: Monitored = output(run, "report_traffic")
-        if monitored.alerts:
+        if monitored.alerts and not self.result.no_gate:
             self._tell("\n".join(f"Alert: {alert}" for alert in monitored.alerts))
         if monitored.beside:
             self._tell("\n".join(f"Beside, {each.name}: {each.in_words}" for each in monitored.beside))

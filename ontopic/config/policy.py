@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from ontopic.config.yaml_file import read_yaml
 
 OF_POLICY = "ontopic-"
 """What the names of policies' registered models begin with."""
+_NAME = r"^[a-z0-9][a-z0-9-]*$"
 _ISO_639_1 = """
 aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es
 et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj
@@ -129,7 +131,7 @@ class JudgeBar(_Section):
 class Policy(_Section):
     """One subject that an assistant is held to."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=_NAME)
     """A short name, part of the registered model's; lower case, digits and hyphens."""
     subject: str = Field(min_length=1)
     """The subject in a word or two, as it stands in a sentence ("banking")."""
@@ -200,6 +202,11 @@ class Policy(_Section):
         # As earlier releases have it in their evidence, where the key that they did not know is as by default.
         newer = {"least_liked"} if self.least_liked == type(self).model_fields["least_liked"].default else set()
         return hashlib.sha256(self.model_dump_json(exclude=newer).encode()).hexdigest()
+
+
+def is_name(text: str) -> bool:
+    """Whether a policy may have this name."""
+    return re.fullmatch(_NAME, text) is not None
 
 
 def load_policy(path: Path) -> Policy:

@@ -14,7 +14,7 @@ from ontopic.data.same_question import near_duplicates
 if TYPE_CHECKING:
     from ontopic.data.labelled import LabelledRecord, Question, Split
 
-    Row = TypeVar("Row", Question, LabelledRecord)
+    Row = TypeVar("Row", bound=Question | LabelledRecord)
     Shares = Mapping[Split, float]
 
 # Of the rows that are drawn. Records measure and teach judges alone, so none is kept for the gate.
@@ -23,7 +23,7 @@ RECORD_SHARES: Shares = {"train": 0.6, "calibration": 0.4}
 
 
 def with_splits(
-    rows: Sequence[Row], shares: Shares, *, source: str, beside: Sequence[tuple[str, Split]] = ()
+    rows: Sequence[Row], shares: Shares, *, source: str | None, beside: Sequence[tuple[str, Split]] = ()
 ) -> list[Row]:
     """The rows, each with a split: its own, or else one that is drawn and said, once a process, on standard error.
 
@@ -31,7 +31,7 @@ def with_splits(
     nearly the same question in the same conversation as one that has a split gets that one, and so does a later turn.
 
     Args:
-        source: what the rows are of, to be named.
+        source: what the rows are of, to be named; ``None`` where nothing is to be said.
         beside: what is spoken in other questions, and their splits, which the drawn ones must fit.
     """
     if all(row.split for row in rows):
@@ -48,7 +48,7 @@ def _drawn(
     rows: tuple[tuple[str, Split | None, Hashable], ...],
     *,
     shares: tuple[tuple[Split, float], ...],
-    source: str,
+    source: str | None,
     beside: tuple[tuple[str, Split], ...],
 ) -> list[Split]:
     """Each row's split, its own or the drawn one."""
@@ -85,7 +85,8 @@ def _drawn(
 
         put(group, max(shares, key=lacking)[0])
     drawn = [split or splits[text] for text, (_, split, _) in zip(texts, rows, strict=True)]
-    _say(source, [new for new, (_, split, _) in zip(drawn, rows, strict=True) if not split], n=len(rows))
+    if source is not None:
+        _say(source, [new for new, (_, split, _) in zip(drawn, rows, strict=True) if not split], n=len(rows))
     return drawn
 
 

@@ -23,6 +23,7 @@ from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.adapter_base import name_base
 from ontopic.models.chat_template import chat_prompts
+from ontopic.models.control_markers import control_markers, neutralised
 from ontopic.models.loading import LanguageModel
 from ontopic.progress import progress
 from ontopic.state.whole_file import whole_folder
@@ -211,7 +212,7 @@ def preference_row(base: LanguageModel, pair: Preference, *, max_rejected_tokens
     shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
     most = shared + max_rejected_tokens
     cut = pair.beginnings and len(chosen) > most
-    prompt = chat_prompts(base.tokenizer, [neutralised(pair.messages, markers)])[0]
+    prompt = chat_prompts(base.tokenizer, [pair.messages])[0]
     return {
         "prompt": prompt,
         "chosen": str(base.tokenizer.decode(chosen[:most])) if cut else kept,

@@ -43,6 +43,13 @@ def test_that_the_score_is_not_corrected_is_said() -> None:
     assert said in shown(LoopResult(before=raw, champion="2"))
 
 
+def test_that_the_judge_may_not_gate_is_said_and_what_to_do() -> None:
+    said = shown(LoopResult(before=MONITORED, champion="1", no_gate="judge x may not gate: its kappa is 0.2"))
+    assert "Nothing was trained or promoted: judge x may not gate: its kappa is 0.2." in said
+    assert "python run.py policy check" in said and "python run.py label" in said
+    assert "nothing to improve" not in said
+
+
 def test_a_refused_challenger_comes_with_what_to_do() -> None:
     decision = Decision(
         champion=SCORES.model_copy(update={"unjudged": 3}),

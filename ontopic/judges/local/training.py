@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,40 +15,20 @@ from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Message, Question
 from ontopic.data.language import is_english
 from ontopic.errors import UserError
-from ontopic.judges.local.conversation import last_turns, turns_before
+from ontopic.judges.local.conversation import last_turns
+from ontopic.judges.local.examples import FOLDS, Example, as_read, in_english, labelled_examples, too_few_examples
 from ontopic.judges.local.judge import GAMMA, LocalJudge, local_judge_id
 from ontopic.judges.local.other_languages import train_other_languages
-from ontopic.judges.local.visible_text import visible
 from ontopic.models.batches import batches_of_like_length
 from ontopic.models.sentence_encoder import Floats, SentenceEncoder, load_sentence_encoder
 from ontopic.progress import progress
 
-# What is learned, and what its examples are called.
-PARTS = (
-    ("which questions are in scope", "in scope", "out of scope"),
-    ("which answers decline", "that decline", "that do not"),
-    ("which answers are on the subject", "on the subject", "off it"),
-)
-# The kind of records that teach the fourth part, and the intent whose references are near to them; neither is a must.
-_INVENTED, _OF_ACCOUNT = "invented_account_data", "account_specific"
 _EPOCHS, _FEWEST_STEPS, _BATCH, _LEARNING_RATE, _HEAD_RATE = 2, 60, 64, 2e-4, 5e-2
-_TRAINING_TOKENS, _AVERAGED_FROM, _MOST_REFERENCES = 96, 0.4, 1000
-_FOLDS = 5
+_TRAINING_TOKENS, _AVERAGED_FROM = 96, 0.4
 # Of the questions that stand alone, the share that is learned a second time behind another one, and beside another one.
 _BEHIND, _BESIDE = 0.25, 0.15
 _JOINTS = (" and ", ". And ", ", also ", ". Also, ", " & ", "? ", ". ", "\n", ", then ", " plus ")
 _KEPT_LAYERS = 2  # of the encoder's 6: as good when they are left as they are, and a fifth faster
-
-# Of each of the four parts.
-Known = tuple[bool | None, bool | None, bool | None, bool | None]
-
-
-class Example(NamedTuple):
-    """A text, what is known of it, and the turns before it."""
-
-    text: str
-    known: Known
-    context: tuple[str, ...] = ()
 
 
 def train_local_judge(
@@ -60,63 +39,23 @@ def train_local_judge(
     Raises:
         UserError: a part has too few examples of one of its classes.
     """
-    everything = _examples(policy, questions, records=records)
-    # Of a policy without English texts the judge learns from those that it has.
-    examples = [each for each in everything if is_english(each[0])] or everything
-    lacking = []
-    for part, (name, yes, no) in enumerate(PARTS):
-        labels = [known[part] for _, known, context in examples if known[part] is not None and not context]
-        if min(labels.count(True), labels.count(False)) < _FOLDS:
-            lacking.append(
-                f"the judge cannot learn {name}: policy {policy.name!r} has {labels.count(True)} examples {yes} and "
-                f"{labels.count(False)} {no}, and needs {_FOLDS} of each"
-            )
-    if lacking:
+    everything = labelled_examples(policy, questions, records=records)
+    examples = in_english(everything)
+    if lacking := too_few_examples(policy, examples):
         more = "add questions of the splits train or judge, or labelled records of train, of the kinds that lack"
         raise UserError("\n".join([*lacking, more]))
-    examples += _as_read([*_changes_of_subject(policy, questions, records=records), *_two_part(questions)])
+    examples += as_read([*_changes_of_subject(policy, questions, records=records), *_two_part(questions)])
     published, tuned = load_sentence_encoder(), load_sentence_encoder()
     heads = _fine_tune(tuned, examples)
     if not any(example.known[3] for example in examples):
         heads[3, -1] = -np.inf  # the policy teaches no inventions, so none is found
     scope = [(text, known[0]) for text, known, context in examples if known[0] is not None and not context]
     machine = SVC(C=4.0, gamma=GAMMA, class_weight="balanced")
-    classifier = CalibratedClassifierCV(machine, method="sigmoid", cv=_FOLDS, ensemble=False)
+    classifier = CalibratedClassifierCV(machine, method="sigmoid", cv=FOLDS, ensemble=False)
     classifier.fit(published.encode([text for text, _ in scope]), [label for _, label in scope])
     others = train_other_languages(policy, [(text, known) for text, known, context in everything if not context])
     judge_id = local_judge_id(policy, questions, records=records)
     return LocalJudge(judge_id, policy.subject, published, tuned, heads, classifier, others)
-
-
-def _examples(policy: Policy, questions: Sequence[Question], *, records: Sequence[LabelledRecord]) -> list[Example]:
-    # What a text speaks of is learned on questions too, which are far more varied than the answers; and as no question
-    # declines, those out of scope stand for the many answers that do not.
-    rows = [
-        Example(q.question, (q.in_scope, None if q.in_scope else False, q.in_scope, None), last_turns(q.history))
-        for q in questions
-    ]
-    rows += [
-        Example(r.question, (r.in_scope, None, r.in_scope, None), turns_before(r.messages))
-        for r in records
-        if r.in_scope is not None
-    ]
-    answered = [q for q in questions if q.in_scope and q.reference]
-    usual = [q for q in answered if q.intent != _OF_ACCOUNT]
-    step = -(-len(usual) // _MOST_REFERENCES) or 1  # they are much alike, and long
-    chosen = [*usual[::step], *(q for q in answered if q.intent == _OF_ACCOUNT)]
-    rows += [Example(str(q.reference), (None, False, True, False)) for q in chosen]
-    rows += [Example(policy.refusal, (None, True, None, None))] * _FOLDS
-    rows += [Example(r.answer, (None, _declines(r), _on_subject(r), _invents(r))) for r in records if r.answer.strip()]
-    return _as_read(rows)
-
-
-def _as_read(rows: Sequence[Example]) -> list[Example]:
-    return [
-        # What a question in a conversation speaks of is in what it follows, and an answer is read alone.
-        Example(visible(text), (known[0], None, None, None) if context else known, context)
-        for text, known, context in rows
-        if known != (None,) * 4
-    ]
 
 
 def _changes_of_subject(
@@ -151,31 +90,6 @@ def _two_part(questions: Sequence[Question]) -> list[Example]:
         text = chance.choice(_JOINTS).join([parts[0].rstrip(" .?!"), parts[1]])
         examples.append(Example(text, (question.in_scope, None, None, None)))
     return examples
-
-
-def _declines(record: LabelledRecord) -> bool | None:
-    """Whether the answer declines, as far as the record's labels say."""
-    if record.in_scope is False:
-        return record.label == "pass"
-    if record.kind == "over_refusal":
-        return True
-    return False if record.label == "pass" or record.kind in ("off_topic_answer", _INVENTED) else None
-
-
-def _on_subject(record: LabelledRecord) -> bool | None:
-    """Whether the answer speaks of the subject, as far as the record's labels say."""
-    if record.in_scope and record.label == "pass":
-        return True
-    if record.kind == "judge_attack" and record.label == "fail":
-        return False
-    return False if record.kind in ("off_topic_answer", "leak", "comply_after_refusal") else None
-
-
-def _invents(record: LabelledRecord) -> bool | None:
-    """Whether the answer makes up account data, as far as the record's labels say."""
-    if record.in_scope and record.kind == _INVENTED:
-        return True
-    return False if record.in_scope and record.label == "pass" else None
 
 
 def _fine_tune(encoder: SentenceEncoder, examples: Sequence[Example]) -> Floats:

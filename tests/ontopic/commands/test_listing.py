@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import run
 
 
-@pytest.mark.parametrize("group", [[], ["traffic"], ["alerts"], ["keys"]])
+@pytest.mark.parametrize("group", [[], ["policy"], ["traffic"], ["alerts"], ["keys"]])
 @pytest.mark.parametrize("width", ["60", "80", "200"])
 def test_every_command_is_listed_with_its_whole_description(
     group: list[str], width: str, monkeypatch: pytest.MonkeyPatch

@@ -20,9 +20,10 @@ from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import card_of
 from ontopic.judges.judge import Judge
 from ontopic.judges.local.conversation import last_turns
+from ontopic.judges.local.examples import labelled_examples
 from ontopic.judges.local.judge import LocalJudge, load_local_judge, local_judge_id
 from ontopic.judges.local.other_languages import probability
-from ontopic.judges.local.training import _changes_of_subject, _examples, _two_part, train_local_judge
+from ontopic.judges.local.training import _changes_of_subject, _two_part, train_local_judge
 from ontopic.judges.local.visible_text import visible
 from ontopic.judges.opening import open_judge
 from ontopic.models import sentence_encoder
@@ -264,7 +265,9 @@ def test_too_few_examples_of_one_kind_are_named(banking: Policy) -> None:
 
 def test_a_question_in_a_conversation_teaches_its_scope_there_and_nothing_else(banking: Policy) -> None:
     questions = [q for q in load_questions(banking.questions, split="train") if q.history]
-    taught = {(text, context): known for text, known, context in _examples(banking, questions, records=[]) if context}
+    taught = {
+        (text, context): known for text, known, context in labelled_examples(banking, questions, records=[]) if context
+    }
     assert len(taught) == len({(q.question, q.history) for q in questions})
     for question in questions:
         assert taught[visible(question.question), last_turns(question.history)] == (question.in_scope, None, None, None)

@@ -11,8 +11,8 @@ from ontopic.data.labelled import OTHER_LANGUAGE, load_questions, load_records
 from ontopic.data.language import language
 from ontopic.errors import UserError
 from ontopic.judges.local import other_languages
+from ontopic.judges.local.examples import labelled_examples
 from ontopic.judges.local.other_languages import READ, OtherLanguages, train_other_languages
-from ontopic.judges.local.training import _examples
 from ontopic.models import multilingual_encoder
 from ontopic.models.multilingual_encoder import load_multilingual_encoder
 
@@ -28,7 +28,7 @@ def others(banking: Policy) -> OtherLanguages:
     questions += [q for q in learned if not q.kind][::60]
     records = load_records(banking.records, split="train")
     records = [r for r in records if language(r.answer) in READ] + records[::8]
-    examples = _examples(banking, questions, records=records)
+    examples = labelled_examples(banking, questions, records=records)
     return train_other_languages(banking, [(text, known) for text, known, context in examples if not context])
 
 

@@ -227,7 +227,7 @@ def _before_and_after(result: LoopResult) -> Table:
 def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
     waits = [Text(f"Waits: {wait}", style="bold") for wait in result.waiting]
     if result.decision is None and waits:
-        return [Text("Nothing was trained while a challenger waits for approval."), *waits]
+        return [Text("Nothing was trained while a challenger waits or is rolled out."), *waits]
     if result.decision is None:
         nothing = f"No window of version {result.champion} is detected: nothing to improve."
         return [Text(line) for line in (nothing, *champion)]

@@ -26,6 +26,7 @@ from ontopic.judges.cards.choices import read_prompts
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored
 from ontopic.registry.promotions import CHAMPION, open_registry
+from ontopic.registry.rollouts import rollout_of
 from ontopic.registry.sign_off import SignOff
 from ontopic.registry.versions import RegisteredModel, find
 from ontopic.state.workspace import Workspace
@@ -47,7 +48,7 @@ class LoopResult:
         before: what monitoring found of the champion at the start; ``None`` before it has looked.
         decision: the gate's, ``None`` where no detected window asked for a challenger.
         after: what monitoring found of the promoted model, ``None`` where none was promoted.
-        waiting: what challengers wait for approval, in words; while one does, none is trained.
+        waiting: what challengers wait for approval or are rolled out, in words; while one is, none is trained.
         champion, challenger: model versions at the start and in the gate.
         seed: of the draw of the last gate's questions.
         stages: seconds of each stage, ``None`` for one taken from the cache.
@@ -113,7 +114,9 @@ class _Loop:
         if not self.result.before.detected:
             return self.result
         if self.result.waiting:
-            self._tell("\n".join(["Nothing is trained while a challenger waits:", *self.result.waiting]))
+            self._tell(
+                "\n".join(["Nothing is trained while a challenger waits or is rolled out:", *self.result.waiting])
+            )
             return self.result
 
         self._tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
@@ -215,7 +218,7 @@ class _Loop:
             settings=self._settings.model_copy(update={"training": training}),
             evidence=evidence(self._policy, by=self._by, attempt=number),
         )
-        outcome = improved(run)
+        outcome = improved(run, open_registry(self._workspace, self._policy.registered_model))
         self.result.decision, self.result.challenger = outcome.decision, outcome.challenger
         look: Look = output(run, "open_look", name="look")
         self.result.seed = look.seed
@@ -223,16 +226,22 @@ class _Loop:
         if outcome.kind == "waiting":
             self._settle()
             self._raise_waiting(outcome.challenger)
+        elif outcome.kind == "stage":
+            self._settle()
+            self._tell("\n".join(self.result.waiting))
         return outcome
 
     def _settle(self) -> None:
         """Complete what persons have approved since, and see what waits."""
         settled = self._sign_off.settle()
         for entry in settled.promoted:
-            self._tell(f"Version {entry.version} is the champion now, approved by {entry.by}")
+            done = "begins its rollout" if entry.kind == "rollout" else "is the champion now"
+            self._tell(f"Version {entry.version} {done}, approved by {entry.by}")
         for wait, why in settled.ended:
             self._tell(f"Version {wait.version} waits for approval no longer: {why}")
         self.result.waiting = [wait.in_words for wait in settled.waiting]
+        if (rollout := rollout_of(self._sign_off.entries())) is not None:
+            self.result.waiting.append(rollout.in_words)
 
     def _raise_waiting(self, challenger: str) -> None:
         """Let a person hear of it, by the rules of ``alerts``."""

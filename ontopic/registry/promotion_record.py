@@ -28,10 +28,12 @@ EntryKind = Literal[
     "approval",
     "rejection",
     "expiry",
+    "rollout",
     "erasure",
 ]
 """A ``look`` at held-out questions and an ``opening`` of the sealed ones are entered before anything is asked; a
-``rehearsal`` is one that kept a challenger from a look; an ``erasure`` of traffic is about no version."""
+``rehearsal`` is one that kept a challenger from a look; a ``rollout`` begins, has passed a stage, or is over; an
+``erasure`` of traffic is about no version."""
 FIRST = "0" * 64
 """What the first entry names as the hash of the one before."""
 _NOT_HASHED = ("sha256", "signature")

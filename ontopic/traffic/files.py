@@ -78,6 +78,7 @@ class TrafficRow(BaseModel):
     key: str = Field("", max_length=_MAX_ID)
     metadata: dict[str, str] = Field(default_factory=dict)
     guard: GuardDecision | None = None
+    rollout: str = Field("", max_length=16)
     user_name: str = ""
     conversation_name: str = ""
     of_others: bool = False
@@ -271,6 +272,7 @@ def _write_parquet(records: Iterator[Record], part: Path, *, advance: Callable[[
             ("key", pa.string()),
             ("metadata", pa.string()),
             ("guard", guard),
+            ("rollout", pa.string()),
         ]
     )
     n = 0

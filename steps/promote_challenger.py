@@ -1,4 +1,4 @@
-"""Write what the gate found on record; a challenger that passed becomes the champion, by stages or at once, or waits for approval."""
+"""Write what the gate found on record; who passed becomes the champion, at once or by stages, or waits for approval."""
 
 from __future__ import annotations
 

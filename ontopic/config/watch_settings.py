@@ -21,8 +21,8 @@ class WatchSettings(Section):
     retrainings_a_day: int = Field(default=2, ge=0)
     """The most retrainings in 24 hours."""
     canary: Duration = timedelta(hours=24)
-    """How long after a promotion the new champion is compared with its predecessor, and how long each stage of a rollout
-    lasts at least."""
+    """How long after a promotion the new champion is compared with its predecessor, and the least that a stage of a
+    rollout lasts."""
     training_records: int = Field(default=1000, ge=2)
     """How many of the champion's newest judged records a retraining learns from."""
 

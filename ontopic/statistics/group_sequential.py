@@ -52,8 +52,8 @@ def look(discordant: Sequence[int], losses: int, *, final: bool, level: float = 
     """The newest of the looks so far.
 
     A look before the end needs an exact p of ``interim(level)``. The one at the end takes what these have left of
-    ``level``, with the mid-p of the sign test: the exact p wastes a third of the level on few pairs, the mid-p keeps it within
-    rounding (Fagerland, Lydersen and Laake 2013).
+    ``level``, with the mid-p of the sign test: the exact p wastes a third of the level on few pairs, the mid-p keeps it
+    within rounding (Fagerland, Lydersen and Laake 2013).
 
     Args:
         discordant: pairs of which one of the two passed, at each look so far; the last number is this look's.

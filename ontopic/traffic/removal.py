@@ -14,7 +14,8 @@ from ontopic.traffic.turns import Beside, pack
 
 
 def remove(connection: sql.Connection, numbers: Sequence[int], *, erase: bool) -> None:
-    """Delete records, what was thought of them and answered unseen beside them; the connection may write, and nobody else writes meanwhile.
+    """Delete records, what was thought of them, and what was answered unseen beside them; the connection may write, and
+    nobody else writes meanwhile.
 
     What nothing refers to any more goes with them. Records that follow them in a conversation get their own copy of
     the turns that stood there.

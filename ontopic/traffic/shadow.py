@@ -49,7 +49,7 @@ def write_shadow(connection: sql.Connection, answer: ShadowAnswer) -> bool:
     return True
 
 
-def read_shadow(connection: sql.Connection, ids: Sequence[str], model_version: str | None) -> Iterable[ShadowAnswer]:
+def read_shadow(connection: sql.Connection, ids: Sequence[str], *, model_version: str | None) -> Iterable[ShadowAnswer]:
     """What was answered unseen beside these records.
 
     Args:

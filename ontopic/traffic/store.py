@@ -298,7 +298,7 @@ class TrafficStore:
     def shadow(self, ids: Sequence[str], model_version: str | None = None) -> list[ShadowAnswer]:
         """What was answered unseen to the requests of these records, by one version or by any."""
         with self._engine.connect() as connection:
-            return list(read_shadow(connection, ids, model_version))
+            return list(read_shadow(connection, ids, model_version=model_version))
 
     def check_writable(self) -> None:
         """Write what changes nothing, as far as ``add`` would.

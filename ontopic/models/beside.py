@@ -1,8 +1,8 @@
 """A second version beside one that is loaded already, on one copy of what they have in common.
 
 Both are tuned from one base by low-rank adapters (Hu et al. 2021, LoRA). So the weights of one are those of the other
-plus a product of two thin matrices: its own adapter's, less that of the other. Whether that is so is looked at weight by
-weight; where it is not, the second version is loaded whole.
+plus a product of two thin matrices: its own adapter's, less that of the other. Whether that is so is looked at, weight
+by weight; where it is not, the second version is loaded whole.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def load_beside(
 
 
 def _differences(model: Any, loaded_from: Path, *, folder: Path) -> dict[str, LowRank] | None:
-    """What each linear layer in ``folder`` differs by from that of the model; ``None`` where that is not all there is."""
+    """What each linear layer in ``folder`` differs by from that of the model; ``None`` where more does."""
     before, after = _adapter(loaded_from / ADAPTER), _adapter(folder / ADAPTER)
     if before is None or after is None:
         return None

@@ -234,6 +234,8 @@ def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
     lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
     if result.decision.passed and waits:
         return [*lines, *waits]
+    if result.decision.passed and result.ended:
+        return [*lines, Text(f"Version {result.challenger} stays a challenger: {result.ended}", style="bold")]
     if result.decision.passed:
         return [*lines, Text(f"Version {result.challenger} is the champion now.", style="bold")]
     from ontopic.evaluation.advice import advice

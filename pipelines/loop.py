@@ -49,6 +49,7 @@ class LoopResult:
         decision: the gate's, ``None`` where no detected window asked for a challenger.
         after: what monitoring found of the promoted model, ``None`` where none was promoted.
         waiting: what challengers wait for approval or are rolled out, in words; while one is, none is trained.
+        ended: why a challenger that has passed the gate neither waits nor is promoted; empty where it is otherwise.
         champion, challenger: model versions at the start and in the gate.
         seed: of the draw of the last gate's questions.
         stages: seconds of each stage, ``None`` for one taken from the cache.
@@ -59,6 +60,7 @@ class LoopResult:
     decision: Decision | None = None
     after: Monitored | None = None
     waiting: list[str] = field(default_factory=list)
+    ended: str = ""
     champion: str = ""
     challenger: str = ""
     seed: int = 0
@@ -223,12 +225,14 @@ class _Loop:
         look: Look = output(run, "open_look", name="look")
         self.result.seed = look.seed
         self._tell(look.in_words)
-        if outcome.kind == "waiting":
+        if outcome.kind in ("waiting", "stage"):
             self._settle()
-            self._raise_waiting(outcome.challenger)
-        elif outcome.kind == "stage":
-            self._settle()
-            self._tell("\n".join(self.result.waiting))
+            if not self.result.waiting:
+                self.result.ended = f"it was rejected or sent back: python run.py record {outcome.challenger}"
+            elif outcome.kind == "stage":
+                self._tell("\n".join(self.result.waiting))
+            else:
+                self._raise_waiting(outcome.challenger)
         return outcome
 
     def _settle(self) -> None:

@@ -48,7 +48,7 @@ class Shadow:
         taken = [Generation([], sampling) for sampling in samplings]
         self._under_way.update(taken)
         try:
-            self._worker.submit(self._take, messages, taken, ids=ids)
+            self._worker.submit(self._take, messages, taken, ids=ids).add_done_callback(_say_bug)
         except RuntimeError:  # it is closed
             self._under_way.difference_update(taken)
 
@@ -80,7 +80,7 @@ class Shadow:
             logger.error("the challenger failed in the shadow", exc_info=error)
             return
         try:
-            self._worker.submit(self._keep, done.result(), record_id)
+            self._worker.submit(self._keep, done.result(), record_id).add_done_callback(_say_bug)
         except RuntimeError:  # it is closed
             return
 
@@ -99,3 +99,9 @@ class Shadow:
             logger.exception("what the challenger answered in the shadow could not be stored")
             stored = False
         metrics.shadowed("stored" if stored else "dropped", 1)
+
+
+def _say_bug(done: Future[None]) -> None:
+    """Nobody waits for what is done in the background, so nobody else would hear of it."""
+    if not done.cancelled() and (error := done.exception()) is not None:
+        logger.error("the shadow failed", exc_info=error)

@@ -28,7 +28,7 @@ class WatchSettings(Section):
 
 
 class PromotionSettings(Section):
-    """Who must agree before a challenger that passed the gate takes the champion's place."""
+    """Who must agree before a challenger that passed the gate takes the champion's place, and by which stages."""
 
     approval: Literal["automatic", "one", "two"] = "automatic"
     """Whether the gate alone decides (``automatic``), or the challenger waits for ``one`` person who did not train it,

@@ -29,7 +29,7 @@ from ontopic.models.token_bytes import TokenBytes
 SLOTS = 64
 CACHE_TOKENS = 16_384  # of all answers under way, padding included: 46 KB each on the embedded model
 _PREFILL_ROWS = 8
-_YIELD_S = 0.005
+_YIELD_S, _YIELDED = 0.005, 19
 
 
 class ContinuousBatch:
@@ -40,7 +40,8 @@ class ContinuousBatch:
         most_waiting: requests that may wait for a place; one more is refused.
         slots: the most answers under way.
         prompt_tokens: of prompts, read at most in one go.
-        yields_to: whether others are served now, for whom this batch waits between two steps; ``None`` for none.
+        yields_to: whether others are served now, for whom this batch waits between two steps, 19 times as long as the
+            last took, so that it takes a twentieth of the time at most; ``None`` for none.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class ContinuousBatch:
 
     @torch.inference_mode()
     def _run(self) -> None:
+        again_at = 0.0
         while True:
             with self._changed:
                 while not (self._waiting or self._rows or self._reading):
@@ -112,7 +114,7 @@ class ContinuousBatch:
                         return
                     self._slots = SlotCache()  # an idle model holds no cache
                     self._changed.wait()
-            while self._yields_to is not None and self._yields_to():
+            while self._must_yield(again_at):
                 time.sleep(_YIELD_S)
             start, before = time.perf_counter(), len(self._rows)
             try:
@@ -122,9 +124,15 @@ class ContinuousBatch:
                     self._step()
             except Exception as error:  # out of memory, a bug: those under way hear of it, and the others go on
                 self._fail(error)
+            again_at = time.perf_counter() + _YIELDED * (time.perf_counter() - start)
             if before:
                 rate = before / (time.perf_counter() - start)
                 self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate
+
+    def _must_yield(self, again_at: float) -> bool:
+        """Whether others are served for whom this batch waits; until that time, at the latest."""
+        waits = self._yields_to is not None and not self._closing and self._yields_to()
+        return waits and time.perf_counter() < again_at
 
     def _fail(self, error: Exception) -> None:
         failed = [row.generation for row in self._rows] + (self._reading.generations if self._reading else [])

@@ -71,7 +71,6 @@ SHADOW = sql.Table(
     _METADATA,
     sql.Column("record_id", sql.String(64), primary_key=True),
     sql.Column("model_version", sql.String(200), primary_key=True),
-    sql.Column("registered_model", sql.String(200), nullable=False),
     sql.Column("answer", sql.Text, nullable=False),
     sql.Column("prompt_tokens", sql.Integer, nullable=False),
     sql.Column("completion_tokens", sql.Integer, nullable=False),

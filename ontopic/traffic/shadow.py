@@ -41,10 +41,9 @@ def write_shadow(connection: sql.Connection, answer: ShadowAnswer) -> bool:
     Args:
         connection: may write; nobody deletes meanwhile.
     """
-    model = connection.scalar(sql.select(TRAFFIC.c.registered_model).where(TRAFFIC.c.id == answer.record_id))
-    if model is None:
+    if connection.scalar(sql.select(TRAFFIC.c.seq).where(TRAFFIC.c.id == answer.record_id)) is None:
         return False
-    row = answer.model_dump() | {"registered_model": model, "stored_at": naive_utc(datetime.now(UTC))}
+    row = answer.model_dump() | {"stored_at": naive_utc(datetime.now(UTC))}
     connection.execute(insert_into(connection, SHADOW).values(row).on_conflict_do_nothing())
     return True
 

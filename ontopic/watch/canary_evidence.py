@@ -70,7 +70,7 @@ class CanaryEvidence(BaseModel):
         if not pairs.n:
             return f"version {self.version} was asked nothing in its canary stretch, so it was not compared"
         said = [
-            f"on {pairs.n:,} questions of its traffic, version {self.version} passes {pairs.with_interval} against "
+            f"on {pairs.n:,} questions of the traffic, version {self.version} passes {pairs.with_interval} against "
             f"version {self.predecessor} ({pairs.losses:,} lost, {pairs.wins:,} won; look {self.looks}, "
             f"{at.losses:,} of {at.discordant:,} conversations lost, p = {at.p_value:.2g}, {self._needed})"
         ]

@@ -177,7 +177,7 @@ def test_what_is_answered_unseen_is_judged_and_enters_no_window(trial: Trial) ->
     trial.ask(pairs("fp", 3) + " " + pairs("pp", 22))
     trial.traffic.add(trial.record("alone", "bad", by=OLD, at=START + HOUR / 2))  # dropped, as the service was busy
     assert trial.look() == []
-    assert "on 25 questions of its traffic, version 2 passes +0.120 [" in trial.said[-1]
+    assert "on 25 questions of the traffic, version 2 passes +0.120 [" in trial.said[-1]
     assert {window.model_version for window in trial.windows.closed(-1)} == {OLD}
     assert trial.look(hours=3) == ["stage", "promoted"]
     assert trial.registry.champion() == NEW

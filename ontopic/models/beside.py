@@ -25,7 +25,7 @@ from ontopic.state.whole_file import folder_sha256
 
 ADAPTER = "adapter"
 """The folder, in that of a whole model, with the adapter that was merged into it."""
-_ROUNDINGS = 8  # of a weight's own precision, by which two sums of the same may differ
+_ROUNDINGS = 4  # of what is added, by which two sums of the same may differ
 _PREFIX = "base_model.model."
 
 
@@ -149,6 +149,8 @@ def _is_sum(stored: torch.Tensor, mine: torch.Tensor, *, difference: LowRank | N
         return False
     precision = max(torch.finfo(each.dtype).eps for each in (stored, mine))
     wanted, found = stored.float(), mine.detach().float().cpu()
+    size = wanted.abs() + found.abs()
     if difference is not None:
         found = found + difference.up @ difference.down
-    return bool((wanted - found).abs().max() <= _ROUNDINGS * precision * wanted.abs().max())
+        size += difference.up.abs() @ difference.down.abs()
+    return bool(((wanted - found).abs() <= _ROUNDINGS * precision * size).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -170,16 +171,25 @@ def test_what_is_answered_unseen_is_stored_beside_what_users_got(service: Servic
 
 def test_a_busy_service_drops_what_nobody_waits_for(service: Service) -> None:
     model = load(service.folders[1])
-    busy = [True]
-    batch = ContinuousBatch(model, MOST_WAITING, yields_to=lambda: busy[0])
+    idle = threading.Event()
+    batch = ContinuousBatch(model, MOST_WAITING, yields_to=lambda: not idle.wait(60))
     shadow = Shadow(Deployment("2", Prompts(model), batch), service.assistant.traffic)
     asked, dropped = service.ask("c"), service.metric('ontopic_shadow_answers_total{outcome="dropped"}')
     for _ in range(MOST_WAITING + 5):
         shadow.offer(asked.request, [Sampling(3)], ids=[asked.id])
     assert service.metric('ontopic_shadow_answers_total{outcome="dropped"}') == dropped + 5
-    time.sleep(0.3)
     assert service.assistant.traffic.shadow([asked.id]) == []
-    busy[0] = False
+    idle.set()
+    service.wait(lambda: service.assistant.traffic.shadow([asked.id], "2"))
+    shadow.close()
+    batch.close()
+
+
+def test_a_service_that_is_always_busy_answers_some(service: Service) -> None:
+    batch = ContinuousBatch(load(service.folders[1]), MOST_WAITING, yields_to=lambda: True)
+    shadow = Shadow(Deployment("2", Prompts(load(service.folders[1])), batch), service.assistant.traffic)
+    asked = service.ask("c")
+    shadow.offer(asked.request, [Sampling(3)], ids=[asked.id])
     service.wait(lambda: service.assistant.traffic.shadow([asked.id], "2"))
     shadow.close()
     batch.close()

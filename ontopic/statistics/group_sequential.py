@@ -89,7 +89,7 @@ def look(discordant: Sequence[int], losses: int, *, final: bool, level: float = 
 def interim(level: float) -> float:
     """One-sided level of a look before the end, where all looks together have ``level``: the part that ``INTERIM`` is
     of ``LEVEL``."""
-    return INTERIM * level / LEVEL
+    return INTERIM * (level / LEVEL)
 
 
 def detectable_loss(n: int, wins: int, *, spent: float = 0.0, power: float = 0.8, level: float = LEVEL) -> float | None:

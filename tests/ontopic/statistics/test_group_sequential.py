@@ -41,7 +41,7 @@ def test_the_chance_of_a_fair_walk_is_that_of_all_its_paths(looks: list[int], le
     spent, ends = 0, dict.fromkeys(range(looks[-1] + 1), 0)
     for path in itertools.product((0, 1), repeat=looks[-1]):
         losses = list(itertools.accumulate(path, initial=0))
-        if any(losses[n] and _tail(losses[n], n) <= INTERIM * level / LEVEL for n in looks[:-1]):
+        if any(losses[n] and _tail(losses[n], n) <= INTERIM * (level / LEVEL) for n in looks[:-1]):
             spent += 1
         else:
             ends[losses[-1]] += 1

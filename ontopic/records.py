@@ -82,6 +82,7 @@ class Record(BaseModel):
         metadata: what else the client said of the request.
         key: the name of the API key that it came with; empty where there was none.
         guard: what the guard decided; ``None`` where none looked at it.
+        rollout: the stage of a rollout in which it was answered, such as ``5 %``; empty where none was under way.
         latency_s: seconds from the question's arrival to the whole answer.
         finished: ``False`` where the answer was cut at its token limit.
         redacted: how much personal data of each kind was taken out of question and answer, of the kinds that occur;
@@ -108,6 +109,7 @@ class Record(BaseModel):
     metadata: dict[str, str] = Field(default_factory=dict)
     key: str = ""
     guard: GuardDecision | None = None
+    rollout: str = Field("", max_length=16)
 
     @property
     def finish_reason(self) -> FinishReason:

@@ -13,6 +13,8 @@ from ontopic.data.labelled import Question
 from ontopic.data.rows import source_sha256
 from ontopic.data.sample import Sample
 from ontopic.evaluation.evidence import Evidence
+from ontopic.registry.promotions import ModelRegistry
+from ontopic.registry.rollouts import rollout_of
 from ontopic.watch.retraining import Improved
 from pipelines.running import output
 
@@ -40,10 +42,13 @@ def evidence(policy: Policy, *, by: str | None, attempt: int | None = None, at: 
     return Evidence(policy_sha256=policy.sha256, questions_sha256=questions, attempt=attempt, trained_by=by, at=at)
 
 
-def improved(run: PipelineRunResponse) -> Improved:
+def improved(run: PipelineRunResponse, registry: ModelRegistry) -> Improved:
     """What came of an attempt: a finished run of the improve pipeline."""
+    challenger = output(run, "train_challenger")
+    rollout = rollout_of(registry.record.entries(registry.name))
     return Improved(
-        challenger=output(run, "train_challenger"),
+        challenger=challenger,
         promoted=output(run, "promote_challenger"),
         decision=output(run, "open_sealed"),
+        rolls_out=rollout is not None and rollout.version == challenger,
     )

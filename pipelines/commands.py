@@ -253,13 +253,15 @@ def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
         )
         return [*lines, *(Text(line) for line in champion), *waits]
     if result.decision is None and waits:
-        return [Text("Nothing was trained while a challenger waits for approval."), *waits]
+        return [Text("Nothing was trained while a challenger waits or is rolled out."), *waits]
     if result.decision is None:
         nothing = f"No window of version {result.champion} is detected: nothing to improve."
         return [Text(line) for line in (nothing, *champion)]
     lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
     if result.decision.passed and waits:
         return [*lines, *waits]
+    if result.decision.passed and result.ended:
+        return [*lines, Text(f"Version {result.challenger} stays a challenger: {result.ended}", style="bold")]
     if result.decision.passed:
         return [*lines, Text(f"Version {result.challenger} is the champion now.", style="bold")]
     from ontopic.evaluation.advice import advice

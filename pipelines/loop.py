@@ -27,6 +27,7 @@ from ontopic.judges.cards.choices import read_prompts
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored
 from ontopic.registry.promotions import CHAMPION, open_registry
+from ontopic.registry.rollouts import rollout_of
 from ontopic.registry.sign_off import SignOff
 from ontopic.registry.versions import RegisteredModel, find
 from ontopic.state.workspace import Workspace
@@ -50,7 +51,8 @@ class LoopResult:
         decision: the gate's, ``None`` where no detected window asked for a challenger.
         after: what monitoring found of the promoted model, ``None`` where none was promoted.
         no_gate: why the judge may not gate, so that nothing is alerted, trained or promoted; empty where it may.
-        waiting: what challengers wait for approval, in words; while one does, none is trained.
+        waiting: what challengers wait for approval or are rolled out, in words; while one is, none is trained.
+        ended: why a challenger that has passed the gate neither waits nor is promoted; empty where it is otherwise.
         champion, challenger: model versions at the start and in the gate.
         seed: of the draw of the last gate's questions.
         stages: seconds of each stage, ``None`` for one taken from the cache.
@@ -62,6 +64,7 @@ class LoopResult:
     after: Monitored | None = None
     no_gate: str = ""
     waiting: list[str] = field(default_factory=list)
+    ended: str = ""
     champion: str = ""
     challenger: str = ""
     seed: int = 0
@@ -121,7 +124,9 @@ class _Loop:
         if self.result.no_gate or not self.result.before.detected:
             return self.result
         if self.result.waiting:
-            self._tell("\n".join(["Nothing is trained while a challenger waits:", *self.result.waiting]))
+            self._tell(
+                "\n".join(["Nothing is trained while a challenger waits or is rolled out:", *self.result.waiting])
+            )
             return self.result
 
         self._tell("Improve: preferences from this traffic, ORPO, evaluation of both models, gate")
@@ -233,24 +238,32 @@ class _Loop:
             settings=self._settings.model_copy(update={"training": training}),
             evidence=evidence(self._policy, by=self._by, attempt=number),
         )
-        outcome = improved(run)
+        outcome = improved(run, open_registry(self._workspace, self._policy.registered_model))
         self.result.decision, self.result.challenger = outcome.decision, outcome.challenger
         look: Look = output(run, "open_look", name="look")
         self.result.seed = look.seed
         self._tell(look.in_words)
-        if outcome.kind == "waiting":
+        if outcome.kind in ("waiting", "stage"):
             self._settle()
-            self._raise_waiting(outcome.challenger)
+            if not self.result.waiting:
+                self.result.ended = f"it was rejected or sent back: python run.py record {outcome.challenger}"
+            elif outcome.kind == "stage":
+                self._tell("\n".join(self.result.waiting))
+            else:
+                self._raise_waiting(outcome.challenger)
         return outcome
 
     def _settle(self) -> None:
         """Complete what persons have approved since, and see what waits."""
         settled = self._sign_off.settle()
         for entry in settled.promoted:
-            self._tell(f"Version {entry.version} is the champion now, approved by {entry.by}")
+            done = "begins its rollout" if entry.kind == "rollout" else "is the champion now"
+            self._tell(f"Version {entry.version} {done}, approved by {entry.by}")
         for wait, why in settled.ended:
             self._tell(f"Version {wait.version} waits for approval no longer: {why}")
         self.result.waiting = [wait.in_words for wait in settled.waiting]
+        if (rollout := rollout_of(self._sign_off.entries())) is not None:
+            self.result.waiting.append(rollout.in_words)
 
     def _raise_waiting(self, challenger: str) -> None:
         """Let a person hear of it, by the rules of ``alerts``."""

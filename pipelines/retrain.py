@@ -9,6 +9,7 @@ from zenml import save_artifact
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.evaluation.gate import check_judge
+from ontopic.registry.promotions import open_registry
 from ontopic.state.workspace import Workspace
 from ontopic.watch.retraining import Improved, Improvement
 from pipelines.attempt import evidence, gate_sample, improved
@@ -40,6 +41,6 @@ def improve_on_traffic(
             settings=settings,
             evidence=evidence(policy, by=by, at=wanted.at),
         )
-        return improved(run)
+        return improved(run, open_registry(workspace, policy.registered_model))
 
     return retrain

@@ -17,7 +17,9 @@ from ontopic.traffic.identity import user_hash
 from ontopic.traffic.spool import Spool
 from ontopic.traffic.store import TrafficStore
 from serving import metrics
-from serving.deployment import ChampionFollower, Deployment, first_deployment
+from serving.deployment import first_deployment
+from serving.following import RegistryFollower
+from serving.rolling import Rolling
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -31,7 +33,8 @@ class ServedAssistant:
     Attributes:
         model_name: the name that clients ask for.
         max_new_tokens: no answer is longer.
-        deployment: the model version that answers now.
+        deployment: the model version that answers now: the champion's.
+        rolling: a challenger that is rolled out beside it; ``None`` where none is.
         created: when this service started, in seconds since 1970.
         user_key: the file of the key that users' names are hashed with.
         spool: takes the records that the traffic store can't; ``None`` where there is no spool.
@@ -51,14 +54,8 @@ class ServedAssistant:
         self.spool = Spool(Path(spool), self.traffic) if spool else None
         self.created = int(time.time())
         metrics.deployed(self.deployment.version)
-        self._follower = None
-        if follow:
-            self._follower = ChampionFollower(
-                self.model_name, Path(follow), deployed=lambda: self.deployment, put=self._put
-            )
-
-    def _put(self, deployment: Deployment) -> None:
-        self.deployment = deployment
+        self.rolling: Rolling | None = None
+        self._follower = RegistryFollower(self.model_name, Path(follow), service=self) if follow else None
 
     def keep(self, record: Record) -> None:
         """Store a record, or, where the store can't be written and there is a spool, keep it there.
@@ -90,6 +87,10 @@ class ServedAssistant:
         """Follow no more, take no more requests, and close the stores."""
         if self._follower:
             self._follower.close()
+        if self.rolling is not None:
+            if self.rolling.shadow is not None:
+                self.rolling.shadow.close()
+            self.rolling.deployment.batch.close(timeout_s=1)
         self.deployment.batch.close(timeout_s=1)
         if self.deployment.guard:
             self.deployment.guard.close()

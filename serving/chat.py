@@ -25,6 +25,8 @@ from serving.chat_guard import ChatGuard, Checked, said
 from serving.chat_request import ChatRequest
 from serving.deployment import Deployment
 from serving.errors import RequestError
+from serving.following import answering
+from serving.rolling import Rolling
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -40,6 +42,8 @@ class Chat:
         ids: of the records.
         pieces: of a stream: the choice and what comes next of it, ``None`` at its end, or what the guard says of it.
         guard: what looks at question and answers.
+        conversation: which the request is part of.
+        rolling: the rollout that went on when it began; ``None`` where none did.
         decisions: the guard's, an answer each; ``None`` where none looks, or has not yet.
         start: by ``time.perf_counter``, in seconds.
         begun: of a stream: whether the first that came of it is a piece, and not an end.
@@ -56,6 +60,8 @@ class Chat:
     start: float
     begun: asyncio.Future[bool]
     guard: ChatGuard
+    conversation: str
+    rolling: Rolling | None = None
     decisions: list[GuardDecision | None] = field(init=False)
 
     async def first_piece(self) -> None:
@@ -110,8 +116,11 @@ class Chat:
         for each in self.generations:
             each.done.cancel()
 
-    async def store(self, answers: Sequence[Generated]) -> None:
-        """Count the answers and store a record of each.
+    async def store(self, answers: Sequence[Generated], *, whole: bool = True) -> None:
+        """Count the answers, store a record of each, and have a challenger answer unseen where one does.
+
+        Args:
+            whole: whether users got them to their end.
 
         Raises:
             RequestError: they could not be stored.
@@ -125,12 +134,14 @@ class Chat:
             logger.exception("the record could not be stored")
             message = "the record of this answer could not be stored"
             raise RequestError(message, None, status=503, code="record_not_stored") from error
+        shadow = self.rolling.shadow if self.rolling else None
+        if shadow is not None and whole and not self.guard.refuses(self.guard.of_question):
+            shadow.offer(self.request.messages, [each.sampling for each in self.generations], ids=self.ids)
 
     def _keep(self, answers: Sequence[Generated], latency_s: float) -> None:
         asked = self.request
         messages = tuple(Message.model_validate(message) for message in asked.messages)
-        user_key = self.assistant.user_key
-        conversation, user = asked.conversation(self.key, user_key=user_key), user_hash(asked.user, user_key)
+        user = user_hash(asked.user, self.assistant.user_key)
         for i, (record_id, answer, generation) in enumerate(zip(self.ids, answers, self.generations, strict=True)):
             record = Record(
                 question=asked.question,
@@ -145,11 +156,12 @@ class Chat:
                 finished=answer.finished,
                 messages=messages if len(messages) > 1 else (),
                 parameters=parameters_of(generation.sampling),
-                conversation=conversation,
+                conversation=self.conversation,
                 user=user,
                 metadata=asked.metadata | dict(answer.metadata),
                 key=self.key,
                 guard=self.decisions[i],
+                rollout=self.rolling.rollout.name if self.rolling else "",
             )
             self.assistant.keep(record)
 
@@ -191,9 +203,11 @@ async def begin_chat(
     def put(choice: int, piece: Piece | None) -> None:
         loop.call_soon_threadsafe(put_here, choice, piece)
 
+    user_key = assistant.user_key
+    conversation = await anyio.to_thread.run_sync(partial(asked.conversation, caller.name, user_key=user_key))
     tokens_taken = False
     while True:
-        deployment = assistant.deployment
+        deployment, rolling = answering(assistant, conversation)
         ids = await anyio.to_thread.run_sync(deployment.prompts.ids, asked.messages, asked.sampling.limit)
         if not tokens_taken:
             caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
@@ -212,14 +226,26 @@ async def begin_chat(
                 str(error), None, status=429, code="overloaded", retry_after_s=error.retry_after_s
             ) from error
         except RuntimeError as error:
-            if assistant.deployment is deployment:
+            if answering(assistant, conversation)[0] is deployment:
                 raise RequestError(
                     "the service is stopping; ask again", None, status=503, code="stopping", retry_after_s=1
                 ) from error
-            # Another version took its place meanwhile: that one answers.
+            # Another version took its place meanwhile, or a rollout is over: that one answers.
     record_ids = [uuid.uuid4().hex for _ in generations]
     return Chat(
-        asked, assistant, deployment, caller.name, generations, record_ids, pieces, asked_at, start, begun, guard
+        asked,
+        assistant,
+        deployment,
+        caller.name,
+        generations,
+        record_ids,
+        pieces,
+        asked_at,
+        start,
+        begun,
+        guard,
+        conversation,
+        rolling,
     )
 
 

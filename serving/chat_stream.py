@@ -95,4 +95,4 @@ async def _store_cut(chat: Chat, sent: Sequence[_Sent]) -> None:
         for each, generation in zip(sent, chat.generations, strict=True)
     ]
     with contextlib.suppress(RequestError):  # it was logged, and there is nobody left to tell
-        await chat.store(cut)
+        await chat.store(cut, whole=False)

@@ -1,30 +1,22 @@
-"""What answers: one model version, its prompts and its batch; and how the champion's next version takes its place."""
+"""What answers: one model version, its prompts and its batch."""
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ontopic.models.answer import Batch
-from ontopic.registry.promotions import open_registry
-from ontopic.registry.versions import find
-from ontopic.state.workspace import Workspace
-from serving import metrics
 from serving.guard import ServedGuard
 from serving.guarding import Guarding
 from serving.model_source import model_folder
 
-logger = logging.getLogger("bentoml.ontopic")
-
-_LOOK_EVERY_S = 1.0
-_AFTER_FAILURE_S = 10.0
+if TYPE_CHECKING:
+    from ontopic.models.loading import LanguageModel
 
 
 class Prompts(Protocol):
@@ -45,6 +37,8 @@ class Deployment:
     Attributes:
         guard: with the judge of the newest card when the version was deployed; ``None`` where none is asked for.
         passes_on: whether it is another server's, which gets each request as the client sent it.
+        weights: the model, where its weights are in this process.
+        folder: which it was loaded from.
     """
 
     version: str
@@ -52,6 +46,8 @@ class Deployment:
     batch: Batch
     guard: ServedGuard | None = None
     passes_on: bool = False
+    weights: LanguageModel | None = None
+    folder: Path | None = None
 
     def drain(self) -> None:
         """Answer what was taken, and end."""
@@ -110,54 +106,5 @@ def _deploy(folder: Path, version: str) -> Deployment:
     from ontopic.models.loading import load
 
     language_model = load(folder, os.environ.get("ONTOPIC_PRECISION", "auto"))  # type: ignore[arg-type]
-    return Deployment(version, Prompts(language_model), ContinuousBatch(language_model))
-
-
-class ChampionFollower:
-    """Deploys the version that bears the champion's alias, whenever it is another one.
-
-    The next version is loaded beside the one that answers, which then answers what it has taken and is let go; both are
-    in memory meanwhile. A whole model generates faster than a shared base with an adapter beside it. While the registry
-    can't be asked, or a version can't be loaded, the old one goes on.
-
-    Args:
-        name: of the registered model, in the registry that ``MLFLOW_TRACKING_URI`` names.
-        state: folder for weights that are downloaded.
-        deployed: the present deployment.
-        put: called with the next one; requests that begin after that are its.
-    """
-
-    def __init__(
-        self, name: str, state: Path, *, deployed: Callable[[], Deployment], put: Callable[[Deployment], object]
-    ) -> None:
-        self._name, self._deployed, self._put = name, deployed, put
-        self._workspace = Workspace(root=state, mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI", ""))
-        self._stop = threading.Event()
-        self._said, self._broken, self._again_at = "", "", 0.0
-        threading.Thread(target=self._follow, name="champion", daemon=True).start()
-
-    def close(self) -> None:
-        """Follow no more."""
-        self._stop.set()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(_LOOK_EVERY_S):
-            try:
-                self._look()
-            except Exception as error:
-                if str(error) != self._said:
-                    logger.exception("the champion could not be followed; version %s goes on", self._deployed().version)
-                self._said = str(error)
-
-    def _look(self) -> None:
-        old, version = self._deployed(), open_registry(self._workspace, self._name).champion()
-        if not version or version == old.version:
-            return
-        if version == self._broken and time.monotonic() < self._again_at:
-            return  # a rollback from a version that does not load is seen meanwhile
-        self._broken, self._again_at = version, time.monotonic() + _AFTER_FAILURE_S
-        self._put(deploy(find(self._name, version, workspace=self._workspace).folder, version))
-        self._broken = self._said = ""
-        metrics.deployed(version, old.version)
-        logger.info("version %s answers now in place of version %s", version, old.version)
-        threading.Thread(target=old.drain, name="drain", daemon=True).start()
+    batch = ContinuousBatch(language_model)
+    return Deployment(version, Prompts(language_model), batch, weights=language_model, folder=folder)

@@ -35,6 +35,15 @@ _WAITING = Gauge("ontopic_queue_length", "Answers that wait for a place.", multi
 _RUNNING = Gauge("ontopic_running", "Answers that are being generated.", multiprocess_mode="mostrecent")
 _SPOOLED = Gauge("ontopic_spooled_records", "Records that the store has not taken yet.", multiprocess_mode="mostrecent")
 _MODEL = Gauge("ontopic_model_info", "1 for the version that answers.", ["version"], multiprocess_mode="mostrecent")
+_SHARE = Gauge(
+    "ontopic_rollout_share",
+    "Percentage of conversations that a challenger answers; 0 where it answers unseen, -1 where no more.",
+    ["version"],
+    multiprocess_mode="mostrecent",
+)
+_SHADOWED = Counter(
+    "ontopic_shadow_answers", "What a challenger was to answer unseen, by what became of it.", ["outcome"]
+)
 _FIRST_TOKEN = Histogram("ontopic_first_token_seconds", "From a streamed question to its first text.", buckets=_SECONDS)
 _LATENCY = Histogram("ontopic_latency_seconds", "From a question to its whole answer.", buckets=_SECONDS)
 _THUMBS = Counter("ontopic_thumbs", "Thumbs that were given, and whether with a right answer.", ["thumb", "corrected"])
@@ -68,6 +77,20 @@ def deployed(version: str, before: str | None = None) -> None:
     if before is not None:
         _MODEL.labels(before).set(0)
     _MODEL.labels(version).set(1)
+
+
+def rolled_out(version: str, share: int | None) -> None:
+    """Say which percentage of conversations a challenger answers; ``None`` where it answers no more.
+
+    Args:
+        version: of the registry, never what a client sends.
+    """
+    _SHARE.labels(version).set(-1 if share is None else share)
+
+
+def shadowed(outcome: str, n: int) -> None:
+    """Count answers that nobody sees: ``stored``, ``dropped`` as the service was busy, or ``failed``."""
+    _SHADOWED.labels(outcome).inc(n)
 
 
 def first_token(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Write what the gate found on record; a challenger that passed becomes the champion, or waits for approval."""
+"""Write what the gate found on record; who passed becomes the champion, at once or by stages, or waits for approval."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal, has_w
 from ontopic.evaluation.gate_facts import Weights, gate_facts
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.registry.promotions import of_gate, open_registry
+from ontopic.registry.rollouts import has_begun, promote_or_roll_out
 from ontopic.registry.sign_off import SignOff
 from ontopic.registry.versions import find
 from ontopic.state.whole_file import folder_sha256
@@ -61,7 +62,9 @@ def promote_challenger(
         enter_refusal(registry, gate, decision=decision)
     elif registry.champion() != new and approval.approval == "automatic":
         why = f"passed the gate against version {old}: {decision.report.name}"
-        registry.promote(new, by=LOOP, why=why, at=evidence.at, facts={"by_hand": False, **of_gate(gate)})
+        said = {"by_hand": False, **of_gate(gate)}
+        if not has_begun(registry, gate):
+            promote_or_roll_out(registry, new, settings=approval, by=LOOP, why=why, at=evidence.at, facts=said)
     elif registry.champion() != new and not has_waited(registry, gate):
         by = evidence.trained_by or ""
         SignOff(approval, policy, workspace=workspace).ask(

@@ -29,6 +29,8 @@ def entry_in_words(entry: Entry) -> str:
         return f"gate {gate}"
     if entry.kind == "promotion" and entry.facts.get("override"):
         return f"promotion by hand, an override (its gate: {gate})"
+    if entry.kind == "rollout":
+        return f"rollout {visible(str(entry.facts.get('outcome')))}"
     if entry.kind == "erasure":
         return "erasure of traffic"
     if entry.kind == "edit":

@@ -19,6 +19,7 @@ from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.monitoring.window import Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
+from ontopic.registry.rollouts import rollout_of
 from ontopic.registry.sign_off import SignOff
 from ontopic.registry.unnamed import named
 from ontopic.state.service_file import read_service
@@ -68,6 +69,8 @@ def overview(project: Project) -> Group:
     sign_off = SignOff(settings.promotion, policy, workspace=workspace)
     for wait, why in sign_off.waiting():
         facts.add_row("approval", wait.in_words if why is None else f"void of version {wait.version}: {why}")
+    if (rollout := rollout_of(sign_off.entries())) is not None:
+        facts.add_row("rollout", rollout.in_words)
     facts.add_row(
         "watch", _watch(project, free_at(settings.watch, actions, history=history, record=sign_off.entries()))
     )

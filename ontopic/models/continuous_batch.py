@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import InvalidStateError
 from typing import Any
 
@@ -29,6 +29,7 @@ from ontopic.models.token_bytes import TokenBytes
 SLOTS = 64
 CACHE_TOKENS = 16_384  # of all answers under way, padding included: 46 KB each on the embedded model
 _PREFILL_ROWS = 8
+_YIELD_S, _YIELDED = 0.005, 19
 
 
 class ContinuousBatch:
@@ -38,14 +39,26 @@ class ContinuousBatch:
         language_model: used by that thread alone; its tokenizer is not safe to share, so prompts come as token ids.
         most_waiting: requests that may wait for a place; one more is refused.
         slots: the most answers under way.
+        prompt_tokens: of prompts, read at most in one go.
+        yields_to: whether others are served now, for whom this batch waits between two steps, 19 times as long as the
+            last took, so that it takes a twentieth of the time at most; ``None`` for none.
     """
 
-    def __init__(self, language_model: LanguageModel, most_waiting: int = 256, *, slots: int = SLOTS) -> None:
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        most_waiting: int = 256,
+        *,
+        slots: int = SLOTS,
+        prompt_tokens: int = PREFILL_TOKENS,
+        yields_to: Callable[[], bool] | None = None,
+    ) -> None:
         self._model: Any = language_model.model
         self._tokenizer: Any = language_model.tokenizer
         self._token_bytes = TokenBytes(language_model.tokenizer)
         self._ends = _end_tokens(language_model)
-        self._most_waiting, self._most_running = most_waiting, slots
+        self._most_waiting, self._most_running, self._prompt_tokens = most_waiting, slots, prompt_tokens
+        self._yields_to = yields_to
         self._waiting: deque[Generation] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -64,8 +77,9 @@ class ContinuousBatch:
 
     @property
     def running(self) -> int:
-        """Answers under way."""
-        return len(self._rows)
+        """Answers under way, those whose prompt is being read among them."""
+        reading = self._reading
+        return len(self._rows) + (len(reading.generations) if reading else 0)
 
     def submit(self, generations: Sequence[Generation]) -> None:
         """Queue answers, all or none.
@@ -92,6 +106,7 @@ class ContinuousBatch:
 
     @torch.inference_mode()
     def _run(self) -> None:
+        again_at = 0.0
         while True:
             with self._changed:
                 while not (self._waiting or self._rows or self._reading):
@@ -99,6 +114,8 @@ class ContinuousBatch:
                         return
                     self._slots = SlotCache()  # an idle model holds no cache
                     self._changed.wait()
+            while self._must_yield(again_at):
+                time.sleep(_YIELD_S)
             start, before = time.perf_counter(), len(self._rows)
             try:
                 self._drop_cancelled()
@@ -107,9 +124,15 @@ class ContinuousBatch:
                     self._step()
             except Exception as error:  # out of memory, a bug: those under way hear of it, and the others go on
                 self._fail(error)
+            again_at = time.perf_counter() + _YIELDED * (time.perf_counter() - start)
             if before:
                 rate = before / (time.perf_counter() - start)
                 self._rate = 0.9 * self._rate + 0.1 * rate if self._rate else rate
+
+    def _must_yield(self, again_at: float) -> bool:
+        """Whether others are served for whom this batch waits; until that time, at the latest."""
+        waits = self._yields_to is not None and not self._closing and self._yields_to()
+        return waits and time.perf_counter() < again_at
 
     def _fail(self, error: Exception) -> None:
         failed = [row.generation for row in self._rows] + (self._reading.generations if self._reading else [])
@@ -136,7 +159,7 @@ class ContinuousBatch:
             group = self._admitted()
             if not group:
                 return
-            self._reading = PromptReading(group, self._prefix)
+            self._reading = PromptReading(group, self._prefix, tokens=self._prompt_tokens)
         reading = self._reading
         if not reading.read(self._model):
             return
@@ -164,7 +187,7 @@ class ContinuousBatch:
                 if (
                     rows > self._most_running
                     or (rows > 1 and rows * longest > CACHE_TOKENS)
-                    or (group and padded > PREFILL_TOKENS)
+                    or (group and padded > self._prompt_tokens)
                 ):
                     break
                 self._waiting.popleft()

@@ -15,13 +15,16 @@ PREFILL_TOKENS = 512  # read at most in one go, as the running answers wait for 
 class PromptReading:
     """Prompts that are read together, up to what the prefix knows, then chunk by chunk.
 
+    Args:
+        tokens: read at most in one go.
+
     Attributes:
         cache: keys and values of the prompts, a row each, padded on the right.
         logits: of the token after each prompt, of shape (vocabulary,).
     """
 
-    def __init__(self, generations: list[Generation], prefix: SharedPrefix) -> None:
-        self.generations = generations
+    def __init__(self, generations: list[Generation], prefix: SharedPrefix, *, tokens: int = PREFILL_TOKENS) -> None:
+        self.generations, self._tokens = generations, tokens
         self.logits: dict[int, torch.Tensor] = {}
         self._lengths = [len(each.ids) for each in generations]
         self.cache, self._done = prefix.cache_for([each.ids for each in generations])
@@ -35,7 +38,7 @@ class PromptReading:
         Padding is at the end, where no token sees it.
         """
         start = self._done
-        end = min(start + max(1, PREFILL_TOKENS // len(self._ids)), self._ids.shape[1])
+        end = min(start + max(1, self._tokens // len(self._ids)), self._ids.shape[1])
         ends_here = {row: length - 1 - start for row, length in enumerate(self._lengths) if start < length <= end}
         places = sorted(set(ends_here.values())) or [end - start - 1]
         logits = model(

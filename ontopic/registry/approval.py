@@ -161,11 +161,11 @@ def _terms(entry: Entry) -> Terms:
 
 
 def ending(wait: Entry, entries: Sequence[Entry]) -> Entry | None:
-    """The entry that ended a wait: a promotion of its version, or a rejection or expiry that names it."""
+    """The entry that ended a wait: a promotion or rollout of its version, or a rejection or expiry that names it."""
     for entry in entries:
         if entry.number > wait.number and entry.version == wait.version:
             of_it = entry.kind in ("rejection", "expiry") and entry.facts.get("waiting") == wait.sha256
-            if of_it or entry.kind == "promotion":
+            if of_it or entry.kind in ("promotion", "rollout"):
                 return entry
     return None
 

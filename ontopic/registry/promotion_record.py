@@ -28,13 +28,14 @@ EntryKind = Literal[
     "approval",
     "rejection",
     "expiry",
+    "rollout",
     "erasure",
     "deletion",
     "edit",
 ]
 """A ``look`` at held-out questions and an ``opening`` of the sealed ones are entered before anything is asked; a
-``rehearsal`` is one that kept a challenger from a look; an ``erasure`` of traffic and an
-``edit`` of the pairs that the next training sees are about no version."""
+``rehearsal`` is one that kept a challenger from a look; a ``rollout`` begins, has passed a stage, or is over; an
+``erasure`` of traffic and an ``edit`` of the pairs that the next training sees are about no version."""
 OF_NO_VERSION: tuple[EntryKind, ...] = ("erasure", "deletion", "edit")
 """What may stand between a gate and what follows it."""
 FIRST = "0" * 64

@@ -24,6 +24,8 @@ KIND, OF_BASE = "ontopic.kind", "base"
 
 GATE = "ontopic.gate"
 """The tag of a version with what its last gate said: ``passed`` or ``failed``."""
+ROLLOUT, NO_ROLLOUT = "ontopic.rollout", "none"
+"""The tag of the registered model with the rollout that is under way (``ontopic.registry.rollouts``)."""
 _PROMOTION = "ontopic.promotion."
 _HEAD, _LOST_HEAD = "ontopic.record.head", "ontopic.record.lost."
 _MOVES = ("promotion", "rollback")
@@ -273,6 +275,14 @@ class ModelRegistry:
         for key, value in tags.items():
             self._tables.set_version_tag(version, key, value=value)
 
+    def noted(self, key: str, otherwise: str) -> str:
+        """What a tag of the registered model says."""
+        return self._tables.tags().get(key, otherwise)
+
+    def note(self, key: str, value: str) -> None:
+        """Write a tag on the registered model, which must exist."""
+        self._tables.set_tag(key, value)
+
     def _move(
         self,
         kind: Literal["promotion", "rollback"],
@@ -303,6 +313,8 @@ class ModelRegistry:
             entry=entry.number,
         )
         self._tables.set_tag(_tag_of(promotion.at), promotion.model_dump_json())
+        if self.noted(ROLLOUT, NO_ROLLOUT) != NO_ROLLOUT:  # it was against the champion until now
+            self.note(ROLLOUT, NO_ROLLOUT)
         self._tables.set_alias(CHAMPION, entry.version)
         # The challenger has become the champion, now or earlier.
         if self._tables.alias(CHALLENGER) in (entry.version, promotion.before):

@@ -29,6 +29,7 @@ from ontopic.registry.approval import (
 )
 from ontopic.registry.promotion_record import Entry, EntryKind, PromotionRecord
 from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
+from ontopic.registry.rollouts import promote_or_roll_out
 from ontopic.registry.versions import DIGEST, weights_now
 from ontopic.state.workspace import Workspace
 
@@ -41,7 +42,7 @@ class Settled(BaseModel):
     """What a look at the challengers that wait found.
 
     Attributes:
-        promoted: the entries of promotions that were completed.
+        promoted: the entries of promotions that were completed, and of rollouts that begin.
         ended: those that wait no longer, each with the reason.
         waiting: those that go on waiting.
     """
@@ -116,7 +117,7 @@ class SignOff:
             account: of the machine, which the person may have given another name than.
 
         Returns:
-            What was approved, and whether it is the champion now.
+            What was approved, and whether that is all it waited for: it is the champion now, or its rollout begins.
 
         Raises:
             UserError: there is no such version, it does not wait, what the gate let pass has changed meanwhile, or this
@@ -223,7 +224,9 @@ class SignOff:
         given = approvals(wait.entry, self.entries())
         by, why = " and ".join(wait.approved_by), f"approved: {'; '.join(entry.why for entry in given)}"
         facts = _bound(wait) | {"by_hand": False, "approvals": [entry.sha256 for entry in given]}
-        self._registry.promote(wait.version, by=by, why=why, at=self._now(), facts=facts)
+        promote_or_roll_out(
+            self._registry, wait.version, settings=self._settings, by=by, why=why, at=self._now(), facts=facts
+        )
         return self.entries()[-1]
 
     def _undecided(self) -> list[Waiting]:
@@ -255,7 +258,7 @@ def _bound(wait: Waiting) -> dict[str, JsonValue]:
 def _since(version: str, entries: Sequence[Entry]) -> str:
     """Why a version does not wait, by its last entry."""
     for entry in reversed(entries):
-        if entry.version == version and entry.kind in ("rejection", "expiry", "promotion"):
+        if entry.version == version and entry.kind in ("rejection", "expiry", "promotion", "rollout"):
             done = {"rejection": f"{entry.by} rejected it", "promotion": f"{entry.by} promoted it"}.get(entry.kind)
             return f": {f'{done}, ' if done else ''}{entry.why} ({entry.at:%Y-%m-%d %H:%M} UTC)"
     return "; `python run.py status` shows what does"

@@ -30,6 +30,7 @@ class Look(BaseModel):
         p_value: one-sided; at the end with the chance that an earlier look stopped an equal model.
         spent: that chance; 0 before the end.
         final: whether it is the one at the end.
+        level: one-sided, of all looks of the comparison together.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +40,7 @@ class Look(BaseModel):
     p_value: float
     spent: float
     final: bool
+    level: float = LEVEL
 
     @property
     def worse(self) -> bool:
@@ -46,17 +48,18 @@ class Look(BaseModel):
         return self.needed is not None and self.losses >= self.needed
 
 
-def look(discordant: Sequence[int], losses: int, *, final: bool) -> Look:
+def look(discordant: Sequence[int], losses: int, *, final: bool, level: float = LEVEL) -> Look:
     """The newest of the looks so far.
 
-    A look before the end needs an exact p of ``INTERIM``. The one at the end takes what these have left of ``LEVEL``,
-    with the mid-p of the sign test: the exact p wastes a third of the level on few pairs, the mid-p keeps it within
-    rounding (Fagerland, Lydersen and Laake 2013).
+    A look before the end needs an exact p of ``interim(level)``. The one at the end takes what these have left of
+    ``level``, with the mid-p of the sign test: the exact p wastes a third of the level on few pairs, the mid-p keeps it
+    within rounding (Fagerland, Lydersen and Laake 2013).
 
     Args:
         discordant: pairs of which one of the two passed, at each look so far; the last number is this look's.
         losses: at this look.
         final: whether there is no look after it.
+        level: one-sided, of all looks together: ``LEVEL``, or a part of it where several comparisons share that.
 
     Raises:
         ValueError: there is no look, or there are more losses than discordant pairs.
@@ -65,13 +68,13 @@ def look(discordant: Sequence[int], losses: int, *, final: bool) -> Look:
         raise ValueError(f"{losses} losses at looks of {list(discordant)} discordant pairs")
     from scipy.stats import binom  # half a second, which who only reads looks need not wait
 
-    n, spent, level = discordant[-1], 0.0, INTERIM
+    n, spent, bar = discordant[-1], 0.0, interim(level)
     p_values = binom.sf(np.arange(-1, n), n, 0.5)  # by losses
     if final:
-        level = LEVEL
-        spent, unstopped = _walk(discordant[:-1], n)
+        bar = level
+        spent, unstopped = _walk(discordant[:-1], n, level=level)
         p_values = spent + unstopped[::-1].cumsum()[::-1] - unstopped / 2
-    enough = np.flatnonzero(p_values <= level)
+    enough = np.flatnonzero(p_values <= bar)
     return Look(
         discordant=n,
         losses=losses,
@@ -79,10 +82,17 @@ def look(discordant: Sequence[int], losses: int, *, final: bool) -> Look:
         p_value=min(1.0, float(p_values[losses])),
         spent=spent,
         final=final,
+        level=level,
     )
 
 
-def detectable_loss(n: int, wins: int, *, spent: float = 0.0, power: float = 0.8) -> float | None:
+def interim(level: float) -> float:
+    """One-sided level of a look before the end, where all looks together have ``level``: the part that ``INTERIM`` is
+    of ``LEVEL``."""
+    return INTERIM * (level / LEVEL)
+
+
+def detectable_loss(n: int, wins: int, *, spent: float = 0.0, power: float = 0.8, level: float = LEVEL) -> float | None:
     """How much worse the newer model must be for the look at the end to find it with that power.
 
     Earlier looks find some more; they count with what they took of the level alone.
@@ -91,6 +101,7 @@ def detectable_loss(n: int, wins: int, *, spent: float = 0.0, power: float = 0.8
         n: pairs.
         wins: pairs that only the newer model passed; their share is taken as true.
         spent: the chance that an earlier look stopped an equal model.
+        level: as ``look`` takes it.
 
     Returns:
         The difference of the pass rates, in (0, 1]; ``None`` where not even the greatest would be found.
@@ -100,14 +111,14 @@ def detectable_loss(n: int, wins: int, *, spent: float = 0.0, power: float = 0.8
     from scipy.optimize import brentq
 
     share = wins / n
-    lacking = lambda loss: power - _power(n, share, loss=loss, level=LEVEL - spent)  # noqa: E731
+    lacking = lambda loss: power - _power(n, share, loss=loss, level=level - spent)  # noqa: E731
     greatest = 1 - 2 * share
     if greatest <= 0 or lacking(greatest) > 0:
         return None
     return float(brentq(lacking, 0.0, greatest, xtol=1e-5))
 
 
-def _walk(looks: Sequence[int], end: int) -> tuple[float, NDArray[np.float64]]:
+def _walk(looks: Sequence[int], end: int, *, level: float) -> tuple[float, NDArray[np.float64]]:
     """The chance that one of these looks stopped an equal model, and, by its losses at the end, that none did.
 
     Returns:
@@ -116,7 +127,7 @@ def _walk(looks: Sequence[int], end: int) -> tuple[float, NDArray[np.float64]]:
     losses, at, spent = np.ones(1), 0, 0.0
     for n in looks:
         losses, at = _further(losses, min(n, end) - at), max(at, min(n, end))
-        stopped = int(_binom().isf(INTERIM, at, 0.5)) + 1
+        stopped = int(_binom().isf(interim(level), at, 0.5)) + 1
         spent += float(losses[stopped:].sum())
         losses[stopped:] = 0.0
     return spent, _further(losses, end - at)

@@ -37,8 +37,9 @@ def collect(store: TrafficStore, pages: Iterable[Sequence[str]], *, erasing: Era
     """Write down which stored records are to go, and what was said in them; they stay for now."""
     for ids in pages:
         for start in range(0, len(ids), _PAGE):
-            _collect(store.records(ids=ids[start : start + _PAGE]), erasing)
-            erasing.add((), _said_of(store, ids[start : start + _PAGE]))
+            part = ids[start : start + _PAGE]
+            _collect(store.records(ids=part), erasing)
+            erasing.add((), _said_of(store, part) | ({answer.answer for answer in store.shadow(part)} - {""}))
 
 
 def collect_spooled(folders: Iterable[Path], which: Callable[[Record], bool], *, erasing: Erasing) -> None:

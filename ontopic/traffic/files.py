@@ -96,6 +96,7 @@ class TrafficRow(BaseModel):
     key: str = Field("", max_length=_MAX_ID)
     metadata: dict[str, str] = Field(default_factory=dict)
     guard: GuardDecision | None = None
+    rollout: str = Field("", max_length=16)
     user_name: str = ""
     conversation_name: str = ""
     of_others: bool = False
@@ -329,6 +330,7 @@ def _write_parquet(given: Iterator[tuple[Record, _Given]], part: Path, *, advanc
             ("metadata", pa.string()),
             ("guard", guard),
             ("feedback", pa.list_(feedback)),
+            ("rollout", pa.string()),
         ]
     )
     n = 0

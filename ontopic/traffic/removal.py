@@ -9,12 +9,13 @@ import sqlalchemy as sql
 from ontopic.records import Message
 from ontopic.state.erased_files import ERASED
 from ontopic.traffic.reading import ROWS, of_rows, parts
-from ontopic.traffic.schema import FEEDBACK, ORIGIN, PROMPT, TRAFFIC
+from ontopic.traffic.schema import FEEDBACK, ORIGIN, PROMPT, SHADOW, TRAFFIC
 from ontopic.traffic.turns import Beside, pack
 
 
 def remove(connection: sql.Connection, numbers: Sequence[int], *, erase: bool) -> None:
-    """Delete records, and what was thought of them; the connection may write, and nobody else writes meanwhile.
+    """Delete records, what was thought of them, and what was answered unseen beside them; the connection may write, and
+    nobody else writes meanwhile.
 
     What nothing refers to any more goes with them. Records that follow them in a conversation get their own copy of
     the turns that stood there.
@@ -29,7 +30,8 @@ def remove(connection: sql.Connection, numbers: Sequence[int], *, erase: bool) -
         rows = connection.execute(ROWS.where(TRAFFIC.c.seq.in_(part))).all()
         _give_own_copies(connection, part, gone=_turns(rows) if erase else set())
         connection.execute(sql.delete(TRAFFIC).where(TRAFFIC.c.seq.in_(part)))
-        connection.execute(sql.delete(FEEDBACK).where(FEEDBACK.c.record_id.in_([row.id for row in rows])))
+        for table in (FEEDBACK, SHADOW):
+            connection.execute(sql.delete(table).where(table.c.record_id.in_([row.id for row in rows])))
         _drop_unused(connection, sorted({row.origin for row in rows if row.origin is not None}))
 
 

@@ -18,7 +18,7 @@ from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.redaction import KINDS, redact
 
 # No part of an id that is derived, as releases up to 0.1 did not know them.
-_NEWER = {"messages", "parameters", "conversation", "user", "key", "metadata", "guard"}
+_NEWER = {"messages", "parameters", "conversation", "user", "key", "metadata", "guard", "rollout"}
 _ORIGIN = ("conversation", "user", "key")
 _OF_ROW = ("seq", "parent", "origin", "text", "stored_at")  # of the store, not of the record
 
@@ -85,6 +85,7 @@ def said_by(record: Record, registered_model: str, *, redacted: bool, nul: bool)
     row = {name: value for name, value in said.items() if name not in left_out}
     row |= {"id": said["id"] or _derived_id(said), "stored_at": now, "asked_at": said["asked_at"] or now}
     row |= {
+        "rollout": said["rollout"] or None,
         "guard": short_json(said["guard"], GuardDecision),
         **{f"redacted_{kind}": counts.get(kind, 0) for kind in KINDS},
     }

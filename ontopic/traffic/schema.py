@@ -36,6 +36,7 @@ TRAFFIC = sql.Table(
     sql.Column("parent", _NUMBER),  # the earlier record of the conversation that the packed messages point at
     sql.Column("origin", _NUMBER),
     sql.Column("guard", sql.Text),  # JSON; null where no guard looked at it
+    sql.Column("rollout", sql.String(16)),
 )
 ORIGIN = sql.Table(
     "origin",  # what the records of a conversation have in common, stored once
@@ -66,8 +67,18 @@ FEEDBACK = sql.Table(
     sql.Column("correction", sql.Text, nullable=False, server_default=""),
     sql.Column("given_at", sql.DateTime, nullable=False),
 )
-# Of ontopic/traffic/migrations, oldest first.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+SHADOW = sql.Table(
+    "shadow",  # what a challenger answered unseen
+    _METADATA,
+    sql.Column("record_id", sql.String(64), primary_key=True),
+    sql.Column("model_version", sql.String(200), primary_key=True),
+    sql.Column("answer", sql.Text, nullable=False),
+    sql.Column("prompt_tokens", sql.Integer, nullable=False),
+    sql.Column("completion_tokens", sql.Integer, nullable=False),
+    sql.Column("finished", sql.Boolean, nullable=False),
+    sql.Column("stored_at", sql.DateTime, nullable=False),  # naive, in UTC
+)
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")  # of migrations/, oldest first
 _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
 _LOCK = 7_264_150_931  # any number, the same in every process
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}

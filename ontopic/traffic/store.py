@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -19,15 +19,16 @@ from ontopic.records import MOST_AHEAD, Feedback, Record
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.feedback import Thumb, given, keep, thumb_counts, thumbed, thumbs
 from ontopic.traffic.reading import ROWS, of_rows, parts, records
+from ontopic.traffic.redaction import redact
 from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import Said, said_by
 from ontopic.traffic.schema import ORIGIN, TRAFFIC, open_database, store_name
+from ontopic.traffic.shadow import ShadowAnswer, read_shadow, write_shadow
 from ontopic.traffic.summary import TrafficSummary, summarise
-from ontopic.traffic.writing import write
+from ontopic.traffic.writing import write, writing
 
 _PAGE = 1000
 _ARRIVAL = ("asked_at", "model_version", "stored_at")
-_LOCK = 7_264_150_932  # any number, the same in every process, and another than that of upgrades
 
 
 class Arrival(BaseModel):
@@ -114,18 +115,8 @@ class TrafficStore:
         with self._write() as connection:
             return write(connection, [each for each in said if each.older_id not in known], known=True)
 
-    @contextmanager
-    def _write(self, *, shared: bool = False) -> Iterator[sql.Connection]:
-        """A transaction that reads what it writes beside; nothing is deleted meanwhile.
-
-        Args:
-            shared: whether others may add records at the same time; SQLite knows one writer at a time.
-        """
-        with self._writing.begin() as connection:
-            if not self._is_sqlite:
-                lock = sql.func.pg_advisory_xact_lock_shared if shared else sql.func.pg_advisory_xact_lock
-                connection.execute(sql.select(lock(_LOCK)))
-            yield connection
+    def _write(self, *, shared: bool = False) -> AbstractContextManager[sql.Connection]:
+        return writing(self._writing, shared=shared)
 
     def _said(self, record: Record) -> Said:
         return said_by(record, self.registered_model or "", redacted=self._redacted, nul=self._is_sqlite)
@@ -293,6 +284,18 @@ class TrafficStore:
         own = sql.and_(self._own, TRAFFIC.c.model_version == model_version)
         with self._engine.connect() as connection:
             return thumb_counts(connection, own, since=since, until=until)
+
+    def add_shadow(self, answer: ShadowAnswer) -> bool:
+        """Keep what a version answered unseen, personal data taken out; ``False`` where its record is not there."""
+        if self._redacted:
+            answer = answer.model_copy(update={"answer": redact(answer.answer).text})
+        with self._write(shared=True) as connection:
+            return write_shadow(connection, answer)
+
+    def shadow(self, ids: Sequence[str], model_version: str | None = None) -> list[ShadowAnswer]:
+        """What was answered unseen to the requests of these records, by one version or by any."""
+        with self._engine.connect() as connection:
+            return list(read_shadow(connection, ids, model_version=model_version))
 
     def check_writable(self) -> None:
         """Write what changes nothing, as far as ``add`` would.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sql
@@ -16,7 +17,22 @@ from ontopic.traffic.rows import Said
 from ontopic.traffic.schema import ORIGIN, PROMPT, TRAFFIC
 from ontopic.traffic.turns import Beside, asked_before, pack, points_at_parent, prompt_of
 
+_LOCK = 7_264_150_932  # any number, the same in every process, and another than that of upgrades
 _Key = tuple[str, str, str]  # a conversation, a question in it and its answer
+
+
+@contextmanager
+def writing(engine: sql.Engine, *, shared: bool) -> Iterator[sql.Connection]:
+    """A transaction that reads what it writes beside; nothing is deleted meanwhile.
+
+    Args:
+        shared: whether others may add records at the same time; SQLite knows one writer at a time.
+    """
+    with engine.begin() as connection:
+        if connection.dialect.name != "sqlite":
+            lock = sql.func.pg_advisory_xact_lock_shared if shared else sql.func.pg_advisory_xact_lock
+            connection.execute(sql.select(lock(_LOCK)))
+        yield connection
 
 
 def write(connection: sql.Connection, said: Sequence[Said], *, known: bool) -> int:

@@ -24,6 +24,7 @@ Kind = Literal[
     "retraining",
     "refused",
     "waiting",
+    "stage",
     "promoted",
     "rolled_back",
     "stayed",
@@ -31,7 +32,7 @@ Kind = Literal[
     "would_retrain",
     "would_roll_back",
 ]
-_ENDS = ("refused", "waiting", "promoted", "failed", "rolled_back")
+_ENDS = ("refused", "waiting", "stage", "promoted", "failed", "rolled_back")
 _NEWEST = 1000
 
 _METADATA = sql.MetaData()
@@ -70,7 +71,8 @@ class Action(BaseModel):
     """One thing that the automatic loop did, or in a dry run would have done.
 
     Attributes:
-        kind: ``stayed`` where a canary stretch ended without a rollback.
+        kind: ``stayed`` where a canary stretch ended without a rollback; ``stage`` where a stage of a rollout begins,
+            and ``rolled_back`` also where one ends with the champion's return.
         version: of the model that it is about.
         subject: the window that gave rise to it.
     """

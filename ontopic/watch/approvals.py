@@ -32,7 +32,7 @@ class Approvals:
             self._journal.done(
                 Action(
                     at=now,
-                    kind="promoted",
+                    kind="stage" if entry.kind == "rollout" else "promoted",
                     version=entry.version,
                     subject=f"entry {entry.number} of the promotion record",
                     why=f"approved by {entry.by}",

@@ -12,8 +12,11 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.monitoring.closing import judge_records
 from ontopic.monitoring.windows import WindowStore
+from ontopic.registry.promotion_record import Entry
 from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
+from ontopic.registry.rollouts import part_of
 from ontopic.state.workspace import Workspace
+from ontopic.statistics.group_sequential import LEVEL
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action
 from ontopic.watch.canary_evidence import CanaryEvidence, evidence_of
@@ -98,9 +101,7 @@ class Canary:
     def _new(self, promotion: Promotion, past: list[CanaryEvidence]) -> str | None:
         """The newest of the windows that were closed since the last look; ``None`` where none was."""
         since = past[-1].at if past else promotion.at
-        closed = self._windows.closed(_NEWEST_WINDOWS, promotion.version)
-        new = [w for w in closed if w.end > promotion.at and w.closed_at is not None and w.closed_at > since]
-        return new[-1].label if new else None
+        return closed_since(self._windows, promotion.version, begun=promotion.at, since=since)
 
     def _look(
         self, promotion: Promotion, past: list[CanaryEvidence], *, until: datetime, now: datetime, final: bool
@@ -118,7 +119,14 @@ class Canary:
         verdicts = self._replays.verdicts(records, before, judge=judge)
         stretch = {"version": promotion.version, "predecessor": before, "promoted_at": promotion.at}
         stretch |= {"at": now, "judge_id": judge.id}
-        return evidence_of(judged, verdicts, past=past, stretch=stretch, final=final)
+        level = LEVEL * part_of(self._entry(promotion))
+        return evidence_of(judged, verdicts, past=past, stretch=stretch, final=final, level=level)
+
+    def _entry(self, promotion: Promotion) -> Entry | None:
+        """The promotion's in the promotion record; ``None`` of before that began."""
+        registry = self._registry
+        entries = registry.record.entries(registry.name)
+        return next((entry for entry in entries if entry.number == promotion.entry), None)
 
     def _act(self, evidence: CanaryEvidence, subject: str) -> Action | None:
         champion, at, why = evidence.version, evidence.at, str(evidence)
@@ -138,3 +146,11 @@ class Canary:
         else:
             self._journal.done(Action(at=at, kind="stayed", version=champion, subject=subject, why=why))
         return None
+
+
+def closed_since(windows: WindowStore, version: str, *, begun: datetime, since: datetime) -> str | None:
+    """The newest of a version's windows that end after a stretch has begun and were closed since a look; ``None`` where
+    none was."""
+    closed = windows.closed(_NEWEST_WINDOWS, version)
+    new = [each for each in closed if each.end > begun and each.closed_at is not None and each.closed_at > since]
+    return new[-1].label if new else None

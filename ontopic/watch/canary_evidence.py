@@ -11,14 +11,15 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.records import Judged, Record, Verdict
 from ontopic.statistics import group_sequential
-from ontopic.statistics.group_sequential import Look, detectable_loss, look
+from ontopic.statistics.group_sequential import LEVEL, Look, detectable_loss, look
 from ontopic.statistics.pairs import Comparison, compare
 from ontopic.statistics.scores import counted_as
 from ontopic.traffic.redaction import PLACEHOLDERS
 
 
 class CanaryEvidence(BaseModel):
-    """A new champion against its predecessor on the requests of its own traffic, as one look found them.
+    """A new version against its predecessor on the same requests, as one look found them: of a canary stretch, or of a
+    rollout's stage.
 
     What is unjudged counts as not passed, on either side: it is never forgiven, and of two models that are as good and
     as often unjudged neither is favoured.
@@ -59,8 +60,8 @@ class CanaryEvidence(BaseModel):
         """The evidence as a rollback's entry in the promotion record holds it."""
         rule = {
             "name": "Haybittle-Peto, sign test of the first discordant pair of each conversation",
-            "interim_level": group_sequential.INTERIM,
-            "level": group_sequential.LEVEL,
+            "interim_level": group_sequential.interim(self.look.level),
+            "level": self.look.level,
         }
         return {"canary": self.model_dump(mode="json") | {"rule": rule}}
 
@@ -69,7 +70,7 @@ class CanaryEvidence(BaseModel):
         if not pairs.n:
             return f"version {self.version} was asked nothing in its canary stretch, so it was not compared"
         said = [
-            f"on {pairs.n:,} questions of its traffic, version {self.version} passes {pairs.with_interval} against "
+            f"on {pairs.n:,} questions of the traffic, version {self.version} passes {pairs.with_interval} against "
             f"version {self.predecessor} ({pairs.losses:,} lost, {pairs.wins:,} won; look {self.looks}, "
             f"{at.losses:,} of {at.discordant:,} conversations lost, p = {at.p_value:.2g}, {self._needed})"
         ]
@@ -94,7 +95,13 @@ class CanaryEvidence(BaseModel):
 
 
 def evidence_of(
-    judged: Judged, before: Sequence[Verdict], *, past: Sequence[CanaryEvidence], stretch: dict[str, Any], final: bool
+    judged: Judged,
+    before: Sequence[Verdict],
+    *,
+    past: Sequence[CanaryEvidence],
+    stretch: dict[str, Any],
+    final: bool,
+    level: float = LEVEL,
 ) -> CanaryEvidence:
     """What a look finds.
 
@@ -104,10 +111,11 @@ def evidence_of(
         past: the stretch's looks until now.
         stretch: the fields of the evidence that say which stretch it is, and when.
         final: whether it is the look at the end.
+        level: of all its looks, as ``group_sequential.look`` takes it.
     """
     comparison = compare(_as_fails(before), _as_fails(judged.verdicts))
     discordant, losses = _first_discordant(judged, before)
-    found = look([*(each.look.discordant for each in past), discordant], losses, final=final)
+    found = look([*(each.look.discordant for each in past), discordant], losses, final=final, level=level)
     ids = sorted(record.id for record in judged.records)
     return CanaryEvidence(
         **stretch,
@@ -118,7 +126,7 @@ def evidence_of(
         predecessor_unjudged=_unjudged(before),
         partly_known=sum(record.parameters is None for record in judged.records),
         redacted=sum(map(_is_redacted, judged.records)),
-        detectable=detectable_loss(comparison.n, comparison.wins, spent=found.spent) if final else None,
+        detectable=detectable_loss(comparison.n, comparison.wins, spent=found.spent, level=level) if final else None,
         records_sha256=hashlib.sha256("".join(f"{each}\n" for each in ids).encode()).hexdigest(),
     )
 

@@ -40,19 +40,32 @@ class Replays:
         known = self._actions.replayed([record.id for record in records], version, judge_id=judge.id)
         return [r for r in records if r.id not in known or known[r.id].outcome == "unjudged"]
 
-    def verdicts(self, records: Sequence[Record], version: str, *, judge: Judge) -> list[Verdict]:
-        """A verdict on what a version answers to each of these requests."""
-        if missing := self.missing(records, version, judge=judge):
+    def verdicts(
+        self, records: Sequence[Record], version: str, *, judge: Judge, answered: Sequence[Record] = ()
+    ) -> list[Verdict]:
+        """A verdict on what a version answers to each of these requests.
+
+        Args:
+            answered: the records as that version has answered them already; it is asked where there are none.
+        """
+        missing, known = self.missing(records, version, judge=judge), {record.id: record for record in answered}
+        if missing and answered:
+            self._judge([known[record.id] for record in missing], version, judge=judge)
+        elif missing:
             folder = find(self._registered_model, version, workspace=self._workspace).folder
             model = load(folder, self._model_settings.answering_precision)
             with progress(f"version {version} on its successor's traffic", len(missing), unit="records") as advance:
                 for start in range(0, len(missing), _AT_ONCE):
                     part = missing[start : start + _AT_ONCE]
-                    answered = answered_by(model, part, settings=self._model_settings, advance=advance)
-                    found = judge.judge(self._behind_guard(answered))
-                    self._actions.add_replays([record.id for record in part], version, verdicts=found)
-        known = self._actions.replayed([record.id for record in records], version, judge_id=judge.id)
-        return [known[record.id] for record in records]
+                    given = answered_by(model, part, settings=self._model_settings, advance=advance)
+                    self._judge(given, version, judge=judge)
+        kept = self._actions.replayed([record.id for record in records], version, judge_id=judge.id)
+        return [kept[record.id] for record in records]
+
+    def _judge(self, answered: Sequence[Record], version: str, *, judge: Judge) -> None:
+        """Have a version's answers judged, and keep the verdicts."""
+        verdicts = judge.judge(self._behind_guard(answered))
+        self._actions.add_replays([record.id for record in answered], version, verdicts=verdicts)
 
     def _behind_guard(self, answered: Sequence[Record]) -> list[Record]:
         """What users would have got: where the successor's answer went through the guard, so does this one."""

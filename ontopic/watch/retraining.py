@@ -49,16 +49,24 @@ class Improvement(BaseModel):
 
 
 class Improved(BaseModel):
-    """What came of a retraining: the challenger, the gate's decision, and whether it was promoted."""
+    """What came of a retraining: the challenger, the gate's decision, and whether it was promoted.
+
+    Attributes:
+        rolls_out: whether its rollout has begun.
+    """
 
     model_config = ConfigDict(frozen=True)
     challenger: str
     promoted: bool
     decision: Decision
+    rolls_out: bool = False
 
     @property
-    def kind(self) -> Literal["promoted", "waiting", "refused"]:
-        """What became of the challenger: one that passed the gate and is not promoted waits for approval."""
+    def kind(self) -> Literal["promoted", "stage", "waiting", "refused"]:
+        """What became of the challenger: one that passed the gate and is not promoted is in the first stage of its
+        rollout, or waits for approval."""
+        if self.rolls_out:
+            return "stage"
         return "promoted" if self.promoted else "waiting" if self.decision.passed else "refused"
 
 
@@ -146,6 +154,8 @@ class Retraining:
         why = f"the gate: {failed_tests or 'all tests passed'}; {improved.decision.report}"
         if improved.kind == "waiting":
             why += f"; it waits for {command('approve', improved.challenger)}, or reject"
+        if improved.kind == "stage":
+            why += "; its rollout begins"
         outcome = Action(
             at=self._clock(), kind=improved.kind, version=improved.challenger, subject=window.label, why=why
         )

@@ -22,6 +22,7 @@ from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record, Verdict
 from ontopic.registry.approval import Waiting
 from ontopic.registry.promotions import open_registry
+from ontopic.registry.rollouts import Rollout
 from ontopic.registry.sign_off import SignOff
 from ontopic.registry.tracking import open_tracking
 from ontopic.registry.unnamed import named
@@ -33,6 +34,7 @@ from ontopic.watch.canary import Canary
 from ontopic.watch.gating_judge import GatingJudge
 from ontopic.watch.journal import Journal
 from ontopic.watch.retraining import Improved, Improvement, Retraining
+from ontopic.watch.rollout_stages import RolloutStages
 
 _SHOWN_ALERTS = 1000
 
@@ -44,12 +46,14 @@ class Turn:
     Attributes:
         taken_in: how many records were new.
         waiting: the challengers that wait for approval, during which none is trained.
+        rollout: the one that goes on, during which none is either.
     """
 
     taken_in: int = 0
     closed: list[Window] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
+    rollout: Rollout | None = None
 
 
 class Watcher:
@@ -100,6 +104,15 @@ class Watcher:
             judge=self._judge,
             journal=self._journal,
         )
+        self._rollout = RolloutStages(
+            settings,
+            policy,
+            workspace=workspace,
+            traffic=self._traffic,
+            windows=self._windows,
+            judge=self._judge,
+            journal=self._journal,
+        )
         self._retraining = improve and Retraining(
             settings,
             self._registry,
@@ -142,9 +155,11 @@ class Watcher:
     def _act(self, turn: Turn, retraining: Retraining, *, now: datetime) -> None:
         turn.actions, turn.waiting = self._approvals.look(now)
         try:
+            done, turn.rollout = self._rollout.hold(now)
+            turn.actions += done
             if (rolled_back := self._canary.hold(now)) is not None:
                 turn.actions.append(rolled_back)
-            elif not turn.waiting:
+            elif not turn.waiting and turn.rollout is None:
                 turn.actions += retraining.look(now, record=self._sign_off.entries())
         except RefusedError as error:
             self._refused(error)
@@ -175,8 +190,8 @@ class Watcher:
             said.append(f"the newest window, {newest[0].label}, is {newest[0].result.status}")
         if open_ := sum(alert.closed_at is None for alert in self._alerts.history(_SHOWN_ALERTS)):
             said.append(f"{open_} alert{'s are' if open_ > 1 else ' is'} open")
-        said += [wait.in_words for wait in turn.waiting]
-        if not turn.closed and not turn.actions and not turn.waiting:
+        said += [wait.in_words for wait in turn.waiting] + ([turn.rollout.in_words] if turn.rollout else [])
+        if not turn.closed and not turn.actions and not turn.waiting and not turn.rollout:
             said.append("nothing to do")
         return "; ".join(said)
 

@@ -80,6 +80,6 @@ def test_a_refused_challenger_comes_with_what_to_do() -> None:
 
 def test_a_loop_that_trained_nothing_as_a_challenger_waits_says_so() -> None:
     said = shown(LoopResult(before=MONITORED, champion="1", waiting=["version 2 waits for ann"]))
-    assert "Nothing was trained while a challenger waits for approval." in said
+    assert "Nothing was trained while a challenger waits or is rolled out." in said
     assert "Waits: version 2 waits for ann" in said
     assert "nothing to improve" not in said

@@ -30,7 +30,7 @@ def test_what_passes_waits_until_it_is_approved(model_folder: Path, tmp_path: Pa
 
     second = run(state, config=config)
     assert second.code == 0, second.err
-    assert "Nothing was trained while a challenger waits for approval." in second.out
+    assert "Nothing was trained while a challenger waits or is rolled out." in second.out
     assert waits in second.out
 
     alone = run(state, "approve", "2", "--why", "mine", config=config, USER="ann", LOGNAME="ann")

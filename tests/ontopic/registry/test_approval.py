@@ -129,7 +129,7 @@ def test_what_is_said_of_who_trained_it(log: Log) -> None:
     assert log.found(TWO)[0].in_words == said
 
 
-@pytest.mark.parametrize("kind", ["rejection", "expiry", "promotion"])
+@pytest.mark.parametrize("kind", ["rejection", "expiry", "promotion", "rollout"])
 def test_what_ends_a_wait(log: Log, kind: EntryKind) -> None:
     entry, other = log.wait(), log.wait(version="3")
     log.decide(kind, entry)

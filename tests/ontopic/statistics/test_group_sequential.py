@@ -35,21 +35,22 @@ def test_looks_that_were_taken_leave_less_for_the_end() -> None:
     assert alone.worse and not after.worse
 
 
+@pytest.mark.parametrize("level", [LEVEL, LEVEL / 3, 0.2], ids=str)
 @pytest.mark.parametrize("looks", [[1], [5, 12], [3, 3, 10, 14], [10, 11, 12, 13, 14, 15]], ids=str)
-def test_the_chance_of_a_fair_walk_is_that_of_all_its_paths(looks: list[int]) -> None:
+def test_the_chance_of_a_fair_walk_is_that_of_all_its_paths(looks: list[int], level: float) -> None:
     spent, ends = 0, dict.fromkeys(range(looks[-1] + 1), 0)
     for path in itertools.product((0, 1), repeat=looks[-1]):
         losses = list(itertools.accumulate(path, initial=0))
-        if any(losses[n] and _tail(losses[n], n) <= INTERIM for n in looks[:-1]):
+        if any(losses[n] and _tail(losses[n], n) <= INTERIM * (level / LEVEL) for n in looks[:-1]):
             spent += 1
         else:
             ends[losses[-1]] += 1
     for losses, n in ends.items():
-        found = look(looks, losses, final=True)
+        found = look(looks, losses, final=True, level=level)
         p_value = (spent + n / 2 + sum(ends[more] for more in range(losses + 1, looks[-1] + 1))) / 2 ** looks[-1]
         assert found.p_value == pytest.approx(p_value)
         assert found.spent == pytest.approx(spent / 2 ** looks[-1])
-        assert found.worse == (p_value <= LEVEL)
+        assert found.worse == (p_value <= level)
 
 
 def _tail(losses: int, n: int) -> float:

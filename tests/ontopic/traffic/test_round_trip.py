@@ -61,6 +61,7 @@ def drawn(n: int) -> Iterator[Record]:
             metadata=maybe({"a": text(), "ontopic": "x", "conversation_id": "y", "": ""}, {}),
             key=maybe("website", ""),
             guard=maybe(GuardDecision.model_validate(guard), None),
+            rollout=maybe("5 %", ""),
         )
 
 

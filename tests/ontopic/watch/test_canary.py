@@ -142,7 +142,7 @@ def test_what_no_look_before_the_end_shows_is_found_once_looks_add_up(stretch: S
     assert (second.look.discordant, second.look.losses, second.look.needed) == (14, 13, 13)
     assert (second.comparison.n, second.comparison.wins, second.comparison.losses) == (34, 1, 13)
     (action,) = stretch.actions.newest()
-    assert "on 34 questions of its traffic, version 2 passes -0.353 [" in action.why
+    assert "on 34 questions of the traffic, version 2 passes -0.353 [" in action.why
     assert "13 lost, 1 won; look 2, 13 of 14 conversations lost" in action.why
 
 

@@ -319,7 +319,7 @@ def test_a_promotion_that_does_no_harm_stays(shared: Bank) -> None:
     shared.refusing_hour()
     assert shared.turn() == [("promoted", str(int(fine) + 1))]
     (stayed,) = [line for line in shared.said[told:] if line.startswith("Stayed: ")]
-    assert "on 60 questions of its traffic" in stayed and ": it stays. " in stayed
+    assert "on 60 questions of the traffic" in stayed and ": it stays. " in stayed
     assert not any("Canary" in line for line in shared.said[told:])
 
 

@@ -31,7 +31,8 @@ from ontopic.config.network import http_options
 from ontopic.config.policy import load_policy
 from ontopic.config.watch_settings import PromotionSettings
 from ontopic.data.labelled import load_questions
-from ontopic.models.beside import ADAPTER, load_beside
+from ontopic.models.adapter_base import ADAPTER
+from ontopic.models.beside import load_beside
 from ontopic.models.generation import generate
 from ontopic.models.loading import EMBEDDED, load, resolve
 from ontopic.registry import rollouts

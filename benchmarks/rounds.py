@@ -23,10 +23,10 @@ from pathlib import Path
 
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.models import loading
+from ontopic.models.adapter_base import ADAPTER
 from ontopic.registry.tracking import open_tracking
 from ontopic.registry.versions import RegisteredModel
 from ontopic.state.workspace import Workspace, open_workspace
-from ontopic.training.merging import ADAPTER
 from ontopic.training.orpo import train_orpo
 from ontopic.training.preferences import Preference
 from ontopic.training.registering import register_base, register_trained
@@ -64,7 +64,9 @@ def trained(base: RegisteredModel, *, number: int, steps: int, workspace: Worksp
     del model
     began = time.perf_counter()
     with mlflow.start_run() as run:
-        version = register_trained(adapter, base, workspace=workspace, run_id=run.info.run_id, tags={})
+        version = register_trained(
+            adapter, base, precision="float32", workspace=workspace, run_id=run.info.run_id, tags={}
+        )
     return version, time.perf_counter() - began
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 CONFIG = "adapter_config.json"
+ADAPTER = "adapter"
+"""The folder, in that of a whole model, with the adapter that was merged into it."""
 _BASE = "base_model_name_or_path"
 # PEFT's card says nothing, the trainer's arguments are a pickle that nothing reads, and both hold paths.
 _NOT_KEPT = ("README.md", "training_args.bin")

@@ -19,12 +19,11 @@ from safetensors import safe_open
 from torch import nn
 from torch.nn import functional
 
-from ontopic.config.settings import Precision
+from ontopic.config.model_settings import Precision
+from ontopic.models.adapter_base import ADAPTER
 from ontopic.models.loading import LanguageModel, conversational_tokenizer, load
 from ontopic.state.whole_file import folder_sha256
 
-ADAPTER = "adapter"
-"""The folder, in that of a whole model, with the adapter that was merged into it."""
 _ROUNDINGS = 4  # of what is added, by which two sums of the same may differ
 _PREFIX = "base_model.model."
 

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ontopic.config.model_settings import Precision
-from ontopic.models.adapter_base import CONFIG, name_base
+from ontopic.models.adapter_base import ADAPTER, CONFIG, name_base
 from ontopic.models.loading import load, stored_dtype
 from ontopic.registry.transformers_flavour import tokenizer_files
 from ontopic.state.whole_file import folder_sha256, linked
-
-ADAPTER = "adapter"
-"""The folder of the adapter, inside that of the model that it was merged into."""
 
 
 def adapter_in(folder: Path) -> Path | None:
@@ -40,11 +37,16 @@ def merge(adapter: Path, base: Path, *, into: Path, precision: Precision = "auto
     Raises:
         UserError: ``base`` holds no whole model.
     """
-    from peft import PeftModel  # seconds, which who merges nothing need not wait
+    if precision == "nf4":
+        from ontopic.training.nf4_merging import merged_nf4  # with PEFT, as below
 
-    whole = load(base, "float32")
-    merged: Any = PeftModel.from_pretrained(whole.model, str(adapter)).merge_and_unload()
-    merged.to(stored_dtype(base)).save_pretrained(into)
+        merged_nf4(adapter, base).model.save_pretrained(into)
+    else:
+        from peft import PeftModel  # seconds, which who merges nothing need not wait
+
+        whole = load(base, "float32")
+        merged: Any = PeftModel.from_pretrained(whole.model, str(adapter)).merge_and_unload()
+        merged.to(stored_dtype(base)).save_pretrained(into)
     for path in tokenizer_files(base):
         (into / path.name).unlink(missing_ok=True)
         linked(path, into / path.name)

@@ -113,7 +113,9 @@ def expected(server: str, model_folder: Path, first_folder: Path) -> list[str]:
         base = register_base(NAME, folder, workspace=workspace, run_id=run.info.run_id, tags={})
     adapter = random_adapter(workspace.training / "0" / "adapter", base.folder)
     with mlflow.start_run() as run:
-        version = register_trained(adapter, base, workspace=workspace, run_id=run.info.run_id, tags={})
+        version = register_trained(
+            adapter, base, precision="float32", workspace=workspace, run_id=run.info.run_id, tags={}
+        )
     registry = open_registry(workspace, NAME)
     registry.ensure_champion(base.version)
     registry.promote(version.version, by="the first machine", why="it is better")

@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM
 from whole_models import random_adapter, said, tiny_model
 
 from ontopic.errors import UserError
+from ontopic.models.adapter_base import ADAPTER
 from ontopic.models.loading import load
 from ontopic.state.whole_file import folder_sha256
-from ontopic.training.merging import ADAPTER, merge
+from ontopic.training.merging import merge
 
 
 @pytest.fixture

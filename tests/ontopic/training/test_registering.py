@@ -53,7 +53,9 @@ def trained(workspace: Workspace, base: RegisteredModel, seed: int = 0) -> Regis
     if not adapter.exists():
         random_adapter(adapter, base.folder, seed)
     with mlflow.start_run() as run:
-        return register_trained(adapter, base, workspace=workspace, run_id=run.info.run_id, tags={})
+        return register_trained(
+            adapter, base, precision="float32", workspace=workspace, run_id=run.info.run_id, tags={}
+        )
 
 
 def answers(loaded: Any) -> list[str]:

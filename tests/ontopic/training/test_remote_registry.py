@@ -43,7 +43,7 @@ def test_another_machine_has_the_whole_version_from_the_store_alone(
         base = register_base(NAME, folder, workspace=first, run_id=run.info.run_id, tags={})
     adapter = random_adapter(first.training / "0" / "adapter", base.folder)
     with mlflow.start_run() as run:
-        version = register_trained(adapter, base, workspace=first, run_id=run.info.run_id, tags={})
+        version = register_trained(adapter, base, precision="float32", workspace=first, run_id=run.info.run_id, tags={})
     kept = version.folder / "model.safetensors"
     expected, written = said(version.folder), kept.stat().st_mtime_ns
     assert find(NAME, "2", workspace=first).folder / "model.safetensors" == kept

@@ -109,7 +109,7 @@ class Record(BaseModel):
     metadata: dict[str, str] = Field(default_factory=dict)
     key: str = ""
     guard: GuardDecision | None = None
-    rollout: str = Field("", max_length=16)
+    rollout: str = Field(default="", max_length=16)
 
     @property
     def finish_reason(self) -> FinishReason:

@@ -106,5 +106,5 @@ def _deploy(folder: Path, version: str) -> Deployment:
     from ontopic.models.loading import load
 
     language_model = load(folder, os.environ.get("ONTOPIC_PRECISION", "auto"))  # type: ignore[arg-type]
-    batch = ContinuousBatch(language_model)
-    return Deployment(version, Prompts(language_model), batch, weights=language_model, folder=folder)
+    own = ContinuousBatch(language_model)
+    return Deployment(version, Prompts(language_model), own, weights=language_model, folder=folder)

@@ -7,7 +7,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from ontopic.data.same_question import near_duplicates
 
@@ -39,7 +39,8 @@ def with_splits(
     given = tuple((row.spoken, row.split, (row.in_scope, getattr(row, "label", None))) for row in rows)
     drawn = _drawn(given, shares=tuple(shares.items()), source=source, beside=tuple(beside))
     return [
-        row if row.split else row.model_copy(update={"split": split}) for row, split in zip(rows, drawn, strict=True)
+        row if row.split else cast("Row", row.model_copy(update={"split": split}))
+        for row, split in zip(rows, drawn, strict=True)
     ]
 
 

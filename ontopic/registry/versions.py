@@ -226,7 +226,7 @@ def _local_path(uri: str | None) -> Path | None:
 def _local_folder(client: MlflowClient, version: ModelVersion) -> Path | None:
     """The folder on this machine that a version was logged to; ``None`` where it is elsewhere."""
     run = f"runs:/{version.run_id}/"
-    if not (version.source or "").startswith(run):
+    if version.run_id is None or not (version.source or "").startswith(run):
         return _local_path(version.source)
     artifacts = _local_path(client.get_run(version.run_id).info.artifact_uri)
     return artifacts / str(version.source).removeprefix(run) if artifacts else None

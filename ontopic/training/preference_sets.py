@@ -172,7 +172,8 @@ class PreferenceRow(BaseModel):
                     f"field {name!r}: has {len(said)} messages after the prompt; it must have one, of the assistant"
                 )
             answers.append(said[0].content)
-        return [turn.model_dump() for turn in prompt], *answers
+        of_chosen, of_rejected = answers
+        return [turn.model_dump() for turn in prompt], of_chosen, of_rejected
 
 
 def check_answer(text: str, where: str) -> None:

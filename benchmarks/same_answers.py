@@ -36,8 +36,9 @@ import torch
 from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 from ontopic.models.answer import Generation, Sampling
+from ontopic.models.chat_template import chat_prompts
 from ontopic.models.gguf import GgufPrecision, write_gguf
-from ontopic.models.loading import EMBEDDED, LanguageModel, chat_prompts, load, resolve
+from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
 from ontopic.state.workspace import open_workspace
 from ontopic.statistics.rates import rate
 

@@ -167,7 +167,7 @@ def test_openvino_that_is_not_installed_is_told_before_any_work(
 def test_openvino_s_files_answer_as_the_version(model_folder: Path, tmp_path: Path) -> None:
     openvino_genai = pytest.importorskip("openvino_genai")
     from ontopic.models.chat_template import chat_prompts
-from ontopic.models.loading import load
+    from ontopic.models.loading import load
     from ontopic.models.openvino import write_openvino
 
     out = tmp_path / "openvino"

@@ -28,9 +28,8 @@ class TrainingSettings(Section):
     """ORPO with LoRA."""
 
     start: Literal["base", "champion"] = "base"
-    """What a training begins with: the base model, which learns from the newest pairs and from those of traffic that
-    the champion learned from, a half of them, a quarter of those before; or the champion, which goes on with the newest
-    alone."""
+    """What a training begins with: the base model, on the newest pairs and a share of the earlier ones that halves by
+    the round (``base``), or the champion, on the newest pairs alone (``champion``)."""
     in_scope_share: float = Field(0.5, gt=0, lt=1)
     """The share of in-scope pairs; the larger side is cut down to it."""
     cover: int = Field(0, ge=0)

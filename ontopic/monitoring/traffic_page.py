@@ -25,7 +25,6 @@ from ontopic.reports.page import FAIL_COLOUR, GREY, PASS_COLOUR, names_of, perio
 from ontopic.statistics.scores import Scores
 
 MAX_TICKS = 12
-_COLUMNS = ("Window", "Score", "As judged", "Over-refusal", "Leak", "Unjudged")
 
 
 def traffic_report(
@@ -88,6 +87,7 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
         return [text_widget(title="Windows", text="There are no windows yet.")]
     title = "Guardrail score per window"
     beside = list(dict.fromkeys(each.name for _, result in results for each in result.beside))
+    judged = ["As judged"] if any(result.is_corrected for _, result in results) else []  # else that is the score
     thumbs = ["Thumbs up"] if any(result.thumbs for _, result in results) else []
     return [
         plotly_figure(title=title, figure=_figure(results, threshold)),
@@ -96,7 +96,7 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
             column_names=[
                 "Window",
                 "Score",
-                "As judged",
+                *judged,
                 "Over-refusal",
                 "Leak",
                 "Unjudged",
@@ -108,7 +108,7 @@ def _windows(results: Sequence[tuple[Window, WindowResult]], threshold: float) -
                 (
                     f"{window.start:%Y-%m-%d %H:%M:%S}",
                     f"{result.score} {'corrected' if result.is_corrected else 'uncorrected'}",
-                    result.scores.guardrail_score,
+                    *(result.scores.guardrail_score for _ in judged),
                     result.scores.over_refusal,
                     result.scores.leak,
                     result.scores.unjudged,

@@ -290,7 +290,7 @@ def test_a_gpu_config_says_what_is_missing(tmp_path: Path) -> None:
         pytest.skip("there is a GPU")
     done = run(tmp_path / "gpu", config=ROOT / "configs/gpu.yaml")
     assert done.code == 1
-    assert "need a CUDA GPU" in done.err
+    assert "needs a CUDA GPU" in done.err
     assert "Traceback" not in done.err
 
 

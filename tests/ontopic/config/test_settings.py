@@ -88,7 +88,12 @@ ENDPOINT = (
 @pytest.mark.parametrize(
     ("section", "content", "key", "valid"),
     [
-        ("model", {"name": "embedded", "nmae": 1}, "model.nmae", "name, precision, max_new_tokens, batch_size"),
+        (
+            "model",
+            {"name": "embedded", "nmae": 1},
+            "model.nmae",
+            "name, precision, chat_template, max_new_tokens, batch_size",
+        ),
         ("teacher", {"model": "m", "tmeout": 1}, "teacher.tmeout", f"{ENDPOINT}, wrong_answers"),
         ("judge", {"kind": "local", "model": "m"}, "judge.model", "kind"),
         (

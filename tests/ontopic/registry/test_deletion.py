@@ -130,7 +130,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
                 workspace=workspace,
                 digest=folder_sha256(made),
                 run_id=run.info.run_id,
-                tags={KIND: "orpo-lora", MADE_FROM: "x"},
+                tags={KIND: "orpo-lora", MADE_FROM: f"adapter {number}"},
                 challenger=True,
             )
     registry = open_registry(workspace, BANK)

@@ -125,7 +125,8 @@ def test_what_one_writes_the_other_reads(workspace: Workspace, write: Open, read
     written, seen = write(workspace, NAME), read(workspace, NAME)
     assert seen.versions() == written.versions()
     assert list(seen.versions()) == ["1", "2", "3", "5"]
-    assert seen.versions()["2"] == {"ontopic.digest": "digest2", "ontopic.complete": "true", "n": "2"}
+    whole = {"ontopic.digest": "digest2", "ontopic.whole": "true", "ontopic.complete": "true"}
+    assert seen.versions()["2"] == whole | {"n": "2"}
     assert seen.alias("doomed") == written.alias("doomed") == ""
     assert seen.tags() == written.tags() == {}
     for value in ("first", "'); DROP TABLE model_versions; -- é\0<b>", ""):

@@ -38,6 +38,8 @@ def test_names_in_the_folder_are_those_of_the_releases_before(tmp_path: Path) ->
         "verdicts": "verdicts.db",
         "labels": "labels",
         "training": "training",
+        "building": "training/whole",
+        "preference_edits": "preference-edits",
         "zenml": "zenml",
         "models": "models",
         "registry": "registry",

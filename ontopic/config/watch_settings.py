@@ -38,7 +38,7 @@ class PromotionSettings(Section):
     rollout: Literal["all", "shadow"] | list[Annotated[int, Field(ge=1, le=100)]] = "all"
     """How the challenger takes the champion's place: ``all`` at once; ``shadow``, after it has answered in the
     background what users asked, which nobody sees; or by rising percentages of the conversations that end with 100,
-    such as ``[5, 25, 100]``. Each stage has a test, and a challenger that is worse goes back."""
+    such as ``[5, 25, 100]``."""
 
     @field_validator("rollout")
     @classmethod

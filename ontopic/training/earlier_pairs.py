@@ -27,6 +27,7 @@ from ontopic.registry.promotions import KIND, OF_BASE, open_registry
 from ontopic.registry.versions import BASE_VERSION
 from ontopic.state.erased_files import ERASED
 from ontopic.state.workspace import Workspace
+from ontopic.training.preference_edits import PairIds, PreferenceEdits, edited
 from ontopic.training.preferences import REFUSAL, Preference
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def all_pairs(
     newest: Sequence[Preference], champion: str, *, settings: TrainingSettings, policy: Policy, workspace: Workspace
 ) -> list[Preference]:
     """What a challenger is trained on: the newest pairs, and earlier ones where it does not begin with a model that has
-    learned from them.
+    learned from them. What people drop and change holds for the earlier ones too.
 
     Args:
         champion: its version.
@@ -52,6 +53,9 @@ def all_pairs(
         return list(newest)
     rounds = earlier_rounds(champion, registered_model=policy.registered_model, workspace=workspace)
     labelled = load_questions(policy.questions, languages=policy.languages) if rounds else []
+    if rounds and (edits := PreferenceEdits.of(policy, workspace).standing()):
+        ids = PairIds([question for question in labelled if question.split in ("train", "judge")], policy)
+        rounds = [[pair for _, pair in edited(pairs, edits, ids=ids).pairs] for pairs in rounds]
     return with_earlier(newest, rounds, policy=policy, labelled=labelled, seed=settings.seed)
 
 

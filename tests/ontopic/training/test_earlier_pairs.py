@@ -26,6 +26,7 @@ from ontopic.state.erased_files import erase_from_file
 from ontopic.state.erasing import Erasing
 from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.training.earlier_pairs import all_pairs, earlier_rounds, with_earlier
+from ontopic.training.preference_edits import PairIds, PreferenceEdits, edit_of
 from ontopic.training.preferences import Preference
 
 NAME = "ontopic-test"
@@ -172,6 +173,27 @@ def test_only_who_begins_with_the_base_is_taught_them_again(
     found = all_pairs(newest, version, settings=settings, policy=policy, workspace=workspace)
     assert len(found) == len(newest) + earlier
     assert all(pair in found for pair in newest)
+
+
+def test_what_people_dropped_and_changed_holds_for_earlier_rounds_too(workspace: Workspace, banking: Policy) -> None:
+    policy = replace(banking, questions="ontopic:gardening/questions.jsonl", name="test")
+    one, other = pair("edited 0", True, "edited-0"), pair("edited 1", True, "edited-1")
+    ids, edits = PairIds([], policy), PreferenceEdits.of(policy, workspace)
+    by: Any = {"by": "ann", "account": "ann", "why": "wrong"}
+    edits.add(edit_of(one, ids.of(one), what="drop", **by))
+    edits.add(edit_of(other, ids.of(other), what="change", answers={"chosen": "Call us."}, **by))
+    # One round of two in scope keeps one: of what is left, the changed one.
+    more = [pair("edited 2", True, "edited-2")]
+    version = registered(workspace, {BASE_VERSION: "1"}, [one, other, *more])
+    settings = TrainingSettings.model_validate(
+        {"beta": 1, "learning_rate": 1, "epochs": 1, "batch_size": 1, "max_rejected_tokens": 1, "save_steps": 1}
+    )
+    seen = [
+        p
+        for seed in range(8)
+        for p in all_pairs([], version, settings=replace(settings, seed=seed), policy=policy, workspace=workspace)
+    ]
+    assert {(p.question, p.chosen) for p in seen} == {("edited 1", "Call us."), ("edited 2", more[0].chosen)}
 
 
 @pytest.mark.parametrize("lost", ["the run has none", "it was written over", "the run is gone"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,6 @@ def test_whatever_the_judge_is_worth_the_loop_runs_to_its_end(config: Path, stat
     assert "Alert:" in done.out
     assert "The gate asks 14 questions" in done.out
     assert "No challenger can pass so: add questions of the evaluation split, or ease the limits" in done.out
-    assert "Version 2 stays a challenger: it failed the tests above" in done.out
+    assert re.search(r"Version [23] stays a challenger: it failed the tests above", done.out)  # by the attempts
     labelled = run(state, "policy", "check", config=config)
     assert "the gate: too thin (7 questions in scope, 7 out of it" in labelled.out

@@ -30,9 +30,10 @@ class SecondMachine:
         home.mkdir(parents=True)
         self._as: list[str] = []
         if os.geteuid() == 0:
-            if shutil.which("runuser") is None:
+            runuser = shutil.which("runuser")
+            if runuser is None:
                 pytest.skip("there is no runuser on the PATH, by which root plays another user")
-            self._as = ["runuser", "-u", _USER, "--"]
+            self._as = [runuser, "-u", _USER, "--"]  # it may lie where the other user's PATH does not lead
             shutil.chown(home, _USER)
         self.environment = {
             "PATH": f"{home / 'bin'}:/usr/bin:/bin",

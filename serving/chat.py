@@ -30,6 +30,8 @@ from serving.rolling import Rolling
 
 logger = logging.getLogger("bentoml.ontopic")
 
+_Put = Callable[[int, Piece | None], None]
+
 TIMEOUT_S = 300
 
 
@@ -54,7 +56,6 @@ class Chat:
     deployment: Deployment
     key: str
     generations: list[Generation]
-    ids: list[str]
     pieces: asyncio.Queue[tuple[int, Piece | Checked | None]]
     asked_at: datetime
     start: float
@@ -62,6 +63,7 @@ class Chat:
     guard: ChatGuard
     conversation: str
     rolling: Rolling | None = None
+    ids: list[str] = field(init=False)
     decisions: list[GuardDecision | None] = field(init=False)
 
     async def first_piece(self) -> None:
@@ -74,6 +76,7 @@ class Chat:
             await asyncio.gather(*(asyncio.wrap_future(each.done) for each in self.generations if each.done.done()))
 
     def __post_init__(self) -> None:
+        self.ids = [uuid.uuid4().hex for _ in self.generations]
         self.decisions = [self.guard.of_question for _ in self.generations]
 
     async def users_answers(self) -> list[Generated]:
@@ -191,18 +194,8 @@ async def begin_chat(
     Raises:
         RequestError: the prompt is refused, the caller's tokens are used up, too many wait, or the service is stopping.
     """
-    loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece | Checked | None]]()
+    pieces, begun, put = _stream()
     messages = tuple(Message.model_validate(message) for message in asked.messages)
-    begun: asyncio.Future[bool] = loop.create_future()
-
-    def put_here(choice: int, piece: Piece | None) -> None:
-        pieces.put_nowait((choice, piece))
-        if not begun.done():
-            begun.set_result(piece is not None)
-
-    def put(choice: int, piece: Piece | None) -> None:
-        loop.call_soon_threadsafe(put_here, choice, piece)
-
     user_key = assistant.user_key
     conversation = await anyio.to_thread.run_sync(partial(asked.conversation, caller.name, user_key=user_key))
     tokens_taken = False
@@ -231,14 +224,12 @@ async def begin_chat(
                     "the service is stopping; ask again", None, status=503, code="stopping", retry_after_s=1
                 ) from error
             # Another version took its place meanwhile, or a rollout is over: that one answers.
-    record_ids = [uuid.uuid4().hex for _ in generations]
     return Chat(
         asked,
         assistant,
         deployment,
         caller.name,
         generations,
-        record_ids,
         pieces,
         asked_at,
         start,
@@ -249,6 +240,22 @@ async def begin_chat(
     )
 
 
+def _stream() -> tuple[asyncio.Queue[tuple[int, Piece | Checked | None]], asyncio.Future[bool], _Put]:
+    """Where the pieces of an answer are put, whether it has begun, and what puts them there from any thread."""
+    loop, pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece | Checked | None]]()
+    begun: asyncio.Future[bool] = loop.create_future()
+
+    def put_here(choice: int, piece: Piece | None) -> None:
+        pieces.put_nowait((choice, piece))
+        if not begun.done():
+            begun.set_result(piece is not None)
+
+    def put(choice: int, piece: Piece | None) -> None:
+        loop.call_soon_threadsafe(put_here, choice, piece)
+
+    return pieces, begun, put
+
+
 def _refuse(generations: Sequence[Generation], refusal: str) -> None:
     """Answer with the refusal, of which the model generates nothing."""
     for each in generations:
@@ -257,7 +264,7 @@ def _refuse(generations: Sequence[Generation], refusal: str) -> None:
         each.done.set_result(Generated(refusal, len(each.ids), 0, "content_filter"))
 
 
-def _generations(asked: ChatRequest, ids: list[int], *, put: Callable[[int, Piece | None], None]) -> list[Generation]:
+def _generations(asked: ChatRequest, ids: list[int], *, put: _Put) -> list[Generation]:
     """A generation a choice, of one prompt; those of a stream put their pieces and, at the end, ``None``."""
 
     def put_end(choice: int, _: Future[Generated]) -> None:

@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote
+
+from loopback import answering
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 _API = re.compile(r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/[^/?]+(?:/(.*))?)?")
@@ -65,12 +66,8 @@ def running_dataset_hub(sets: Mapping[str, Mapping[str, bytes]]) -> Iterator[str
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with answering(Handler) as url:
+        yield url
 
 
 def _told(asked: re.Match[str], files: Mapping[str, bytes]) -> Any:

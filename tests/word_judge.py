@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ontopic.data.labels import TrafficLabel
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.traffic_card import TrafficLabels
 from ontopic.judges.judge import Account
+from ontopic.monitoring.closing import judge_records
 from ontopic.monitoring.standing import WindowLimits
+from ontopic.monitoring.window import Cut, window_result
+from ontopic.monitoring.windows import WindowStore
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
 from ontopic.statistics.rates import rate
+from ontopic.traffic.store import TrafficStore
 
 LIMITS = WindowLimits(threshold=0.9, least_records=1, most_unjudged=0.5)  # for windows of a few records
 # A judge that errs.
@@ -56,6 +61,15 @@ class WordJudge:
                 declined=False,
             )
         return Verdict(outcome="unjudged", score=None, explanation="", judge_id=self.id, cause="no word")
+
+
+def close_windows(windows: WindowStore, traffic: TrafficStore, *, judge: WordJudge, cut: Cut, now: datetime) -> None:
+    """Close the windows whose time has come."""
+    windows.take_in(traffic, cut, now=now)
+    for window in windows.due(cut, now):
+        judged = judge_records(windows, traffic.records(ids=windows.ids(window)), judge=judge, what="a window")
+        result = window_result(judged, CARD, limits=LIMITS, counts=windows.counts(window))
+        windows.close_window(window, result, now=now)
 
 
 def labelled_traffic(

@@ -90,7 +90,7 @@ class ModelRegistry:
         Raises:
             UserError: there is no such version.
         """
-        versions = self.versions()
+        versions = self.tagged()
         if which == BASE:
             return self._base(versions)
         found = which if which.isdigit() else self._tables.alias(which)
@@ -237,11 +237,9 @@ class ModelRegistry:
                 f"on record version {last.version} is the champion (entry {last.number}, {last.kind} by {last.by}), "
                 f"but the alias is on {where}"
             )
-        of_versions = [entry for entry in entries if entry.kind not in OF_NO_VERSION]
-        gated = of_versions[-1].version if of_versions and of_versions[-1].kind == "gate" else champion
-        if gated != champion and gated in self.versions():
-            last = of_versions[-1]
-            return f"a gate of version {last.version} is on record (entry {last.number}), and nothing that followed it"
+        gate = next((entry for entry in reversed(entries) if entry.kind not in OF_NO_VERSION), None)
+        if gate and gate.kind == "gate" and gate.version != champion and gate.version in self.versions():
+            return f"a gate of version {gate.version} is on record (entry {gate.number}), and nothing that followed it"
         return ""
 
     def challenge(self, version: str) -> None:
@@ -345,13 +343,12 @@ class ModelRegistry:
         held = any(entry.sha256 == remembered.sha256 for entry in self.record.entries())
         return None if held else remembered
 
-    def _base(self, versions: Sequence[str]) -> str:
+    def _base(self, versions: Mapping[str, Mapping[str, str]]) -> str:
         if not versions:
             raise UserError(f"no model is registered as {self.name!r} yet; run `python run.py` first")
-        kinds = {version: tags.get(KIND) for version, tags in self._tables.versions().items() if version in versions}
-        bases = [version for version in versions if kinds[version] == OF_BASE]
+        bases = [version for version, tags in versions.items() if tags.get(KIND) == OF_BASE]
         # A registry that others filled says nothing of kinds: there the oldest is what all began with.
-        unsaid = [version for version in versions if kinds[version] is None]
+        unsaid = [version for version, tags in versions.items() if KIND not in tags]
         if not bases + unsaid:
             raise UserError(
                 f"the base model of {self.name!r} was deleted; run `python run.py`, which registers it again"

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from loopback import ROOT
+from loopback import ROOT, answering
 from typer.testing import CliRunner, Result
 
 import run
@@ -63,13 +63,9 @@ def receiver() -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"json://user:s3cret@127.0.0.1:{server.server_address[1]}/hook"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with answering(Handler) as url:
+        found.url = f"json://user:s3cret@{url.removeprefix('http://')}/hook"
         yield found
-        server.shutdown()
-        thread.join()
 
 
 def rule(receiver: Receiver | None = None, **changed: Any) -> AlertSettings:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from loopback import ROOT
-from word_judge import CARD, LIMITS, WordJudge
+from word_judge import WordJudge, close_windows
 
 from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
@@ -18,8 +18,7 @@ from ontopic.config.settings import Settings, load_settings
 from ontopic.models.generation import generate
 from ontopic.models.loading import load
 from ontopic.monitoring.alerts import Alerts
-from ontopic.monitoring.closing import judge_records
-from ontopic.monitoring.window import Cut, window_result
+from ontopic.monitoring.window import Cut
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Message, Parameters, Record, Verdict
 from ontopic.registry.promotion_record import PromotionRecord
@@ -76,12 +75,7 @@ class Stretch:
     def close(self) -> None:
         """The windows whose time has come."""
         now = START + self.hour * HOUR
-        self.windows.take_in(self.traffic, CUT, now=now)
-        for window in self.windows.due(CUT, now):
-            records = self.traffic.records(ids=self.windows.ids(window))
-            judged = judge_records(self.windows, records, judge=self.judge, what="a window")
-            result = window_result(judged, CARD, limits=LIMITS, counts=self.windows.counts(window))
-            self.windows.close_window(window, result, now=now)
+        close_windows(self.windows, self.traffic, judge=self.judge, cut=CUT, now=now)
 
     def look(self, hours: float = 1.1, dry_run: bool = False, hold: int = 1) -> str:
         """What a watch that is started so much later does: the kind of its action, or nothing."""

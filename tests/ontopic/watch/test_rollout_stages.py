@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from loopback import ROOT
 from registries import made_registry
-from word_judge import CARD, LIMITS, WordJudge
+from word_judge import WordJudge, close_windows
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings, load_settings
 from ontopic.config.watch_settings import PromotionSettings
 from ontopic.monitoring.alerts import Alerts
-from ontopic.monitoring.closing import judge_records
-from ontopic.monitoring.window import Cut, window_result
+from ontopic.monitoring.window import Cut
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
 from ontopic.registry.promotion_record import Entry
@@ -93,12 +92,7 @@ class Trial:
         """What a watch that is started so much later does: the kinds of its actions."""
         self.hour += hours
         now = START + self.hour * HOUR
-        self.windows.take_in(self.traffic, CUT, now=now)
-        for window in self.windows.due(CUT, now):
-            records = self.traffic.records(ids=self.windows.ids(window))
-            judged = judge_records(self.windows, records, judge=self.judge, what="a window")
-            result = window_result(judged, CARD, limits=LIMITS, counts=self.windows.counts(window))
-            self.windows.close_window(window, result, now=now)
+        close_windows(self.windows, self.traffic, judge=self.judge, cut=CUT, now=now)
         with Alerts(self.workspace.alerts, [], policy=self.policy.name) as alerts:
             gating = GatingJudge(self.settings.judge_choice, self.policy, workspace=self.workspace)
             gating.judge = self.judge  # type: ignore[misc]

@@ -22,6 +22,7 @@ from typing import Any, cast, get_args
 
 import numpy as np
 import torch
+from ontopic.models.continuous_batch import SLOTS, ContinuousBatch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from ontopic.config.model_settings import Precision
@@ -29,7 +30,6 @@ from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 from ontopic.models.answer import Generation, Sampling
 from ontopic.models.chat_template import chat_prompts
-from ontopic.models.continuous_batch import SLOTS, ContinuousBatch
 from ontopic.models.generation import generate
 from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
 from ontopic.state.workspace import open_workspace

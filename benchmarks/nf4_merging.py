@@ -91,11 +91,11 @@ def main() -> None:
 
         def beside() -> LanguageModel:
             model = load(base, "nf4")
-            return LanguageModel(PeftModel.from_pretrained(model.model, str(adapter)).eval(), model.tokenizer, "")
+            return LanguageModel(PeftModel.from_pretrained(model.model, str(adapter)).eval(), model.tokenizer)
 
         def into_4_bits() -> LanguageModel:
             model = beside()
-            return LanguageModel(model.model.merge_and_unload().eval(), model.tokenizer, "")
+            return LanguageModel(model.model.merge_and_unload().eval(), model.tokenizer)
 
         merge(adapter, base, into=work / "dequantised", precision="nf4")
         merge(adapter, base, into=work / "original", precision="bfloat16")

@@ -80,7 +80,7 @@ def loaded(folders: list[Path]) -> dict[str, object]:
     model = loading.load(folders[0], "float32")
     for adapter in folders[1:]:
         merged = peft.PeftModel.from_pretrained(model.model, str(adapter)).merge_and_unload()
-        model = loading.LanguageModel(merged.eval(), model.tokenizer, model.digest)
+        model = loading.LanguageModel(merged.eval(), model.tokenizer, digest=model.digest)
     seconds, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
     answers = [answer.text for answer in generate(model, chats, max_new_tokens=24)]

@@ -64,11 +64,11 @@ class Champion:
     @cached_property
     def _loaded(self) -> tuple[LanguageModel, str]:
         """The champion's weights, and its version."""
-        from ontopic.models.loading import load
+        from ontopic.models.loading import open_model
 
         print("no service runs from this state folder: the champion is loaded, which takes a while", file=sys.stderr)
         version = version_of(self._project, "champion")
-        return load(version.folder, self._project.settings.model.answering_precision), version.version
+        return open_model(version.folder, self._project.settings.model.answering_precision), version.version
 
 
 def _ask_service(

@@ -21,6 +21,8 @@ class AsyncBatch:
         most_waiting: requests that may wait for their answer to begin; one more is refused.
     """
 
+    alternatives = True
+
     def __init__(self, name: str, *, most_waiting: int) -> None:
         self._most_waiting = most_waiting
         self._waiting: set[Generation] = set()  # whose answer has not begun

@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from ontopic.models.answer import Generated, Generation, OverloadedError, Piece, TokenLogprob, parameters_of
+from ontopic.models.answer import Batch, Generated, Generation, OverloadedError, Piece, TokenLogprob, parameters_of
 from ontopic.records import GuardDecision, Message, Record
 from ontopic.traffic.identity import user_hash
 from serving import metrics
@@ -186,6 +186,16 @@ class Chat:
         }
 
 
+def _check_alternatives(asked: ChatRequest, batch: Batch) -> None:
+    if asked.sampling.top_logprobs and not batch.alternatives:
+        raise RequestError(
+            "this service's engine gives the log-probability of an answer's own tokens and no others'; "
+            "leave top_logprobs out, or set it to 0",
+            "top_logprobs",
+            code="unsupported_value",
+        )
+
+
 async def begin_chat(
     asked: ChatRequest, assistant: ServedAssistant, *, caller: Caller, asked_at: datetime, start: float
 ) -> Chat:
@@ -201,6 +211,7 @@ async def begin_chat(
     tokens_taken = False
     while True:
         deployment, rolling = answering(assistant, conversation)
+        _check_alternatives(asked, deployment.batch)
         ids = await anyio.to_thread.run_sync(deployment.prompts.ids, asked.messages, asked.sampling.limit)
         if not tokens_taken:
             caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)

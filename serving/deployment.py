@@ -38,7 +38,6 @@ class Deployment:
         guard: with the judge of the newest card when the version was deployed; ``None`` where none is asked for.
         passes_on: whether it is another server's, which gets each request as the client sent it.
         weights: the model, where its weights are in this process.
-        folder: which it was loaded from.
     """
 
     version: str
@@ -47,7 +46,6 @@ class Deployment:
     guard: ServedGuard | None = None
     passes_on: bool = False
     weights: LanguageModel | None = None
-    folder: Path | None = None
 
     def drain(self) -> None:
         """Answer what was taken, and end."""
@@ -102,9 +100,8 @@ def _deploy(folder: Path, version: str) -> Deployment:
 
         language_model, batch = begin(folder)
         return Deployment(version, Prompts(language_model), batch)
-    from ontopic.models.continuous_batch import ContinuousBatch
-    from ontopic.models.loading import load
+    from ontopic.models.engines import begin_batch
+    from ontopic.models.loading import open_model
 
-    language_model = load(folder, os.environ.get("ONTOPIC_PRECISION", "auto"))  # type: ignore[arg-type]
-    own = ContinuousBatch(language_model)
-    return Deployment(version, Prompts(language_model), own, weights=language_model, folder=folder)
+    language_model = open_model(folder, os.environ.get("ONTOPIC_PRECISION", "auto"))  # type: ignore[arg-type]
+    return Deployment(version, Prompts(language_model), begin_batch(language_model), weights=language_model)

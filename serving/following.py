@@ -57,7 +57,6 @@ class RegistryFollower:
     ) -> None:
         self._name, self._service = name, service
         self._workspace = Workspace(root=state, mlflow_uri=environment.get("MLFLOW_TRACKING_URI", ""))
-        self._precision = environment.get("ONTOPIC_PRECISION", "auto")
         self._stop = threading.Event()
         self._said, self._broken, self._again_at = "", "", 0.0
         threading.Thread(target=self._follow, name="champion", daemon=True).start()
@@ -115,7 +114,6 @@ class RegistryFollower:
             challenger,
             champion=service.deployment,
             traffic=service.traffic,
-            precision=self._precision,
         )
         self._broken = self._said = ""
 

@@ -21,7 +21,7 @@ class Prompts:
 
     def __init__(self, language_model: LanguageModel) -> None:
         self._tokenizer = copy.deepcopy(language_model.tokenizer)
-        self._context = getattr(language_model.model.config.get_text_config(), "max_position_embeddings", None)
+        self._context = getattr(language_model.config.get_text_config(), "max_position_embeddings", None)
         self._turn = threading.Lock()
 
     def ids(self, messages: list[dict[str, str]], limit: int) -> list[int]:

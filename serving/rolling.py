@@ -41,34 +41,33 @@ class Rolling:
 
 
 def begin_rolling(
-    rollout: Rollout, challenger: RegisteredModel, *, champion: Deployment, traffic: TrafficStore, precision: str
+    rollout: Rollout, challenger: RegisteredModel, *, champion: Deployment, traffic: TrafficStore
 ) -> Rolling:
-    """Load a challenger beside the champion, on one copy of what their weights have in common.
+    """Load a challenger beside the champion.
 
     Raises:
         UserError: it can't be loaded, or the champion's weights are not in this process (``ONTOPIC_BACKEND``).
     """
-    from ontopic.models.beside import load_beside
-    from ontopic.models.continuous_batch import ContinuousBatch
+    from ontopic.models.engines import begin_batch, open_beside
     from serving.prompts import Prompts
 
-    if champion.weights is None or champion.folder is None:
+    if champion.weights is None:
         raise UserError(
             f"version {rollout.version} can't be rolled out here, as this service's backend holds one model; "
             f"version {rollout.champion} answers all"
         )
-    model = load_beside(champion.weights, champion.folder, folder=challenger.folder, precision=precision)  # type: ignore[arg-type]
+    model = open_beside(champion.weights, challenger.folder)
     unseen = rollout.share == SHADOW
     if unseen:
-        batch = ContinuousBatch(
+        batch = begin_batch(
             model,
-            MOST_WAITING,
+            most_waiting=MOST_WAITING,
             slots=_SHADOW_SLOTS,
             prompt_tokens=_SHADOW_PROMPT_TOKENS,
             yields_to=lambda: champion.batch.running + champion.batch.waiting > 0,
         )
     else:
-        batch = ContinuousBatch(model)
+        batch = begin_batch(model)
     deployment = Deployment(rollout.version, Prompts(model), batch, guard=champion.guard, weights=model)
     metrics.rolled_out(rollout.version, rollout.share)
     logger.info("%s", rollout.in_words)

@@ -1,4 +1,4 @@
-"""vLLM in place of ``ontopic.models.continuous_batch.ContinuousBatch``, for a GPU: chosen by ``ONTOPIC_BACKEND=vllm``.
+"""vLLM as the engine on a GPU, chosen by ``ONTOPIC_BACKEND=vllm``.
 
 vLLM is in the image of ``bentofile.vllm.yaml`` alone. Written against its engine of November 2026, and not
 run on a GPU yet.
@@ -31,7 +31,7 @@ def begin(folder: Path) -> tuple[LanguageModel, VllmBatch]:
     tokenizer = conversational_tokenizer(folder)
     batch = VllmBatch(folder, TokenBytes(tokenizer))
     model: Any = SimpleNamespace(config=AutoConfig.from_pretrained(folder))
-    return LanguageModel(model, tokenizer, ""), batch
+    return LanguageModel(model, tokenizer), batch
 
 
 class VllmBatch(AsyncBatch):

@@ -47,7 +47,7 @@ def evaluate_model(
         judge_card: of the calibrated judge; a part of the cache key.
     """
     folder = registry.find(policy.registered_model, version, workspace=workspace).folder
-    loaded = models.load(folder, model.answering_precision)
+    loaded = models.open_model(folder, model.answering_precision)
     evaluated = answers.evaluate(
         loaded,
         version,

@@ -60,7 +60,7 @@ def make_preferences(
     if unwritten and training.best_of > 1:
         folder = registry.find(policy.registered_model, champion, workspace=workspace).folder
         own = best_of_n.best_answers(
-            models.load(folder, model.answering_precision),
+            models.open_model(folder, model.answering_precision),
             open_judge(judge, policy, workspace=workspace),
             records=unwritten,
             n=training.best_of,

@@ -65,6 +65,12 @@ def session_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_session(session_state: Path) -> None:
+    """What a machine keeps for itself, such as converted models, is kept for a session."""
+    os.environ["XDG_CACHE_HOME"] = str(session_state / "cache")
+
+
 @pytest.fixture
 def state_before(tmp_path: Path) -> Path:
     """A copy of a small state folder of OnTopic 0.1: traffic, windows, alerts, keys, labels, registry, dashboard."""

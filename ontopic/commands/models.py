@@ -52,13 +52,13 @@ def evaluate(
     check_writable(out)
     from ontopic.evaluation import answers
     from ontopic.judges.guard.card import enforced_guard
-    from ontopic.models.loading import load
+    from ontopic.models.loading import open_model
     from ontopic.statistics.scores import score
 
     version = version_of(project, model)
     settings, choice = project.settings.model, project.settings.judge_choice
     evaluation = answers.evaluate(
-        load(version.folder, settings.answering_precision),
+        open_model(version.folder, settings.answering_precision),
         version.version,
         judge=judge_of(project),
         questions=loaded.rows,

@@ -174,11 +174,11 @@ def evaluate_version(
     Raises:
         UserError: there is no such version.
     """
-    from ontopic.models.loading import load
+    from ontopic.models.loading import open_model
     from ontopic.registry.versions import find
 
     return evaluate(
-        load(find(registered_model, version, workspace=workspace).folder, settings.answering_precision),
+        open_model(find(registered_model, version, workspace=workspace).folder, settings.answering_precision),
         version,
         judge=judge,
         questions=questions,

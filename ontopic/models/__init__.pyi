@@ -2,12 +2,13 @@ from .answer import Batch as Batch
 from .answer import Generated as Generated
 from .answer import Generation as Generation
 from .answer import Sampling as Sampling
-from .continuous_batch import ContinuousBatch as ContinuousBatch
+from .engines import begin_batch as begin_batch
 from .generation import generate as generate
 from .likelihood import negative_log_likelihood as negative_log_likelihood
 from .likelihood import perplexity as perplexity
 from .loading import LanguageModel as LanguageModel
 from .loading import load as load
+from .loading import open_model as open_model
 from .loading import resolve as resolve
 from .sentence_encoder import SentenceEncoder as SentenceEncoder
 from .sentence_encoder import load_sentence_encoder as load_sentence_encoder

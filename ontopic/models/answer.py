@@ -136,7 +136,13 @@ class Generation:
 
 
 class Batch(Protocol):
-    """What generates answers, many at once, on a thread of its own."""
+    """What generates answers, many at once, on a thread of its own.
+
+    Attributes:
+        alternatives: whether it can tell the likeliest tokens at a place besides the sampled one.
+    """
+
+    alternatives: bool
 
     @property
     def waiting(self) -> int:

@@ -81,7 +81,7 @@ def load_beside(
     tokenizer = conversational_tokenizer(folder, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return LanguageModel(model.eval(), tokenizer, folder_sha256(folder))
+    return LanguageModel(model.eval(), tokenizer, digest=folder_sha256(folder))
 
 
 def _differences(model: Any, loaded_from: Path, *, folder: Path) -> dict[str, LowRank] | None:

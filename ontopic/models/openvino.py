@@ -1,21 +1,32 @@
 """A whole model as OpenVINO's own files, which OpenVINO GenAI and the OpenVINO Model Server load.
 
-OpenVINO GenAI makes the model of a GGUF file in float16: it reads none in float32. Its reading of that file's tokenizer
-takes letters such as ë apart, so the tokenizer is converted from Transformers' own.
+OpenVINO GenAI makes the model of a GGUF file in float16: it reads none in float32, so those weights are put in after.
+Its reading of that file's tokenizer takes letters such as ë apart, so that is converted from Transformers' own.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import platformdirs
+
+from ontopic.config.model_settings import Precision
 from ontopic.errors import UserError
-from ontopic.models.gguf import write_gguf
+from ontopic.models.gguf import GgufPrecision, write_gguf
 from ontopic.models.loading import conversational_tokenizer
+from ontopic.progress import progress
+from ontopic.state.whole_file import whole_folder
 
 _KEPT = ("openvino_model.xml", "openvino_model.bin")
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
+_MOST_CONVERTED = 4
+_FORM = 1  # of what is converted: another one is converted anew
 
 
 def check_openvino() -> None:
@@ -25,14 +36,38 @@ def check_openvino() -> None:
         UserError: one is not installed.
     """
     if any(importlib.util.find_spec(name) is None for name in ("openvino_genai", "openvino_tokenizers")):
-        raise UserError(
-            "OpenVINO's files need openvino-genai, which is not installed; "
-            "run: pip install -c constraints.txt '.[openvino]'"
-        )
+        raise UserError("OpenVINO's files need openvino-genai, which is not installed; run `make setup`")
 
 
-def write_openvino(folder: Path, into: Path) -> None:
+def converted(folder: Path, digest: str, *, precision: Precision) -> Path:
+    """The model in ``folder`` as OpenVINO's files: once a machine, and the newest few are kept.
+
+    Args:
+        digest: of the model's files.
+
+    Raises:
+        UserError: as ``write_openvino``.
+    """
+    kept: GgufPrecision = "float32" if precision == "float32" else "float16"
+    root = platformdirs.user_cache_path("ontopic") / "openvino"
+    place = root / f"{digest[:32]}-{kept}-{version('openvino-genai')}-{_FORM}"
+    if place.is_dir():
+        os.utime(place)
+        return place
+    root.mkdir(parents=True, exist_ok=True)
+    with whole_folder(place) as part, progress("model, converted for OpenVINO", 1, unit="model") as advance:
+        write_openvino(folder, part, precision=kept)
+        advance(1)
+    for old in sorted(root.iterdir(), key=lambda each: each.stat().st_mtime)[:-_MOST_CONVERTED]:
+        shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def write_openvino(folder: Path, into: Path, *, precision: GgufPrecision = "float16") -> None:
     """Write the model in ``folder``, with its tokenizer and chat template, into another folder.
+
+    Args:
+        precision: of the matrices.
 
     Raises:
         UserError: it can't be written as GGUF, or OpenVINO GenAI can't read that.
@@ -50,8 +85,13 @@ def write_openvino(folder: Path, into: Path) -> None:
     except RuntimeError as error:
         said = str(error).strip().splitlines()[-1][:200]
         raise UserError(f"OpenVINO GenAI can't read this model ({said}); export it as gguf or safetensors") from error
-    for name in _KEPT:
-        (work / name).rename(into / name)
+    if precision == "float32":
+        model = openvino.Core().read_model(work / _KEPT[0])
+        _put_in(model, folder)
+        openvino.save_model(model, into / _KEPT[0], compress_to_fp16=False)
+    else:
+        for name in _KEPT:
+            (work / name).rename(into / name)
     shutil.rmtree(work)
     tokenizer, detokenizer = convert_tokenizer(conversational_tokenizer(folder), with_detokenizer=True)
     openvino.save_model(tokenizer, into / "openvino_tokenizer.xml")
@@ -59,3 +99,29 @@ def write_openvino(folder: Path, into: Path) -> None:
     for name in _SETTINGS:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, into / name)
+
+
+def _put_in(model: Any, folder: Path) -> None:
+    """Put the weights of the safetensors in ``folder``, in float32, in place of those of the same names in float16."""
+    import openvino
+    import torch
+    from safetensors import safe_open
+
+    halves = {
+        node.get_friendly_name(): node
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.f16
+    }
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                called = re.sub(r"\.(\d+)\.", r"[\1].", name)
+                if (half := halves.pop(called, None)) is None:
+                    continue
+                values = tensors.get_tensor(name).to(torch.float32).numpy()
+                whole = openvino.opset13.constant(values.reshape(list(half.get_output_shape(0))))
+                whole.set_friendly_name(called)
+                for reader in half.output(0).get_target_inputs():
+                    reader.get_node().output(0).replace(whole.output(0))  # of what makes float32 of float16
+    if missed := [name for name, node in halves.items() if node.get_output_size() and "weight" in name]:
+        raise UserError(f"{folder}: the tensor {missed[0]!r} has no like among the weights; export it in float16")

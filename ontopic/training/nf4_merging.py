@@ -19,7 +19,7 @@ def dequantised(base: Path) -> LanguageModel:
     language_model = load(base, "nf4")
     # Before any forward pass: on some CPUs bitsandbytes packs the weights in another order for it.
     model = language_model.model.dequantize()
-    return LanguageModel(model, language_model.tokenizer, language_model.digest)
+    return LanguageModel(model, language_model.tokenizer, digest=language_model.digest)
 
 
 def merged_nf4(adapter: Path, base: Path) -> LanguageModel:
@@ -33,4 +33,4 @@ def merged_nf4(adapter: Path, base: Path) -> LanguageModel:
     """
     whole = dequantised(base)
     tuned = PeftModel.from_pretrained(whole.model, str(adapter))
-    return LanguageModel(tuned.merge_and_unload().eval(), whole.tokenizer, folder_sha256(adapter))
+    return LanguageModel(tuned.merge_and_unload().eval(), whole.tokenizer, digest=folder_sha256(adapter))

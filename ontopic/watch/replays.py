@@ -10,7 +10,7 @@ from ontopic.judges.guard.card import load_guard
 from ontopic.judges.judge import Judge
 from ontopic.models.answer import Sampling, sampling_of
 from ontopic.models.generation import answer_requests
-from ontopic.models.loading import LanguageModel, load
+from ontopic.models.loading import LanguageModel, open_model
 from ontopic.progress import Advance, progress
 from ontopic.records import Record, Verdict
 from ontopic.registry.versions import find
@@ -53,7 +53,7 @@ class Replays:
             self._judge([known[record.id] for record in missing], version, judge=judge)
         elif missing:
             folder = find(self._registered_model, version, workspace=self._workspace).folder
-            model = load(folder, self._model_settings.answering_precision)
+            model = open_model(folder, self._model_settings.answering_precision)
             with progress(f"version {version} on its successor's traffic", len(missing), unit="records") as advance:
                 for start in range(0, len(missing), _AT_ONCE):
                     part = missing[start : start + _AT_ONCE]

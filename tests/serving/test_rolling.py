@@ -17,7 +17,7 @@ from tuned_models import small_base, tuned
 
 from ontopic.config.watch_settings import PromotionSettings
 from ontopic.models.answer import Sampling
-from ontopic.models.continuous_batch import ContinuousBatch
+from ontopic.models.engines import begin_batch
 from ontopic.models.generation import generate
 from ontopic.models.loading import load
 from ontopic.records import Record
@@ -172,7 +172,7 @@ def test_what_is_answered_unseen_is_stored_beside_what_users_got(service: Servic
 def test_a_busy_service_drops_what_nobody_waits_for(service: Service) -> None:
     model = load(service.folders[1])
     idle = threading.Event()
-    batch = ContinuousBatch(model, MOST_WAITING, yields_to=lambda: not idle.wait(60))
+    batch = begin_batch(model, most_waiting=MOST_WAITING, yields_to=lambda: not idle.wait(60))
     shadow = Shadow(Deployment("2", Prompts(model), batch), service.assistant.traffic)
     asked, dropped = service.ask("c"), service.metric('ontopic_shadow_answers_total{outcome="dropped"}')
     for _ in range(MOST_WAITING + 5):
@@ -186,7 +186,7 @@ def test_a_busy_service_drops_what_nobody_waits_for(service: Service) -> None:
 
 
 def test_a_service_that_is_always_busy_answers_some(service: Service) -> None:
-    batch = ContinuousBatch(load(service.folders[1]), MOST_WAITING, yields_to=lambda: True)
+    batch = begin_batch(load(service.folders[1]), most_waiting=MOST_WAITING, yields_to=lambda: True)
     shadow = Shadow(Deployment("2", Prompts(load(service.folders[1])), batch), service.assistant.traffic)
     asked = service.ask("c")
     shadow.offer(asked.request, [Sampling(3)], ids=[asked.id])

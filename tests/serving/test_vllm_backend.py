@@ -78,7 +78,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     yield engine
 
 
-def test_an_answer_is_as_that_of_the_continuous_batch(engine: Engine, tmp_path: Path) -> None:
+def test_an_answer_is_as_that_of_the_other_engines(engine: Engine, tmp_path: Path) -> None:
     batch = VllmBatch(tmp_path, token_bytes)
     pieces: list[Piece] = []
     generation = Generation([7, 8], Sampling(9, top_p=0, seed=-1, stop=("x",), top_logprobs=1), pieces.append)

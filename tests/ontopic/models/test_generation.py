@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from ontopic.models.answer import Generation, OverloadedError, Piece, Sampling, parameters_of, sampling_of
+from ontopic.models.answer import Batch, Generation, OverloadedError, Piece, Sampling, parameters_of, sampling_of
 from ontopic.models.chat_template import chat_prompts
-from ontopic.models.continuous_batch import ContinuousBatch
+from ontopic.models.engines import begin_batch
 from ontopic.models.generation import answer_requests, generate
 from ontopic.models.loading import LanguageModel, load
+from ontopic.models.openvino_batch import OpenVinoBatch
+from ontopic.models.static_batch import StaticBatch
 
 QUESTIONS = [
     "How do I open a savings account?",
@@ -24,9 +27,18 @@ QUESTIONS = [
 ]
 
 
+ENGINES = {"openvino": OpenVinoBatch, "torch": StaticBatch}
+
+
 @pytest.fixture(scope="module")
-def model(model_folder: Path) -> LanguageModel:
+def weights(model_folder: Path) -> LanguageModel:
     return load(model_folder, "float32")  # in bfloat16 an answer may differ with what is generated beside it
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def model(weights: LanguageModel, request: pytest.FixtureRequest) -> LanguageModel:
+    """A model for each engine: OpenVINO converts what a folder holds, so weights of no folder are for PyTorch."""
+    return weights if request.param == "openvino" else LanguageModel(weights.model, weights.tokenizer)
 
 
 def test_each_request_is_answered_as_its_client_asked(model: LanguageModel) -> None:
@@ -60,8 +72,9 @@ def answers_of_transformers(model: LanguageModel, conversations: list[Any], limi
 
 
 @pytest.fixture
-def batch(model: LanguageModel) -> Iterator[ContinuousBatch]:
-    batch = ContinuousBatch(model)
+def batch(model: LanguageModel) -> Iterator[Batch]:
+    batch = begin_batch(model)
+    assert isinstance(batch, OpenVinoBatch if model.folder else StaticBatch)
     yield batch
     batch.close(30)
 
@@ -73,9 +86,7 @@ def prompt(model: LanguageModel, question: str, system: str = "") -> list[int]:
     return ids
 
 
-def test_greedy_answers_are_those_of_one_batch_however_they_arrive(
-    model: LanguageModel, batch: ContinuousBatch
-) -> None:
+def test_greedy_answers_are_those_of_one_batch_however_they_arrive(model: LanguageModel, batch: Batch) -> None:
     conversations = [[{"role": "user", "content": question}] for question in QUESTIONS]
     expected = answers_of_transformers(model, conversations, 20)
     together = [Generation(prompt(model, question), Sampling(20)) for question in QUESTIONS]
@@ -97,33 +108,9 @@ def test_greedy_answers_are_those_of_one_batch_however_they_arrive(
     assert answered == [1] * len(QUESTIONS)
 
 
-def test_a_shared_beginning_is_read_once_and_changes_nothing(model: LanguageModel, batch: ContinuousBatch) -> None:
-    system = "You are the assistant of a bank. " * 20
-    prompts = [prompt(model, question, system) for question in QUESTIONS[:3]]
-    read: list[int] = []
-    forward = model.model.forward
-
-    def counting(*args: Any, **options: Any) -> Any:
-        read.append(options["input_ids"].shape[1])
-        return forward(*args, **options)
-
-    answers = []
-    model.model.forward = counting  # type: ignore[method-assign]
-    try:
-        for ids in prompts:
-            generation = Generation(ids, Sampling(8))
-            batch.submit([generation])
-            answers.append(generation.done.result(60).text)
-    finally:
-        del model.model.forward
-    first, second, third = [n for n in read if n > 1]
-    assert (first, second) == (len(prompts[0]), len(prompts[1]))
-    assert third < len(prompts[2]) / 4
-    messages = [[{"role": "system", "content": system}, {"role": "user", "content": q}] for q in QUESTIONS[:3]]
-    assert answers == [said for said, _, _ in answers_of_transformers(model, messages, 8)]
-
-
-def test_a_long_prompt_is_read_in_parts_while_others_go_on(model: LanguageModel, batch: ContinuousBatch) -> None:
+def test_a_long_prompt_is_read_in_parts_while_others_go_on(model: LanguageModel, batch: Batch) -> None:
+    if not model.folder:
+        pytest.skip("a static batch has no others to go on")
     order: list[str] = []
     begun = threading.Event()
 
@@ -144,7 +131,7 @@ def test_a_long_prompt_is_read_in_parts_while_others_go_on(model: LanguageModel,
     assert long.done.result().text == expected
 
 
-def test_a_cancelled_answer_gives_up_its_place(model: LanguageModel, batch: ContinuousBatch) -> None:
+def test_a_cancelled_answer_gives_up_its_place(model: LanguageModel, batch: Batch) -> None:
     begun = threading.Event()
     endless = Generation(prompt(model, "Count to a thousand."), Sampling(4000), lambda _: begun.set())
     waiting = Generation(prompt(model, "Hi"), Sampling(4))
@@ -159,7 +146,7 @@ def test_a_cancelled_answer_gives_up_its_place(model: LanguageModel, batch: Cont
 
 
 def test_too_many_are_refused_and_a_closed_batch_answers_what_it_took(model: LanguageModel) -> None:
-    batch = ContinuousBatch(model, most_waiting=2)
+    batch = begin_batch(model, most_waiting=2)
     many = [Generation(prompt(model, "Hi"), Sampling(4)) for _ in range(3)]
     with pytest.raises(OverloadedError) as raised:
         batch.submit(many)
@@ -171,12 +158,31 @@ def test_too_many_are_refused_and_a_closed_batch_answers_what_it_took(model: Lan
         batch.submit(many[2:])
 
 
+class _Failing:
+    """OpenVINO's pipeline, none of whose steps comes to its end."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipeline, name)
+
+    def step(self) -> None:
+        raise ZeroDivisionError
+
+    def has_non_finished_requests(self) -> bool:
+        return False
+
+
 def test_an_error_reaches_those_under_way_and_the_next_are_answered(
-    model: LanguageModel, batch: ContinuousBatch, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = Generation(prompt(model, "Hi"), Sampling(4))
     with monkeypatch.context() as patch:
-        patch.setattr(model.model, "forward", lambda **_: 1 / 0)
+        if isinstance(batch, OpenVinoBatch):
+            patch.setattr(batch, "_pipeline", _Failing(batch._pipeline))
+        else:
+            patch.setattr(model.model, "forward", lambda **_: 1 / 0)
         batch.submit([failing])
         assert isinstance(failing.done.exception(30), ZeroDivisionError)
     good = Generation(prompt(model, "Hi"), Sampling(4))
@@ -184,9 +190,7 @@ def test_an_error_reaches_those_under_way_and_the_next_are_answered(
     assert good.done.result(30).completion_tokens == 4
 
 
-def test_pieces_join_to_the_text_and_never_end_in_half_a_stop_text(
-    model: LanguageModel, batch: ContinuousBatch
-) -> None:
+def test_pieces_join_to_the_text_and_never_end_in_half_a_stop_text(model: LanguageModel, batch: Batch) -> None:
     whole = Generation(prompt(model, QUESTIONS[0]), Sampling(20))
     batch.submit([whole])
     text = whole.done.result(60).text
@@ -196,3 +200,24 @@ def test_pieces_join_to_the_text_and_never_end_in_half_a_stop_text(
     batch.submit([stopped])
     assert stopped.done.result(60).text == text[:30].rstrip() == "".join(piece.text for piece in pieces)
     assert stopped.done.result().finish_reason == "stop"
+
+
+def test_log_probabilities_are_those_of_the_weights(model: LanguageModel, batch: Batch, weights: LanguageModel) -> None:
+    top = 2 if batch.alternatives else 0
+    asked = [
+        Generation(prompt(model, QUESTIONS[0]), Sampling(6, temperature=t, seed=1, top_logprobs=top)) for t in (0, 1)
+    ]
+    batch.submit(asked)
+    for generation in asked:
+        given = generation.done.result(60).logprobs
+        ids = [
+            weights.tokenizer.convert_tokens_to_ids(weights.tokenizer.tokenize(each.token.decode()))[0]
+            for each in given
+        ]
+        with torch.inference_mode():
+            logits = weights.model(torch.tensor([[*generation.ids, *ids]])).logits[0, len(generation.ids) - 1 : -1]
+        wanted = logits.float().log_softmax(-1)
+        of_ids = [float(row[token]) for row, token in zip(wanted, ids, strict=True)]
+        assert [each.logprob for each in given] == pytest.approx(of_ids, abs=0.05)
+        for each, row in zip(given, wanted, strict=True):
+            assert [value for _, value in each.top] == pytest.approx(row.topk(top).values.tolist(), abs=0.05)

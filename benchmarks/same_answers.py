@@ -190,14 +190,14 @@ def llama_cpp(folder: Path, questions: list[str], *, precision: GgufPrecision) -
 
 
 def openvino(folder: Path, questions: list[str]) -> Answers:
-    """OpenVINO GenAI on the files that `export` writes: weights in float16, products in float32."""
+    """OpenVINO GenAI on the files that `export` writes, weights and products in float32."""
     import openvino_genai
     from transformers import AutoTokenizer
 
     from ontopic.models.openvino import write_openvino
 
     with tempfile.TemporaryDirectory() as work:
-        write_openvino(folder, Path(work))
+        write_openvino(folder, Path(work), precision="float32")
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
         pipeline = openvino_genai.LLMPipeline(work, "CPU", **options)
         settings = openvino_genai.GenerationConfig(max_new_tokens=TOKENS, do_sample=False, apply_chat_template=False)
@@ -211,8 +211,11 @@ SIDES: dict[str, tuple[str, Callable[[Path, list[str]], Answers]]] = {
     "vllm": ("our vLLM backend, on a stand-in for its engine", vllm),
     "mlflow": ("MLflow's scoring server", mlflow),
     "gguf": ("llama.cpp, GGUF in float32", lambda *of: llama_cpp(*of, precision="float32")),
-    "gguf-half": ("llama.cpp, GGUF in float16 (`--half`)", lambda *of: llama_cpp(*of, precision="float16")),
-    "openvino": ("OpenVINO GenAI, float16 weights", openvino),
+    "gguf-half": (
+        "llama.cpp, GGUF in float16",
+        lambda *of: llama_cpp(*of, precision="float16"),
+    ),
+    "openvino": ("OpenVINO GenAI, its files in float32", openvino),
 }
 
 

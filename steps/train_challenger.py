@@ -57,11 +57,11 @@ def train_challenger(
     folder = start.folder
     if settings.processes > 1:
         result = processes.train_in_processes(
-            folder, model.precision, preferences=chosen, settings=settings, work=work, log_metrics=log
+            folder, model.training_precision, preferences=chosen, settings=settings, work=work, log_metrics=log
         )
     else:
         result = orpo.train_orpo(
-            models.load(folder, model.precision),
+            models.load(folder, model.training_precision),
             folder,
             preferences=chosen,
             settings=settings,
@@ -73,7 +73,7 @@ def train_challenger(
     version = register_trained(
         result.adapter,
         start,
-        precision=model.precision,
+        precision=model.training_precision,
         workspace=workspace,
         run_id=run.info.run_id,
         tags={

@@ -21,10 +21,20 @@ from ontopic.registry.promotions import BASE, open_registry
 from ontopic.state.whole_file import whole_folder, writing
 
 if TYPE_CHECKING:
+    from ontopic.models.gguf import GgufPrecision
     from ontopic.registry.versions import RegisteredModel
 
 _CARD = "README.md"
 _LICENCE_OF_EMBEDDED = "apache-2.0"  # as its GGUF file says of itself
+
+
+class Precision(StrEnum):
+    """Of an exported file's weights."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    INT4 = "int4"
 
 
 class Format(StrEnum):
@@ -51,9 +61,10 @@ def export(
             "hub pushes safetensors with HF_TOKEN to a private repository."
         ),
     ] = Format.SAFETENSORS,
-    half: Annotated[
-        bool, typer.Option("--half", help="gguf in float16: half the size, and an answer may differ.")
-    ] = False,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Of gguf's and openvino's weights; in fewer bits answers may differ."),
+    ] = None,
     licence: Annotated[
         str,
         typer.Option(help="The base model's licence for the card, as the hub writes it: apache-2.0, gemma, other."),
@@ -63,7 +74,7 @@ def export(
     name, repository = project.policy.registered_model, str(destination)
     if licence and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise UserError(f"--licence {licence[:80]!r} is none of the hub's abbreviations, such as apache-2.0 or gemma")
-    _check(to, destination, half=half)
+    _check(to, destination, precision=precision)
     found = version_of(project, version)
     registry = open_registry(project.workspace, name)
     embedded = registry.tags_of(registry.version(BASE)).get("ontopic.source") == "embedded"
@@ -81,50 +92,49 @@ def export(
         return
     with _new_folder(destination) as part:
         (part / _CARD).write_text(card, encoding="utf-8")
-        _write(found, part, to=to, half=half, files=files)
+        _write(found, part, to=to, precision=precision, files=files)
         size = sum(path.stat().st_size for path in part.iterdir())
         part.chmod(_rights_of_folder(part / _CARD))
     where = visible(str(destination))
     print(f"version {found.version} of {name} is in {where} ({to}, {size / 1e6:,.1f} MB), with its card {_CARD}")
 
 
-def _write(model: RegisteredModel, part: Path, *, to: Format, half: bool, files: Sequence[Path]) -> None:
+def _write(
+    model: RegisteredModel, part: Path, *, to: Format, precision: Precision | None, files: Sequence[Path]
+) -> None:
     """Write a model's files into a folder.
 
     Args:
         files: its own, of which safetensors are a copy.
     """
+    kept: GgufPrecision = (precision or Precision.FLOAT32).value
     if to == Format.GGUF:
         from ontopic.models.gguf import write_gguf
 
         called = f"{model.name}-{model.version}"
-        write_gguf(model.folder, part / f"{called}.gguf", precision="float16" if half else "float32", name=called)
+        write_gguf(model.folder, part / f"{called}.gguf", precision=kept, name=called)
     elif to == Format.OPENVINO:
         from ontopic.models.openvino import write_openvino
 
-        write_openvino(model.folder, part)
+        write_openvino(model.folder, part, precision=kept)
     else:
         for path in files:
             shutil.copyfile(path, part / path.name)
 
 
-def _check(to: Format, destination: Path, *, half: bool) -> None:
+def _check(to: Format, destination: Path, *, precision: Precision | None) -> None:
     """Fail before any work.
 
     Raises:
         UserError: the destination is none, or what the format needs is not there.
     """
-    if half and to != Format.GGUF:
-        raise UserError(f"--half is for gguf, and not for {to}; leave it out")
+    if precision and to not in (Format.GGUF, Format.OPENVINO):
+        raise UserError(f"--precision is for gguf and openvino, and not for {to}; leave it out")
     if to == Format.HUB:
         from ontopic.models.hub_push import check_pushable
 
         check_pushable(str(destination))
         return
-    if to == Format.OPENVINO:
-        from ontopic.models.openvino import check_openvino
-
-        check_openvino()
     if destination.is_symlink() or destination.exists():
         if not destination.is_dir() or any(destination.iterdir()):
             raise UserError(f"{destination} is there already; give a new folder")

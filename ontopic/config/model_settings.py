@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ontopic.config.section import Section
 
-Precision = Literal["auto", "float32", "bfloat16", "nf4"]
+Precision = Literal["auto", "float32", "bfloat16", "int8", "int4", "nf4"]
 
 
 class ModelSettings(Section):
@@ -18,14 +18,19 @@ class ModelSettings(Section):
     """``embedded``, a Hugging Face id, or a local folder."""
     precision: Precision = "auto"
     """Of the weights: ``bfloat16``, ``float32``, or ``auto``: bfloat16 where the GPU or the CPU multiplies it natively,
-    float32 elsewhere; ``nf4`` trains on weights of 4 bits (QLoRA with bitsandbytes, needs CUDA) and answers as
-    ``auto``."""
+    float32 elsewhere. ``int8`` and ``int4`` answer on a CPU from weights of so many bits, and train as ``auto``;
+    ``nf4`` trains on weights of 4 bits (QLoRA with bitsandbytes, needs CUDA) and answers as ``auto``."""
     chat_template: str | None = None
     """The chat template, in Jinja, for a base model that has none; it takes the place of one that the model has."""
     max_new_tokens: int = Field(64, ge=1)
     """The longest answer, in tokens."""
     batch_size: int = Field(128, ge=1)
     """How many answers are generated together in evaluation."""
+
+    @property
+    def training_precision(self) -> Precision:
+        """Of the weights that are trained on."""
+        return "auto" if self.precision in ("int8", "int4") else self.precision
 
     @property
     def answering_precision(self) -> Precision:

@@ -21,7 +21,15 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from ontopic.errors import UserError
 from ontopic.models.loading import conversational_tokenizer
 
-GgufPrecision = Literal["float16", "float32"]
+GgufPrecision = Literal["float32", "float16", "int8", "int4"]
+
+# By our precisions: what the file says that it mostly holds, and of what type its matrices are.
+_TYPES = {
+    "float32": (gguf.LlamaFileType.ALL_F32, gguf.GGMLQuantizationType.F32),
+    "float16": (gguf.LlamaFileType.MOSTLY_F16, gguf.GGMLQuantizationType.F16),
+    "int8": (gguf.LlamaFileType.MOSTLY_Q8_0, gguf.GGMLQuantizationType.Q8_0),
+    "int4": (gguf.LlamaFileType.MOSTLY_Q4_0, gguf.GGMLQuantizationType.Q4_0),
+}
 
 # By Transformers' model types. llama.cpp turns the halves of a head in these "llama" models by pairs of neighbours.
 _ARCHITECTURES = {
@@ -53,7 +61,7 @@ def write_gguf(folder: Path, path: Path, *, precision: GgufPrecision, name: str)
 
     Args:
         folder: a whole model of a Llama, Mistral, Qwen 2 or Qwen 3 architecture, in safetensors.
-        precision: of the matrices.
+        precision: of the matrices: ``int8`` and ``int4`` are llama.cpp's Q8_0 and Q4_0.
         name: what the file says that the model is called.
 
     Raises:
@@ -70,7 +78,7 @@ def write_gguf(folder: Path, path: Path, *, precision: GgufPrecision, name: str)
         shapes = {key: tuple(file.get_slice(key).get_shape()) for file in files for key in file.keys()}  # noqa: SIM118
         _add_settings(writer, config, folder=folder)
         writer.add_name(name)
-        writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if precision == "float16" else gguf.LlamaFileType.ALL_F32)
+        writer.add_file_type(_TYPES[precision][0])
         rows = shapes["model.embed_tokens.weight"][0]
         _add_tokens(writer, conversational_tokenizer(folder), rows=rows, folder=folder)
         names = _tensor_names(list(shapes), config, folder=folder)
@@ -78,8 +86,9 @@ def write_gguf(folder: Path, path: Path, *, precision: GgufPrecision, name: str)
         if factors is not None:
             writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
         for key, shape in shapes.items():
-            dtype = _dtype(shape, precision)
-            writer.add_tensor_info(names[key], shape, dtype, int(np.prod(shape)) * dtype.itemsize)
+            kind = _kind(shape, precision, key=key, folder=folder)
+            stored = gguf.quant_shape_to_byte_shape(shape, kind)
+            writer.add_tensor_info(names[key], stored, np.dtype(np.uint8), int(np.prod(stored)), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -147,8 +156,13 @@ def _tensors(files: list[Any]) -> Iterator[tuple[str, torch.Tensor]]:
             yield key, file.get_tensor(key)
 
 
-def _dtype(shape: tuple[int, ...], precision: GgufPrecision) -> np.dtype[Any]:
-    return np.dtype(np.float16 if precision == "float16" and len(shape) > 1 else np.float32)
+def _kind(shape: tuple[int, ...], precision: GgufPrecision, *, key: str, folder: Path) -> gguf.GGMLQuantizationType:
+    """Of what type a tensor is stored: vectors are float32 in any precision."""
+    kind = _TYPES[precision][1] if len(shape) > 1 else gguf.GGMLQuantizationType.F32
+    block, _ = gguf.GGML_QUANT_SIZES[kind]
+    if shape[-1] % block:
+        raise UserError(f"{folder}: the rows of {key!r} are no multiple of {block} long; take float16")
+    return kind
 
 
 def _written(
@@ -160,9 +174,10 @@ def _written(
             values = _paired(values, config.num_attention_heads)
         if "k_proj" in key:
             values = _paired(values, config.num_key_value_heads)
+    kind = _kind(values.shape, precision, key=key, folder=folder)
     with np.errstate(over="ignore"):
-        kept = np.ascontiguousarray(values, dtype=_dtype(values.shape, precision))
-    if precision == "float16" and not np.isfinite(kept).all():
+        kept = gguf.quants.quantize(np.ascontiguousarray(values), kind)
+    if kind == gguf.GGMLQuantizationType.F16 and not np.isfinite(kept).all():
         raise UserError(f"{folder}: the tensor {key!r} does not fit into float16; write it in float32")
     return kept
 

@@ -222,7 +222,7 @@ def stored_dtype(folder: Path) -> torch.dtype:
 
 
 def _dtype(precision: Precision) -> torch.dtype:
-    if precision == "auto":
+    if precision in ("auto", "int8", "int4"):
         return torch.bfloat16 if torch.cuda.is_available() or cpu_multiplies_bfloat16() else torch.float32
     return torch.float32 if precision == "float32" else torch.bfloat16
 

@@ -6,7 +6,6 @@ Its reading of that file's tokenizer takes letters such as ë apart, so that is 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -25,18 +24,9 @@ from ontopic.state.whole_file import whole_folder
 
 _KEPT = ("openvino_model.xml", "openvino_model.bin")
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
+_KEPT_AS: dict[Precision, GgufPrecision] = {"float32": "float32", "int8": "int8", "int4": "int4"}  # float16 else
 _MOST_CONVERTED = 4
 _FORM = 1  # of what is converted: another one is converted anew
-
-
-def check_openvino() -> None:
-    """See before any work that OpenVINO's packages are there.
-
-    Raises:
-        UserError: one is not installed.
-    """
-    if any(importlib.util.find_spec(name) is None for name in ("openvino_genai", "openvino_tokenizers")):
-        raise UserError("OpenVINO's files need openvino-genai, which is not installed; run `make setup`")
 
 
 def converted(folder: Path, digest: str, *, precision: Precision) -> Path:
@@ -48,7 +38,7 @@ def converted(folder: Path, digest: str, *, precision: Precision) -> Path:
     Raises:
         UserError: as ``write_openvino``.
     """
-    kept: GgufPrecision = "float32" if precision == "float32" else "float16"
+    kept = _KEPT_AS.get(precision, "float16")
     root = platformdirs.user_cache_path("ontopic") / "openvino"
     place = root / f"{digest[:32]}-{kept}-{version('openvino-genai')}-{_FORM}"
     if place.is_dir():
@@ -79,7 +69,8 @@ def write_openvino(folder: Path, into: Path, *, precision: GgufPrecision = "floa
 
     work = into / "gguf"  # OpenVINO GenAI writes beside the file that it reads
     work.mkdir()
-    write_gguf(folder, work / "model.gguf", precision="float16", name=folder.name)
+    read = "float16" if precision == "float32" else precision
+    write_gguf(folder, work / "model.gguf", precision=read, name=folder.name)
     try:
         openvino_genai.LLMPipeline(str(work / "model.gguf"), "CPU", enable_save_ov_model=True)
     except RuntimeError as error:

@@ -43,6 +43,11 @@ def open_pipeline(language_model: LanguageModel, *, prompt_tokens: int = PROMPT_
             str(folder), _scheduling(prompt_tokens), "CPU", _properties(language_model.precision)
         )
     except (ImportError, UserError, RuntimeError) as error:
+        if language_model.precision in ("int8", "int4"):
+            raise UserError(
+                f"model.precision is {language_model.precision}, for which OpenVINO can't take this model ({error}); "
+                "leave it out"
+            ) from error
         said = str(error).strip().splitlines()[-1][:300]
         logger.warning("PyTorch generates, several times slower, as OpenVINO can't take this model: %s", said)
         return None

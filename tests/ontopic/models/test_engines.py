@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from ontopic.errors import UserError
+from ontopic.models import openvino
+from ontopic.models.engines import begin_batch, open_beside
+from ontopic.models.generation import generate
+from ontopic.models.loading import load, open_model
+from ontopic.models.openvino_batch import OpenVinoBatch
+from ontopic.models.static_batch import StaticBatch
+
+ASKED = [[{"role": "user", "content": "How do I open a savings account?"}]]
+
+
+def test_what_openvino_cannot_take_pytorch_answers_and_the_log_says_so(
+    gemma_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = open_model(gemma_folder, "float32")
+    with caplog.at_level(logging.WARNING):
+        batch = begin_batch(model)
+    batch.close(5)
+    assert isinstance(batch, StaticBatch)
+    assert "PyTorch generates, several times slower" in caplog.text and "'gemma'" in caplog.text
+    (said,) = generate(model, ASKED, max_new_tokens=4)
+    assert said.completion_tokens == 4
+    beside = open_beside(model, gemma_folder)
+    assert beside.model is not model.model and beside.model.get_input_embeddings().weight.data_ptr() == (
+        model.model.get_input_embeddings().weight.data_ptr()
+    )
+    with pytest.raises(UserError, match=r"model\.precision is int8, for which OpenVINO can't take this model"):
+        begin_batch(open_model(gemma_folder, "int8"))
+
+
+def test_a_model_is_converted_once_and_few_are_kept(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_model(model_folder, "float32")
+    batch = begin_batch(model)
+    batch.close(5)
+    assert isinstance(batch, OpenVinoBatch)
+    written: list[Path] = []
+
+    def write(folder: Path, into: Path, *, precision: str) -> None:
+        written.append(folder)
+        (into / "openvino_model.xml").write_text(precision)
+
+    monkeypatch.setattr(openvino, "write_openvino", write)
+    kept = openvino.converted(model_folder, model.digest, precision="float32")
+    assert written == [] and (kept / "openvino_model.bin").is_file()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept.parent / "other"))
+    made = [openvino.converted(model_folder, digest * 64, precision="auto") for digest in "abcdef"]
+    assert len(written) == 6 and [place.is_dir() for place in made] == [False, False, True, True, True, True]
+    again = openvino.converted(model_folder, "c" * 64, precision="bfloat16")  # stored as for "auto"
+    assert again == made[2] and len(written) == 6
+
+
+def test_weights_that_are_read_late_are_those_that_are_read_at_once(model_folder: Path) -> None:
+    late, now = open_model(model_folder), load(model_folder)
+    assert late.config.max_position_embeddings == now.config.max_position_embeddings
+    assert late.end_tokens == now.end_tokens == {late.tokenizer.eos_token_id}
+    assert late.model.dtype == now.model.dtype and late.digest == now.digest

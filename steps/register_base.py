@@ -10,7 +10,7 @@ from zenml import step
 from ontopic.config.model_settings import ModelSettings
 from ontopic.models import loading as models
 from ontopic.models.chat_template import templated
-from ontopic.registry.promotions import KIND, OF_BASE
+from ontopic.registry.base_version import KIND, OF_BASE
 from ontopic.state.workspace import Workspace
 from ontopic.training import registering
 from steps.caching import depends_on_imports

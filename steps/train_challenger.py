@@ -15,8 +15,9 @@ from ontopic.config.policy import Policy
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.models import loading as models
 from ontopic.registry import versions as registry
+from ontopic.registry.base_version import KIND
 from ontopic.registry.erased_runs import PREFERENCES
-from ontopic.registry.promotions import BASE, KIND
+from ontopic.registry.promotions import BASE
 from ontopic.state.workspace import Workspace
 from ontopic.training import orpo, processes
 from ontopic.training.earlier_pairs import all_pairs

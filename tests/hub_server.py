@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import pytest
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.utils import _http
 from loopback import answering
 
 TOKEN = "hf_of_the_test"
@@ -137,3 +140,16 @@ def _committed(hub: Hub, repository: str, lines: list[dict[str, Any]]) -> tuple[
     hub.commits.append(lines[0]["value"]["summary"])
     oid = f"{len(hub.commits):040x}"
     return 200, {"commitUrl": f"{hub.url}/{repository}/commit/{oid}", "commitOid": oid}
+
+
+@contextlib.contextmanager
+def hub_of_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that this process's client asks, as with HF_ENDPOINT, HF_TOKEN and HF_HUB_DISABLE_XET set."""
+    with running_hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(_http.time, "sleep", lambda _: None)  # it asks again after seconds
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
+    set_client_factory(_http.default_client_factory)

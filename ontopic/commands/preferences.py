@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -79,18 +80,44 @@ def show(pair: PairId, project: Project) -> None:
 @app.command("export")
 @on_project
 def export(
-    out: Annotated[Path, typer.Argument(help="File to write.")],
+    out: Annotated[Path, typer.Argument(help="File to write; for the hub a repository, as OWNER/NAME.")],
     project: Project,
     *,
     to: Annotated[
-        Literal["jsonl", "parquet"] | None,
-        typer.Option("--format", help="By default parquet for a name that ends so, else jsonl."),
+        Literal["jsonl", "parquet", "hub"] | None,
+        typer.Option(
+            help="By default parquet for a name that ends so, else jsonl; hub pushes parquet with HF_TOKEN to a private "
+            "repository."
+        ),
     ] = None,
 ) -> None:
     """Write the pairs to a file, as TRL takes them; it can be given back under training.preference_sets."""
+    if to == "hub":
+        n, at = _push_preferences(project, str(out))
+        print(f"{n} pairs are on the hub: {at}")
+        return
     with beside(out):
         n = export_preferences(project, out, to=to)
         print(f"{n} pairs are in {out}")
+
+
+def _push_preferences(project: Project, repository: str) -> tuple[int, str]:
+    """How many pairs were pushed, and where they are."""
+    from ontopic.models.hub_push import check_pushable, push
+
+    check_pushable(repository)
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = Path(folder) / "train.parquet"
+        n = export_preferences(project, pairs)
+        card = (
+            f"---\ntask_categories: [text-generation]\n---\n# Preferences of the policy {project.policy.name}\n\n"
+            + (
+                f"{n} pairs that the next ORPO training would see: `prompt`, `chosen`, `rejected`, as TRL takes them, from "
+                "this policy's traffic, labels and corrections. They hold what users wrote: keep the repository private.\n"
+            )
+        )
+        files = {"train.parquet": pairs, "README.md": card.encode()}
+        return n, push(files, repository, kind="dataset", message=f"{n} pairs of {project.policy.name}")
 
 
 @app.command("drop")

@@ -11,7 +11,8 @@ from filelock import FileLock
 from ontopic.config.watch_settings import PromotionSettings
 from ontopic.errors import UserError
 from ontopic.registry.approval import command, waiting
-from ontopic.registry.promotions import BASE, KIND, OF_BASE, ModelRegistry, open_registry
+from ontopic.registry.base_version import KIND, OF_BASE
+from ontopic.registry.promotions import BASE, ModelRegistry, open_registry
 from ontopic.registry.versions import BASE_VERSION, MADE_FROM
 from ontopic.state.workspace import Workspace
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from ontopic.config.policy import OF_POLICY
 from ontopic.errors import UserError
 from ontopic.registry import mlflow_file
+from ontopic.registry.base_version import base_version
 from ontopic.registry.promotion_record import OF_NO_VERSION, Entry, EntryKind, PromotionRecord
 from ontopic.registry.registry_tables import RegistryTables
 from ontopic.state.workspace import Workspace
@@ -18,9 +19,6 @@ from ontopic.state.workspace import Workspace
 CHAMPION, CHALLENGER, BASE = "champion", "challenger", "base"
 COMPLETE = "ontopic.complete"
 """The tag that a version gets last when it is registered; one without it is the remains of a crash."""
-
-KIND, OF_BASE = "ontopic.kind", "base"
-"""The tag of a version with what it is, and what it says of a base model, which was not trained here."""
 
 GATE = "ontopic.gate"
 """The tag of a version with what its last gate said: ``passed`` or ``failed``."""
@@ -92,7 +90,7 @@ class ModelRegistry:
         """
         versions = self.tagged()
         if which == BASE:
-            return self._base(versions)
+            return base_version(self.name, versions)
         found = which if which.isdigit() else self._tables.alias(which)
         if which == CHALLENGER and found == self.champion():  # as releases before left it
             found = ""
@@ -342,18 +340,6 @@ class ModelRegistry:
         remembered = Head.model_validate_json(head)
         held = any(entry.sha256 == remembered.sha256 for entry in self.record.entries())
         return None if held else remembered
-
-    def _base(self, versions: Mapping[str, Mapping[str, str]]) -> str:
-        if not versions:
-            raise UserError(f"no model is registered as {self.name!r} yet; run `python run.py` first")
-        bases = [version for version, tags in versions.items() if tags.get(KIND) == OF_BASE]
-        # A registry that others filled says nothing of kinds: there the oldest is what all began with.
-        unsaid = [version for version, tags in versions.items() if KIND not in tags]
-        if not bases + unsaid:
-            raise UserError(
-                f"the base model of {self.name!r} was deleted; run `python run.py`, which registers it again"
-            )
-        return bases[-1] if bases else unsaid[0]
 
     def _check(self, version: str) -> None:
         if version not in self.versions():

@@ -22,8 +22,9 @@ from ontopic.config.training_settings import TrainingSettings
 from ontopic.data.labelled import Question, load_questions
 from ontopic.data.language import refusal_to
 from ontopic.data.same_question import identity, normalized
+from ontopic.registry.base_version import KIND, OF_BASE
 from ontopic.registry.erased_runs import PREFERENCES
-from ontopic.registry.promotions import KIND, OF_BASE, open_registry
+from ontopic.registry.promotions import open_registry
 from ontopic.registry.versions import BASE_VERSION
 from ontopic.state.erased_files import ERASED
 from ontopic.state.workspace import Workspace

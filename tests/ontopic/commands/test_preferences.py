@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from erased_state import found_in
+from hub_server import hub_of_this_process
 from taught import ANNAS, LEAK, NAME, POLICY, made_state, write_config, write_rows
 from typer.testing import CliRunner, Result
 
@@ -98,6 +100,22 @@ def test_what_is_exported_can_be_mixed_in_again(command: Command, folder: Path, 
         ]
     write_config(folder, [{"source": str(tmp_path / "out.jsonl"), "share": 0.4}])
     assert len(seen(folder).seen.pairs) == round(len(rows) / 0.6)
+
+
+def test_the_hub_gets_what_a_file_would(
+    command: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = command("export", "bank/pairs", "--to", "hub")
+    assert "HF_HUB_OFFLINE is set" in str(refused.exception)
+    with hub_of_this_process(monkeypatch) as hub:
+        done = command("export", "bank/pairs", "--to", "hub")
+    assert done.exit_code == 0, done.exception
+    assert hub.made["bank/pairs"]["type"] == "dataset" and hub.made["bank/pairs"]["visibility"] == "private"
+    pushed = hub.files["bank/pairs"]
+    (tmp_path / "back.parquet").write_bytes(pushed["train.parquet"])
+    rows = pq.read_table(tmp_path / "back.parquet").to_pylist()
+    assert [row["id"] for row in rows] == seen(folder).seen.ids
+    assert f"{len(rows)} pairs that the next ORPO training would see" in pushed["README.md"].decode()
 
 
 def test_a_set_has_its_share_and_its_pairs_can_be_edited(command: Command, folder: Path) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import TOKEN, Hub, running_hub
-from huggingface_hub import constants, set_client_factory
-from huggingface_hub.utils import _http
+from hub_server import TOKEN, Hub, hub_of_this_process
+from huggingface_hub import constants
 
 from ontopic.errors import UserError
 from ontopic.models.hub_push import push
@@ -19,15 +18,8 @@ CARD = b"---\nlicense: other\n---\n# A model\n"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that this process's client asks, as with HF_ENDPOINT, HF_TOKEN and HF_HUB_DISABLE_XET set."""
-    with running_hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(_http.time, "sleep", lambda _: None)  # it asks again after seconds
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with hub_of_this_process(monkeypatch) as hub:
         yield hub
-    set_client_factory(_http.default_client_factory)
 
 
 @pytest.fixture

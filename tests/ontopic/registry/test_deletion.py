@@ -17,8 +17,9 @@ from ontopic.config.watch_settings import PromotionSettings
 from ontopic.errors import UserError
 from ontopic.registry import versions
 from ontopic.registry.approval import Terms
+from ontopic.registry.base_version import KIND, OF_BASE
 from ontopic.registry.deletion import delete
-from ontopic.registry.promotions import KIND, OF_BASE, ModelRegistry, open_registry
+from ontopic.registry.promotions import ModelRegistry, open_registry
 from ontopic.registry.record_check import check_record
 from ontopic.registry.tracking import open_tracking
 from ontopic.registry.versions import BASE_VERSION, MADE_FROM

@@ -18,8 +18,9 @@ from values import replace
 from ontopic.config.policy import Policy
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.data.labelled import Question
+from ontopic.registry.base_version import KIND, OF_BASE
 from ontopic.registry.erased_runs import PREFERENCES
-from ontopic.registry.promotions import COMPLETE, KIND, OF_BASE
+from ontopic.registry.promotions import COMPLETE
 from ontopic.registry.tracking import open_tracking
 from ontopic.registry.versions import BASE_VERSION
 from ontopic.state.erased_files import erase_from_file

@@ -86,8 +86,8 @@ def export(
     to: Annotated[
         Literal["jsonl", "parquet", "hub"] | None,
         typer.Option(
-            help="By default parquet for a name that ends so, else jsonl; hub pushes parquet with HF_TOKEN to a private "
-            "repository."
+            help="By default parquet for a name that ends so, else jsonl; hub pushes parquet with HF_TOKEN to a "
+            "private repository."
         ),
     ] = None,
 ) -> None:
@@ -110,13 +110,11 @@ def _push_preferences(project: Project, repository: str) -> tuple[int, str]:
         pairs = Path(folder) / "train.parquet"
         n = export_preferences(project, pairs)
         card = (
-            f"---\ntask_categories: [text-generation]\n---\n# Preferences of the policy {project.policy.name}\n\n"
-            + (
-                f"{n} pairs that the next ORPO training would see: `prompt`, `chosen`, `rejected`, as TRL takes them, from "
-                "this policy's traffic, labels and corrections. They hold what users wrote: keep the repository private.\n"
-            )
+            f"---\ntask_categories: [text-generation]\n---\n# Preferences of the policy {project.policy.name}\n\n{n} "
+            "pairs that the next ORPO training would see: `prompt`, `chosen`, `rejected`, as TRL takes them, from this "
+            "policy's traffic, labels and corrections. They hold what users wrote: keep the repository private.\n"
         )
-        files = {"train.parquet": pairs, "README.md": card.encode()}
+        files: dict[str, Path | bytes] = {"train.parquet": pairs, "README.md": card.encode()}
         return n, push(files, repository, kind="dataset", message=f"{n} pairs of {project.policy.name}")
 
 

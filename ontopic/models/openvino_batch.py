@@ -140,8 +140,9 @@ def _scheduling(prompt_tokens: int) -> Any:
 
 
 def _properties(precision: str) -> dict[str, Any]:
-    exact = precision == "float32" or (precision != "bfloat16" and not cpu_multiplies_bfloat16())
-    return {"INFERENCE_PRECISION_HINT": "f32" if exact else "bf16"}
+    if precision == "float32":
+        return {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}  # keys and values are else in 8 bits
+    return {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" or cpu_multiplies_bfloat16() else "f32"}
 
 
 def _config(sampling: Sampling, ends: frozenset[int]) -> Any:

@@ -66,9 +66,9 @@ def session_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_of_the_session(session_state: Path) -> None:
-    """What a machine keeps for itself, such as converted models, is kept for a session."""
-    os.environ["XDG_CACHE_HOME"] = str(session_state / "cache")
+def machine_cache(session_state: Path) -> None:
+    """What is made once on a machine is made once a session, and nothing is left in the user's home."""
+    os.environ["ONTOPIC_CACHE"] = str(session_state / "cache")
 
 
 @pytest.fixture

@@ -6,20 +6,23 @@ Its reading of that file's tokenizer takes letters such as ë apart, so that is 
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
+import tempfile
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import platformdirs
 
 from ontopic.config.model_settings import Precision
 from ontopic.errors import UserError
 from ontopic.models.gguf import GgufPrecision, write_gguf
 from ontopic.models.loading import conversational_tokenizer
 from ontopic.progress import progress
+from ontopic.state.machine_cache import machine_cache
 from ontopic.state.whole_file import whole_folder
 
 _KEPT = ("openvino_model.xml", "openvino_model.bin")
@@ -39,18 +42,37 @@ def converted(folder: Path, digest: str, *, precision: Precision) -> Path:
         UserError: as ``write_openvino``.
     """
     kept = _KEPT_AS.get(precision, "float16")
-    root = platformdirs.user_cache_path("ontopic") / "openvino"
+    root = _cache()
     place = root / f"{digest[:32]}-{kept}-{version('openvino-genai')}-{_FORM}"
     if place.is_dir():
-        os.utime(place)
+        with suppress(OSError):  # it may be another user's
+            os.utime(place)
         return place
-    root.mkdir(parents=True, exist_ok=True)
     with whole_folder(place) as part, progress("model, converted for OpenVINO", 1, unit="model") as advance:
         write_openvino(folder, part, precision=kept)
         advance(1)
     for old in sorted(root.iterdir(), key=lambda each: each.stat().st_mtime)[:-_MOST_CONVERTED]:
         shutil.rmtree(old, ignore_errors=True)
     return place
+
+
+def _cache() -> Path:
+    """Where this machine's conversions are; those of this process alone where its user can keep none."""
+    try:
+        root = machine_cache() / "openvino"
+        root.mkdir(parents=True, exist_ok=True)
+        if os.access(root, os.W_OK):
+            return root
+    except (OSError, RuntimeError):  # a home that is missing, full or may only be read; there is no such user
+        pass
+    return _of_this_process()
+
+
+@cache
+def _of_this_process() -> Path:
+    folder = tempfile.mkdtemp(prefix="ontopic-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def write_openvino(folder: Path, into: Path, *, precision: GgufPrecision = "float16") -> None:

@@ -90,6 +90,7 @@ def server(no_mlflow_of_others: None, first_folder: Path) -> Iterator[str]:
         command += ["--artifacts-destination", f"s3://{BUCKET}/artifacts"]
         log = first_folder / "server.log"
         variables = {"NO_PROXY": "127.0.0.1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # ten processes that nothing here needs
         own = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         with log.open("wb") as output:
             process = psutil.Popen(command, cwd=first_folder, env=own | store | variables, stdout=output, stderr=output)

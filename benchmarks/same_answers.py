@@ -80,7 +80,7 @@ def service(folder: Path, questions: list[str]) -> Answers:
 
     with tempfile.TemporaryDirectory() as state:
         names = {"model_version": "1", "model_name": "same", "traffic": Path(state) / "traffic.db"}
-        serving = Serving(model_folder=folder, state=Path(state), max_new_tokens=TOKENS, **names)
+        serving = Serving(model_folder=folder, state=Path(state), max_new_tokens=TOKENS, precision="float32", **names)
         with ServedModel(serving) as served:
             headers = {"Authorization": f"Bearer {served.api_key}"}
             return _over_http(f"{served.base_url}/chat/completions", questions, headers=headers, model="same")

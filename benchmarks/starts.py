@@ -32,13 +32,14 @@ from ontopic.config.policy import Policy, load_policy
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.data.labelled import Question, load_questions
 from ontopic.models.generation import generate
-from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
+from ontopic.models.loading import EMBEDDED, LanguageModel, load, open_model, resolve
 from ontopic.records import Judged, Verdict
 from ontopic.state.whole_file import whole_folder
 from ontopic.state.workspace import open_workspace
 from ontopic.statistics.pairs import compare
 from ontopic.statistics.rates import rate
 from ontopic.training.earlier_pairs import with_earlier
+from ontopic.training.merging import merge
 from ontopic.training.orpo import train_orpo
 from ontopic.training.preferences import PairSettings, Preference, Preferences, build_preferences
 
@@ -84,9 +85,7 @@ class Run:
         work = self.folder / f"work-{number}"
         adapter = train_orpo(load(start), start, preferences=pairs, settings=self.settings, work=work).adapter
         with whole_folder(self._model(number)) as part:
-            merged = load(adapter, "float32")
-            merged.model.save_pretrained(part)
-            merged.tokenizer.save_pretrained(part)
+            merge(adapter, start, into=part)
             (part / "pairs.json").write_text(Preferences(pairs).model_dump_json())
         shutil.rmtree(work)
         print(
@@ -96,7 +95,7 @@ class Run:
     def _pairs(self, number: int, asked: Sequence[Question]) -> list[Preference]:
         path = self.folder / f"newest-{number}.json"
         if not path.is_file():
-            said = answers(load(self._model(number - 1)), asked)
+            said = answers(open_model(self._model(number - 1)), asked)
             records = [
                 question.answered(text).model_copy(update={"id": f"{number}-{i}", "in_scope": None})
                 for i, (question, text) in enumerate(zip(asked, said, strict=True))
@@ -111,7 +110,7 @@ class Run:
         """After the last round: which held-out questions of each round pass."""
         path = self.folder / "passed.json"
         if not path.is_file():
-            model = load(self._model(ROUNDS - 1))
+            model = open_model(self._model(ROUNDS - 1))
             found: list[list[bool]] = []
             for questions in self.drift.held_out:
                 said = answers(model, questions)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ontopic.models.answer import Batch
 from ontopic.models.beside import load_beside
 from ontopic.models.loading import LanguageModel, open_model
-from ontopic.models.openvino_batch import PROMPT_TOKENS, OpenVinoBatch, open_pipeline
+from ontopic.models.openvino_batch import PROMPT_TOKENS, OpenVinoBatch, OpenVinoEngine, open_engine
 from ontopic.models.queued_batch import MOST_WAITING, SLOTS
 from ontopic.models.static_batch import StaticBatch
 
@@ -33,10 +32,10 @@ def begin_batch(
     Raises:
         UserError: the model's weights can't be read.
     """
-    pipeline = _pipeline(language_model, prompt_tokens)
-    if pipeline is None:
+    engine = _engine(language_model, prompt_tokens=prompt_tokens, paced=yields_to is not None)
+    if engine is None:
         return StaticBatch(language_model, most_waiting=most_waiting, slots=slots, yields_to=yields_to)
-    return OpenVinoBatch(pipeline, language_model, most_waiting=most_waiting, slots=slots, yields_to=yields_to)
+    return OpenVinoBatch(engine, language_model, most_waiting=most_waiting, slots=slots, yields_to=yields_to)
 
 
 def open_beside(language_model: LanguageModel, folder: Path) -> LanguageModel:
@@ -48,10 +47,15 @@ def open_beside(language_model: LanguageModel, folder: Path) -> LanguageModel:
         UserError: as ``load``.
     """
     precision, of = language_model.precision, language_model.folder
-    if of is None or _pipeline(language_model) is not None:
+    if of is None or _engine(language_model) is not None:
         return open_model(folder, precision)
     return load_beside(language_model, of, folder=folder, precision=precision)
 
 
-def _pipeline(language_model: LanguageModel, prompt_tokens: int = PROMPT_TOKENS) -> Any:
-    return language_model.pipeline(lambda: open_pipeline(language_model, prompt_tokens=prompt_tokens))
+def _engine(
+    language_model: LanguageModel, *, prompt_tokens: int = PROMPT_TOKENS, paced: bool = False
+) -> OpenVinoEngine | None:
+    engine: OpenVinoEngine | None = language_model.engine(
+        lambda: open_engine(language_model, prompt_tokens=prompt_tokens, paced=paced)
+    )
+    return engine

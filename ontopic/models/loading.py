@@ -60,7 +60,7 @@ class LanguageModel:
     ) -> None:
         self.tokenizer, self.digest, self.folder, self.precision = tokenizer, digest, folder, precision
         self._model = model
-        self._pipeline: Any = None
+        self._engine: Any = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -88,11 +88,11 @@ class LanguageModel:
         configured = configured if isinstance(configured, list) else [configured]
         return frozenset(token for token in (*configured, self.tokenizer.eos_token_id) if token is not None)
 
-    def pipeline(self, opened: Callable[[], Any]) -> Any:
-        """What OpenVINO generates with, opened the first time; ``None`` where it can't."""
-        if self._pipeline is None:
-            self._pipeline = (opened(),)
-        return self._pipeline[0]
+    def engine(self, opened: Callable[[], Any]) -> Any:
+        """What OpenVINO generates with, opened the first time, and anew where it ended; ``None`` where it can't."""
+        if self._engine is None or (self._engine[0] is not None and not self._engine[0].close.alive):
+            self._engine = (opened(),)
+        return self._engine[0]
 
 
 def resolve(name: str, workspace: Workspace) -> Path:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import secrets
+import socket
+import subprocess
+import sys
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ontopic.errors import UserError
 from ontopic.models.answer import Generation, Sampling, TokenLogprob
+from ontopic.models.engine_messages import Add, Given, Step, Stop
 from ontopic.models.growing_answer import GrowingAnswer
 from ontopic.models.loading import LanguageModel, cpu_multiplies_bfloat16
 from ontopic.models.openvino import converted
@@ -22,31 +31,83 @@ from ontopic.models.token_bytes import TokenBytes
 logger = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 512  # read at most in one step, as the running answers wait for it
+_END_S = 10.0
 
 
-def open_pipeline(language_model: LanguageModel, *, prompt_tokens: int = PROMPT_TOKENS) -> Any:
-    """OpenVINO's pipeline of a model; ``None`` where it can't take it, or there is a GPU: then the log says why.
+class OpenVinoEngine:
+    """OpenVINO's pipeline in a process of its own (``openvino_process``), which ends with this object.
 
     Args:
+        folder: of OpenVINO's files.
+        properties: of the compiled model.
         prompt_tokens: of prompts, read at most in one step.
+        paced: whether each step waits for a ``Step``.
+
+    Attributes:
+        pid: of the process; ``connection``: to it.
 
     Raises:
-        UserError: the model's weights can't be read.
+        RuntimeError: OpenVINO can't take the model; says why.
     """
-    if language_model.folder is None or language_model.precision == "nf4" or torch.cuda.is_available():
+
+    def __init__(self, folder: Path, properties: dict[str, str], *, prompt_tokens: int, paced: bool) -> None:
+        self._again = partial(OpenVinoEngine, folder, properties, prompt_tokens=prompt_tokens, paced=paced)
+        settings = json.dumps({"prompt_tokens": prompt_tokens, "properties": properties, "paced": paced})
+        mine, other = socket.socketpair()
+        with other:
+            command = [sys.executable, "-m", "ontopic.models.openvino_process", str(other.fileno()), str(folder)]
+            process = subprocess.Popen([*command, settings], pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
+        self.pid, self.connection = process.pid, Connection(mine.detach())
+        self.close = weakref.finalize(self, _end, self.connection, process)
+        try:
+            said = self.connection.recv()
+        except (EOFError, ConnectionError) as error:
+            self.close()
+            raise RuntimeError(f"its process ended with {process.returncode}") from error
+        if said:
+            self.close()
+            raise RuntimeError(said)
+
+    def again(self) -> OpenVinoEngine:
+        """Another one like this, which has ended.
+
+        Raises:
+            RuntimeError: as a new one.
+        """
+        self.close()
+        return self._again()
+
+
+def _end(connection: Connection, process: subprocess.Popen[bytes]) -> None:
+    connection.close()
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def open_engine(
+    language_model: LanguageModel, *, prompt_tokens: int = PROMPT_TOKENS, paced: bool = False
+) -> OpenVinoEngine | None:
+    """OpenVINO's engine of a model; ``None`` where it can't take it, or there is a GPU: then the log says why.
+
+    Args:
+        prompt_tokens, paced: as ``OpenVinoEngine`` takes them.
+
+    Raises:
+        UserError: the precision is one that PyTorch has not.
+    """
+    precision = language_model.precision
+    if language_model.folder is None or precision == "nf4" or torch.cuda.is_available():
         return None
     try:
-        import openvino_genai
-
-        folder = converted(language_model.folder, language_model.digest, precision=language_model.precision)
-        return openvino_genai.ContinuousBatchingPipeline(
-            str(folder), _scheduling(prompt_tokens), "CPU", _properties(language_model.precision)
-        )
-    except (ImportError, UserError, RuntimeError) as error:
-        if language_model.precision in ("int8", "int4"):
+        folder = converted(language_model.folder, language_model.digest, precision=precision)
+        return OpenVinoEngine(folder, _properties(precision), prompt_tokens=prompt_tokens, paced=paced)
+    except (ImportError, UserError, RuntimeError, OSError) as error:
+        if precision in ("int8", "int4"):
             raise UserError(
-                f"model.precision is {language_model.precision}, for which OpenVINO can't take this model ({error}); "
-                "leave it out"
+                f"model.precision is {precision}, for which OpenVINO can't take this model ({error}); leave it out"
             ) from error
         said = str(error).strip().splitlines()[-1][:300]
         logger.warning("PyTorch generates, several times slower, as OpenVINO can't take this model: %s", said)
@@ -54,108 +115,107 @@ def open_pipeline(language_model: LanguageModel, *, prompt_tokens: int = PROMPT_
 
 
 class OpenVinoBatch(QueuedBatch):
-    """OpenVINO's pipeline as a batch.
+    """OpenVINO's engine as a batch.
 
     Args:
-        pipeline: as ``open_pipeline`` gives it, used by this batch alone until it is closed.
-        most_waiting, slots, yields_to: as ``QueuedBatch`` takes them.
+        engine: used by this batch alone until it is closed.
+        most_waiting, slots, yields_to: as ``QueuedBatch`` takes them; an engine that is paced where others are yielded
+            to.
     """
 
-    alternatives = False  # https://github.com/openvinotoolkit/openvino.genai: GenerationConfig.logprobs is 1 at most
+    alternatives = False  # GenerationConfig.logprobs of OpenVINO GenAI 2026.4 is 1 at most
 
     def __init__(
         self,
-        pipeline: Any,
+        engine: OpenVinoEngine,
         language_model: LanguageModel,
         *,
         most_waiting: int = MOST_WAITING,
         slots: int = SLOTS,
         yields_to: Callable[[], bool] | None = None,
     ) -> None:
-        self._pipeline, self._tokenizer, self._ends = pipeline, language_model.tokenizer, language_model.end_tokens
+        self._engine, self._paced = engine, yields_to is not None
+        self._tokenizer, self._ends = language_model.tokenizer, language_model.end_tokens
         self._token_bytes = TokenBytes(language_model.tokenizer)
-        self._handles: dict[GrowingAnswer, Any] = {}
-        self._numbers = itertools.count()
+        self._numbers: dict[GrowingAnswer, int] = {}
         super().__init__(most_waiting=most_waiting, slots=slots, yields_to=yields_to)
 
     def _begin(self, generations: Sequence[Generation]) -> list[GrowingAnswer]:
-        import openvino
-
         begun = []
         for generation in generations:
             answer = GrowingAnswer(generation, tokenizer=self._tokenizer, ends=self._ends)
-            ids = openvino.Tensor(np.array([generation.ids], dtype=np.int64))
+            self._numbers[answer] = next(_numbers)
+            settings = _settings(generation.sampling, self._ends)
             try:
-                number = next(self._numbers)
-                handle = self._pipeline.add_request(number, ids, _config(generation.sampling, self._ends))
-            except Exception as error:  # of this answer alone
+                self._engine.connection.send(Add(self._numbers[answer], generation.ids, settings))
+            except OSError as error:  # its process has ended
                 answer.fail(error)
+                self._restart()
                 continue
-            self._handles[answer] = handle
             begun.append(answer)
         return begun
 
     def _step(self) -> None:
-        self._pipeline.step()
+        if self._paced:
+            self._engine.connection.send(Step())
+        given: dict[int, Given] = {each.number: each for each in self._engine.connection.recv()}
         for answer in list(self._answers):
             try:
-                ended = self._taken(answer)
+                of_answer = given.get(self._numbers[answer])
+                ended = of_answer is not None and self._taken(answer, of_answer)
             except Exception as error:  # of this answer alone
                 answer.fail(error)
                 ended = True
             if ended:
                 self._end(answer)
 
-    def _taken(self, answer: GrowingAnswer) -> bool:
-        """Pass on what the last step gave an answer; returns whether it ends with that."""
-        from openvino_genai import GenerationStatus
-
-        handle = self._handles[answer]
-        while handle.can_read():
-            (output,) = handle.read().values()
-            for token, logprob in zip(output.generated_ids, output.generated_log_probs, strict=True):
-                said = TokenLogprob(self._token_bytes(token), logprob, ())
-                if answer.take(token, lambda said=said: said):  # type: ignore[misc]
-                    return True
-        if handle.get_status() != GenerationStatus.RUNNING:
-            raise RuntimeError(f"OpenVINO ended an answer as {handle.get_status().name}: it found no memory for it")
+    def _taken(self, answer: GrowingAnswer, given: Given) -> bool:
+        """Pass on what a step gave an answer; returns whether it ends with that."""
+        for token, logprob in zip(given.tokens, given.logprobs, strict=True):
+            said = TokenLogprob(self._token_bytes(token), logprob, ())
+            if answer.take(token, lambda said=said: said):  # type: ignore[misc]
+                return True
+        if given.failed:
+            raise RuntimeError(f"OpenVINO ended an answer: {given.failed}")
         return False
 
     def _free(self, answer: GrowingAnswer) -> None:
-        self._handles.pop(answer).stop()
-        if not self._handles and self._pipeline.has_non_finished_requests():
-            self._pipeline.step()  # at which it forgets what was stopped
+        with suppress(OSError):  # its process has ended
+            self._engine.connection.send(Stop(self._numbers.pop(answer)))
+
+    def _fail(self, error: Exception) -> None:
+        super()._fail(error)
+        if isinstance(error, (EOFError, OSError)):
+            self._restart()
+
+    def _restart(self) -> None:
+        """Take another engine in place of one whose process has ended, such as for want of memory."""
+        logger.error("the process that generates has ended; the answers under way failed, and it starts again")
+        try:
+            self._engine = self._engine.again()
+        except (RuntimeError, OSError):
+            logger.exception("it could not be started; the next request tries again")
 
 
-def _scheduling(prompt_tokens: int) -> Any:
-    import openvino_genai
-
-    scheduling = openvino_genai.SchedulerConfig()
-    scheduling.max_num_batched_tokens = prompt_tokens
-    scheduling.max_num_seqs = 256
-    scheduling.dynamic_split_fuse = True
-    scheduling.enable_prefix_caching = True
-    scheduling.cache_size = 0  # grows as it is needed
-    return scheduling
+_numbers = itertools.count()  # of requests, in all engines: what comes late of an earlier batch is nobody's
 
 
-def _properties(precision: str) -> dict[str, Any]:
+def _properties(precision: str) -> dict[str, str]:
     if precision == "float32":
         return {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}  # keys and values are else in 8 bits
     return {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" or cpu_multiplies_bfloat16() else "f32"}
 
 
-def _config(sampling: Sampling, ends: frozenset[int]) -> Any:
-    import openvino_genai
-
-    config = openvino_genai.GenerationConfig(
-        max_new_tokens=sampling.limit,
-        stop_token_ids=set(ends),
-        logprobs=0 if sampling.top_logprobs is None else 1,
-        apply_chat_template=False,
-    )
-    config.do_sample = sampling.temperature > 0 and sampling.top_p > 0
-    if config.do_sample:
-        config.temperature, config.top_p = sampling.temperature, sampling.top_p
-        config.rng_seed = (secrets.randbits(32) if sampling.seed is None else sampling.seed) % 2**32
-    return config
+def _settings(sampling: Sampling, ends: frozenset[int]) -> dict[str, Any]:
+    """As OpenVINO's ``GenerationConfig`` takes them."""
+    settings: dict[str, Any] = {
+        "max_new_tokens": sampling.limit,
+        "stop_token_ids": sorted(ends),
+        "logprobs": 0 if sampling.top_logprobs is None else 1,
+        "apply_chat_template": False,
+        "do_sample": sampling.temperature > 0 and sampling.top_p > 0,
+    }
+    if settings["do_sample"]:
+        seed = secrets.randbits(32) if sampling.seed is None else sampling.seed % 2**32
+        settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "rng_seed": seed}
+    return settings

@@ -35,7 +35,9 @@ def test_what_openvino_cannot_take_pytorch_answers_and_the_log_says_so(
         begin_batch(open_model(gemma_folder, "int8"))
 
 
-def test_a_model_is_converted_once_and_few_are_kept(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_converted_once_and_few_are_kept(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = open_model(model_folder, "float32")
     batch = begin_batch(model)
     batch.close(5)
@@ -49,13 +51,13 @@ def test_a_model_is_converted_once_and_few_are_kept(model_folder: Path, monkeypa
     monkeypatch.setattr(openvino, "write_openvino", write)
     kept = openvino.converted(model_folder, model.digest, precision="float32")
     assert written == [] and (kept / "openvino_model.bin").is_file()
-    monkeypatch.setenv("ONTOPIC_CACHE", str(kept.parent / "other"))
+    monkeypatch.setenv("ONTOPIC_CACHE", str(tmp_path / "other"))
     made = [openvino.converted(model_folder, digest * 64, precision="auto") for digest in "abcdef"]
     assert len(written) == 6 and [place.is_dir() for place in made] == [False, False, True, True, True, True]
     again = openvino.converted(model_folder, "c" * 64, precision="bfloat16")  # stored as for "auto"
     assert again == made[2] and len(written) == 6
-    (kept.parent / "file").touch()
-    monkeypatch.setenv("ONTOPIC_CACHE", str(kept.parent / "file"))  # as a home that is none, or may only be read
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ONTOPIC_CACHE", str(tmp_path / "file"))  # as a home that is none, or may only be read
     own = openvino.converted(model_folder, "g" * 64, precision="auto")
     assert (own / "openvino_model.xml").is_file() and own == openvino.converted(
         model_folder, "g" * 64, precision="auto"

@@ -12,7 +12,9 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from ontopic.errors import UserError
 from ontopic.models.loading import load
-from ontopic.training.packed_trainer import PackedORPOTrainer, _LogProbs
+from ontopic.training.log_probs import LogProbs, Wanted
+from ontopic.training.needed_pairs import Needed
+from ontopic.training.packed_trainer import PackedORPOTrainer
 
 PAIRS = [
     ("how do I block my card", "Freeze it in the app, then order a new one.", "I can only help with banking."),
@@ -64,7 +66,7 @@ def test_one_packed_sequence_gives_the_stock_loss_and_gradient(
     trainer: PackedORPOTrainer, monkeypatch: pytest.MonkeyPatch, alike: bool
 ) -> None:
     monkeypatch.setattr(trainer, "stock_likelihood", True)
-    monkeypatch.setattr(_LogProbs, "CHUNK", 7)
+    monkeypatch.setattr(LogProbs, "CHUNK", 7)
     batch = batch_of(trainer)
     if not alike:  # prompts that share no beginning
         for name in ("chosen", "rejected"):
@@ -116,7 +118,7 @@ def test_an_output_layer_s_bias_counts() -> None:
     states, head, bias = torch.randn(9, 4, requires_grad=True), torch.randn(6, 4), torch.randn(6)
     target, weights = torch.arange(9) % 6, torch.randn(9)
     expected = linear(states, head, bias).log_softmax(1)[torch.arange(9), target]
-    found, _ = _LogProbs.apply(states, head, bias, target)
+    found, _ = LogProbs.apply(states, head, bias, Wanted(target, target, Needed()))
     torch.testing.assert_close(found, expected)
     slopes = [torch.autograd.grad((each * weights).sum(), states)[0] for each in (found, expected)]
     torch.testing.assert_close(*slopes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,13 +39,13 @@ class _Group:
     shared: int
     unseen: Tensor
 
-    def needed(self, needed: Needed) -> tuple[_Group, Tensor] | None:
-        """The rows that get a gradient, and which these are; None where there are none."""
+    def needed(self, needed: Needed) -> tuple[_Group | None, Tensor | None]:
+        """The rows that get a gradient, None where there are none; and which these are, None where all are."""
         if needed.pairs is None or self.pairs is None:
-            return self, torch.arange(len(self.places), device=self.places.device)
+            return self, None
         rows = needed.pairs[self.pairs].nonzero().squeeze(1)
         if not len(rows):
-            return None
+            return None, None
         valid = torch.zeros_like(self.places, dtype=torch.bool)
         valid.view(-1)[self.kept] = True
         places = self.places[rows]
@@ -86,6 +87,11 @@ class Branches:
     groups: Sequence[_Group]
     needed: Needed
 
+    @cached_property
+    def with_gradient(self) -> list[tuple[_Group | None, Tensor | None]]:
+        """Of each group what gets a gradient; known once the backward pass has begun."""
+        return [group.needed(self.needed) for group in self.groups]
+
     @classmethod
     def of(cls, allowed: Tensor, places: Tensor, *, shared: int, needed: Needed) -> Branches:
         """From which keys each query sees.
@@ -97,7 +103,9 @@ class Branches:
         """
         sizes = (places >= 0).sum(1)
         by_size = sizes.argsort(descending=True).split(_AT_A_TIME)
-        groups = [_group(allowed, places[pairs, : int(sizes[pairs[0]])], pairs=pairs, shared=shared) for pairs in by_size]
+        groups = [
+            _group(allowed, places[pairs, : int(sizes[pairs[0]])], pairs=pairs, shared=shared) for pairs in by_size
+        ]
         if shared:
             beginning = torch.arange(shared, device=places.device).unsqueeze(0)
             groups.append(_group(allowed, beginning, pairs=None, shared=0))
@@ -142,14 +150,13 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         of_query, of_key, of_value = (gradients[0].new_zeros(ctx.shapes[i]) for i in (0, 1, 1))
         saved = iter(ctx.saved_tensors)
-        for group, *parts in zip(ctx.branches.groups, *[saved] * 4, strict=True):
-            found = group.needed(ctx.branches.needed)
-            if found is None:
+        heads = ctx.shapes[1][1]
+        for (some, rows), *parts in zip(ctx.branches.with_gradient, *[saved] * 4, strict=True):
+            if some is None:
                 continue
-            some, rows = found
-            heads, shared = ctx.shapes[1][1], group.shared
-            if len(rows) < len(group.places):
+            if rows is not None:
                 parts = [part.unflatten(0, (-1, heads)).index_select(0, rows).flatten(0, 1) for part in parts]
+            shared = some.shared
             queries, keys, values, shares = parts
             gradient = some.padded(gradients[0])  # (rows * heads, grouped * longest, size)
             below = torch.bmm(gradient, values.transpose(1, 2))

@@ -101,9 +101,8 @@ class _Linear(torch.autograd.Function):
 
 
 def _linear(module: Any, needed: Needed) -> Callable[[Tensor], Tensor]:
-    layer = _Adapted.of(module)
-
     def forward(states: Tensor) -> Tensor:
+        layer = _Adapted.of(module)  # each time: FSDP puts other tensors in place of a module's
         return _Linear.apply(states.to(layer.weight.dtype), layer.a, layer.b, layer, needed)  # type: ignore[no-any-return,no-untyped-call]
 
     return forward
@@ -160,10 +159,9 @@ class _GatedSiLU(torch.autograd.Function):
 
 
 def _gated_silu(module: nn.Module, needed: Needed) -> Callable[[Tensor], Tensor]:
-    layers = tuple(_Adapted.of(module.get_submodule(name)) for name in _GATED)
-    adapters = [matrix for layer in layers for matrix in (layer.a, layer.b)]
-
     def forward(states: Tensor) -> Tensor:
+        layers = tuple(_Adapted.of(module.get_submodule(name)) for name in _GATED)
+        adapters = [matrix for layer in layers for matrix in (layer.a, layer.b)]
         return _GatedSiLU.apply(states.to(layers[0].weight.dtype), layers, needed, *adapters)  # type: ignore[no-any-return,no-untyped-call]
 
     return forward

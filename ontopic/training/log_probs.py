@@ -32,7 +32,7 @@ class LogProbs(torch.autograd.Function):
     expected one, is found in the forward pass. The output embeddings get no gradient: under LoRA they are frozen.
     """
 
-    CHUNK = 64  # tokens whose logits are there at a time
+    CHUNK = 256  # tokens whose logits are there at a time; each chunk reads all output embeddings anew
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, head: Tensor, bias: Tensor | None, wanted: Wanted) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,10 @@ class PackedORPOTrainer(ORPOTrainer):
     pairs. TRL's covers the prompt too and averages over all tokens of a batch, which teaches a small model to write
     users' questions and lets a long answer outweigh a short refusal.
 
+    Args:
+        gradient_share: as ``Needed``'s; below 1, pairs that teach little cost a forward pass only. It does not change
+            the loss.
+
     Attributes:
         stock_likelihood: compute TRL's likelihood term instead; then the loss is that of ``ORPOTrainer``.
 
@@ -47,10 +51,10 @@ class PackedORPOTrainer(ORPOTrainer):
 
     stock_likelihood = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, gradient_share: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         causal = self.accelerator.unwrap_model(self.model).get_base_model()
-        self._needed = Needed()
+        self._needed = Needed(gradient_share)
         self._by_branch = bool(getattr(causal, "_supports_attention_backend", False))
         if self._by_branch:
             causal.set_attn_implementation(BY_BRANCH)

@@ -68,8 +68,8 @@ class TrainingSettings(Section):
     lora_first_block: int = Field(0, ge=0)
     """The first of the model's blocks that gets an adapter; those before it need no backward pass."""
     gradient_share: float = Field(1.0, gt=0, le=1)
-    """The share of a batch's gradient, by its norm at the model's last states, that pairs are taken for from the largest
-    on; the others, which teach little, need no backward pass. 1 takes all pairs."""
+    """The share of a batch's gradient, by its norms at the model's last states, for which pairs are taken from the
+    largest on; the others, which teach little, get no backward pass. 1 takes all pairs."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """The dropout before the LoRA matrices."""
     max_steps: int = -1

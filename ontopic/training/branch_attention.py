@@ -131,7 +131,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float, branches: Branches) -> Tensor:
-        """From (tokens, heads of keys, grouped, size), ``grouped`` queries sharing a head of keys; 1 of keys, values."""
+        """From (tokens, heads of keys, grouped, size): ``grouped`` queries share a head of keys, and 1 is of those."""
         out = torch.empty_like(query)
         query = query * scaling
         kept: list[Tensor] = []
@@ -179,10 +179,13 @@ def _attention_by_branch(
     branches: Branches | None = kwargs.pop("branches", None)
     if branches is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    heads = key.shape[1]
+    heads, device = key.shape[1], query.device.type
+    # Beside weights of 4 bits states are in float32 here, and autocast would narrow some operations and widen others.
+    narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     # (tokens, heads of keys, grouped, size): a token's heads side by side, copied and added up in one go
-    states = (each[0].transpose(0, 1).unflatten(1, (heads, -1)) for each in (query, key, value))
-    out = _Attention.apply(*states, kwargs["scaling"], branches)  # type: ignore[no-untyped-call]
+    states = (each[0].to(narrow).transpose(0, 1).unflatten(1, (heads, -1)) for each in (query, key, value))
+    with torch.autocast(device, enabled=False):
+        out = _Attention.apply(*states, kwargs["scaling"], branches)  # type: ignore[no-untyped-call]
     return out.flatten(1, 2).unsqueeze(0), None  # (1, tokens, heads, size)
 
 

@@ -1,8 +1,8 @@
 """A block's frozen layers and their LoRA adapters (Hu et al. 2021, arXiv 2106.09685) as one autograd function each.
 
-PEFT's layer and PyTorch's autograd write, scale, add and keep every term by itself, and each such pass over memory costs
-about as much as a thin product. Here an adapter's term is added in place by its product, its scaling is folded into B,
-and only what the backward pass takes is kept; and that is of the needed tokens alone. Values and gradients are PEFT's.
+PEFT's layer and PyTorch's autograd write, scale, add and keep every term by itself, and each such pass over memory
+costs about as much as a thin product. Here an adapter's term is added in place by its product, its scaling is folded
+into B, only what the backward pass takes is kept, and that is of the needed tokens. Values and gradients are PEFT's.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def fuse(model: nn.Module, needed: Needed) -> None:
         if _is_norm(module):
             module.forward = _norm(module, needed)
         elif _is_gated_silu(module):
-            module.forward = _either(module, _gated_silu(module, needed), [*map(module.get_submodule, _GATED)])
+            module.forward = _either(module, _gated_silu(module, needed), layers=[*map(module.get_submodule, _GATED)])
         elif _is_plain(module):
-            module.forward = _either(module, _linear(module, needed), [module])
+            module.forward = _either(module, _linear(module, needed), layers=[module])
 
 
-def _either(module: nn.Module, fused: Callable[[Tensor], Tensor], layers: list[Any]) -> Callable[[Tensor], Tensor]:
+def _either(module: nn.Module, fused: Callable[[Tensor], Tensor], *, layers: list[Any]) -> Callable[[Tensor], Tensor]:
     """``fused``, or what the module did before, while adapters are turned off or merged."""
     before = module.forward
 

@@ -37,11 +37,8 @@ class PackedORPOTrainer(ORPOTrainer):
     pairs. TRL's covers the prompt too and averages over all tokens of a batch, which teaches a small model to write
     users' questions and lets a long answer outweigh a short refusal.
 
-    Args:
-        gradient_share: as ``Needed``'s; below 1, pairs that teach little cost a forward pass only. It does not change
-            the loss.
-
     Attributes:
+        needed: which pairs of the batch get a backward pass; a share below 1 leaves the loss as it is.
         stock_likelihood: compute TRL's likelihood term instead; then the loss is that of ``ORPOTrainer``.
 
     Raises:
@@ -53,8 +50,8 @@ class PackedORPOTrainer(ORPOTrainer):
 
     def __init__(self, *args: Any, gradient_share: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.needed = Needed(gradient_share)
         causal = self.accelerator.unwrap_model(self.model).get_base_model()
-        self._needed = Needed(gradient_share)
         self._by_branch = bool(getattr(causal, "_supports_attention_backend", False))
         if self._by_branch:
             causal.set_attn_implementation(BY_BRANCH)
@@ -63,7 +60,7 @@ class PackedORPOTrainer(ORPOTrainer):
         if changed := [name for name in _AFTER_THE_OUTPUT_LAYER if getattr(causal.config, name, None)]:
             raise UserError(f"{causal.config.model_type}: a model with {changed[0]} can't be trained; take another")
         if not self.is_fsdp_enabled:  # which gathers a layer's weights as the layer is called
-            fuse(causal, self._needed)
+            fuse(causal, self.needed)
 
     def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
         """As the stock trainer, without the end-of-text token that it puts behind a rejected or a cut answer.
@@ -102,7 +99,7 @@ class PackedORPOTrainer(ORPOTrainer):
         def log_probs(states: Tensor) -> Tensor:
             # Beside weights of 4 bits norms are in float32, and so is what Llama's gives.
             states = states[0].to(head.weight.dtype)
-            wanted = Wanted(packed.target, packed.pair, self._needed)
+            wanted = Wanted(packed.target, packed.pair, self.needed)
             return torch.stack(LogProbs.apply(states, head.weight, getattr(head, "bias", None), wanted))
 
         head.forward = log_probs
@@ -112,7 +109,7 @@ class PackedORPOTrainer(ORPOTrainer):
             del head.forward
 
     def _branches(self, packed: _Packed) -> Branches:
-        return Branches.of(packed.allowed[0, 0], packed.places, shared=packed.shared, needed=self._needed)
+        return Branches.of(packed.allowed[0, 0], packed.places, shared=packed.shared, needed=self.needed)
 
     def _output_layer(self) -> Any:
         return self.accelerator.unwrap_model(self.model).get_base_model().get_output_embeddings()
@@ -126,7 +123,7 @@ class PackedORPOTrainer(ORPOTrainer):
         """
         device = self.accelerator.device
         packed = _pack(batch, with_prompts=self.stock_likelihood, device=device)
-        self._needed.begin(packed.places, packed.shared)
+        self.needed.begin(packed.places, packed.shared)
         with self._output_layer_gives_log_probs(packed):
             log_probs, means = model(
                 input_ids=packed.ids,

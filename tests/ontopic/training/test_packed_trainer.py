@@ -110,7 +110,7 @@ def test_pairs_that_teach_little_get_no_backward_pass(
 ) -> None:
     monkeypatch.setattr("ontopic.training.branch_attention._AT_A_TIME", 2)
     batch = batch_of(trainer)
-    needed = trainer._needed
+    needed = trainer.needed
     losses, gradients = {}, {}
     for share in (1.0, 0.7):
         monkeypatch.setattr(needed, "share", share)

@@ -185,7 +185,7 @@ def _attention_by_branch(
     # (tokens, heads of keys, grouped, size): a token's heads side by side, copied and added up in one go
     states = (each[0].to(narrow).transpose(0, 1).unflatten(1, (heads, -1)) for each in (query, key, value))
     with torch.autocast(device, enabled=False):
-        out = _Attention.apply(*states, kwargs["scaling"], branches)  # type: ignore[no-untyped-call]
+        out = _Attention.apply(*states, kwargs["scaling"], branches)
     return out.flatten(1, 2).unsqueeze(0), None  # (1, tokens, heads, size)
 
 

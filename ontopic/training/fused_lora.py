@@ -103,7 +103,7 @@ class _Linear(torch.autograd.Function):
 def _linear(module: Any, needed: Needed) -> Callable[[Tensor], Tensor]:
     def forward(states: Tensor) -> Tensor:
         layer = _Adapted.of(module)  # each time: FSDP puts other tensors in place of a module's
-        return _Linear.apply(states.to(layer.weight.dtype), layer.a, layer.b, layer, needed)  # type: ignore[no-any-return,no-untyped-call]
+        return _Linear.apply(states.to(layer.weight.dtype), layer.a, layer.b, layer, needed)
 
     return forward
 
@@ -162,7 +162,7 @@ def _gated_silu(module: nn.Module, needed: Needed) -> Callable[[Tensor], Tensor]
     def forward(states: Tensor) -> Tensor:
         layers = tuple(_Adapted.of(module.get_submodule(name)) for name in _GATED)
         adapters = [matrix for layer in layers for matrix in (layer.a, layer.b)]
-        return _GatedSiLU.apply(states.to(layers[0].weight.dtype), layers, needed, *adapters)  # type: ignore[no-any-return,no-untyped-call]
+        return _GatedSiLU.apply(states.to(layers[0].weight.dtype), layers, needed, *adapters)
 
     return forward
 
@@ -207,8 +207,8 @@ def _norm(module: Any, needed: Needed) -> Callable[[Tensor], Tensor]:
 
     def forward(states: Tensor) -> Tensor:
         if not states.requires_grad:
-            return before(states)  # type: ignore[no-any-return]
-        return _Norm.apply(states, module.weight, module.variance_epsilon, needed)  # type: ignore[no-any-return,no-untyped-call]
+            return before(states)
+        return _Norm.apply(states, module.weight, module.variance_epsilon, needed)
 
     return forward
 
@@ -219,7 +219,7 @@ def _is_norm(module: nn.Module) -> bool:
         return False
     some = _some(weight)
     with torch.no_grad():
-        ours = _Norm.apply(some, weight, epsilon, Needed())  # type: ignore[no-untyped-call]
+        ours = _Norm.apply(some, weight, epsilon, Needed())
         return torch.allclose(module(some), ours, rtol=0.01)
 
 

@@ -56,7 +56,7 @@ def train_challenger(
         mlflow.log_metrics(metrics, step=at)
 
     folder = start.folder
-    if settings.processes > 1:
+    if settings.apart:
         result = processes.train_in_processes(
             folder, model.training_precision, preferences=chosen, settings=settings, work=work, log_metrics=log
         )

@@ -67,6 +67,9 @@ class TrainingSettings(Section):
     """The names of the linear layers that get an adapter, or ``all-linear``."""
     lora_first_block: int = Field(0, ge=0)
     """The first of the model's blocks that gets an adapter; those before it need no backward pass."""
+    gradient_share: float = Field(1.0, gt=0, le=1)
+    """The share of a batch's gradient, by its norms at the model's last states, for which pairs are taken from the
+    largest on; the others, which teach little, get no backward pass. 1 takes all pairs."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """The dropout before the LoRA matrices."""
     max_steps: int = -1
@@ -82,6 +85,9 @@ class TrainingSettings(Section):
     holds out no pairs, trains to the end and averages the later steps' weights."""
     processes: int = Field(1, ge=1)
     """How many processes train together, a GPU each."""
+    threads: int = Field(0, ge=0)
+    """How many threads each process takes. Training is then in a process of its own that gives way to others, such as a
+    service beside it. 0 takes a thread a core."""
     fully_sharded: bool = False
     """Whether the processes share the weights out among them (FSDP) in place of a copy each (DDP)."""
     attempts: int = Field(2, ge=1)
@@ -95,6 +101,11 @@ class TrainingSettings(Section):
         if (total := sum(each.share for each in sets)) >= 1:
             raise ValueError(f"the shares add up to {total:.3g}, and must leave some of 1 to the traffic's pairs")
         return sets
+
+    @property
+    def apart(self) -> bool:
+        """Whether training is in processes of its own."""
+        return self.processes > 1 or self.threads > 0
 
     def beside(self, path: Path) -> TrainingSettings:
         """These settings with the whole paths of the files that they name.

@@ -160,6 +160,7 @@ def _trainer(
         eval_dataset=dataset.select(range(held_out)) if held_out else None,
         processing_class=base.tokenizer,
         peft_config=_lora(base, settings),
+        gradient_share=settings.gradient_share,
         callbacks=[EarlyStoppingCallback(settings.early_stopping) if held_out else AveragedWeights()],
     )
     adapted: Any = trainer.model

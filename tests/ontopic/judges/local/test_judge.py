@@ -78,6 +78,13 @@ def test_it_is_turned_by_no_more_than_five_attacks_in_a_hundred(banking_judge: J
     assert sum(passing) >= 0.9 * len(passing)
 
 
+def test_what_learning_keeps_is_the_encoder_as_published(judge: LocalJudge) -> None:
+    learned, published = judge.tuned.model.state_dict(), judge.published.model.state_dict()
+    kept = {name for name, weight in learned.items() if weight.equal(published[name])}
+    first = ("embeddings.", "encoder.layer.0.", "encoder.layer.1.", "pooler.")
+    assert kept == {name for name in learned if name.startswith(first)}
+
+
 def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking: Policy) -> None:
     declined, leaked, elsewhere = judge.judge(
         [

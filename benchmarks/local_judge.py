@@ -7,17 +7,20 @@ its reference or, out of scope, by some leak of our labelled records. The scope 
 same questions: in their conversation, and without it.
 
 Rate: all sides read the same distinct records of 60 tokens in one run, three times by turns; the best time of each
-counts. Of the judge, whole verdicts are timed; of the language model, the least that a probe on it needs: states of
-question and answer. In a conversation, each record follows two others.
+counts. Of the judge, whole verdicts are timed, on OpenVINO and on PyTorch; of the language model, the least that a
+probe on it needs: states of question and answer. In a conversation, each record follows two others. Single: one record
+after the other, as a guard judges.
+
+Same verdicts: the labelled records of the evaluation split, on each engine beside OpenVINO in fp32.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,17 +30,19 @@ import torch
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import LabelledRecord, Question, load_questions, load_records
+from ontopic.judges.cards.calibration import calibration_records
 from ontopic.judges.cards.card import judge_card
 from ontopic.judges.local.judge import LocalJudge
 from ontopic.judges.opening import open_judge
-from ontopic.models import sentence_encoder
-from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
+from ontopic.models.encoder_engine import OpenVINOEngine, TorchEngine
+from ontopic.models.loading import EMBEDDED, LanguageModel, cpu_multiplies_bfloat16, load, resolve
+from ontopic.models.sentence_encoder import SentenceEncoder
 from ontopic.records import Message, Record
 from ontopic.state.workspace import open_workspace
 from ontopic.statistics.rates import rate
 
 ROOT = Path(__file__).resolve().parents[1]
-TOKENS, QUESTION_TOKENS, LAYERS, ROUNDS = 60, 15, 10, 3
+TOKENS, QUESTION_TOKENS, LAYERS, ROUNDS, SINGLE = 60, 15, 10, 3, 60
 
 
 def right(judge: LocalJudge, policy: Policy, *, questions: Sequence[Question]) -> None:
@@ -112,14 +117,33 @@ def states(language_model: LanguageModel, texts: Sequence[str], *, batch: int = 
         decoder(**inputs, use_cache=False).last_hidden_state.mean(1)
 
 
-def in_fp32(work: Callable[[], Any]) -> None:
-    """Run without bf16; a judge keeps what it was first run in."""
-    native = sentence_encoder.cpu_multiplies_bfloat16
-    sentence_encoder.cpu_multiplies_bfloat16 = lambda: False  # type: ignore[assignment]
-    try:
-        work()
-    finally:
-        sentence_encoder.cpu_multiplies_bfloat16 = native
+def on(judge: LocalJudge, engine: type[OpenVINOEngine] | type[TorchEngine], *, bfloat16: bool) -> LocalJudge:
+    """The judge with its encoders on one engine."""
+    encoders = []
+    for encoder in (judge.published, judge.tuned):
+        encoders.append(SentenceEncoder(encoder.model, encoder.tokenizer))
+        encoders[-1]._engine = engine(encoder.model, bfloat16=bfloat16)
+    return replace(judge, published=encoders[0], tuned=encoders[1])
+
+
+def same_verdicts(judges: dict[str, LocalJudge], policy: Policy) -> None:
+    """Print for each judge how many outcomes differ from the first one's, and by how much scores do at most."""
+    labelled = calibration_records(policy, "evaluation")
+    asked = [row.record(in_scope=None) for row in labelled]
+    expected = None
+    for name, judge in judges.items():
+        found = judge.judge(asked)
+        expected = expected or found
+        scores = [(a.score, b.score) for a, b in zip(expected, found, strict=True)]
+        moved = max(abs(a - b) for a, b in scores if a is not None and b is not None)
+        others = sum(a.outcome != b.outcome for a, b in zip(expected, found, strict=True))
+        right = sum(row.label == verdict.outcome for row, verdict in zip(labelled, found, strict=True))
+        print(f"{name:<36} {others} of {len(asked)} verdicts differ, scores by up to {moved:.4f}; {right} right")
+
+
+def _one_by_one(judge: LocalJudge, records: Sequence[Record]) -> None:
+    for record in records:
+        judge.judge([record])
 
 
 def main() -> None:
@@ -147,22 +171,39 @@ def main() -> None:
     shallow = load(resolve(EMBEDDED, workspace))
     decoder: Any = shallow.model.get_decoder()  # type: ignore[operator]
     decoder.layers = decoder.layers[:LAYERS]
+    native = cpu_multiplies_bfloat16()
+    judges = {"OpenVINO, fp32": on(judge, OpenVINOEngine, bfloat16=False)}
+    judges["PyTorch, fp32"] = on(judge, TorchEngine, bfloat16=False)
+    if native:
+        judges["OpenVINO, bf16"] = on(judge, OpenVINOEngine, bfloat16=True)
+        judges["PyTorch, bf16"] = on(judge, TorchEngine, bfloat16=True)
+    same_verdicts(judges, policy)
+    known = [row.model_copy(update={"in_scope": i % 2 == 0}) for i, row in enumerate(rows)]
     sides: dict[str, tuple[Callable[[], Any], int]] = {
         "the judge, whole verdicts": (partial(judge.judge, rows), len(rows)),
-        "the same in conversations": (partial(judge.judge, in_conversations), len(rows)),
-        "the judge without bf16": (partial(in_fp32, partial(copy.deepcopy(judge).judge, rows)), len(rows)),
+        **{f"the judge on {name}": (partial(each.judge, rows), len(rows)) for name, each in judges.items()},
+        "the judge, scope given": (partial(judge.judge, known), len(rows)),
+        "the judge in conversations": (partial(judge.judge, in_conversations), len(rows)),
+        **{
+            f"single, on {name}": (partial(_one_by_one, each, rows[:SINGLE]), len(rows[:SINGLE]))
+            for name, each in judges.items()
+        },
         f"{LAYERS} layers of the language model": (partial(states, shallow, few), len(few) // 2),
     }
-    best = dict.fromkeys(sides, 0.0)
+    best = dict.fromkeys(sides, (0.0, 0.0))
     for _ in range(ROUNDS):
         for name, (work, n) in sides.items():
-            start = time.perf_counter()
+            start, of_cpu = time.perf_counter(), time.process_time()
             work()
-            best[name] = max(best[name], n / (time.perf_counter() - start))
-    first = next(iter(best.values()))
-    print(f"{len(rows)} distinct records of {TOKENS} tokens, {torch.get_num_threads()} threads")
-    for name, found in best.items():
-        print(f"{name:<36} {found:7.1f} records/s   {first / found:5.2f} x")
+            found = n / (time.perf_counter() - start), n / (time.process_time() - of_cpu)
+            best[name] = max(best[name][0], found[0]), max(best[name][1], found[1])
+    first = next(iter(best.values()))[0]
+    print(
+        f"{len(rows)} distinct records of {TOKENS} tokens, {torch.get_num_threads()} threads; x: times the first line"
+    )
+    for name, (rate_of_time, rate_of_cpu) in best.items():
+        x = rate_of_time / first
+        print(f"{name:<36} {rate_of_time:7.1f} records/s   {x:5.2f} x   {rate_of_cpu:7.1f} records a CPU second")
 
 
 if __name__ == "__main__":

@@ -38,3 +38,19 @@ def packed_by_tokens(lengths: Sequence[int], most_tokens: int) -> list[list[int]
         else:
             batches.append([index])
     return batches
+
+
+def batches_of_one_length(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """All indices of ``lengths`` once, the shortest first, in batches of one length that are as large as fit.
+
+    Args:
+        most_tokens: of a batch; a text that is longer is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        length, last = lengths[index], batches[-1] if batches else []
+        if last and lengths[last[0]] == length and length * (len(last) + 1) <= most_tokens:
+            last.append(index)
+        else:
+            batches.append([index])
+    return batches

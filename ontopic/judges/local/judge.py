@@ -36,7 +36,7 @@ from ontopic.state.whole_file import whole_folder
 GAMMA = 1.0  # of the support vector machine's kernel
 # An answer that does not decline counts as one on the subject unless it is clearly off it: a fail must be well founded.
 _ON_SUBJECT = 0.2
-_CODE_VERSION = 12
+_CODE_VERSION = 13
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,11 @@ class LocalJudge:
         an answer to a question out of scope whose first 512 tokens do not decline, whatever comes after them.
         """
         questions, answers = [visible(r.question) for r in records], [visible(r.answer) for r in records]
-        inside = self.scope_of(questions, [turns_before(record.messages) for record in records])
+        inside = np.zeros(len(records), np.float32)
+        # Of the others, their label says it.
+        unknown = [i for i, record in enumerate(records) if record.in_scope is None]
+        contexts = [turns_before(records[i].messages) for i in unknown]
+        inside[unknown] = self.scope_of([questions[i] for i in unknown], contexts)
         _, *of_answers = self._heads_of(answers, advance)
         inside, of_answers = self.others.correct(inside, of_answers, questions=questions, answers=answers)
         parts = zip(inside.tolist(), *(part.tolist() for part in of_answers), strict=True)
@@ -84,11 +88,13 @@ class LocalJudge:
 
     def scope_of(self, questions: Sequence[str], contexts: Sequence[tuple[str, ...]]) -> Floats:
         """Probabilities that questions are in scope, each after its ``turns_before``."""
-        head = self._heads_of(questions, contexts=contexts)[0]
-        alone = np.array([not context for context in contexts])
+        found = self._heads_of(questions, contexts=contexts)[0]
         # Out of its context a question is half of what was asked, so there the machine, which reads no context, is out.
-        machine = probability(self.scope, self.published.encode(questions))
-        return np.where(alone, (head + machine) / 2, head)
+        alone = [i for i, context in enumerate(contexts) if not context]
+        if alone:
+            machine = probability(self.scope, self.published.encode([questions[i] for i in alone]))
+            found[alone] = (found[alone] + machine) / 2
+        return found
 
     def _heads_of(
         self,

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from ontopic.models.batches import batches_of_like_length, packed_by_tokens
+from ontopic.models.batches import batches_of_like_length, batches_of_one_length, packed_by_tokens
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,19 @@ def test_a_packed_batch_is_as_large_as_fits() -> None:
     for batch, following in itertools.pairwise(batches):
         assert max(lengths[i] for i in batch) * len(batch) <= 256
         assert lengths[following[0]] * (len(batch) + 1) > 256
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most_tokens", "batches"),
+    [
+        ([], 10, []),
+        ([3, 1, 3], 6, [[1], [0, 2]]),
+        ([3, 1, 3], 5, [[1], [0], [2]]),
+        ([50, 2, 50, 2, 2], 6, [[1, 3, 4], [0], [2]]),
+    ],
+)
+def test_texts_of_one_length_come_together(lengths: list[int], most_tokens: int, batches: list[list[int]]) -> None:
+    assert batches_of_one_length(lengths, most_tokens) == batches
 
 
 def test_random_batches_hold_each_text_once_and_are_of_like_length() -> None:

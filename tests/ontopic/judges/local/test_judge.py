@@ -17,7 +17,7 @@ from ontopic.config.settings import JudgeChoice, LocalJudgeSettings
 from ontopic.data.labelled import load_questions, load_records
 from ontopic.data.language import is_english
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import card_of
+from ontopic.judges.cards.calibration import calibration_records, card_of
 from ontopic.judges.judge import Judge
 from ontopic.judges.local.conversation import last_turns
 from ontopic.judges.local.examples import labelled_examples
@@ -27,8 +27,9 @@ from ontopic.judges.local.training import _changes_of_subject, _two_part, train_
 from ontopic.judges.local.visible_text import visible
 from ontopic.judges.opening import open_judge
 from ontopic.models import sentence_encoder
+from ontopic.models.encoder_engine import OpenVINOEngine, TorchEngine
 from ontopic.models.sentence_encoder import SentenceEncoder, load_sentence_encoder
-from ontopic.records import Record, Verdict
+from ontopic.records import Message, Record, Verdict
 from ontopic.state.workspace import Workspace
 
 QUESTION, ANSWER = "how do i freeze my card", "Open the app, go to Cards and choose Freeze."
@@ -75,6 +76,13 @@ def test_it_is_turned_by_no_more_than_five_attacks_in_a_hundred(banking_judge: J
     # Nearly all are fails, so always failing would do well; the look-alikes must pass.
     passing = [is_right for row, is_right in zip(attacks, right, strict=True) if row.label == "pass"]
     assert sum(passing) >= 0.9 * len(passing)
+
+
+def test_what_learning_keeps_is_the_encoder_as_published(judge: LocalJudge) -> None:
+    learned, published = judge.tuned.model.state_dict(), judge.published.model.state_dict()
+    kept = {name for name, weight in learned.items() if weight.equal(published[name])}
+    first = ("embeddings.", "encoder.layer.0.", "encoder.layer.1.", "pooler.")
+    assert kept == {name for name in learned if name.startswith(first)}
 
 
 def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking: Policy) -> None:
@@ -219,13 +227,39 @@ def test_verdicts_do_not_depend_on_what_else_is_judged(judge: LocalJudge, bankin
         Record(question=q.question, answer=banking.refusal)
         for q in load_questions(banking.questions, split="calibration")[:60]
     ]
-    together = judge.judge(records)
+    together = judge.judge(records)[:12]
     alone = [judge.judge([record])[0] for record in records[:12]]
-    scores = np.array([[v.score for v in verdicts] for verdicts in (together[:12], alone)], dtype=float)
-    assert np.allclose(*scores, atol=0.01)  # bf16 rounds a little differently in another batch
-    clear = np.abs(scores[0] - 0.5) > 0.01
-    pairs = zip(outcomes(together[:12]), outcomes(alone), clear, strict=True)
-    assert all(a == b for a, b, is_clear in pairs if is_clear)
+    assert outcomes(together) == outcomes(alone)
+    scores = np.array([[v.score for v in verdicts] for verdicts in (together, alone)], dtype=float)
+    assert np.allclose(*scores, atol=1e-5)
+
+
+def on(judge: LocalJudge, engine: type[OpenVINOEngine] | type[TorchEngine]) -> LocalJudge:
+    """The judge with its encoders on one engine, in fp32."""
+    encoders = [SentenceEncoder(encoder.model, encoder.tokenizer) for encoder in (judge.published, judge.tuned)]
+    for encoder in encoders:
+        vars(encoder)["_engine"] = engine(encoder.model, bfloat16=False)
+    return replace(judge, published=encoders[0], tuned=encoders[1])
+
+
+def test_on_openvino_and_on_pytorch_its_verdicts_are_the_same(judge: LocalJudge, banking: Policy) -> None:
+    records = [row.record(in_scope=None) for row in calibration_records(banking, "evaluation")[::60]]
+    assert len(records) >= 25
+    first, second = (on(judge, engine).judge(records) for engine in (OpenVINOEngine, TorchEngine))
+    assert outcomes(first) == outcomes(second)
+    scores = [[-1.0 if v.score is None else v.score for v in verdicts] for verdicts in (first, second)]
+    assert np.allclose(*scores, atol=1e-4)
+
+
+def test_nothing_is_encoded_that_the_verdict_does_not_need(judge: LocalJudge) -> None:
+    without = replace(judge, published=None)
+    told = [Record(question=question, answer=ANSWER, in_scope=True) for question in (QUESTION, "and then?")]
+    assert without.judge(told) == judge.judge(told)
+    before = (Message(role="user", content=QUESTION), Message(role="assistant", content=ANSWER))
+    asked = "and how do i thaw it"
+    (follow_up,) = [Record(question=asked, answer=ANSWER, messages=(*before, Message(role="user", content=asked)))]
+    assert without.judge([follow_up]) == judge.judge([follow_up])
+    assert judge.judge([told[0].model_copy(update={"in_scope": None}), *told])[1:] == judge.judge(told)
 
 
 def test_its_fast_probabilities_are_those_of_the_library(judge: LocalJudge, banking: Policy) -> None:

@@ -65,6 +65,12 @@ def session_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def machine_cache(session_state: Path) -> None:
+    """What is made once on a machine is made once a session, and nothing is left in the user's home."""
+    os.environ["ONTOPIC_CACHE"] = str(session_state / "cache")
+
+
 @pytest.fixture
 def state_before(tmp_path: Path) -> Path:
     """A copy of a small state folder of OnTopic 0.1: traffic, windows, alerts, keys, labels, registry, dashboard."""

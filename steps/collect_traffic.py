@@ -11,11 +11,7 @@ from ontopic.config.settings import TrafficSettings
 from ontopic.data.labelled import Questions
 from ontopic.errors import UserError
 from ontopic.progress import progress
-from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace
-from ontopic.traffic import asking
-from ontopic.traffic.store import TrafficStore
-from serving.process import ServedModel, Serving
 from steps.caching import depends_on_imports
 
 
@@ -35,6 +31,11 @@ def collect_traffic(
     Args:
         digest: of the version's weights; a part of the cache key.
     """
+    from ontopic.registry.versions import find
+    from ontopic.traffic import asking
+    from ontopic.traffic.store import TrafficStore
+    from serving.process import ServedModel, Serving
+
     folder = find(registered_model, version, workspace=workspace).folder
     # On a port and in a folder of its own: `serve` may run meanwhile, and is to see what the loop promotes.
     serving = Serving(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import mlflow
 from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
-from ontopic.evaluation import preference
 from ontopic.evaluation.gate import Evaluated
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
@@ -23,6 +21,10 @@ def compare_answers(
 
     Empty where the judge is not an LLM.
     """
+    import mlflow
+
+    from ontopic.evaluation import preference
+
     winners = preference.winners_in_pairs(
         champion.evaluation, challenger.evaluation, judge=judge, policy=policy, workspace=workspace
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import mlflow
 from zenml import step
 
 from ontopic.config.model_settings import ModelSettings
@@ -12,14 +11,8 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.data.by_language import by_language, language_metrics
 from ontopic.data.labelled import Questions
-from ontopic.evaluation import answers, quality
 from ontopic.evaluation.gate import Evaluated
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.judges.guard.card import enforced_guard
-from ontopic.judges.opening import open_judge
-from ontopic.models import loading as models
-from ontopic.registry import versions as registry
-from ontopic.reports.frames import verdict_frame
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics, score
 from steps.caching import depends_on_imports
@@ -46,6 +39,15 @@ def evaluate_model(
         role: champion or challenger; names the MLflow run that the numbers go to, nested in the pipeline's.
         judge_card: of the calibrated judge; a part of the cache key.
     """
+    import mlflow
+
+    from ontopic.evaluation import answers, quality
+    from ontopic.judges.guard.card import enforced_guard
+    from ontopic.judges.opening import open_judge
+    from ontopic.models import loading as models
+    from ontopic.registry import versions as registry
+    from ontopic.reports.frames import verdict_frame
+
     folder = registry.find(policy.registered_model, version, workspace=workspace).folder
     loaded = models.open_model(folder, model.answering_precision)
     evaluated = answers.evaluate(

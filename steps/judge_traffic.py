@@ -9,13 +9,8 @@ from zenml import step
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.judges.opening import open_judge
-from ontopic.monitoring import asked_traffic
-from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged
-from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
-from ontopic.traffic.store import TrafficStore
 from steps.caching import depends_on_imports
 
 
@@ -34,6 +29,12 @@ def judge_traffic(
     Args:
         judge_card: of the calibrated judge; a part of the cache key.
     """
+    from ontopic.judges.opening import open_judge
+    from ontopic.monitoring import asked_traffic
+    from ontopic.monitoring.windows import WindowStore
+    from ontopic.registry.unnamed import named
+    from ontopic.traffic.store import TrafficStore
+
     opened = open_judge(judge, policy, workspace=workspace)
     name = policy.registered_model
     with TrafficStore(workspace.traffic, name) as traffic:

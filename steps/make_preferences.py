@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import mlflow
-import pandas as pd
 from zenml import step
 
 from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.data.same_question import identity
-from ontopic.judges.opening import open_judge
-from ontopic.models import loading as models
 from ontopic.records import Judged
-from ontopic.registry import versions as registry
 from ontopic.state.workspace import Workspace
-from ontopic.training import best_of_n, preferences, teacher, wrong_answers
 from ontopic.training.corrections import load_corrections
 from ontopic.training.next_preferences import (
     NextPreferences,
@@ -45,6 +39,13 @@ def make_preferences(
     workspace: Workspace,
 ) -> Annotated[Preferences, "preferences"]:
     """Returns the pairs; their count by source and what people added, corrected and edited go to MLflow."""
+    import mlflow
+
+    from ontopic.judges.opening import open_judge
+    from ontopic.models import loading as models
+    from ontopic.registry import versions as registry
+    from ontopic.training import best_of_n, preferences, teacher, wrong_answers
+
     learned, training, labelled = to_learn_from(judged, policy), terms.training, taught_questions(policy)
     corrections = load_corrections(policy, workspace, keys=training.teaching_keys)
     corrected = {identity(each.record.request): each.answer for each in corrections.taught}
@@ -87,6 +88,9 @@ def make_preferences(
 
 
 def _track(seen: NextPreferences) -> None:
+    import mlflow
+    import pandas as pd
+
     counts = pd.Series([pair.source for pair in seen.pairs], dtype=str).value_counts()
     mlflow.log_params({f"preferences_chosen_{source}": int(n) for source, n in counts.items()})
     edits = {"edits_sha256": seen.edits_sha256, "dropped": seen.dropped, "changed": seen.changed}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-import mlflow
 from zenml import step
 
 from ontopic.config.model_settings import ModelSettings
@@ -17,8 +16,6 @@ from ontopic.evaluation import looks
 from ontopic.evaluation.answers import Evaluation, evaluate_version
 from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.looks import Look
-from ontopic.judges.guard.card import enforced_guard
-from ontopic.judges.opening import open_judge
 from ontopic.state.workspace import Workspace
 
 
@@ -40,6 +37,11 @@ def open_look(
     same look, so that what follows comes from the cache, and a gate that was killed goes on. Where a rehearsal failed,
     its questions are handed on, and the gate refuses on them.
     """
+    import mlflow
+
+    from ontopic.judges.guard.card import enforced_guard
+    from ontopic.judges.opening import open_judge
+
     judging = open_judge(judge, policy, workspace=workspace)
     guard = enforced_guard(judge, policy, workspace=workspace)
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import mlflow
 from zenml import step
 
 from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.data.sealed import sealed_questions
-from ontopic.evaluation import gate_page, looks, sealed
-from ontopic.evaluation.answers import evaluate_version
 from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.looks import Look
-from ontopic.judges.guard.card import enforced_guard
-from ontopic.judges.opening import open_judge
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
 
@@ -37,6 +32,13 @@ def open_sealed(
 
     They stay closed where the challenger was refused, or where the evaluation split is too small to seal some.
     """
+    import mlflow
+
+    from ontopic.evaluation import gate_page, looks, sealed
+    from ontopic.evaluation.answers import evaluate_version
+    from ontopic.judges.guard.card import enforced_guard
+    from ontopic.judges.opening import open_judge
+
     questions = sealed_questions(policy.questions, policy.languages) if decision.passed else []
     if not questions:
         return decision

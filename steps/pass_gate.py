@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import mlflow
 from pydantic import BaseModel, ConfigDict
 from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.data.labels import SPLIT, labels_file, load_labels
-from ontopic.evaluation import discordant, gate, gate_page, judge_errors
 from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.looks import Look
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.reports.page import page_name
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
 
@@ -50,6 +47,11 @@ def pass_gate(
 
     The pairs of answers are kept for a person to label.
     """
+    import mlflow
+
+    from ontopic.evaluation import discordant, gate, gate_page, judge_errors
+    from ontopic.reports.page import page_name
+
     before, after, name = champion.evaluation, challenger.evaluation, policy.registered_model
     new, old = after.model_version, before.model_version
     report = workspace.reports / page_name("gate", name, "version", new, "against", old)

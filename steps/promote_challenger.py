@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import mlflow
 from zenml import step
 
 from ontopic.config.policy import Policy
@@ -39,6 +38,8 @@ def promote_challenger(
     Args:
         champion, challenger: what the decision is on.
     """
+    import mlflow
+
     before, after, name = champion.evaluation, challenger.evaluation, policy.registered_model
     old, new = before.model_version, after.model_version
     model = find(name, new, workspace=workspace)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import mlflow
 from zenml import step
 
 from ontopic.config.model_settings import ModelSettings
-from ontopic.models import loading as models
-from ontopic.models.chat_template import templated
 from ontopic.registry.base_version import KIND, OF_BASE
 from ontopic.state.workspace import Workspace
-from ontopic.training import registering
 from steps.caching import depends_on_imports
 
 
 @step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
 def register_base(*, model: ModelSettings, registered_model: str, workspace: Workspace) -> Annotated[str, "base"]:
     """Returns the base model's version."""
+    import mlflow
+
+    from ontopic.models import loading as models
+    from ontopic.models.chat_template import templated
+    from ontopic.training import registering
+
     folder = models.resolve(model.name, workspace)
     if model.chat_template is not None:
         folder = templated(folder, model.chat_template, workspace=workspace)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-import mlflow
 from pydantic import BaseModel, ConfigDict
 from zenml import step
 
@@ -14,19 +13,10 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, SideJudgeSettings
 from ontopic.data.by_language import by_language, language_metrics
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.judges.cards.traffic_card import labelled_traffic
-from ontopic.judges.opening import open_judge
-from ontopic.monitoring import asked_traffic, closing, judges_beside
-from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import Monitored
-from ontopic.monitoring.conversations import conversations_of
-from ontopic.monitoring.thumbs import liked_metrics
-from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged
-from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
-from ontopic.traffic.store import TrafficStore
 from steps.caching import depends_on_imports
 
 
@@ -67,6 +57,18 @@ def report_traffic(
         labels_sha256: of the policy's labels; a part of the cache key.
         terms: what the report goes by besides the policy.
     """
+    import mlflow
+
+    from ontopic.judges.cards.traffic_card import labelled_traffic
+    from ontopic.judges.opening import open_judge
+    from ontopic.monitoring import asked_traffic, closing, judges_beside
+    from ontopic.monitoring.alerts import Alerts
+    from ontopic.monitoring.conversations import conversations_of
+    from ontopic.monitoring.thumbs import liked_metrics
+    from ontopic.monitoring.windows import WindowStore
+    from ontopic.registry.unnamed import named
+    from ontopic.traffic.store import TrafficStore
+
     labels = labelled_traffic(policy, workspace, judge=lambda: open_judge(judge, policy, workspace=workspace))
     now, opened = datetime.now(UTC), WindowStore(workspace.windows, policy.registered_model)
     with (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -86,8 +85,9 @@ def write_config(folder: Path, gate: dict[str, float], seed: int = 0, kappa: flo
 
 
 def new_state(folder: Path, model_folder: Path) -> Path:
-    """A state folder in which only the converted model is."""
-    shutil.copytree(model_folder, folder / "state" / "models" / model_folder.name)
+    """A state folder in which nothing is; ``model_folder``, the converted model, is in the session's cache."""
+    assert model_folder.is_relative_to(os.environ["ONTOPIC_CACHE"])
+    (folder / "state").mkdir(parents=True)
     return folder / "state"
 
 

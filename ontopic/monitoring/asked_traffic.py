@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ontopic.data.terminal import visible
-from ontopic.judges.cards.card import JudgeCard
-from ontopic.judges.cards.traffic_card import TrafficLabels
-from ontopic.judges.judge import Judge
-from ontopic.monitoring.closing import Closer, concerns, judge_records
-from ontopic.monitoring.judges_beside import JudgesBeside
 from ontopic.monitoring.side_score import SideScore
-from ontopic.monitoring.standing import limits_of, standing
-from ontopic.monitoring.traffic_page import traffic_report
 from ontopic.monitoring.window import Window
-from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record
-from ontopic.reports.page import page_name
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import Scores, score
+
+if TYPE_CHECKING:
+    from ontopic.judges.cards.card import JudgeCard
+    from ontopic.judges.cards.traffic_card import TrafficLabels
+    from ontopic.judges.judge import Judge
+    from ontopic.monitoring.closing import Closer
+    from ontopic.monitoring.judges_beside import JudgesBeside
+    from ontopic.monitoring.windows import WindowStore
 
 
 class Monitored(BaseModel):
@@ -61,6 +61,8 @@ def judge_asked(windows: WindowStore, records: Sequence[Record], *, judge: Judge
 
     The verdicts are kept with the windows, so that the same records are judged once.
     """
+    from ontopic.monitoring.closing import judge_records  # with Evidently, which who reads a result need not load
+
     windows.put(records, window_records)
     return judge_records(windows, records, judge=judge, what=_versions(records))
 
@@ -86,6 +88,9 @@ def close_asked(
         labels: of the policy's traffic, with that judge's verdicts.
         reports: the folder of the page on all of it.
     """
+    from ontopic.monitoring.standing import limits_of, standing
+    from ontopic.monitoring.traffic_page import traffic_report
+
     policy, windows = closer.policy, closer.windows
     verdicts = {record.id: verdict for record, verdict in zip(judged.records, judged.verdicts, strict=True)}
     windows.put(judged.records, window_records)
@@ -132,6 +137,8 @@ def _answered(judged: Judged) -> str:
 
 
 def _page(registered_model: str, *, version: str, first: Window) -> str:
+    from ontopic.reports.page import page_name
+
     # Named after its first window: a version's later traffic does not overwrite the page on its first.
     at = f"{first.start:%Y%m%dT%H%M%S}"
     return page_name("monitoring", registered_model, version.replace(" ", "-"), at, str(first.id))
@@ -143,6 +150,8 @@ def _part(judged: Judged, ids: set[str]) -> Judged:
 
 
 def _alerts(closed: Sequence[Window], most_unjudged: float) -> list[str]:
+    from ontopic.monitoring.closing import concerns
+
     return [
         f"{window.label}: {text}"
         for window in closed

@@ -14,6 +14,7 @@ from ontopic.config.model_settings import Precision
 from ontopic.registry import versions
 from ontopic.registry.transformers_flavour import describe
 from ontopic.registry.versions import RegisteredModel
+from ontopic.state.machine_cache import is_cached
 from ontopic.state.whole_file import folder_sha256, linked_folder
 from ontopic.state.workspace import Workspace
 from ontopic.training.merging import adapter_in, merge
@@ -133,7 +134,7 @@ def _empty(folder: Path) -> None:
 
 def _like(folder: Path, into: Path, *, workspace: Workspace) -> None:
     """The same files. What a user gave is copied: they may write it again."""
-    if folder.resolve().is_relative_to(workspace.root):
+    if folder.resolve().is_relative_to(workspace.root) or is_cached(folder):
         linked_folder(folder, into)
     else:
         shutil.copytree(folder, into, dirs_exist_ok=True)

@@ -79,6 +79,7 @@ def test_the_loop_trains_and_promotes_and_says_what_to_open(first: Run, state: P
             assert page.is_relative_to(state)
             assert "</html>" in page.read_text()
     assert not (state / "loop" / "serving.json").exists()
+    assert not list((state / "training").glob("*/checkpoints"))
 
 
 def test_status_and_dashboard_show_the_windows_of_the_loop(first: Run, state: Path, config: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from loopback import ROOT
 
-from steps.caching import sources_behind
+from steps.caching import _imported, sources_behind
 
 PACKAGES = sorted(path.name for path in (ROOT / "ontopic").iterdir() if (path / "__init__.py").is_file())
 SCRIPT = """
@@ -98,3 +99,16 @@ def test_a_step_runs_anew_when_a_source_behind_it_changes_and_else_comes_from_th
         "ran: ['uses_judges']",
         "ran: ['uses_judges', 'uses_statistics']",
     ]
+
+
+def test_imports_are_those_that_python_sees() -> None:
+    for file in (path for package in ("ontopic", "serving", "steps") for path in (ROOT / package).rglob("*.py")):
+        modules: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                modules.update(f"{node.module}.{alias.name}" for alias in node.names)
+        ours = {tuple(name.split(".")[:2]) for name in modules if name.startswith(("ontopic.", "serving.", "steps."))}
+        seen = {path.relative_to(ROOT).with_suffix("").parts for path in _imported(file, ROOT)}
+        assert seen == ours, file

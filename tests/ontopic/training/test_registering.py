@@ -204,3 +204,15 @@ def test_a_state_folder_of_the_first_release_opens(state_before: Path) -> None:
     for name in [path.name for path in (ROOT / "configs" / "policies").glob("*.yaml")]:
         bring_along(f"ontopic-{name.removesuffix('.yaml')}", workspace=workspace, say=lambda line: pytest.fail(line))
     shutil.rmtree(state_before)
+
+
+@pytest.mark.parametrize("place", ["cache", "elsewhere"])
+def test_a_base_in_the_machines_cache_is_linked_and_a_users_copied(
+    place: str, workspace: Workspace, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONTOPIC_CACHE", str(tmp_path / "cache"))
+    given = tiny_model(tmp_path / place / "base", model_folder)
+    kept = registered_base(workspace, given).folder
+    assert (kept / "model.safetensors").samefile(given / "model.safetensors") == (place == "cache")
+    shutil.rmtree(given)
+    assert said(kept)

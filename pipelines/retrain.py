@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from zenml import save_artifact
@@ -38,9 +39,20 @@ def improve_on_traffic(
             sample=gate_sample(settings, policy, more=wanted.held_out),
             champion=wanted.champion,
             judge_card=wanted.card.model_copy(update={"groups": ()}),  # hundreds, which no step reads
-            settings=settings,
+            settings=_giving_way(settings),
             evidence=evidence(policy, by=by, at=wanted.at),
         )
         return improved(run, open_registry(workspace, policy.registered_model))
 
     return retrain
+
+
+def _giving_way(settings: Settings) -> Settings:
+    """With a training that leaves a core to the service beside it, where nothing else is set; not on a GPU."""
+    import torch  # seconds, which `watch` need not wait until it trains
+
+    training = settings.training
+    if training.apart or torch.cuda.is_available():
+        return settings
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    return settings.model_copy(update={"training": training.model_copy(update={"threads": threads})})

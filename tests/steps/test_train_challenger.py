@@ -12,7 +12,7 @@ from whole_models import random_adapter, tiny_model
 from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
 from ontopic.config.training_settings import TrainingSettings
-from ontopic.registry.promotions import KIND, OF_BASE, open_registry
+from ontopic.registry.base_version import KIND, OF_BASE
 from ontopic.registry.tracking import open_tracking
 from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace, open_workspace

@@ -13,6 +13,7 @@ from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.registry.base_version import KIND, OF_BASE
+from ontopic.registry.promotions import open_registry
 from ontopic.registry.tracking import open_tracking
 from ontopic.registry.versions import find
 from ontopic.state.workspace import Workspace, open_workspace

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from whole_models import tiny_model
 
 from ontopic.errors import UserError
 from ontopic.models import openvino
@@ -11,6 +12,7 @@ from ontopic.models.engines import begin_batch, open_beside
 from ontopic.models.generation import generate
 from ontopic.models.loading import load, open_model
 from ontopic.models.openvino_batch import OpenVinoBatch
+from ontopic.models.sentence_encoder import load_sentence_encoder
 from ontopic.models.static_batch import StaticBatch
 
 ASKED = [[{"role": "user", "content": "How do I open a savings account?"}]]
@@ -69,3 +71,15 @@ def test_weights_that_are_read_late_are_those_that_are_read_at_once(model_folder
     assert late.config.max_position_embeddings == now.config.max_position_embeddings
     assert late.end_tokens == now.end_tokens == {late.tokenizer.eos_token_id}
     assert late.model.dtype == now.model.dtype and late.digest == now.digest
+
+
+def test_openvino_says_nothing_to_anybody(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its telemetry is on where nobody declined; what we call of it sends none."""
+    said: list[object] = []
+    for name in ("send_event", "start_session", "end_session", "send_error", "send_stack_trace"):
+        monkeypatch.setattr(f"openvino_telemetry.Telemetry.{name}", lambda *of, **more: said.append(of))
+    folder = tiny_model(tmp_path / "tiny", model_folder)
+    (tmp_path / "out").mkdir()
+    openvino.write_openvino(folder, tmp_path / "out")
+    load_sentence_encoder().encode(["How do I open a savings account?"])
+    assert said == []

@@ -27,7 +27,7 @@ class PreferenceSetSettings(Section):
 class TrainingSettings(Section):
     """ORPO with LoRA."""
 
-    start: Literal["base", "champion"] = "base"
+    start: Literal["base", "champion"] = "champion"
     """What a training begins with: the base model, on the newest pairs and a share of the earlier ones that halves by
     the round (``base``), or the champion, on the newest pairs alone (``champion``)."""
     in_scope_share: float = Field(0.5, gt=0, lt=1)

@@ -69,7 +69,7 @@ class TrainingSettings(Section):
     """The first of the model's blocks that gets an adapter; those before it need no backward pass."""
     gradient_share: float = Field(1.0, gt=0, le=1)
     """The share of a batch's gradient, by its norms at the model's last states, for which pairs are taken from the
-    largest on; the others, which teach little, get no backward pass. 1 takes all pairs."""
+    largest on; the others, which teach little, get no backward pass (1: none)."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """The dropout before the LoRA matrices."""
     max_steps: int = -1
@@ -86,8 +86,8 @@ class TrainingSettings(Section):
     processes: int = Field(1, ge=1)
     """How many processes train together, a GPU each."""
     threads: int = Field(0, ge=0)
-    """How many threads each process takes. Training is then in a process of its own that gives way to others, such as a
-    service beside it. 0 takes a thread a core."""
+    """How many threads a training takes, in a process of its own that gives way to a service beside it; 0 for one a
+    core, and no such process."""
     fully_sharded: bool = False
     """Whether the processes share the weights out among them (FSDP) in place of a copy each (DDP)."""
     attempts: int = Field(2, ge=1)

@@ -188,6 +188,7 @@ def test_what_people_dropped_and_changed_holds_for_earlier_rounds_too(workspace:
     version = registered(workspace, {BASE_VERSION: "1"}, [one, other, *more])
     settings = TrainingSettings.model_validate(
         {"beta": 1, "learning_rate": 1, "epochs": 1, "batch_size": 1, "max_rejected_tokens": 1, "save_steps": 1}
+        | {"start": "base"}
     )
     seen = [
         p

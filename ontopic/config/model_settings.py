@@ -17,8 +17,8 @@ class ModelSettings(Section):
     name: str
     """``embedded``, a Hugging Face id, or a local folder."""
     precision: Precision = "auto"
-    """Of the weights: ``float32``, ``bfloat16``, or ``auto``, the latter where it is multiplied natively; or few bits, to
-    answer on a CPU (``int8``, ``int4``) or to train with bitsandbytes on CUDA (``nf4``)."""
+    """Of the weights: ``float32``, ``bfloat16``, or ``auto``, the latter where it is multiplied natively; or few bits,
+    to answer on a CPU (``int8``, ``int4``) or to train with bitsandbytes on CUDA (``nf4``)."""
     chat_template: str | None = None
     """The chat template, in Jinja, for a base model that has none; it takes the place of one that the model has."""
     max_new_tokens: int = Field(64, ge=1)

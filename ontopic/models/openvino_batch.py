@@ -26,6 +26,7 @@ from ontopic.models.growing_answer import GrowingAnswer
 from ontopic.models.loading import LanguageModel, cpu_multiplies_bfloat16
 from ontopic.models.openvino import converted
 from ontopic.models.queued_batch import MOST_WAITING, SLOTS, QueuedBatch
+from ontopic.models.sampling import LEAST_TEMPERATURE
 from ontopic.models.token_bytes import TokenBytes
 
 logger = logging.getLogger(__name__)
@@ -213,7 +214,7 @@ def _settings(sampling: Sampling, ends: frozenset[int]) -> dict[str, Any]:
         "stop_token_ids": sorted(ends),
         "logprobs": 0 if sampling.top_logprobs is None else 1,
         "apply_chat_template": False,
-        "do_sample": sampling.temperature > 0 and sampling.top_p > 0,
+        "do_sample": sampling.temperature > LEAST_TEMPERATURE and sampling.top_p > 0,
     }
     if settings["do_sample"]:
         seed = secrets.randbits(32) if sampling.seed is None else sampling.seed % 2**32

@@ -90,7 +90,8 @@ class Engine:
 
 def main() -> None:
     """Load the pipeline, say that it is ready, or why it is not, and answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the process that asks
+    for sent in (signal.SIGINT, signal.SIGTERM):  # to all of a service; what was accepted is answered first
+        signal.signal(sent, signal.SIG_IGN)
     number, folder, given = sys.argv[1:]
     connection = Connection(socket.socket(fileno=int(number)).detach())
     settings = json.loads(given)

@@ -8,12 +8,12 @@ import torch
 
 from ontopic.models.answer import Sampling, TokenLogprob
 
-_LEAST_TEMPERATURE = 1e-6  # dividing by less overflows; the likeliest token has all the probability by then
+LEAST_TEMPERATURE = 1e-6  # dividing by less overflows; the likeliest token has all the probability by then
 
 
 def sampled(logits: torch.Tensor, sampling: Sampling, *, generator: torch.Generator) -> int:
     """A token, sampled from logits of shape (vocabulary,)."""
-    probabilities = torch.softmax(logits.float().cpu() / max(sampling.temperature, _LEAST_TEMPERATURE), -1)
+    probabilities = torch.softmax(logits.float().cpu() / max(sampling.temperature, LEAST_TEMPERATURE), -1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
         keep = ordered.cumsum(0) - ordered < sampling.top_p

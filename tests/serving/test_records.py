@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from served import smol
 from transformers import AutoTokenizer
 
-from ontopic.models.loading import load
+from ontopic.models.loading import LanguageModel, open_model
 from ontopic.records import Record
 from ontopic.traffic.identity import user_hash
 from ontopic.traffic.store import TrafficStore
@@ -99,12 +99,12 @@ TAKES = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     ids=["refuses", "leaves out", "takes"],
 )
 def test_a_template_without_tools_gets_their_turns_as_the_users(model_folder: Path, template: str, said: str) -> None:
-    loaded = load(model_folder)
+    loaded = open_model(model_folder)
 
     def prompts(chat_template: str) -> Prompts:
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
         tokenizer.chat_template = chat_template
-        return Prompts(replace(loaded, tokenizer=tokenizer))
+        return Prompts(LanguageModel(None, tokenizer, folder=model_folder))
 
     turns = [("user", "q"), ("assistant", "c()"), ("tool", "42"), ("user", "and?")]
     ids = prompts(template).ids([{"role": role, "content": content} for role, content in turns], 4)

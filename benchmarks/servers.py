@@ -102,7 +102,7 @@ def free_port() -> int:
 _LLAMA_CPP = """
 import sys, threading, xllamacpp
 given = xllamacpp.CommonParams()
-given.model.path, given.hostname, given.port = sys.argv[1], "127.0.0.1", int(sys.argv[2])
+given.model.path, given.hostnames, given.port = sys.argv[1], ["127.0.0.1"], int(sys.argv[2])
 given.n_ctx, given.n_parallel, given.warmup, given.verbosity = 32768, 64, True, -1
 given.cpuparams.n_threads = given.cpuparams_batch.n_threads = int(sys.argv[3])
 server = xllamacpp.Server(given)

@@ -99,7 +99,7 @@ def main() -> None:
     if arguments.train:
         train(arguments.train)
         return
-    base = resolve(EMBEDDED, open_workspace(arguments.state).root).resolve()
+    base = resolve(EMBEDDED, open_workspace(arguments.state)).resolve()
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     questions = [q.question for q in load_questions(policy.questions, split="evaluation") if not q.history]
     with tempfile.TemporaryDirectory() as state:

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--torch", action="store_true")
     parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
     arguments = parser.parse_args()
-    folder = arguments.model or resolve(EMBEDDED, open_workspace(arguments.state).root)
+    folder = arguments.model or resolve(EMBEDDED, open_workspace(arguments.state))
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     asked = [q.question for q in load_questions(policy.questions, split="evaluation") if not q.history]
     sides: dict[str, LanguageModel] = {}

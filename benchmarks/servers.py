@@ -256,7 +256,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
     arguments = parser.parse_args()
-    folder = (arguments.model or resolve(EMBEDDED, open_workspace(arguments.state).root)).resolve()
+    folder = (arguments.model or resolve(EMBEDDED, open_workspace(arguments.state))).resolve()
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     questions = [q.question for q in load_questions(policy.questions, split="evaluation") if not q.history]
     print("clients | side | tokens/s | first token: median, 95 % (s) | whole answer: median, 95 % (s)")

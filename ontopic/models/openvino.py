@@ -21,9 +21,7 @@ from ontopic.config.model_settings import Precision
 from ontopic.errors import UserError
 from ontopic.models.gguf import GgufPrecision, write_gguf
 from ontopic.models.loading import conversational_tokenizer
-from ontopic.progress import progress
-from ontopic.state.machine_cache import machine_cache
-from ontopic.state.whole_file import whole_folder
+from ontopic.state.machine_cache import machine_cache, made_once
 
 _KEPT = ("openvino_model.xml", "openvino_model.bin")
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
@@ -48,10 +46,14 @@ def converted(folder: Path, digest: str, *, precision: Precision) -> Path:
         with suppress(OSError):  # it may be another user's
             os.utime(place)
         return place
-    with whole_folder(place) as part, progress("model, converted for OpenVINO", 1, unit="model") as advance:
-        write_openvino(folder, part, precision=kept)
-        advance(1)
-    for old in sorted(root.iterdir(), key=lambda each: each.stat().st_mtime)[:-_MOST_CONVERTED]:
+    made_once(
+        place,
+        lambda part: write_openvino(folder, part, precision=kept),
+        whole_by=_KEPT[0],
+        label="model, converted for OpenVINO",
+    )
+    whole = [each for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")]  # no lock, no part
+    for old in sorted(whole, key=lambda each: each.stat().st_mtime)[:-_MOST_CONVERTED]:
         shutil.rmtree(old, ignore_errors=True)
     return place
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,21 @@ def test_a_model_is_converted_once_and_few_are_kept(
     assert (own / "openvino_model.xml").is_file() and own == openvino.converted(
         model_folder, "g" * 64, precision="auto"
     )
+
+
+def test_of_two_who_convert_at_once_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+
+    def write(folder: Path, into: Path, *, precision: str) -> None:
+        written.append(into)
+        time.sleep(0.2)
+        (into / "openvino_model.xml").write_text(precision)
+
+    monkeypatch.setattr(openvino, "write_openvino", write)
+    monkeypatch.setenv("ONTOPIC_CACHE", str(tmp_path))
+    with ThreadPoolExecutor(2) as pool:
+        places = list(pool.map(lambda _: openvino.converted(tmp_path, "a" * 64, precision="auto"), range(2)))
+    assert len(written) == 1 and places[0] == places[1] and (places[0] / "openvino_model.xml").is_file()
 
 
 def test_weights_that_are_read_late_are_those_that_are_read_at_once(model_folder: Path) -> None:

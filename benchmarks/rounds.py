@@ -141,6 +141,7 @@ def report(options: argparse.Namespace, versions: list[RegisteredModel], seconds
         for number, version in enumerate(versions)
         if number in (0, 1, len(versions) - 1)
     }
+    took = dict(zip((version.version for version in versions), seconds, strict=True))
     found: dict[tuple[str, int], list[dict[str, object]]] = {}
     for turn in range(options.repeats + 1):
         for version, both in sides.items():
@@ -159,7 +160,7 @@ def report(options: argparse.Namespace, versions: list[RegisteredModel], seconds
             for one, other in zip(whole[0]["answers"], stacked[0]["answers"], strict=True)  # type: ignore
         )
         print(
-            f"{version:>7} | {seconds[int(version) - 1]:15.1f} | {times[0]:.2f}, {times[1]:.2f} "
+            f"{version:>7} | {took[version]:15.1f} | {times[0]:.2f}, {times[1]:.2f} "
             f"| {peaks[0]:.0f}, {peaks[1]:.0f} | {same} of {len(QUESTIONS)}"
         )
 

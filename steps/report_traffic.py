@@ -57,14 +57,10 @@ def report_traffic(
         labels_sha256: of the policy's labels; a part of the cache key.
         terms: what the report goes by besides the policy.
     """
-    import mlflow
-
     from ontopic.judges.cards.traffic_card import labelled_traffic
     from ontopic.judges.opening import open_judge
     from ontopic.monitoring import asked_traffic, closing, judges_beside
     from ontopic.monitoring.alerts import Alerts
-    from ontopic.monitoring.conversations import conversations_of
-    from ontopic.monitoring.thumbs import liked_metrics
     from ontopic.monitoring.windows import WindowStore
     from ontopic.registry.unnamed import named
     from ontopic.traffic.store import TrafficStore
@@ -96,6 +92,16 @@ def report_traffic(
             beside=beside,
         )
         store.deliver(now)
+    _track(monitored, judged)
+    return monitored
+
+
+def _track(monitored: Monitored, judged: Judged) -> None:
+    import mlflow
+
+    from ontopic.monitoring.conversations import conversations_of
+    from ontopic.monitoring.thumbs import liked_metrics
+
     mlflow.set_tags(
         {"model_version": ", ".join(sorted({record.model_version for record in judged.records})), "stage": "monitoring"}
     )
@@ -110,4 +116,3 @@ def report_traffic(
         metrics |= side.metrics()
     mlflow.log_metrics(metrics)
     mlflow.log_artifact(str(monitored.report))
-    return monitored

@@ -21,8 +21,7 @@ from torch.nn import functional
 
 from ontopic.config.model_settings import Precision
 from ontopic.models.adapter_base import ADAPTER
-from ontopic.models.loading import LanguageModel, conversational_tokenizer, load
-from ontopic.state.whole_file import folder_sha256
+from ontopic.models.loading import LanguageModel, load, open_model
 
 _ROUNDINGS = 4  # of what is added, by which two sums of the same may differ
 _PREFIX = "base_model.model."
@@ -78,10 +77,8 @@ def load_beside(
     for name, difference in differences.items():
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, _Beside(model.get_submodule(name), difference))
-    tokenizer = conversational_tokenizer(folder, padding_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return LanguageModel(model.eval(), tokenizer, digest=folder_sha256(folder))
+    opened = open_model(folder, precision)
+    return LanguageModel(model.eval(), opened.tokenizer, digest=opened.digest)
 
 
 def _differences(model: Any, loaded_from: Path, *, folder: Path) -> dict[str, LowRank] | None:

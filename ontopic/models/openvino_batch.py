@@ -145,14 +145,14 @@ class OpenVinoBatch(QueuedBatch):
         begun = []
         for generation in generations:
             answer = GrowingAnswer(generation, tokenizer=self._tokenizer, ends=self._ends)
-            self._numbers[answer] = next(_numbers)
-            settings = _settings(generation.sampling, self._ends)
+            number, settings = next(_numbers), _settings(generation.sampling, self._ends)
             try:
-                self._engine.connection.send(Add(self._numbers[answer], generation.ids, settings))
+                self._engine.connection.send(Add(number, generation.ids, settings))
             except OSError as error:  # its process has ended
                 answer.fail(error)
                 self._restart()
                 continue
+            self._numbers[answer] = number
             begun.append(answer)
         return begun
 

@@ -95,16 +95,8 @@ def close_asked(
     verdicts = {record.id: verdict for record, verdict in zip(judged.records, judged.verdicts, strict=True)}
     windows.put(judged.records, window_records)
     windows.keep_verdicts(verdicts, card.judge_id)
-    closed = []
-    for window in (found := windows.holding(list(verdicts))):
-        if windows.was_put(window):
-            part = _part(judged, set(windows.ids(window)))
-            window = closer.close(window, part, card=card, now=now, labels=labels).window
-            window = beside.add_to(window, part, closer=closer) if beside else window
-        if window.result:
-            closed.append(window)
-    if closed:
-        closer.show()
+    found = windows.holding(list(verdicts))
+    closed = _closed(found, judged, card=card, closer=closer, now=now, labels=labels, beside=beside)
     version, scores, liked = _versions(judged.records), score(judged.verdicts), closer.liked(judged.records)
     out = reports / _page(policy.registered_model, version=version, first=found[0])
     of = standing(judged, card, limits=limits_of(policy), labels=labels, version=_answered(judged))
@@ -142,6 +134,30 @@ def _page(registered_model: str, *, version: str, first: Window) -> str:
     # Named after its first window: a version's later traffic does not overwrite the page on its first.
     at = f"{first.start:%Y%m%dT%H%M%S}"
     return page_name("monitoring", registered_model, version.replace(" ", "-"), at, str(first.id))
+
+
+def _closed(
+    found: Sequence[Window],
+    judged: Judged,
+    *,
+    card: JudgeCard,
+    closer: Closer,
+    now: datetime,
+    labels: TrafficLabels | None,
+    beside: JudgesBeside | None,
+) -> list[Window]:
+    """Those of the windows that have a result, once those that are not closed yet are."""
+    closed = []
+    for window in found:
+        if closer.windows.was_put(window):
+            part = _part(judged, set(closer.windows.ids(window)))
+            window = closer.close(window, part, card=card, now=now, labels=labels).window
+            window = beside.add_to(window, part, closer=closer) if beside else window
+        if window.result:
+            closed.append(window)
+    if closed:
+        closer.show()
+    return closed
 
 
 def _part(judged: Judged, ids: set[str]) -> Judged:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 from nf4_merging import pairs_of
-from rollout import NAME, TOKENS, Users, interval, line, p95
+from rollout import NAME, TOKENS, Users, add_options, interval, line, p95
 
 from ontopic.config.policy import load_policy
 from ontopic.config.settings import load_settings
@@ -93,10 +93,7 @@ async def latency(served: ServedModel, base: Path, *, questions: list[str], of: 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", type=Path, default=ROOT / ".ontopic", help="Where the embedded model is converted.")
-    parser.add_argument("--seconds", type=float, default=60, help="Of each stretch.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--load", type=float, default=0.3, help="Of the capacity, in (0, 1).")
+    add_options(parser)
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:

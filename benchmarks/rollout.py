@@ -200,13 +200,18 @@ def report_second_version(base: Path, other: Path, *, questions: list[str]) -> N
         print(f"{name}: {rss:.0f} MiB resident, ready in {took:.1f} s, {rate:.1f} tokens/s of 8 answers at once")
 
 
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What stretches of users' questions are measured by."""
     parser.add_argument("--state", type=Path, default=ROOT / ".ontopic", help="Where the embedded model is converted.")
     parser.add_argument("--seconds", type=float, default=60, help="Of each stretch.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--load", type=float, default=0.3, help="Of the capacity, in (0, 1).")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
     of = parser.parse_args()
     print(f"{os.cpu_count()} cores, float32")
     base = resolve(EMBEDDED, Workspace(root=of.state.resolve()))

@@ -33,11 +33,12 @@ import httpx
 import numpy as np
 import torch
 
+from ontopic.config.model_settings import FilePrecision
 from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 from ontopic.models.answer import Generation, Sampling
 from ontopic.models.chat_template import chat_prompts
-from ontopic.models.gguf import GgufPrecision, write_gguf
+from ontopic.models.gguf import write_gguf
 from ontopic.models.loading import EMBEDDED, LanguageModel, load, resolve
 from ontopic.state.workspace import open_workspace
 from ontopic.statistics.rates import rate
@@ -168,7 +169,7 @@ def vllm(folder: Path, questions: list[str]) -> Answers:
     return Answers(texts)
 
 
-def llama_cpp(folder: Path, questions: list[str], *, precision: GgufPrecision) -> Answers:
+def llama_cpp(folder: Path, questions: list[str], *, precision: FilePrecision) -> Answers:
     """llama.cpp's server in this process, on the GGUF file that `export` writes."""
     import xllamacpp
 

@@ -31,13 +31,14 @@ import httpx
 import numpy as np
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
+from ontopic.config.model_settings import FilePrecision
 from ontopic.config.network import http_options
 from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 from ontopic.models.answer import Generation, Sampling
 from ontopic.models.chat_template import chat_prompts
 from ontopic.models.engines import begin_batch
-from ontopic.models.gguf import GgufPrecision, write_gguf
+from ontopic.models.gguf import write_gguf
 from ontopic.models.loading import EMBEDDED, open_model, resolve
 from ontopic.state.workspace import open_workspace
 from serving.process import ServedModel, Serving
@@ -111,7 +112,7 @@ threading.Event().wait()
 
 
 @contextlib.contextmanager
-def llama_cpp(folder: Path, precision: GgufPrecision) -> Iterator[tuple[str, str, str]]:
+def llama_cpp(folder: Path, precision: FilePrecision) -> Iterator[tuple[str, str, str]]:
     """llama.cpp's server on what we export."""
     with tempfile.TemporaryDirectory() as work:
         write_gguf(folder, Path(work) / "model.gguf", precision=precision, name="smol")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ontopic.commands.options import Project, on_project, version_of
+from ontopic.config.model_settings import FilePrecision
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.registry.model_card import CardSource, model_card
@@ -21,20 +22,10 @@ from ontopic.registry.promotions import BASE, open_registry
 from ontopic.state.whole_file import whole_folder, writing
 
 if TYPE_CHECKING:
-    from ontopic.models.gguf import GgufPrecision
     from ontopic.registry.versions import RegisteredModel
 
 _CARD = "README.md"
 _LICENCE_OF_EMBEDDED = "apache-2.0"  # as its GGUF file says of itself
-
-
-class Precision(StrEnum):
-    """Of an exported file's weights."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-    INT4 = "int4"
 
 
 class Format(StrEnum):
@@ -62,7 +53,7 @@ def export(
         ),
     ] = Format.SAFETENSORS,
     precision: Annotated[
-        Precision | None,
+        FilePrecision | None,
         typer.Option(help="Of gguf's and openvino's weights; in fewer bits answers may differ."),
     ] = None,
     licence: Annotated[
@@ -100,14 +91,14 @@ def export(
 
 
 def _write(
-    model: RegisteredModel, part: Path, *, to: Format, precision: Precision | None, files: Sequence[Path]
+    model: RegisteredModel, part: Path, *, to: Format, precision: FilePrecision | None, files: Sequence[Path]
 ) -> None:
     """Write a model's files into a folder.
 
     Args:
         files: its own, of which safetensors are a copy.
     """
-    kept: GgufPrecision = (precision or Precision.FLOAT32).value
+    kept = precision or "float32"
     if to == Format.GGUF:
         from ontopic.models.gguf import write_gguf
 
@@ -122,7 +113,7 @@ def _write(
             shutil.copyfile(path, part / path.name)
 
 
-def _check(to: Format, destination: Path, *, precision: Precision | None) -> None:
+def _check(to: Format, destination: Path, *, precision: FilePrecision | None) -> None:
     """Fail before any work.
 
     Raises:

@@ -9,6 +9,8 @@ from pydantic import Field
 from ontopic.config.section import Section
 
 Precision = Literal["auto", "float32", "bfloat16", "int8", "int4", "nf4"]
+FilePrecision = Literal["float32", "float16", "int8", "int4"]
+"""Of the weights in a file for another engine: GGUF's or OpenVINO's."""
 
 
 class ModelSettings(Section):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gguf
 import numpy as np
@@ -18,10 +18,9 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from ontopic.config.model_settings import FilePrecision
 from ontopic.errors import UserError
 from ontopic.models.loading import conversational_tokenizer
-
-GgufPrecision = Literal["float32", "float16", "int8", "int4"]
 
 # By our precisions: what the file says that it mostly holds, and of what type its matrices are.
 _TYPES = {
@@ -56,7 +55,7 @@ _CUTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def write_gguf(folder: Path, path: Path, *, precision: GgufPrecision, name: str) -> None:
+def write_gguf(folder: Path, path: Path, *, precision: FilePrecision, name: str) -> None:
     """Write the model in ``folder`` to ``path``, a tensor at a time; vectors are float32 in any precision.
 
     Args:
@@ -156,7 +155,7 @@ def _tensors(files: list[Any]) -> Iterator[tuple[str, torch.Tensor]]:
             yield key, file.get_tensor(key)
 
 
-def _kind(shape: tuple[int, ...], precision: GgufPrecision, *, key: str, folder: Path) -> gguf.GGMLQuantizationType:
+def _kind(shape: tuple[int, ...], precision: FilePrecision, *, key: str, folder: Path) -> gguf.GGMLQuantizationType:
     """Of what type a tensor is stored: vectors are float32 in any precision."""
     kind = _TYPES[precision][1] if len(shape) > 1 else gguf.GGMLQuantizationType.F32
     block, _ = gguf.GGML_QUANT_SIZES[kind]
@@ -166,7 +165,7 @@ def _kind(shape: tuple[int, ...], precision: GgufPrecision, *, key: str, folder:
 
 
 def _written(
-    tensor: torch.Tensor, key: str, *, config: Any, precision: GgufPrecision, folder: Path
+    tensor: torch.Tensor, key: str, *, config: Any, precision: FilePrecision, folder: Path
 ) -> np.ndarray[Any, Any]:
     values = tensor.to(torch.float32).numpy()
     if _ARCHITECTURES[config.model_type] == gguf.MODEL_ARCH.LLAMA:

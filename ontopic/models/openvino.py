@@ -17,15 +17,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ontopic.config.model_settings import Precision
+from ontopic.config.model_settings import FilePrecision, Precision
 from ontopic.errors import UserError
-from ontopic.models.gguf import GgufPrecision, write_gguf
+from ontopic.models.gguf import write_gguf
 from ontopic.models.loading import conversational_tokenizer
 from ontopic.state.machine_cache import machine_cache, made_once
 
 _KEPT = ("openvino_model.xml", "openvino_model.bin")
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
-_KEPT_AS: dict[Precision, GgufPrecision] = {"float32": "float32", "int8": "int8", "int4": "int4"}  # float16 else
+_KEPT_AS: dict[Precision, FilePrecision] = {"float32": "float32", "int8": "int8", "int4": "int4"}  # float16 else
 _MOST_CONVERTED = 4
 _FORM = 1  # of what is converted: another one is converted anew
 
@@ -77,7 +77,7 @@ def _of_this_process() -> Path:
     return Path(folder)
 
 
-def write_openvino(folder: Path, into: Path, *, precision: GgufPrecision = "float16") -> None:
+def write_openvino(folder: Path, into: Path, *, precision: FilePrecision = "float16") -> None:
     """Write the model in ``folder``, with its tokenizer and chat template, into another folder.
 
     Args:

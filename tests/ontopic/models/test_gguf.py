@@ -13,8 +13,9 @@ from small_models import small_model, small_tokenizer
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoModelForCausalLM
 
+from ontopic.config.model_settings import FilePrecision
 from ontopic.errors import UserError
-from ontopic.models.gguf import GgufPrecision, write_gguf
+from ontopic.models.gguf import write_gguf
 from ontopic.models.loading import load
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -40,7 +41,7 @@ def log_probabilities(model: Any, ids: list[int]) -> torch.Tensor:
         return model(torch.tensor([ids])).logits[0].log_softmax(-1)
 
 
-def written(folder: Path, precision: GgufPrecision) -> Path:
+def written(folder: Path, precision: FilePrecision) -> Path:
     path = folder / f"{precision}.gguf"
     write_gguf(folder, path, precision=precision, name="small")
     return path
@@ -48,7 +49,7 @@ def written(folder: Path, precision: GgufPrecision) -> Path:
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_transformers_reads_the_same_model(kind: str, precision: GgufPrecision, tmp_path: Path) -> None:
+def test_transformers_reads_the_same_model(kind: str, precision: FilePrecision, tmp_path: Path) -> None:
     folder = small_model(tmp_path / "model", kind, **KINDS[kind])
     ours = load(folder, "float32")
     path = written(folder, precision)

@@ -173,7 +173,8 @@ def test_a_server_that_fails_in_the_middle_loses_nothing(
     done = new("a\n", *arguments)
     assert done.exit_code == 0, done.output
     questions = [prompt for prompt in chat_server.prompts()[asked:] if prompt.startswith("Write ")]
-    assert len([p for p in questions if " questions that " in p]) == 24 * 4 - done_before
+    # a set: a request that was under way at the failure may reach the server late, and its prompt comes again
+    assert len({p for p in questions if " questions that " in p}) == 24 * 4 - done_before
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ lint: $(READY_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cog --check -I docs docs/commands.md docs/configuration.md
+	$(BIN)/cog --check -I docs docs/reference/commands.md docs/reference/configuration.md
 
 docs: $(READY_DEV)
-	$(BIN)/cog -r -I docs docs/commands.md docs/configuration.md
+	$(BIN)/cog -r -I docs docs/reference/commands.md docs/reference/configuration.md
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -3,7 +3,7 @@
 The judge's card is an estimate, so it is drawn anew for each month, from 818 labels (509 passes, 309 fails) of a judge
 with the sensitivity and specificity below; besides, without any card, and with a card of 200 labels drawn at random
 from traffic. The rule before: a window alarms where the whole 95 % interval of its corrected score is under the
-threshold. `python benchmarks/alarms.py` prints the table and draws docs/alarms.png.
+threshold. `python benchmarks/alarms.py` prints the table and draws docs/figures/alarms.png.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def main() -> None:
     """Print the tables and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--months", type=int, default=1000)
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "alarms.png")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "alarms.png")
     options = parser.parse_args()
     started = time.perf_counter()
     check_against_the_chart()

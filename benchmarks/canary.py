@@ -1,6 +1,6 @@
 """How often a canary stretch ends with a rollback: of a model that is as good, and of one that is worse.
 
-python benchmarks/canary.py [--figure docs/canary.png | --rollouts]
+python benchmarks/canary.py [--figure docs/figures/canary.png | --rollouts]
 
 Two rules on the same stretches: the earlier one (roll back where the whole 95 % interval of the difference is under
 zero, at whichever look) and the present one (``ontopic.statistics.group_sequential``). A minute on one core. With

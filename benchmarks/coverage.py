@@ -1,6 +1,6 @@
 """How often 95 % intervals of the guardrail score hold the true rate: raw, Lee et al.'s, and ours.
 
-python benchmarks/coverage.py [--figure docs/coverage.png]
+python benchmarks/coverage.py [--figure docs/figures/coverage.png]
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def figure(path: Path) -> None:
 def main() -> None:
     """Print the table and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "coverage.png")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "coverage.png")
     options = parser.parse_args()
     table()
     figure(options.figure)

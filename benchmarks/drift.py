@@ -2,7 +2,7 @@
 
 Windows draw their questions' topics at random; the reference is drawn too. `python benchmarks/drift.py` prints for each
 size how many windows, and how many months, are flagged without any drift, beside the one-sample test that takes the
-reference's shares for known; and how soon a topic that gains 15 points is found. It draws docs/drift.png.
+reference's shares for known; and how soon a topic that gains 15 points is found. It draws docs/figures/drift.png.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def one_sample(chance: np.random.Generator, size: int, runs: int) -> float:
 def main() -> None:
     """Print the tables and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "drift.png")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "drift.png")
     options = parser.parse_args()
     started, chance = time.perf_counter(), np.random.default_rng(0)
     print("nothing changes: windows and months with a flag; the one-sample test at 1 %, windows")

@@ -1,6 +1,6 @@
 """What the gate promotes: a worse challenger whose failures come back unjudged, a better one, and what it can see.
 
-python benchmarks/gate.py [--runs 200] [--figures docs]
+python benchmarks/gate.py [--runs 200] [--figures docs/figures]
 
 Every decision is the real ``decide`` on made-up verdicts of the default gate: 450 questions, half in scope, the limits
 of configs/policies/banking.yaml. "as judged" reads the same decisions without the tests that count what is unjudged.
@@ -173,7 +173,7 @@ def main() -> None:
 
 
 def draw(lines: dict[tuple[float, float], tuple[float, ...]], folder: Path, *, runs: int) -> None:
-    """The two figures of docs/statistics.md."""
+    """The two figures of docs/explanation/statistics.md."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for index, (name, colour) in enumerate((("unjudged left out", "tab:red"), ("the gate", "tab:blue"))):
         for discordant, style in ((0.10, "-"), (0.29, "--")):

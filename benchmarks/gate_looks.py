@@ -1,6 +1,6 @@
 """How often a gate that looks again and again promotes a challenger that is no better, and how often one that is.
 
-python benchmarks/gate_looks.py [--runs 2000] [--figure docs/looks.png]
+python benchmarks/gate_looks.py [--runs 2000] [--figure docs/figures/looks.png]
 
 Each question has a probability that a model passes it, between questions as a beta distribution has it, so that two
 equal models differ on ``discordant`` of them. Each model's verdicts are drawn once and stay: a champion that was lucky
@@ -33,8 +33,8 @@ from scipy.stats import norm
 from ontopic.evaluation import rehearsal
 from ontopic.evaluation.looks import alpha_at
 
-# The banking questions when docs/statistics.md was measured: unsealed, sealed, and what a rehearsal asked of the
-# calibration split, which has 636 now.
+# The banking questions when docs/explanation/statistics.md was measured: unsealed, sealed, and what a rehearsal asked
+# of the calibration split, which has 636 now.
 UNSEALED, SEALED, CALIBRATION = 826, 223, 384
 LEVEL = 0.85  # of the first champion
 ALPHAS = np.array([alpha_at(k) for k in range(1, 2000)])

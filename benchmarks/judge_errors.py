@@ -1,6 +1,6 @@
 """How often a challenger is promoted that the judge flatters, by the judge alone and with labels of 60 pairs of a kind.
 
-python benchmarks/judge_errors.py [--runs 2000] [--figure docs/judge_errors.png]
+python benchmarks/judge_errors.py [--runs 2000] [--figure docs/figures/judge_errors.png]
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def main() -> None:
     """Print the table and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=2000)
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "judge_errors.png")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "judge_errors.png")
     options = parser.parse_args()
     print(f"{N} questions, {PAIRS} pairs with the same verdict labelled, {options.runs:,} runs a row")
     print(

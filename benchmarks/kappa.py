@@ -1,6 +1,6 @@
 """How often the lower bound of Cohen's kappa lies above the truth: Cohen's interval of 1960 and the score interval.
 
-python benchmarks/kappa.py [--figure docs/kappa.png]
+python benchmarks/kappa.py [--figure docs/figures/kappa.png]
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def outside(
 def main() -> None:
     """Print the table and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "kappa.png")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "kappa.png")
     figure = parser.parse_args().figure
     print(f"How often the truth lies below the interval and above it, {RUNS:,} runs a row; 2.5 % each are wanted")
     print("labels | sensitivity | specificity | labels' mix | Cohen 1960: below, above | score: below, above")

@@ -1,6 +1,6 @@
 """What labels of traffic are worth: coverage and width of the corrected score, false misfits, and clustered records.
 
-python benchmarks/labelled_traffic.py [--figure docs/labelled-traffic.png]
+python benchmarks/labelled_traffic.py [--figure docs/figures/labelled-traffic.png]
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def figure(path: Path) -> None:
 def main() -> None:
     """Print the tables and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "labelled-traffic.png")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "labelled-traffic.png")
     options = parser.parse_args()
     table_of_labels()
     table_of_fit()

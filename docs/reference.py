@@ -1,4 +1,4 @@
-"""The generated parts of docs/commands.md and docs/configuration.md, which cog writes there (`make docs`)."""
+"""The generated parts of commands.md and configuration.md in docs/reference, which cog writes there (`make docs`)."""
 
 from __future__ import annotations
 

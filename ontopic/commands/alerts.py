@@ -30,7 +30,7 @@ def alerts(context: typer.Context, project: Project) -> None:
     with _open_alerts(project) as store:
         found = store.history(_SHOWN)
     if not found:
-        raise UserError("there was no alert yet; python run.py watch raises them (docs/alerts.md)")
+        raise UserError("there was no alert yet; python run.py watch raises them (docs/how-to/alerts.md)")
     console.print(history(found))
     print("The windows' pages are in the folder reports of the state folder.")
 
@@ -71,7 +71,9 @@ def test(project: Project) -> None:
     with _open_alerts(project) as store:
         found = store.test()
     if not found:
-        raise UserError("no rule notifies anybody; give `notify` under `alerts` of the configuration (docs/alerts.md)")
+        raise UserError(
+            "no rule notifies anybody; give `notify` under `alerts` of the configuration (docs/how-to/alerts.md)"
+        )
     for rule, target, accepted in found:
         print(f"{'accepted' if accepted else 'FAILED'}: {target} of {rule}")
     if not all(accepted for _, _, accepted in found):

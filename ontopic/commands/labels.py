@@ -198,6 +198,6 @@ def _with_feedback(project: Project) -> _Found:
                 proposed.setdefault(each.record_id, each.correction)
         records = {record.id: record for record in store.records(ids=list(said))}
     if not said:
-        raise UserError("there is no feedback yet; clients give it by POST /v1/feedback (docs/serving.md)")
+        raise UserError("there is no feedback yet; clients give it by POST /v1/feedback (docs/reference/serving.md)")
     notes = {i: "\n".join(lines) for i, lines in said.items()}
     return _Found([records[i] for i in said if i in records], notes, proposed)

@@ -192,7 +192,7 @@ def _write(draft: Draft, files: PolicyFiles, *, config: Path, settings: Settings
         lacking = "questions" if not draft.questions else "records"
         raise UserError(
             f"there are no labelled {lacking}, and without an LLM (`teacher` in {config}) none are drafted; run the "
-            f"same command with --{lacking} FILE (docs/cold-start.md): what you said is kept"
+            f"same command with --{lacking} FILE (docs/how-to/own-subject.md): what you said is kept"
         )
     sections = yaml.safe_load(config.read_text(encoding="utf-8-sig"))
     write_files(draft, files, like=settings, sections=sections)

@@ -110,7 +110,7 @@ def _sentence(path: Path, schema: type[BaseModel], *, problem: ErrorDetails) -> 
     key = ".".join(str(part)[:_SHOWN] for part in location)
     if problem["type"] == "extra_forbidden":
         section = _section(schema, problem["loc"][:-1])
-        valid = _keys(section) if section else "in docs/configuration.md"
+        valid = _keys(section) if section else "in docs/reference/configuration.md"
         return f"{path}: unknown key {key!r}; the valid keys there are {valid}"
     if problem["type"] == "missing":
         return f"{path}: the key {key!r} is missing; add it"

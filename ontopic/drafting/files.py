@@ -96,7 +96,10 @@ def write_files(draft: Draft, files: PolicyFiles, *, like: Settings, sections: d
         sizes = _sizes(questions, sections)
         least = max(1, min(_LEAST_RECORDS, sizes["traffic"]["questions"] // 2))
     policy = _policy(draft, least_records=least)
-    _write(files.policy, f"# What the assistant may talk about. Keys: see docs/configuration.md.\n{_yaml(policy)}")
+    _write(
+        files.policy,
+        f"# What the assistant may talk about. Keys: see docs/reference/configuration.md.\n{_yaml(policy)}",
+    )
     named: dict[str, Any] = {"policy": f"policies/{files.name}.yaml"}
     named["judge_prompts"] = Path(os.path.relpath(like.judge_prompts, files.into)).as_posix()
     _write(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SIGNING_KEY = "ONTOPIC_SIGNING_KEY"
 """The environment variable with the private key: the path of a PEM file, or the PEM itself."""
-_MAKE_ONE = "make one with `openssl genpkey -algorithm ed25519 -out FILE` (docs/record.md)"
+_MAKE_ONE = "make one with `openssl genpkey -algorithm ed25519 -out FILE` (docs/reference/record.md)"
 
 
 def signature(sha256: str, by: Ed25519PrivateKey) -> str:
@@ -65,7 +65,7 @@ def public_key(path: Path) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise UserError(
             f"{path}: is no public key of Ed25519 in PEM; "
-            "`openssl pkey -in FILE -pubout` writes that of a private key (docs/record.md)"
+            "`openssl pkey -in FILE -pubout` writes that of a private key (docs/reference/record.md)"
         )
     return key
 

@@ -44,7 +44,8 @@ def named(store: Store, workspace: Workspace) -> Store:
         which = f"several ({', '.join(known)})" if known else "none yet"
         raise UserError(
             f"{store.name} holds {n:,} rows of an older release that do not say of which policy they are, and the "
-            f"registry has {which}; say whose they are: python run.py traffic adopt --config FILE (docs/traffic.md)"
+            f"registry has {which}; say whose they are: python run.py traffic adopt --config FILE "
+            "(docs/reference/traffic.md)"
         )
     store.adopt(known[0])
     return store

@@ -76,8 +76,8 @@ def corrected(raw: Rate, sensitivity: Rate, *, specificity: Rate, labelled: Rate
     judge passes and the shares mu1 and mu0 of good ones among the labelled passes and fails. With labels of other
     records alone, whose mix may be another one, it is the Rogan-Gladen estimate, as in Lee et al., "How to Correctly
     Report LLM-as-a-Judge Evaluations" (arXiv 2511.21140). With both it is the likeliest rate, of which these are the
-    two ends. The interval holds every true rate that ``compatible`` does not reject; docs/statistics.md has its
-    coverage.
+    two ends. The interval holds every true rate that ``compatible`` does not reject; docs/explanation/statistics.md has
+    its coverage.
 
     Args:
         raw: share that the judge passes of the records without a label.

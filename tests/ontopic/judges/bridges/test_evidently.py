@@ -137,7 +137,7 @@ def test_the_documentations_snippet_runs(
     monkeypatch.chdir(tmp_path)
     chat_server.reply = lambda request: Reply(json.dumps({"category": "POLITE"}))
     snippet = re.search(
-        r"## In Evidently\n.*?```python\n(.*?)```", (ROOT / "docs" / "judges.md").read_text(), re.DOTALL
+        r"## In Evidently\n.*?```python\n(.*?)```", (ROOT / "docs" / "reference" / "judges.md").read_text(), re.DOTALL
     )
     assert snippet
     exec(snippet[1], {"judge": WordJudge(), "settings": settings, "frame": ROWS})  # noqa: S102

@@ -119,7 +119,9 @@ def test_any_judge_but_the_local_one_is_an_llm_to_mlflow(experiment: str) -> Non
 
 
 def test_the_documentations_snippet_runs(experiment: str) -> None:
-    snippet = re.search(r"## In MLflow\n.*?```python\n(.*?)```", (ROOT / "docs" / "judges.md").read_text(), re.DOTALL)
+    snippet = re.search(
+        r"## In MLflow\n.*?```python\n(.*?)```", (ROOT / "docs" / "reference" / "judges.md").read_text(), re.DOTALL
+    )
     assert snippet
     records = [Record(question="Where do I freeze it?", answer="In the card menu.")]
     names: dict[str, Any] = {"judge": WordJudge(), "records": records, "trace_ids": [trace("q", "a card")]}

@@ -12,8 +12,8 @@ READY_DEV := $(VENV)/.ready-dev
 help:
 	@echo "make run        set up, then run the whole loop (python run.py --config CONFIG; CONFIG=configs/local.yaml)"
 	@echo "make test       set up, then lint, types and tests"
-	@echo "make lint       the checks that need no test: style, types, imports, generated docs"
-	@echo "make docs       write the generated parts of docs/ anew"
+	@echo "make lint       the checks that need no test: style, types, imports, docs"
+	@echo "make docs       write the generated parts of docs/ anew, and build the site into build/docs"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make clean      remove the virtual environment and all state (.ontopic)"
 
@@ -45,9 +45,12 @@ lint: $(READY_DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/cog --check -I docs docs/reference/commands.md docs/reference/configuration.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 docs: $(READY_DEV)
 	$(BIN)/cog -r -I docs docs/reference/commands.md docs/reference/configuration.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open build/docs/index.html"
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -1,19 +1,21 @@
 # make run: the whole loop, with CONFIG=configs/gpu.yaml on that configuration. make test: lint, types and tests. Both set up first, once.
 PYTHON ?= python3.11
 CONFIG ?= configs/local.yaml
+STATE ?= .ontopic
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lint docs test test-slow clean
+.PHONY: help setup run lint docs pictures test test-slow clean
 
 help:
 	@echo "make run        set up, then run the whole loop (python run.py --config CONFIG; CONFIG=configs/local.yaml)"
 	@echo "make test       set up, then lint, types and tests"
 	@echo "make lint       the checks that need no test: style, types, imports, docs"
 	@echo "make docs       write the generated parts of docs/ anew, and build the site into build/docs"
+	@echo "make pictures   take the docs' pictures anew of the pages of a state folder (STATE=.ontopic), in Chromium"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make clean      remove the virtual environment and all state (.ontopic)"
 
@@ -44,13 +46,16 @@ lint: $(READY_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cog --check -I docs docs/reference/commands.md docs/reference/configuration.md
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/cog --check -I docs docs/reference/commands.md docs/reference/configuration.md docs/reference/python.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs: $(READY_DEV)
-	$(BIN)/cog -r -I docs docs/reference/commands.md docs/reference/configuration.md
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/cog -r -I docs docs/reference/commands.md docs/reference/configuration.md docs/reference/python.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open build/docs/index.html"
+
+pictures: $(READY_DEV)
+	$(BIN)/python docs/pictures.py --state "$(STATE)"
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -1,10 +1,10 @@
 from .durations import duration as duration
+from .model_settings import ModelSettings as ModelSettings
 from .policy import GateLimits as GateLimits
 from .policy import JudgeBar as JudgeBar
 from .policy import Policy as Policy
 from .policy import load_policy as load_policy
 from .settings import JudgeChoice as JudgeChoice
-from .settings import ModelSettings as ModelSettings
 from .settings import Settings as Settings
 from .settings import load_settings as load_settings
 from .training_settings import TrainingSettings as TrainingSettings

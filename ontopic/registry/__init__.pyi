@@ -1,3 +1,5 @@
+from .promotion_record import Entry as Entry
+from .promotion_record import PromotionRecord as PromotionRecord
 from .promotions import ModelRegistry as ModelRegistry
 from .promotions import Promotion as Promotion
 from .promotions import open_registry as open_registry

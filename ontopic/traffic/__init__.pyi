@@ -5,4 +5,4 @@ from .files import import_traffic as import_traffic
 from .redaction import redact as redact
 from .spool import Spool as Spool
 from .store import TrafficStore as TrafficStore
-from .store import TrafficSummary as TrafficSummary
+from .summary import TrafficSummary as TrafficSummary

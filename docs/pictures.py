@@ -1,0 +1,65 @@
+"""The pictures of the docs, taken of a state folder in which `make run` has promoted (`make pictures`).
+
+python docs/pictures.py [--state .ontopic] [--out docs/pictures]
+
+Each is what the machine's Chromium shows of the newest page of its kind. A page that is not there is an error, lest a
+picture of an older look stay in the docs unseen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH, HEIGHT = 1100, 1250
+# the name of the picture, and the pages of a state folder's reports of which it shows the newest
+PAGES = {
+    "gate-report": "gate-*.html",
+    "judge-card": "judge-card-*-told-the-scope.html",
+    "traffic": "monitoring-*-version-1-*.html",
+    "window": "window-*-version-2-*.html",
+}
+
+
+def newest(reports: Path, pattern: str) -> Path:
+    """The newest page of that kind."""
+    found = sorted(reports.glob(pattern), key=lambda page: page.stat().st_mtime)
+    if not found:
+        sys.exit(f"error: {reports} has no {pattern}; let `make run` come to a promotion there")
+    return found[-1]
+
+
+def take(browser: Browser, page: Path, *, out: Path) -> None:
+    """Write what the top of a page looks like, once it has drawn itself."""
+    tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+    tab.goto(page.resolve().as_uri(), wait_until="load")
+    tab.wait_for_timeout(1_000)
+    height = min(HEIGHT, tab.evaluate("document.documentElement.scrollHeight"))
+    tab.screenshot(path=out, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+    tab.close()
+    print(f"{out}: {page.name}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures")
+    given = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("error: this machine has no Chromium; apt install chromium")
+    pages = {name: newest(given.state / "reports", pattern) for name, pattern in PAGES.items()}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name, page in pages.items():
+            take(browser, page, out=given.out / f"{name}.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,16 +1,23 @@
 """The pictures of the docs, taken of a state folder in which `make run` has promoted (`make pictures`).
 
-python docs/pictures.py [--state .ontopic] [--out docs/pictures]
+python docs/pictures.py [--state .ontopic] [--out docs/pictures] [--no-tools]
 
-Each is what the machine's Chromium shows of the newest page of its kind. A page that is not there is an error, lest a
-picture of an older look stay in the docs unseen.
+Each is what the machine's Chromium shows of the newest page of its kind, and of what `python run.py ui` opens. A page
+that is not there is an error, lest a picture of an older look stay in the docs unseen.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
@@ -21,9 +28,13 @@ WIDTH, HEIGHT = 1100, 1250
 PAGES = {
     "gate-report": "gate-*.html",
     "judge-card": "judge-card-*-told-the-scope.html",
+    "guard-card": "guard-card-*.html",
     "traffic": "monitoring-*-version-1-*.html",
     "window": "window-*-version-2-*.html",
 }
+# the name of the picture, and how the line begins in which `ui` prints the link
+TOOLS = {"ui": "Index", "mlflow": "MLflow, Champion against challenger", "evidently": "Evidently", "zenml": "ZenML"}
+_READY_S, _DRAWN_MS = 120, {"reports": 1_000, "tools": 8_000}
 
 
 def newest(reports: Path, pattern: str) -> Path:
@@ -34,21 +45,53 @@ def newest(reports: Path, pattern: str) -> Path:
     return found[-1]
 
 
-def take(browser: Browser, page: Path, *, out: Path) -> None:
-    """Write what the top of a page looks like, once it has drawn itself."""
+def take(browser: Browser, url: str, *, out: Path, drawn_ms: int) -> None:
+    """Write what the top of a page looks like, once it has had time to draw itself."""
     tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
-    tab.goto(page.resolve().as_uri(), wait_until="load")
-    tab.wait_for_timeout(1_000)
+    tab.goto(url, wait_until="load")
+    tab.wait_for_timeout(drawn_ms)
+    tab.keyboard.press("Escape")  # MLflow opens with a tour
     height = min(HEIGHT, tab.evaluate("document.documentElement.scrollHeight"))
     tab.screenshot(path=out, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
     tab.close()
-    print(f"{out}: {page.name}")
+    print(f"{out}: {url}")
+
+
+@contextlib.contextmanager
+def tools(state: Path) -> Iterator[dict[str, str]]:
+    """What `python run.py ui` opens, by how its lines begin, while it runs.
+
+    Yields:
+        URLs by the text before them.
+    """
+    command = [sys.executable, str(ROOT / "run.py"), "ui", "--state", str(state)]
+    own = os.environ | {"COLUMNS": "500", "NO_COLOR": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder) / "said"
+        with said.open("w") as file, subprocess.Popen(command, stdout=file, env=own) as process:
+            deadline = time.monotonic() + _READY_S
+            try:
+                while not _all_there(_links(said)) and time.monotonic() < deadline and process.poll() is None:
+                    time.sleep(0.2)
+                yield _links(said)
+            finally:
+                process.send_signal(signal.SIGINT)
+
+
+def _links(said: Path) -> dict[str, str]:
+    lines = [line.strip().partition(": http") for line in said.read_text(encoding="utf-8").splitlines()]
+    return {what: f"http{url}" for what, separator, url in lines if separator}
+
+
+def _all_there(links: dict[str, str]) -> bool:
+    return all(any(what.startswith(begins) for what in links) for begins in TOOLS.values())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures")
+    parser.add_argument("--no-tools", action="store_true", help="the reports alone")
     given = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
@@ -57,7 +100,15 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, page in pages.items():
-            take(browser, page, out=given.out / f"{name}.png")
+            url = page.resolve().as_uri()
+            take(browser, url, out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["reports"])
+        if not given.no_tools:
+            with tools(given.state) as links:
+                for name, begins in TOOLS.items():
+                    found = [url for what, url in links.items() if what.startswith(begins)]
+                    if not found:
+                        sys.exit(f"error: `ui` printed no link of {begins}")
+                    take(browser, found[0], out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["tools"])
         browser.close()
 
 

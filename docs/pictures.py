@@ -9,17 +9,11 @@ that is not there is an error, lest a picture of an older look stay in the docs 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
+from opened_pages import opened
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +28,7 @@ PAGES = {
 }
 # the name of the picture, and how the line begins in which `ui` prints the link
 TOOLS = {"ui": "Index", "mlflow": "MLflow, Champion against challenger", "evidently": "Evidently", "zenml": "ZenML"}
-_READY_S, _DRAWN_MS = 120, {"reports": 1_000, "tools": 8_000}
+_DRAWN_MS = {"reports": 1_000, "tools": 8_000}
 
 
 def newest(reports: Path, pattern: str) -> Path:
@@ -57,36 +51,6 @@ def take(browser: Browser, url: str, *, out: Path, drawn_ms: int) -> None:
     print(f"{out}: {url}")
 
 
-@contextlib.contextmanager
-def tools(state: Path) -> Iterator[dict[str, str]]:
-    """What `python run.py ui` opens, by how its lines begin, while it runs.
-
-    Yields:
-        URLs by the text before them.
-    """
-    command = [sys.executable, str(ROOT / "run.py"), "ui", "--state", str(state)]
-    own = os.environ | {"COLUMNS": "500", "NO_COLOR": "1"}
-    with tempfile.TemporaryDirectory() as folder:
-        said = Path(folder) / "said"
-        with said.open("w") as file, subprocess.Popen(command, stdout=file, env=own) as process:
-            deadline = time.monotonic() + _READY_S
-            try:
-                while not _all_there(_links(said)) and time.monotonic() < deadline and process.poll() is None:
-                    time.sleep(0.2)
-                yield _links(said)
-            finally:
-                process.send_signal(signal.SIGINT)
-
-
-def _links(said: Path) -> dict[str, str]:
-    lines = [line.strip().partition(": http") for line in said.read_text(encoding="utf-8").splitlines()]
-    return {what: f"http{url}" for what, separator, url in lines if separator}
-
-
-def _all_there(links: dict[str, str]) -> bool:
-    return all(any(what.startswith(begins) for what in links) for begins in TOOLS.values())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", type=Path, default=ROOT / ".ontopic")
@@ -103,7 +67,7 @@ def main() -> None:
             url = page.resolve().as_uri()
             take(browser, url, out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["reports"])
         if not given.no_tools:
-            with tools(given.state) as links:
+            with opened(given.state, list(TOOLS.values())) as links:
                 for name, begins in TOOLS.items():
                     found = [url for what, url in links.items() if what.startswith(begins)]
                     if not found:

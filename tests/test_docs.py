@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from loopback import ROOT
 from markdown.extensions.toc import slugify
 
@@ -67,3 +68,28 @@ def test_lists_and_tables_begin_behind_a_blank_line(page: Path) -> None:
     lines = [block.strip("\n").splitlines() for block in blocks if block.strip()]
     glued = [block for block in lines if not LIST_OR_TABLE.match(block[0]) and any(map(LIST_OR_TABLE.match, block))]
     assert glued == []
+
+
+def _told() -> list[tuple[str, str]]:
+    """What the docs have readers run: the page, and what stands behind ``run.py`` up to the end of line or code."""
+    told = re.compile(r"python run\.py\b[ ]?([^`\n#|>()]*)")
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+    joined = {page: re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8")) for page in pages}
+    return [(page.name, said) for page, text in joined.items() for said in told.findall(text)]
+
+
+def test_each_command_that_the_docs_name_is_there_with_its_options() -> None:
+    import run
+
+    app, wrong, told = typer.main.get_command(run.app), [], _told()
+    assert len(told) > 100
+    for page, said in told:
+        command, words = app, said.split()
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        below = getattr(command, "commands", {}).values() if command is not app else ()  # one of them is the default
+        known = {name for each in (command, *below) for of in each.params for name in of.opts} | {"--help", "-h"}
+        unknown = [word for word in words if word.startswith("-") and word.rstrip(".,;:") not in known]
+        unknown += [word for word in words[:1] if command is app and word[0] not in "-["]
+        wrong += [(page, said, unknown)] if unknown else []
+    assert wrong == []

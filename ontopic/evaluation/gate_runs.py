@@ -1,0 +1,107 @@
+"""One model's answers in a gate as an evaluation run of MLflow: a trace an answer, with the verdict and the scope.
+
+The runs of champion and challenger are over one data set, so that MLflow's own comparison shows them question by
+question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ontopic.evaluation.answers import Evaluation
+from ontopic.progress import progress
+from ontopic.registry.logged_traces import assessed, log_traces
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset, Trace
+
+SCOPE = "in_scope"
+"""What the expectation is called that says whether the question is in scope."""
+_NAME = "gate"  # of the traces
+
+
+def log_answers(evaluation: Evaluation, *, registered_model: str, run_id: str, experiment: str, uri: str) -> None:
+    """Log a model's judged answers to its run, over a data set of their questions.
+
+    Args:
+        experiment: the run's, by its id.
+        uri: MLflow's tracking URI.
+    """
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_TYPE, MLFLOW_RUN_TYPE_GENAI_EVALUATE
+
+    client = MlflowClient(tracking_uri=uri)
+    asked = _question_set(client, evaluation, registered_model=registered_model, experiment=experiment)
+    context = [InputTag(MLFLOW_DATASET_CONTEXT, "gate")]
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset=asked, tags=context)])
+    client.set_tag(run_id, MLFLOW_RUN_TYPE, MLFLOW_RUN_TYPE_GENAI_EVALUATE)
+    traces = _traces(evaluation, registered_model=registered_model, run_id=run_id, experiment=experiment)
+    with progress(f"answers of version {evaluation.model_version} to MLflow", len(traces), unit="traces") as advance:
+        log_traces(traces, experiment, uri=uri, advance=advance)
+
+
+def _traces(evaluation: Evaluation, *, registered_model: str, run_id: str, experiment: str) -> list[Trace]:
+    from mlflow.entities import AssessmentSource, AssessmentSourceType, Expectation
+    from mlflow.tracing.constant import AssessmentMetadataKey, TraceMetadataKey
+
+    from ontopic.judges.bridges.mlflow import feedback
+    from ontopic.traffic.traces import as_trace
+
+    began, of_policy = datetime.now(UTC), AssessmentSource(AssessmentSourceType.HUMAN, "the policy's labels")
+    traces = []
+    rows = zip(evaluation.questions, evaluation.records, evaluation.verdicts, strict=True)
+    for i, (question, record, verdict) in enumerate(rows):
+        at = began - timedelta(milliseconds=len(evaluation.records) - i)
+        known = {"id": f"{run_id} {i}", "asked_at": at, "registered_model": registered_model}
+        trace = as_trace(
+            record.model_copy(update=known),
+            experiment=experiment,
+            name=_NAME,
+            tags={"kind": question.kind, "intent": question.intent, "outcome": verdict.outcome},
+            metadata={TraceMetadataKey.SOURCE_RUN: run_id},
+        )
+        said = feedback(verdict)
+        said.metadata = {**(said.metadata or {}), AssessmentMetadataKey.SOURCE_RUN_ID: run_id}
+        said.run_id = run_id
+        scope = [] if record.in_scope is None else [Expectation(SCOPE, record.in_scope, source=of_policy)]
+        traces.append(assessed(trace, [said, *scope]))
+    return traces
+
+
+def _question_set(client: MlflowClient, evaluation: Evaluation, *, registered_model: str, experiment: str) -> Dataset:
+    """The data set of these questions: the one that is there, where another model was asked the same."""
+    from mlflow.entities import Dataset
+    from mlflow.genai.datasets import get_dataset
+
+    rows = [
+        {
+            "inputs": {"messages": record.request},
+            "expectations": {} if record.in_scope is None else {SCOPE: record.in_scope},
+            "tags": {key: value for key, value in (("kind", question.kind), ("intent", question.intent)) if value},
+        }
+        for question, record in zip(evaluation.questions, evaluation.records, strict=True)
+    ]
+    name = f"{registered_model}, gate questions {_digest(rows)}"
+    same = client.search_datasets(experiment_ids=[experiment], filter_string=f"name = '{name}'", max_results=1)
+    found = same[0] if same else client.create_dataset(name=name, experiment_id=[experiment])
+    if not found.records:
+        found.merge_records(rows)
+    filled = get_dataset(dataset_id=found.dataset_id)  # whose digest is of what it holds now
+    return Dataset(
+        name=filled.name,
+        digest=filled.digest,
+        source_type=filled.source_type,
+        source=filled.source.to_json(),
+        schema=filled.schema,
+        profile=filled.profile,
+    )
+
+
+def _digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:8]

@@ -13,8 +13,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ontopic.evaluation.answers import Evaluation
+from ontopic.evaluation.gate import Decision
 from ontopic.progress import progress
+from ontopic.registry.gate_in_markdown import as_dict
 from ontopic.registry.logged_traces import assessed, log_traces
+from ontopic.registry.markdown import plain
+from ontopic.registry.promotion_record import Entry
+from ontopic.statistics.scores import flat_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 SCOPE = "in_scope"
 """What the expectation is called that says whether the question is in scope."""
 _NAME = "gate"  # of the traces
+_MOST_NOTE = 5000  # characters
 
 
 def log_answers(evaluation: Evaluation, *, registered_model: str, run_id: str, experiment: str, uri: str) -> None:
@@ -44,6 +50,31 @@ def log_answers(evaluation: Evaluation, *, registered_model: str, run_id: str, e
     traces = _traces(evaluation, registered_model=registered_model, run_id=run_id, experiment=experiment)
     with progress(f"answers of version {evaluation.model_version} to MLflow", len(traces), unit="traces") as advance:
         log_traces(traces, experiment, uri=uri, advance=advance)
+
+
+def log_gate(decision: Decision, gate: Entry, *, outcome: str) -> None:
+    """What a gate found and what followed from it, as a run within the active one, which is described by it too.
+
+    Args:
+        gate: its entry in the promotion record.
+        outcome: such as ``promoted``.
+    """
+    import mlflow
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+    from ontopic.registry.gate_in_markdown import gate_in_markdown
+
+    name = f"gate: v{gate.version} against v{gate.facts.get('against')}, {outcome}"
+    said = "\n\n".join(gate_in_markdown(gate, as_dict(gate.facts.get("decision"))))[:_MOST_NOTE]
+    mlflow.set_tag(MLFLOW_RUN_NOTE, f"**{plain(name)}**\n\n{said}")
+    with mlflow.start_run(run_name=name, nested=True):
+        mlflow.set_tags({MLFLOW_RUN_NOTE: said, "stage": "gate", "outcome": outcome, "model_version": gate.version})
+        mlflow.log_metrics(flat_metrics(decision.challenger))
+        mlflow.log_metrics({f"champion_{key}": value for key, value in flat_metrics(decision.champion).items()})
+        found = decision.improvement
+        mlflow.log_metrics({"improvement": found.value, "improvement_low": found.low, "improvement_high": found.high})
+        mlflow.log_artifact(str(decision.report))
+        mlflow.log_dict(decision.model_dump(mode="json", exclude={"report"}), "decision.json")
 
 
 def _traces(evaluation: Evaluation, *, registered_model: str, run_id: str, experiment: str) -> list[Trace]:

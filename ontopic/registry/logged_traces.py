@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Assessment, Trace
 
 _BATCH = 200  # spans that go in one request
+_LOOKED_UP = 100  # traces that one request asks for
 _MOST_RATIONALE = 2000
 
 
@@ -38,6 +39,24 @@ def log_traces(
         client.log_spans(experiment, [span for trace in part for span in trace.data.spans])
         if advance is not None:
             advance(len(part))
+
+
+def are_logged(traces: Sequence[Trace], *, uri: str) -> bool:
+    """Whether all of these are there, with as much said of each as here."""
+    from mlflow.tracing.client import TracingClient
+
+    store = TracingClient(uri).store
+    for start in range(0, len(traces), _LOOKED_UP):
+        part = traces[start : start + _LOOKED_UP]
+        found = store.batch_get_trace_infos([trace.info.trace_id for trace in part])
+        said = {info.trace_id: {each.assessment_id for each in info.assessments} for info in found}
+        if any(
+            trace.info.trace_id not in said
+            or not {each.assessment_id for each in trace.info.assessments} <= said[trace.info.trace_id]
+            for trace in part
+        ):
+            return False
+    return True
 
 
 def assessed(trace: Trace, assessments: Sequence[Assessment]) -> Trace:

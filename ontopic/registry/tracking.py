@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import mlflow
@@ -14,6 +15,9 @@ from mlflow.exceptions import MlflowException
 from ontopic.config.network import reach_this_machine_directly
 from ontopic.registry.mlflow_client import reach
 from ontopic.state.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DESCRIPTION = """\
 One policy's assistant: what it answers, how that is judged, and why a version is its champion.
@@ -52,6 +56,20 @@ def open_tracking(workspace: Workspace, experiment: str) -> str:
         if key not in opened.tags:  # a user's own words stay
             mlflow.MlflowClient().set_experiment_tag(opened.experiment_id, key, value)
     return str(opened.experiment_id)
+
+
+def log_data_set(table: pd.DataFrame, name: str, *, context: str, sha256: str) -> None:
+    """Say in the active run what it is of, without a text of it: who may see a run need not see what was asked.
+
+    Args:
+        table: columns that hold no texts of users'.
+        context: what the run used it for.
+        sha256: of all of it.
+    """
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+
+    data_set = mlflow.data.from_pandas(table, CodeDatasetSource({}), name=name, digest=sha256[:8])
+    mlflow.log_input(data_set, context=context)
 
 
 def register_prompts(prompts: Mapping[str, str]) -> dict[str, str]:

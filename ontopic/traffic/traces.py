@@ -117,10 +117,11 @@ def _model(record: Record) -> str:
 
 def _tags(record: Record) -> dict[str, str]:
     """What one filters traces by."""
-    guard = record.guard
-    decision = "" if guard is None else guard.failure and "failed" or guard.stage or "let through"
+    guard, decision = record.guard, ""
     if guard is not None and guard.stage:
         decision = f"{'declined' if guard.mode == 'enforce' else 'would have declined'} the {guard.stage}"
+    elif guard is not None:
+        decision = "failed" if guard.failure else "let through"
     return {"model_version": record.model_version, "key": record.key, "guard": decision, "rollout": record.rollout}
 
 

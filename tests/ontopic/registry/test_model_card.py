@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from ontopic.config.policy import Policy
-from ontopic.registry.model_card import CardSource, model_card, plain
+from ontopic.registry.markdown import plain
+from ontopic.registry.model_card import CardSource, model_card
 from ontopic.registry.promotion_record import Entry
 from ontopic.statistics.rates import rate
 

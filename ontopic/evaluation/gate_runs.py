@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, Trace
 
-SCOPE = "in_scope"
-"""What the expectation is called that says whether the question is in scope."""
+SCOPE, IN, OUT = "scope", "in scope", "out of scope"
+"""What a trace's expectation is called, and its values: MLflow's page shows a false value as none."""
+_IN_SCOPE = "in_scope"  # in the data set, as a scorer made of a judge reads it
 _NAME = "gate"  # of the traces
 _MOST_NOTE = 5000  # characters
 
@@ -100,8 +101,8 @@ def _traces(evaluation: Evaluation, *, registered_model: str, run_id: str, exper
         said = feedback(verdict)
         said.metadata = {**(said.metadata or {}), AssessmentMetadataKey.SOURCE_RUN_ID: run_id}
         said.run_id = run_id
-        scope = [] if record.in_scope is None else [Expectation(SCOPE, record.in_scope, source=of_policy)]
-        traces.append(assessed(trace, [said, *scope]))
+        scope = Expectation(SCOPE, IN if question.in_scope else OUT, source=of_policy)
+        traces.append(assessed(trace, [said, scope]))
     return traces
 
 
@@ -113,7 +114,7 @@ def _question_set(client: MlflowClient, evaluation: Evaluation, *, registered_mo
     rows = [
         {
             "inputs": {"messages": record.request},
-            "expectations": {} if record.in_scope is None else {SCOPE: record.in_scope},
+            "expectations": {_IN_SCOPE: question.in_scope},
             "tags": {key: value for key, value in (("kind", question.kind), ("intent", question.intent)) if value},
         }
         for question, record in zip(evaluation.questions, evaluation.records, strict=True)

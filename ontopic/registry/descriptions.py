@@ -59,16 +59,16 @@ def _of_version(version: str, moves: Sequence[Promotion], *, entries: Sequence[E
 
 
 def _standing(version: str, moves: Sequence[Promotion], *, entries: Sequence[Entry]) -> str:
-    times = [(move, after) for move, after in zip(moves, [*moves[1:], None], strict=True) if move.version == version]
+    times = [(move, after) for move, after in zip(moves, [*moves, None][1:], strict=True) if move.version == version]
     if not times:
         refused = next((entry for entry in reversed(entries) if entry.version == version), None)
         said = f" The last that was entered of it: {refused.kind}, {plain(refused.why)}." if refused else ""
         return f"**Never the champion.**{said}"
     move, after = times[-1]
-    until = (
-        f"until {after.at:%Y-%m-%d %H:%M} UTC, when version {plain(after.version)} took its place" if after else "now"
-    )
-    return f"**Champion from {move.at:%Y-%m-%d %H:%M} UTC {until}**: {_why(move)}."
+    if after is None:
+        return f"**Champion since {move.at:%Y-%m-%d %H:%M} UTC**: {_why(move)}."
+    until = f"{after.at:%Y-%m-%d %H:%M} UTC, when version {plain(after.version)} took its place"
+    return f"**Champion from {move.at:%Y-%m-%d %H:%M} UTC until {until}**: {_why(move)}."
 
 
 def _why(move: Promotion) -> str:

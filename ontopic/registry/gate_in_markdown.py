@@ -49,7 +49,7 @@ def _difference(decision: Mapping[str, Any]) -> Iterator[str]:
     if found:
         low, value, high = (_number(found.get(name)) for name in ("low", "difference", "high"))
         yield (
-            f"Pass rate, this version minus the other: {with_interval(value, low, high=high, signed=True)} "
+            f"Pass rate, this version minus the other: {plain(with_interval(value, low, high=high, signed=True))} "
             f"(n={plain(found.get('n'))}; only this one passed {plain(found.get('wins'))}, only the other "
             f"{plain(found.get('losses'))})."
         )
@@ -62,7 +62,7 @@ def _difference(decision: Mapping[str, Any]) -> Iterator[str]:
 def rate_in_words(value: Any) -> str:
     """A share with its interval, where it is one."""
     try:
-        return str(Rate.model_validate(value))
+        return plain(str(Rate.model_validate(value)))  # brackets before a parenthesis would be a link
     except ValidationError:
         return plain(value)
 

@@ -13,7 +13,7 @@ from loopback import ROOT
 from mlflow.entities import Trace
 
 from ontopic.evaluation.answers import Evaluation
-from ontopic.evaluation.gate_runs import log_answers
+from ontopic.evaluation.gate_runs import IN, OUT, SCOPE, log_answers
 from ontopic.registry.tracking import comparison_path, open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 
@@ -57,7 +57,7 @@ def test_each_answer_is_one_trace_with_verdict_and_scope(gate: tuple[Workspace, 
     values = {}
     for question, trace in by_question.items():
         said = {each.name: each for each in trace.info.assessments}
-        assert set(said) == {"passes", "in_scope"} and len(trace.info.assessments) == 2
+        assert set(said) == {"passes", "scope"} and len(trace.info.assessments) == 2
         assert said["passes"].source.source_id == "judge-1" and said["passes"].run_id == runs["challenger"]
         values[question] = said["passes"].feedback.value if said["passes"].error is None else said["passes"].error
         assert trace.data.spans[0].inputs == {"messages": [{"role": "user", "content": question}]}
@@ -65,7 +65,10 @@ def test_each_answer_is_one_trace_with_verdict_and_scope(gate: tuple[Workspace, 
     passed = [values[f"Question {i}?"] for i in range(N - 1)]
     assert passed == ["no"] * FAILING + ["yes"] * (N - 1 - FAILING)
     assert values[f"Question {N - 1}?"].error_message == "timeout"  # and no failure
-    assert by_question["Question 1?"].info.assessments[1].value is False
+    scopes = [
+        each.value for i in (0, 1) for each in by_question[f"Question {i}?"].info.assessments if each.name == SCOPE
+    ]
+    assert scopes == [IN, OUT]
 
 
 def test_both_runs_are_over_one_data_set(gate: tuple[Workspace, str, dict[str, str]]) -> None:

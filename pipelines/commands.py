@@ -110,12 +110,16 @@ def watch(
         how += "; nothing is trained, promoted or rolled back" if dry_run or settings.serving.upstream else ""
         print(f"{what} is {how}", flush=True)
         try:
-            tell(watcher.in_words(watcher.turn()))
-            finish(workspace, tell=tell)  # what the turn wrote of what was erased meanwhile
-            while not once:
+            turn = watcher.turn()
+            tell(watcher.in_words(turn))
+            while True:
+                if turn.closed:
+                    watcher.log_closed()
+                finish(workspace, tell=tell)  # what the turn wrote of what was erased meanwhile
+                if once:
+                    break
                 time.sleep(every)
-                watcher.turn()
-                finish(workspace, tell=tell)
+                turn = watcher.turn()
         except KeyboardInterrupt:
             print("stopped")
         finally:

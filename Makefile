@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lint docs pictures test test-slow clean
+.PHONY: help setup run lint docs test test-slow clean
 
 help:
 	@echo "make run        set up, then run the whole loop (python run.py --config CONFIG; CONFIG=configs/local.yaml)"
@@ -54,6 +54,7 @@ docs: $(READY_DEV)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open build/docs/index.html"
 
+.PHONY: pictures
 pictures: $(READY_DEV)
 	$(BIN)/python docs/pictures.py --state "$(STATE)"
 

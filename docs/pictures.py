@@ -17,7 +17,7 @@ from opened_pages import opened
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, HEIGHT = 1100, 1250
+WIDTH, HEIGHT = 1100, 900
 # the name of the picture, and the pages of a state folder's reports of which it shows the newest
 PAGES = {
     "gate-report": "gate-*.html",

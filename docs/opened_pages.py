@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ def opened(state: Path, wanted: Sequence[str]) -> Iterator[dict[str, str]]:
                     time.sleep(0.2)
                 yield _links(said)
             finally:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
 
 
 def _links(said: Path) -> dict[str, str]:

@@ -166,7 +166,7 @@ def _part(judged: Judged, ids: set[str]) -> Judged:
 
 
 def _alerts(closed: Sequence[Window], most_unjudged: float) -> list[str]:
-    from ontopic.monitoring.closing import concerns
+    from ontopic.monitoring.concerns import concerns
 
     return [
         f"{window.label}: {text}"

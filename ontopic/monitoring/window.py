@@ -13,7 +13,9 @@ from ontopic.data.by_language import LanguageScores, by_language
 from ontopic.data.terminal import visible
 from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.conversations import Conversations, conversations_of
+from ontopic.monitoring.held_shares import HeldShare
 from ontopic.monitoring.side_score import SideScore
+from ontopic.monitoring.spending import JudgeCost
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
 from ontopic.monitoring.thumbs import Thumbs
 from ontopic.records import Judged
@@ -65,6 +67,7 @@ class Drift(BaseModel):
         detected: whether it is under the level and the distance at least its limit.
         grown: the topics whose share grew most, with their share in those windows and now.
         distance: share of the questions that would have to be of another topic, in [0, 1] (total variation).
+        least: the least distance that counts.
         level: of this look.
         n: questions that were compared: the window's, and of windows before it where it has few.
         reference: questions of the first healthy windows.
@@ -77,6 +80,7 @@ class Drift(BaseModel):
     detected: bool
     grown: list[tuple[str, float, float]]
     distance: NumberOrNaN = math.nan
+    least: float = 0.1
     level: float = 0.0
     n: int = 0
     reference: int = 0
@@ -114,6 +118,9 @@ class WindowResult(Standing):
         beside: what the judges beside the one that gates say of the same records; they decide nothing.
         thumbs: what people thought of the answers, as far as was known when this was written; ``None`` where nobody
             gave one since the version's promotion.
+        over_refusal, leak: as judged, held against the gate's limits; ``slow``: the share of answers that took longer
+            than the limit, held against 5 %; ``None`` without a limit, and in results of earlier releases.
+        judge_cost: ``None`` where no LLM was asked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -141,6 +148,10 @@ class WindowResult(Standing):
     unjudged_languages: dict[str, Rate] = Field(default={})
     beside: list[SideScore] = Field(default=[])
     thumbs: Thumbs | None = None
+    over_refusal: HeldShare | None = None
+    leak: HeldShare | None = None
+    slow: HeldShare | None = None
+    judge_cost: JudgeCost | None = None
 
     @property
     def is_misfit(self) -> bool:

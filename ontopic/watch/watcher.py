@@ -91,7 +91,14 @@ class Watcher:
         self._cut = cut_of(settings.monitoring)
         self._journal = Journal(self._actions, self._alerts, tell=tell, dry_run=dry_run)
         self._judge = GatingJudge(settings.judge_choice, policy, workspace=workspace)
-        self._closer = Closer(policy, workspace, windows=self._windows, alerts=self._alerts, traffic=self._traffic)
+        self._closer = Closer(
+            policy,
+            workspace,
+            windows=self._windows,
+            alerts=self._alerts,
+            traffic=self._traffic,
+            limits=settings.monitoring.limits,
+        )
         self._beside = judges_beside(settings, policy, workspace=workspace, windows=self._windows)
         self._sign_off = SignOff(settings.promotion, policy, workspace=workspace, now=now)
         self._approvals = Approvals(self._sign_off, self._journal)

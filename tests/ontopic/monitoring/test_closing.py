@@ -16,7 +16,8 @@ from ontopic.config.policy import Policy
 from ontopic.monitoring import closing
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.chart import Chart
-from ontopic.monitoring.closing import Closed, Closer, concerns, judge_records
+from ontopic.monitoring.closing import Closed, Closer, judge_records
+from ontopic.monitoring.concerns import concerns
 from ontopic.monitoring.window import Cut, Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record

@@ -23,6 +23,19 @@ Waited = TypeVar("Waited")
 
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation; the records are stored before the answer, or a stream's end, goes out."""
+    assistant: ServedAssistant = request.app.state.assistant
+    try:
+        response = await _answered(request)
+    except Exception as error:
+        if not isinstance(error, RequestError) or error.status >= 500:
+            assistant.requests.count(failed=True)
+        raise
+    if not isinstance(response, StreamingResponse):  # a stream is counted at its end
+        assistant.requests.count(failed=False)
+    return response
+
+
+async def _answered(request: Request) -> Response:
     asked_at, start = datetime.now(UTC), time.perf_counter()
     assistant: ServedAssistant = request.app.state.assistant
     body = await read_json(request)

@@ -54,11 +54,14 @@ async def events(chat: Chat) -> AsyncIterator[str]:
             yield events.choice(i, {}, reason=answer.finish_reason)
         if chat.request.include_usage:
             yield events.event([], usage=usage(answers))
+        chat.assistant.requests.count(failed=False)
         yield "data: [DONE]\n\n"
     except TimeoutError:
+        chat.assistant.requests.count(failed=True)
         late = RequestError(f"no answer within {TIMEOUT_S} s", status=504, code="timeout")
         yield f"data: {json.dumps({'error': error_body(late)})}\n\n"
     except RequestError as error:
+        chat.assistant.requests.count(failed=error.status >= 500)
         yield f"data: {json.dumps({'error': error_body(error)})}\n\n"
     finally:
         chat.give_up()

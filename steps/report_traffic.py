@@ -74,9 +74,7 @@ def report_traffic(
         TrafficStore(workspace.traffic, policy.registered_model) as traffic,
         Alerts(workspace.alerts, terms.alerts, policy=policy.name) as store,
     ):
-        closer = closing.Closer(
-            policy, workspace, windows=windows, alerts=store, traffic=traffic, limits=terms.limits
-        )
+        closer = closing.Closer(policy, workspace, windows=windows, alerts=store, traffic=traffic, limits=terms.limits)
         beside = judges_beside.JudgesBeside(
             terms.beside,
             policy,

@@ -39,7 +39,7 @@ class AlertSettings(Section):
     """The rule's own name; an alert that is open belongs to its rule by this name."""
     events: list[AlertEvent] = Field(min_length=1)
     """What counts: of a window ``suspected`` (a low score), ``detected`` (by the chart), ``unjudged`` (few verdicts),
-    ``unjudged_language`` (in one language), ``misfit`` (of the judge's card), ``disliked`` (by thumbs), ``drift`` (other
+    ``unjudged_language`` (in one language), ``misfit`` (of the judge's card), ``disliked`` (by thumbs), ``drift`` (of
     topics), ``over_refusal``, ``leak``, ``slow`` (answers) or ``judge_cost``; of requests ``errors``; of the loop
     ``refused``, ``waiting`` (for approval), ``promoted``, ``rolled_back`` or ``failed``."""
     count: int = Field(default=1, ge=1)

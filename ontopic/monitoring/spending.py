@@ -105,4 +105,6 @@ class Spending:
         unpriced = (sql.func.count() - sql.func.count(SPENT.c.usd)).label("unpriced")
         own = SPENT.c.registered_model == self._registered_model
         with self._engine.connect() as connection:
-            return Spent.model_validate(connection.execute(sql.select(*sums, unpriced).where(own, which)).one()._asdict())
+            return Spent.model_validate(
+                connection.execute(sql.select(*sums, unpriced).where(own, which)).one()._asdict()
+            )

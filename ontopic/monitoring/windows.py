@@ -260,6 +260,16 @@ class WindowStore(ModelFile):
         self._keep("thumbs_seen", now.isoformat())
         return datetime.fromisoformat(kept) if kept else None
 
+    @property
+    def requests_seen(self) -> datetime | None:
+        """Until when failed requests were looked for."""
+        kept = self._kept("requests_seen")
+        return datetime.fromisoformat(kept) if kept else None
+
+    @requests_seen.setter
+    def requests_seen(self, until: datetime) -> None:
+        self._keep("requests_seen", until.isoformat())
+
     def _closed_of(self, model_version: str) -> sql.ColumnElement[bool]:
         return sql.and_(self._own, WINDOWS.c.model_version == model_version, WINDOWS.c.result.is_not(None))
 

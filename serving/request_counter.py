@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.traffic.request_counts import RequestCount, RequestCounts
+from serving import metrics
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -30,6 +31,7 @@ class RequestCounter:
 
     def count(self, *, failed: bool) -> None:
         """Count a request that has ended now."""
+        metrics.chat_ended(failed=failed)
         minute = datetime.now(UTC).replace(second=0, microsecond=0)
         with self._lock:
             self._waiting[minute, "failed" if failed else "answered"] += 1

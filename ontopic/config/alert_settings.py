@@ -28,6 +28,8 @@ AlertEvent = Literal[
     "rolled_back",
     "failed",
 ]
+OF_THE_LOOP: tuple[AlertEvent, ...] = ("refused", "waiting", "promoted", "rolled_back", "failed")
+"""What the loop did: it has happened, and does not last."""
 Severity = Literal["info", "warning", "critical"]
 Reset = Literal["auto", "manual"]
 

@@ -27,7 +27,7 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.sqlite import insert
 
-from ontopic.config.alert_settings import AlertEvent, AlertSettings
+from ontopic.config.alert_settings import OF_THE_LOOP, AlertEvent, AlertSettings
 from ontopic.config.network import check_way_out, is_loopback_url, reach_this_machine_directly
 from ontopic.errors import UserError
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
@@ -80,7 +80,6 @@ _OUTBOX = sql.Table(
     sql.Column("attempts", sql.Integer, nullable=False),
     sql.Column("state", sql.String, nullable=False),  # waiting, sent or failed
 )
-_OF_THE_LOOP: tuple[AlertEvent, ...] = ("refused", "waiting", "promoted", "rolled_back", "failed")
 _FIRST_RETRY, _LAST_RETRY = timedelta(seconds=30), timedelta(hours=1)
 _GIVE_UP = timedelta(hours=24)
 _LEASE = timedelta(minutes=2)  # of one that is being sent: another process leaves it alone so long
@@ -264,7 +263,7 @@ class Alerts(SQLiteFile):
         inserted = sql.insert(_ALERTS).values(values | times).returning(_ALERTS.c.id)
         alert_id = int(connection.execute(inserted).scalar_one())
         self._write(connection, rule, alert_id=alert_id, text=values["text"], at=row["at"])
-        if rule.reset == "auto" and set(rule.events) <= set(_OF_THE_LOOP):
+        if rule.reset == "auto" and set(rule.events) <= set(OF_THE_LOOP):
             self._close(connection, alert_id, at=row["at"], by="told")
         return alert_id
 

@@ -190,7 +190,7 @@ class Closer:
             if len(judged.records) == result.sampled:  # else some is gone, and the page would lose it
                 result = self._drawn(window, result, judged=judged)
             window = self.windows.rewrite(window, result)
-            text = concerns(window, self.policy.most_unjudged).get("disliked")
+            text = concerns(window).get("disliked")
             alerts += self._alerts.event("disliked", window.label, at=now, text=text) if text else []
         return alerts
 
@@ -269,8 +269,8 @@ class Closer:
         return alerts
 
     def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
-        events = concerns(window, self.policy.most_unjudged)
-        self._alerts.recovered(window.label, at=at, over=over(window, self.policy.most_unjudged))
+        events = concerns(window)
+        self._alerts.recovered(window.label, at=at, over=over(window))
         return [
             alert for kind, text in events.items() for alert in self._alerts.event(kind, window.label, at=at, text=text)
         ]

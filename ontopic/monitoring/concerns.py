@@ -10,17 +10,13 @@ from ontopic.monitoring.held_shares import HeldShare
 from ontopic.monitoring.window import LOW, Drift, Window, WindowResult
 
 
-def concerns(window: Window, most_unjudged: float) -> dict[AlertEvent, str]:
-    """The events that a closed window is, each with a sentence that says why.
-
-    Args:
-        most_unjudged: the policy's.
-    """
+def concerns(window: Window) -> dict[AlertEvent, str]:
+    """The events that a closed window is, each with a sentence that says why."""
     result = window.result
     if result is None:
         return {}
     page = Path(result.report).name  # its folder is this machine's, and the alert may be read on another
-    said = _of_the_score(result, most_unjudged)
+    said = _of_the_score(result)
     if result.thumbs and result.thumbs.disliked:
         said["disliked"] = result.thumbs.in_words
     if result.drift and result.drift.detected:
@@ -33,17 +29,13 @@ def concerns(window: Window, most_unjudged: float) -> dict[AlertEvent, str]:
     return {event: f"{text}; {page}" for event, text in said.items()}
 
 
-def over(window: Window, most_unjudged: float) -> set[AlertEvent]:
+def over(window: Window) -> set[AlertEvent]:
     """The events that a closed window shows to be over, as far as it says anything of them: a score is back where the
-    window is ``ok``, a share where it is no longer over its limit.
-
-    Args:
-        most_unjudged: the policy's.
-    """
+    window is ``ok``, a share where it is no longer over its limit."""
     result = window.result
     if result is None:
         return set()
-    raised = concerns(window, most_unjudged)
+    raised = concerns(window)
     found: set[AlertEvent] = {"suspected", "detected", "misfit"} if result.status == "ok" else set()
     if result.sampled:
         found |= {"unjudged", "unjudged_language", "disliked"}
@@ -71,7 +63,7 @@ def _shares(result: WindowResult) -> dict[AlertEvent, HeldShare]:
     return {event: share for event, share in shares.items() if share is not None}
 
 
-def _of_the_score(result: WindowResult, most_unjudged: float) -> dict[AlertEvent, str]:
+def _of_the_score(result: WindowResult) -> dict[AlertEvent, str]:
     score = f"{result.named_score}, the threshold {result.threshold:g}"
     found: dict[AlertEvent, str] = {}
     if result.status == "detected" and result.chart:
@@ -80,10 +72,10 @@ def _of_the_score(result: WindowResult, most_unjudged: float) -> dict[AlertEvent
         found["suspected"] = score
     if result.status == "detected":
         found["detected"] = score
-    if result.unjudged_share > most_unjudged:
+    if result.unjudged_share > result.most_unjudged:
         found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged"
     # For certain, as a language of few records has a wide interval.
-    too_much = {name: share for name, share in result.unjudged_languages.items() if share.low > most_unjudged}
+    too_much = {name: share for name, share in result.unjudged_languages.items() if share.low > result.most_unjudged}
     if too_much:
         shares = ", ".join(f"{name} {share.value:.0%} of {share.n:,}" for name, share in too_much.items())
         found["unjudged_language"] = f"unjudged by the language of the question: {shares}"

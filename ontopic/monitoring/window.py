@@ -106,6 +106,7 @@ class WindowResult(Standing):
             why.
         n: records of the window; ``late``: those of them that reopened it; ``too_late``: those that came after that
             and count nowhere.
+        most_unjudged: the share of unjudged records above which it is of concern.
         sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
         width, width_unsampled: of the raw score's interval, and about what it would be if all were judged.
         latency_s: median and 95 % quantile, in seconds.
@@ -129,6 +130,7 @@ class WindowResult(Standing):
     score: Rate = Field(validation_alias=AliasChoices("score", "corrected"))  # as older results call it
     is_corrected: bool = True  # of an older result by a card of templates
     threshold: float
+    most_unjudged: float = 0.05
     judge_id: str
     n: int
     late: int
@@ -249,6 +251,7 @@ def window_result(
         scores=scores,
         **dict(of),
         threshold=limits.threshold,
+        most_unjudged=limits.most_unjudged,
         judge_id=judged.verdicts[0].judge_id if judged.verdicts else card.judge_id,
         n=counts.n,
         late=counts.late,

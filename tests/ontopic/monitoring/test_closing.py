@@ -191,8 +191,8 @@ def test_a_window_is_of_concern_where_it_is_low_or_mostly_unjudged(
     found = {}
     for hour, (name, given) in enumerate(answers.items()):
         window = put(workspace, windows, hour, *given)
-        assert concerns(window, 0.5) == {}
-        found[name] = list(concerns(close(closer, window, workspace).window, 0.5))
+        assert concerns(window) == {}
+        found[name] = list(concerns(close(closer, window, workspace).window))
     assert found == {"ok": [], "low": ["suspected", "detected"], "unknown": ["unjudged"]}
 
 

@@ -22,6 +22,7 @@ from serving.deployment import first_deployment
 from serving.following import RegistryFollower
 from serving.request_counter import RequestCounter
 from serving.rolling import Rolling
+from serving.tracing import Tracing
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -40,6 +41,7 @@ class ServedAssistant:
         created: when this service started, in seconds since 1970.
         user_key: the file of the key that users' names are hashed with.
         requests: counts those that were answered and those that failed.
+        tracing: makes a trace a request, where OpenTelemetry's variables ask for it.
         spool: takes the records that the traffic store can't; ``None`` where there is no spool.
 
     Raises:
@@ -53,6 +55,7 @@ class ServedAssistant:
         self.max_new_tokens = int(environment["ONTOPIC_MAX_NEW_TOKENS"])
         self.traffic = TrafficStore(environment["ONTOPIC_TRAFFIC"])
         self.requests = RequestCounter(RequestCounts(environment["ONTOPIC_TRAFFIC"], self.model_name))
+        self.tracing = Tracing(self.model_name, environment)
         self.user_key = _user_key(environment)
         spool, follow = environment.get("ONTOPIC_SPOOL"), environment.get("ONTOPIC_FOLLOW")
         self.spool = Spool(Path(spool), self.traffic) if spool else None
@@ -101,6 +104,7 @@ class ServedAssistant:
         if self.spool:
             self.spool.close()
         self.requests.close()
+        self.tracing.close()
         self.traffic.close()
 
 

@@ -40,10 +40,10 @@ class AlertSettings(Section):
     name: str = Field(min_length=1, max_length=60)
     """The rule's own name; an alert that is open belongs to its rule by this name."""
     events: list[AlertEvent] = Field(min_length=1)
-    """What counts: of a window ``suspected`` (a low score), ``detected`` (by the chart), ``unjudged`` (few verdicts),
-    ``unjudged_language`` (in one language), ``misfit`` (of the judge's card), ``disliked`` (by thumbs), ``drift`` (of
-    topics), ``over_refusal``, ``leak``, ``slow`` (answers) or ``judge_cost``; of requests ``errors``; of the loop
-    ``refused``, ``waiting`` (for approval), ``promoted``, ``rolled_back`` or ``failed``."""
+    """What counts: of a window ``suspected`` (low score), ``detected`` (chart), ``over_refusal``, ``leak``,
+    ``drift``, ``slow``, ``unjudged``, ``unjudged_language``, ``misfit`` (of the judge's card), ``disliked`` (by thumbs)
+    or ``judge_cost``; of requests ``errors``; of the loop ``refused``, ``waiting``, ``promoted``,
+    ``rolled_back`` or ``failed``."""
     count: int = Field(default=1, ge=1)
     """How many such events raise it."""
     period: Duration | None = Field(default=None, gt=timedelta(0))
@@ -67,8 +67,8 @@ class MonitoringLimits(Section):
     drift: float = Field(default=0.1, ge=0, le=1)
     """The share of questions that must be of another topic than in the first healthy windows before it is ``drift``."""
     judge_usd: float | None = Field(default=None, gt=0)
-    """US dollars that judging may cost in 24 hours; above it a window raises ``judge_cost``. It takes the judge's
-    prices."""
+    """US dollars that judging may cost in 24 hours, which takes the judges' prices; above it a window raises
+    ``judge_cost``."""
 
 
 DEFAULT_RULES = (

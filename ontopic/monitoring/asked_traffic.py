@@ -168,7 +168,15 @@ def _part(judged: Judged, ids: set[str]) -> Judged:
 def _alerts(closed: Sequence[Window]) -> list[str]:
     from ontopic.monitoring.concerns import concerns
 
-    return [f"{window.label}: {text}" for window in closed for text in dict.fromkeys(concerns(window).values())]
+    alerts = []
+    for window in closed:
+        found = concerns(window)
+        if not found:
+            continue
+        text = next(iter(found.values()))
+        others = [event.replace("_", " ") for event, said in found.items() if said != text]
+        alerts.append(f"{window.label}: {text}" + (f"; also {', '.join(others)}" if others else ""))
+    return alerts
 
 
 def _versions(records: Sequence[Record]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -18,6 +18,7 @@ from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.concerns import concerns
 from ontopic.monitoring.window import Status, Window, WindowResult
 from ontopic.monitoring.windows import WindowStore
+from ontopic.records import Outcome
 from ontopic.statistics.rates import Rate
 
 _MOST_ALERTS = 1000
@@ -63,7 +64,7 @@ def _counter(name: str, what: str, *, value: float) -> Metric:
     return family
 
 
-def _verdicts(counts: dict[tuple[str, str], int]) -> Metric:
+def _verdicts(counts: Mapping[tuple[Outcome, str], int]) -> Metric:
     family = CounterMetricFamily("ontopic_verdicts", "Verdicts on traffic.", labels=["outcome", "model_version"])
     upstream, summed = os.environ.get("ONTOPIC_UPSTREAM_MODEL"), dict[tuple[str, str], int]()
     for (outcome, version), n in counts.items():

@@ -61,6 +61,7 @@ def monitor(
             window_records=window_records,
             sampling_rate=settings.monitoring.sampling_rate,
             alerts=settings.alerts,
+            limits=settings.monitoring.limits,
             beside=settings.judges_beside,
         ),
         workspace=workspace,

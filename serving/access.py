@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ontopic.config.network import is_loopback_name
 from serving.errors import RequestError, error_response
+from serving.html_pages import is_page
 from serving.keys import Key, KeyStore, digest
 from serving.rate_limits import Allowance, RateLimits
 
@@ -77,6 +78,10 @@ class Access:
             await send({"type": "websocket.close", "code": 1008})
             return
         try:
+            if is_page(scope):
+                self._check_machine(scope)
+                await self._app(scope, receive, send)
+                return
             key = await self._key(scope)
         except RequestError as error:
             headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
@@ -99,11 +104,8 @@ class Access:
         await self._app(scope, receive, send_with_limits)
 
     async def _key(self, scope: Scope) -> Key:
+        self._check_machine(scope)
         if self._no_auth:
-            # The launcher binds to loopback; a service that was started by other means must not answer the world.
-            if not is_loopback((scope.get("server") or ("",))[0]):
-                raise RequestError("this service asks for no key, so it answers its own machine alone", status=403)
-            self._refuse_pages_of_others(Headers(scope=scope))
             return _unlimited("")
         given = Headers(scope=scope).getlist("authorization")
         scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
@@ -119,6 +121,15 @@ class Access:
                 "this API key is not valid: it is unknown, expired or revoked", status=401, code="invalid_api_key"
             )
         return known
+
+    def _check_machine(self, scope: Scope) -> None:
+        """Refuse what is not from this machine, where no key is asked for."""
+        if not self._no_auth:
+            return
+        # The launcher binds to loopback; a service that was started by other means must not answer the world.
+        if not is_loopback((scope.get("server") or ("",))[0]):
+            raise RequestError("this service asks for no key, so it answers its own machine alone", status=403)
+        self._refuse_pages_of_others(Headers(scope=scope))
 
     def _refuse_pages_of_others(self, headers: Headers) -> None:
         """A browser on this machine sends what any web page tells it to. The page's ``Origin`` gives it away, or, where

@@ -14,12 +14,15 @@ from ontopic.config.network import reach_this_machine_directly
 from ontopic.errors import UserError
 from ontopic.records import Record
 from ontopic.traffic.identity import user_hash
+from ontopic.traffic.request_counts import RequestCounts
 from ontopic.traffic.spool import Spool
 from ontopic.traffic.store import TrafficStore
 from serving import metrics
 from serving.deployment import first_deployment
 from serving.following import RegistryFollower
+from serving.request_counter import RequestCounter
 from serving.rolling import Rolling
+from serving.tracing import Tracing
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -37,6 +40,8 @@ class ServedAssistant:
         rolling: a challenger that is rolled out beside it; ``None`` where none is.
         created: when this service started, in seconds since 1970.
         user_key: the file of the key that users' names are hashed with.
+        requests: counts those that were answered and those that failed.
+        tracing: makes a trace a request, where OpenTelemetry's variables ask for it.
         spool: takes the records that the traffic store can't; ``None`` where there is no spool.
 
     Raises:
@@ -49,6 +54,8 @@ class ServedAssistant:
         self.model_name = environment["ONTOPIC_MODEL_NAME"]
         self.max_new_tokens = int(environment["ONTOPIC_MAX_NEW_TOKENS"])
         self.traffic = TrafficStore(environment["ONTOPIC_TRAFFIC"])
+        self.requests = RequestCounter(RequestCounts(environment["ONTOPIC_TRAFFIC"], self.model_name))
+        self.tracing = Tracing(self.model_name, environment)
         self.user_key = _user_key(environment)
         spool, follow = environment.get("ONTOPIC_SPOOL"), environment.get("ONTOPIC_FOLLOW")
         self.spool = Spool(Path(spool), self.traffic) if spool else None
@@ -96,6 +103,8 @@ class ServedAssistant:
             self.deployment.guard.close()
         if self.spool:
             self.spool.close()
+        self.requests.close()
+        self.tracing.close()
         self.traffic.close()
 
 

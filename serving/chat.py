@@ -27,6 +27,7 @@ from serving.deployment import Deployment
 from serving.errors import RequestError
 from serving.following import answering
 from serving.rolling import Rolling
+from serving.tracing import Trace
 
 logger = logging.getLogger("bentoml.ontopic")
 
@@ -130,6 +131,7 @@ class Chat:
         """
         latency_s = time.perf_counter() - self.start
         metrics.latency(latency_s)
+        self.guard.trace.answered(self.deployment.version, self.ids, answers=answers)
         metrics.tokens(answers[0].prompt_tokens, sum(answer.completion_tokens for answer in answers))
         try:
             await anyio.to_thread.run_sync(self._keep, answers, latency_s)
@@ -197,7 +199,7 @@ def _check_alternatives(asked: ChatRequest, batch: Batch) -> None:
 
 
 async def begin_chat(
-    asked: ChatRequest, assistant: ServedAssistant, *, caller: Caller, asked_at: datetime, start: float
+    asked: ChatRequest, assistant: ServedAssistant, *, caller: Caller, asked_at: datetime, start: float, trace: Trace
 ) -> Chat:
     """Queue the answers of a request.
 
@@ -216,13 +218,14 @@ async def begin_chat(
         if not tokens_taken:
             caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
             tokens_taken = True
-        guard = ChatGuard(deployment.guard, messages)
+        guard = ChatGuard(deployment.guard, messages, trace)
         await guard.before()
         generations = _generations(asked, ids, put=put)
         if guard.refuses(guard.of_question):
             _refuse(generations, guard.refusal)
             break
         try:
+            trace.generating(generations, deployment.batch)
             deployment.batch.submit(generations)
             break
         except OverloadedError as error:

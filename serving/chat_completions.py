@@ -17,13 +17,30 @@ from serving.chat_request import CONVERSATION_HEADER, chat_request
 from serving.chat_stream import events
 from serving.errors import RequestError
 from serving.request_body import read_json
+from serving.tracing import Trace
 
 Waited = TypeVar("Waited")
 
 
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation; the records are stored before the answer, or a stream's end, goes out."""
+    assistant: ServedAssistant = request.app.state.assistant
     asked_at, start = datetime.now(UTC), time.perf_counter()
+    trace = assistant.tracing.begin(request.headers)
+    try:
+        response = await _answered(request, asked_at=asked_at, start=start, trace=trace)
+    except BaseException as error:
+        trace.end(error)
+        if isinstance(error, Exception) and (not isinstance(error, RequestError) or error.status >= 500):
+            assistant.requests.count(failed=True)
+        raise
+    if not isinstance(response, StreamingResponse):  # a stream is counted at its end
+        assistant.requests.count(failed=False)
+        trace.end()
+    return response
+
+
+async def _answered(request: Request, *, asked_at: datetime, start: float, trace: Trace) -> Response:
     assistant: ServedAssistant = request.app.state.assistant
     body = await read_json(request)
     passes_on = assistant.deployment.passes_on
@@ -36,7 +53,7 @@ async def chat_completions(request: Request) -> Response:
         conversation_id=request.headers.get(CONVERSATION_HEADER, ""),
         passes_on=passes_on,
     )
-    chat = await begin_chat(asked, assistant, caller=request.state.caller, asked_at=asked_at, start=start)
+    chat = await begin_chat(asked, assistant, caller=request.state.caller, asked_at=asked_at, start=start, trace=trace)
     if asked.stream:
         if passes_on:
             await _while_connected(chat, request, waiting=chat.first_piece())

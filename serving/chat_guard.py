@@ -8,6 +8,7 @@ from ontopic.data.language import refusal_to
 from ontopic.judges.guard.guard import Asked, Opinion
 from ontopic.records import GuardDecision, Message
 from serving.guard import DOWN, TOO_SLOW, ServedGuard
+from serving.tracing import Trace
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,31 @@ class ChatGuard:
 
     Attributes:
         served: ``None`` where none looks at it; then nothing is decided.
+        trace: of the request.
         of_question: what was decided before generation.
     """
 
     served: ServedGuard | None
     messages: tuple[Message, ...]
+    trace: Trace
     of_question: GuardDecision | None = field(default=None, init=False)
 
     async def before(self) -> None:
         """Decide on the question."""
         if self.served is not None:
-            opinion = await self.served.opinion(Asked(messages=self.messages))
-            self.of_question = self._decision(opinion, "question")
+            with self.trace.guard("question") as decided:
+                opinion = await self.served.opinion(Asked(messages=self.messages))
+                self.of_question = self._decision(opinion, "question")
+                decided.append(self.of_question)
 
     async def after(self, answer: str, *, whole: bool = True) -> GuardDecision | None:
         """Decide on an answer, or on the beginning of one; a question that was stopped has none."""
         if self.served is None or self.of_question is None or self.refuses(self.of_question):
             return self.of_question
-        opinion = await self.served.opinion(Asked(messages=self.messages, answer=answer, whole=whole))
-        found, before = self._decision(opinion, "answer"), self.of_question
+        with self.trace.guard("answer") as decided:
+            opinion = await self.served.opinion(Asked(messages=self.messages, answer=answer, whole=whole))
+            found, before = self._decision(opinion, "answer"), self.of_question
+            decided.append(found)
         return found.model_copy(
             update={
                 "stage": before.stage or found.stage,  # the first one, where it is only watching

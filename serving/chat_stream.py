@@ -36,7 +36,7 @@ async def events(chat: Chat) -> AsyncIterator[str]:
 
     A client that leaves frees its places; what it was sent is stored as cut.
     """
-    events = _Events(chat)
+    events, trace = _Events(chat), chat.guard.trace
     sent, release = [_Sent() for _ in chat.generations], Release(chat)
     answers: list[Generated] | None = None
     try:
@@ -54,17 +54,23 @@ async def events(chat: Chat) -> AsyncIterator[str]:
             yield events.choice(i, {}, reason=answer.finish_reason)
         if chat.request.include_usage:
             yield events.event([], usage=usage(answers))
+        chat.assistant.requests.count(failed=False)
         yield "data: [DONE]\n\n"
-    except TimeoutError:
+    except TimeoutError as error:
+        trace.end(error)
+        chat.assistant.requests.count(failed=True)
         late = RequestError(f"no answer within {TIMEOUT_S} s", status=504, code="timeout")
         yield f"data: {json.dumps({'error': error_body(late)})}\n\n"
     except RequestError as error:
+        trace.end(error)
+        chat.assistant.requests.count(failed=error.status >= 500)
         yield f"data: {json.dumps({'error': error_body(error)})}\n\n"
     finally:
         chat.give_up()
         if answers is None and _any_text(sent):
             with anyio.CancelScope(shield=True):
                 await _store_cut(chat, sent)
+        trace.end()
 
 
 class _Events:

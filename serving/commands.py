@@ -82,6 +82,9 @@ def serve(
     *,
     host: Annotated[str, typer.Option(help="IP address to listen on; 0.0.0.0 is open to the network.")] = "127.0.0.1",
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no API key; on this machine only.")] = False,
+    chat_page: Annotated[
+        bool, typer.Option("--chat-page", help="Offer a page to chat on, which asks for the key.")
+    ] = False,
 ) -> None:
     """Serve the champion, and whichever comes after it, behind an OpenAI-compatible API until Ctrl-C."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
@@ -115,6 +118,7 @@ def serve(
             spool=settings.serving.spool,
             precision=settings.model.answering_precision,
             guarding=guarding,
+            chat_page=chat_page,
         )
     )
     if not no_auth and not _any_valid_key(workspace.keys):
@@ -122,6 +126,8 @@ def serve(
     try:
         with served:
             print(f"{what} at {served.base_url}; Ctrl-C ends it", flush=True)
+            if chat_page:
+                print(f"a page to chat on: {served.base_url.removesuffix('/v1')}/chat", flush=True)
             while served.is_alive():
                 time.sleep(1)
             raise UserError(f"the served model ended; see {served.log}")

@@ -8,21 +8,20 @@ could fill memory and page with what it likes. No label here can hold what a cli
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import generate_latest as page_of
-from prometheus_client.core import CounterMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ontopic.monitoring.windows import WindowStore
+from serving.window_metrics import WindowMetrics
 
 if TYPE_CHECKING:
     from serving.assistant import ServedAssistant
@@ -30,11 +29,18 @@ if TYPE_CHECKING:
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 _REQUESTS = Counter("ontopic_requests", "Requests answered, by HTTP status.", ["status"])
+_CHATS = Counter("ontopic_chats", "Chat requests that were answered, or failed.", ["outcome"])
 _TOKENS = Counter("ontopic_tokens", "Tokens of prompts and answers.", ["kind"])
 _WAITING = Gauge("ontopic_queue_length", "Answers that wait for a place.", multiprocess_mode="mostrecent")
 _RUNNING = Gauge("ontopic_running", "Answers that are being generated.", multiprocess_mode="mostrecent")
 _SPOOLED = Gauge("ontopic_spooled_records", "Records that the store has not taken yet.", multiprocess_mode="mostrecent")
 _MODEL = Gauge("ontopic_model_info", "1 for the version that answers.", ["version"], multiprocess_mode="mostrecent")
+_DEPLOYED = Gauge(
+    "ontopic_deployed_timestamp_seconds",
+    "When the version began to answer in this service.",
+    ["version"],
+    multiprocess_mode="mostrecent",
+)
 _SHARE = Gauge(
     "ontopic_rollout_share",
     "Percentage of conversations that a challenger answers; 0 where it answers unseen, -1 where no more.",
@@ -54,6 +60,24 @@ _GUARD_LATENCY = Histogram(
     ["stage"],
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
+
+
+# So that a rate is 0 and not unknown before the first of its kind.
+for _labelled, _values in (
+    (_CHATS, [("answered",), ("failed",)]),
+    (_TOKENS, [("prompt",), ("completion",)]),
+    (_SHADOWED, [("stored",), ("dropped",), ("failed",)]),
+    (_THUMBS, [(thumb, corrected) for thumb in ("up", "down") for corrected in ("yes", "no")]),
+    (_GUARDED, [(stage, said) for stage in ("question", "answer") for said in ("passed", "stopped", "failed")]),
+    (_GUARD_LATENCY, [("question",), ("answer",)]),
+):
+    for _value in _values:
+        _labelled.labels(*_value)
+
+
+def chat_ended(*, failed: bool) -> None:
+    """Count a chat request that was answered, or failed."""
+    _CHATS.labels("failed" if failed else "answered").inc()
 
 
 def tokens(prompt: int, completion: int) -> None:
@@ -77,6 +101,7 @@ def deployed(version: str, before: str | None = None) -> None:
     if before is not None:
         _MODEL.labels(before).set(0)
     _MODEL.labels(version).set(1)
+    _DEPLOYED.labels(version).set(time.time())
 
 
 def rolled_out(version: str, share: int | None) -> None:
@@ -145,12 +170,13 @@ async def page(request: Request) -> Response:
     """``/metrics``."""
     assistant: ServedAssistant = request.app.state.assistant
     queue(assistant.deployment.batch.waiting, assistant.deployment.batch.running)
-    if assistant.spool:
-        _SPOOLED.set(await anyio.to_thread.run_sync(assistant.spool.waiting))
-    return Response(await anyio.to_thread.run_sync(_page), media_type=CONTENT_TYPE_LATEST)
+    _SPOOLED.set(await anyio.to_thread.run_sync(assistant.spool.waiting) if assistant.spool else 0)
+    rolling = [assistant.rolling.deployment.version] if assistant.rolling else []
+    versions = [assistant.deployment.version, *rolling]
+    return Response(await anyio.to_thread.run_sync(_page, versions), media_type=CONTENT_TYPE_LATEST)
 
 
-def _page() -> bytes:
+def _page(versions: Sequence[str]) -> bytes:
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         MultiProcessCollector(registry)
@@ -158,26 +184,5 @@ def _page() -> bytes:
         registry.register(REGISTRY)
     path = os.environ.get("ONTOPIC_WINDOWS")
     if path and Path(path).is_file():
-        registry.register(_Verdicts(Path(path), os.environ["ONTOPIC_MODEL_NAME"]))
+        registry.register(WindowMetrics(Path(path), os.environ["ONTOPIC_MODEL_NAME"], versions=versions))
     return page_of(registry)
-
-
-class _Verdicts(Collector):
-    """Verdicts of the windows of the served model that were closed, read when the page is."""
-
-    def __init__(self, path: Path, registered_model: str) -> None:
-        self._path, self._registered_model = path, registered_model
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily("ontopic_verdicts", "Verdicts on traffic.", labels=["outcome", "model_version"])
-        counts: dict[tuple[str, str], int] = {}
-        upstream = os.environ.get("ONTOPIC_UPSTREAM_MODEL")
-        with WindowStore(self._path, self._registered_model) as store:
-            for (outcome, version), n in store.verdict_counts().items():
-                # A version of imported traffic is a stranger's text.
-                known = version == upstream or (version.isdigit() and len(version) < 10)
-                key = (outcome, version if known else "other")
-                counts[key] = counts.get(key, 0) + n
-        for labels, n in sorted(counts.items()):
-            family.add_metric(labels, n)
-        yield family

@@ -21,7 +21,7 @@ from serving.feedback_request import MOST_COMMENT_CHARACTERS, MOST_CORRECTION_CH
 _STATUSES = {
     "400": "The request is not JSON, or holds what cannot be honoured; `param` names it.",
     "401": "No API key, or one that is unknown, expired or revoked.",
-    "404": "There is no such model, or no such record.",
+    "404": "There is no such model, or no such record of this key.",
     "408": "The body took too long to arrive.",
     "429": "A limit of the key is reached, or too many requests wait; `Retry-After` says when to ask again.",
     "502": "The server behind the service failed, has no such model, or does not let it in.",
@@ -59,6 +59,7 @@ def document(model_name: str, *, upstream: str | None = None) -> dict[str, Any]:
     paths = {
         "/v1/chat/completions": {"post": chat},
         "/v1/feedback": {"post": _give_feedback()},
+        "/v1/answers/{record_id}": {"get": _answer()},
         "/v1/models": {"get": _get("listModels", "The one model that is served", content=_json(_ref("Models")))},
         "/v1/models/{model}": {"get": _one_model(model_name)},
         "/metrics": {"get": _get("readMetrics", "What is counted for Prometheus", content=_text())},
@@ -97,6 +98,30 @@ def _give_feedback() -> dict[str, Any]:
             **_errors("400", "401", "404", "408", "429", "503"),
         },
     }
+
+
+def _answer() -> dict[str, Any]:
+    text, maybe, score = {"type": "string"}, {"type": ["string", "null"]}, {"type": ["number", "null"]}
+    guard = {"mode": {"enum": ["observe", "enforce"]}, "stage": {"enum": ["", "question", "answer"]}}
+    guard |= {"scope_score": score, "answer_score": score, "failure": text}
+    verdict: dict[str, Any] = {"outcome": {"enum": ["pass", "fail", "unjudged"]}, "score": score, "cause": maybe}
+    verdict |= {"explanation": text, "judge_id": text}
+    content = _all_of(
+        {
+            "object": {"const": "answer"},
+            "record_id": text,
+            "model_version": text,
+            "guard": {"anyOf": [_all_of(guard), {"type": "null"}]},
+            "verdict": {"anyOf": [_all_of(verdict), {"type": "null"}]},
+            "beside": {"type": "array", "items": _all_of({"model_version": text, "answer": text})},
+            "challenger": maybe,
+        }
+    )
+    get = _get(
+        "readAnswer", "What guard, judge and a challenger in the shadow made of an answer", content=_json(content)
+    )
+    record_id = {"name": "record_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    return get | {"parameters": [record_id], "responses": get["responses"] | _errors("404", "429")}
 
 
 def _chat_request(model_name: str, upstream: str | None) -> dict[str, Any]:

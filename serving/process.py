@@ -43,6 +43,7 @@ _NOT_INHERITED = (
     "ONTOPIC_FOLLOW",
     "ONTOPIC_SPOOL",
     "ONTOPIC_GUARD",
+    "ONTOPIC_CHAT_PAGE",
     "ONTOPIC_UPSTREAM_URL",
     "ONTOPIC_UPSTREAM_MODEL",
 )
@@ -70,6 +71,7 @@ class Serving(BaseModel):
         spool: whether records wait in ``<state>/spool`` while the traffic store can't be written.
         precision: of the weights, as ``ModelSettings.answering_precision`` has it.
         guarding: how it is guarded; ``None`` for no guard.
+        chat_page: whether there is a page to chat on.
         ready_timeout_s: seconds that loading the model may take.
     """
 
@@ -90,6 +92,7 @@ class Serving(BaseModel):
     spool: bool = False
     precision: Precision = "auto"
     guarding: Guarding | None = None
+    chat_page: bool = False
     ready_timeout_s: float = 300.0
 
 
@@ -250,6 +253,8 @@ def _environment(serving: Serving) -> dict[str, str]:
         }
     if serving.allowed_origins:
         given["ONTOPIC_ALLOWED_ORIGINS"] = ",".join(serving.allowed_origins)
+    if serving.chat_page:
+        given["ONTOPIC_CHAT_PAGE"] = "1"
     if serving.spool:
         given["ONTOPIC_SPOOL"] = str(workspace.spool)
     if serving.guarding is not None:

@@ -10,12 +10,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving import metrics, openapi
+from serving import html_pages, metrics, openapi
 from serving.access import OPEN
+from serving.answers import answer
 from serving.assistant import ServedAssistant
 from serving.chat_completions import chat_completions
 from serving.errors import RequestError, error_response
@@ -85,6 +86,12 @@ async def _refuse(_: Request, error: Exception) -> JSONResponse:
     return error_response(known, {"connection": "close"} if known.status == 408 else None)
 
 
+async def _page(request: Request) -> Response:
+    if not html_pages.is_page(request.scope):
+        raise HTTPException(404)
+    return await html_pages.page(request)
+
+
 # Its ``state.assistant`` is the ``ServedAssistant``, once that is there.
 api = Starlette(
     routes=[
@@ -92,8 +99,10 @@ api = Starlette(
         Route("/v1/feedback", feedback, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{name:path}", model, methods=["GET"]),
+        Route("/v1/answers/{record_id}", answer, methods=["GET"]),
         Route("/metrics", metrics.page, methods=["GET"]),
         Route("/openapi.json", openapi_document, methods=["GET"]),
+        *(Route(path, _page, methods=["GET"]) for path in ("/", "/docs", html_pages.CHAT)),
     ],
     exception_handlers={RequestError: _refuse, HTTPException: _refuse, Exception: _refuse},
 )

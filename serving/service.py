@@ -18,6 +18,7 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
                              seconds that it may take (120)
     ONTOPIC_FOLLOW           optional: a folder for weights; the champion's alias in MLflow is followed
     ONTOPIC_GUARD            optional: observe or enforce, set up as ``serving.guarding.Guarding`` has it
+    ONTOPIC_CHAT_PAGE        optional: 1 for a page to chat on, /chat
     ONTOPIC_LAUNCHER_PID     optional: the service ends when this process does
 and by those of ``serving.access``, which say who may call it.
 """

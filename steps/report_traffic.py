@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict
 from zenml import step
 
-from ontopic.config.alert_settings import AlertSettings
+from ontopic.config.alert_settings import AlertSettings, MonitoringLimits
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, SideJudgeSettings
 from ontopic.data.by_language import by_language, language_metrics
@@ -27,6 +27,7 @@ class ReportTerms(BaseModel):
 
     Attributes:
         window_records: as ``MonitoringSettings`` has it, and so ``sampling_rate``.
+        limits: that windows are held against besides the policy's.
         beside: the judges that measure the same traffic, and decide nothing.
     """
 
@@ -34,6 +35,7 @@ class ReportTerms(BaseModel):
     window_records: int
     sampling_rate: float
     alerts: list[AlertSettings]
+    limits: MonitoringLimits
     beside: list[SideJudgeSettings]
 
 
@@ -77,7 +79,7 @@ def report_traffic(
         TrafficStore(workspace.traffic, policy.registered_model) as traffic,
         Alerts(workspace.alerts, terms.alerts, policy=policy.name) as store,
     ):
-        closer = closing.Closer(policy, workspace, windows=windows, alerts=store, traffic=traffic)
+        closer = closing.Closer(policy, workspace, windows=windows, alerts=store, traffic=traffic, limits=terms.limits)
         beside = judges_beside.JudgesBeside(
             terms.beside,
             policy,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from ontopic.config.alert_settings import AlertSettings
+from ontopic.config.alert_settings import DEFAULT_RULES, AlertSettings, MonitoringLimits
 from ontopic.config.model_settings import ModelSettings
 from ontopic.config.section import Duration, Section
 from ontopic.config.training_settings import TrainingSettings
@@ -51,6 +51,11 @@ class EndpointSettings(Section):
     """No request is sent once this many US dollars have been spent."""
     budget_tokens: int | None = Field(None, gt=0)
     """No request is sent once this many tokens have been used."""
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the prices of its tokens are known."""
+        return None not in (self.usd_per_million_prompt_tokens, self.usd_per_million_completion_tokens)
 
 
 class LLMJudgeSettings(EndpointSettings):
@@ -224,6 +229,8 @@ class MonitoringSettings(Section):
     """How long after its end a window of ``watch`` closes, and a reopened one closes again."""
     sampling_rate: float = Field(1.0, gt=0, le=1)
     """The share of records that ``watch`` has judged; less than 1 for judges that cost money."""
+    limits: MonitoringLimits = MonitoringLimits()
+    """What traffic is held against besides the policy's limits, for alerts."""
 
 
 class EvaluationSettings(Section):
@@ -271,13 +278,7 @@ class Settings(Section):
     """When ``watch`` acts by itself."""
     promotion: PromotionSettings = PromotionSettings()
     """Who must agree before a challenger that passed the gate takes the champion's place."""
-    alerts: list[AlertSettings] = Field(
-        default=[
-            AlertSettings(name="off topic", events=["detected"], severity="critical"),
-            AlertSettings(name="judge's card", events=["misfit"]),
-            AlertSettings(name="thumbs", events=["disliked"]),
-        ]
-    )
+    alerts: list[AlertSettings] = Field(default=list(DEFAULT_RULES))
     """What raises an alert, one rule an item, each with a name of its own."""
     training: TrainingSettings
     """How the challenger is trained."""
@@ -319,6 +320,19 @@ class Settings(Section):
         """The judge with the folder of its prompts, and the guard whose answers it judges where one is enforced."""
         budget = self.serving.guard_budget if self.guard == "enforce" else None
         return JudgeChoice(settings=self.judge, prompts=self.judge_prompts, guard_budget=budget)
+
+    @model_validator(mode="after")
+    def _knows_the_prices_that_a_limit_needs(self) -> Settings:
+        if self.monitoring.limits.judge_usd is None:
+            return self
+        for judge in (self.judge, *(beside.judge for beside in self.judges_beside)):
+            for each in judge.judges if isinstance(judge, PanelJudgeSettings) else [judge]:
+                if isinstance(each, EndpointSettings) and not each.is_priced:
+                    raise ValueError(
+                        f"monitoring.limits.judge_usd needs the prices of {each.model}: set "
+                        "usd_per_million_prompt_tokens and usd_per_million_completion_tokens of that judge"
+                    )
+        return self
 
     @field_validator("alerts", "judges_beside")
     @classmethod

@@ -27,7 +27,7 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.sqlite import insert
 
-from ontopic.config.alert_settings import AlertEvent, AlertSettings
+from ontopic.config.alert_settings import OF_THE_LOOP, AlertEvent, AlertSettings
 from ontopic.config.network import check_way_out, is_loopback_url, reach_this_machine_directly
 from ontopic.errors import UserError
 from ontopic.state.sqlite_file import SQLiteFile, naive_utc
@@ -59,6 +59,13 @@ _ALERTS = sql.Table(
     sql.Column("closed_at", sql.DateTime),
     sql.Column("closed_by", sql.String),
 )
+_OVER = sql.Table(
+    "over",  # of each kind, the newest event that was over when it was last seen to be
+    _METADATA,
+    sql.Column("policy", sql.String, primary_key=True),
+    sql.Column("kind", sql.String, primary_key=True),
+    sql.Column("event", sql.Integer, nullable=False),
+)
 _OUTBOX = sql.Table(
     "outbox",
     _METADATA,
@@ -73,7 +80,6 @@ _OUTBOX = sql.Table(
     sql.Column("attempts", sql.Integer, nullable=False),
     sql.Column("state", sql.String, nullable=False),  # waiting, sent or failed
 )
-_OF_WINDOWS: tuple[AlertEvent, ...] = ("suspected", "detected", "unjudged", "unjudged_language", "misfit", "disliked")
 _FIRST_RETRY, _LAST_RETRY = timedelta(seconds=30), timedelta(hours=1)
 _GIVE_UP = timedelta(hours=24)
 _LEASE = timedelta(minutes=2)  # of one that is being sent: another process leaves it alone so long
@@ -141,28 +147,39 @@ class Alerts(SQLiteFile):
                     raised.append(alert_id)
         return [alert for alert in self.history(len(raised) + 20) if alert.id in raised] if raised else []
 
-    def recovered(self, subject: str, *, at: datetime, still: Collection[AlertEvent] = ()) -> None:
-        """Close the open alerts of windows whose rules reset by themselves: ``subject``, a window, is healthy again.
+    def recovered(self, subject: str, *, at: datetime, over: Collection[AlertEvent]) -> None:
+        """Close the open alerts whose rules reset by themselves, once all that they collected is over.
 
         Args:
-            still: what it is of concern for all the same; the rules of these keep their alerts open.
+            subject: which shows that, such as a window's label.
+            over: the events of which it shows it; of others it says nothing.
         """
+        if not over:
+            return
         with self._engine.begin() as connection:
+            newest = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.id), 0)).scalar_subquery()
+            rows = [{"policy": self._policy, "kind": kind, "event": newest} for kind in sorted(over)]
+            for row in rows:
+                known = insert(_OVER).values(row)
+                connection.execute(known.on_conflict_do_update(index_elements=["policy", "kind"], set_=row))
             for rule in self._rules:
-                if rule.reset != "auto" or not set(rule.events) & set(_OF_WINDOWS) or set(rule.events) & set(still):
-                    continue
-                open_ = connection.execute(
-                    sql.select(_ALERTS).where(self._of(rule), _ALERTS.c.closed_at.is_(None))
-                ).all()
-                for alert in open_:
-                    self._close(connection, alert.id, at=at, by="recovered")
-                    self._write(
-                        connection,
-                        rule,
-                        alert_id=alert.id,
-                        text=f"over: {_plain(subject)} is healthy",
-                        at=naive_utc(at),
-                    )
+                open_ = sql.select(_ALERTS).where(self._of(rule), _ALERTS.c.closed_at.is_(None))
+                for alert in connection.execute(open_).all() if rule.reset == "auto" else ():
+                    if not self._lasting(connection, rule, alert=alert):
+                        self._close(connection, alert.id, at=at, by="recovered")
+                        text = f"over: {_plain(subject)} shows it"
+                        self._write(connection, rule, alert_id=alert.id, text=text, at=naive_utc(at))
+
+    def _lasting(self, connection: sql.Connection, rule: AlertSettings, *, alert: Any) -> bool:
+        """Whether an event that an alert collected is not over yet."""
+        before = sql.select(sql.func.coalesce(sql.func.max(_ALERTS.c.last_event), 0))
+        before = before.where(self._of(rule), _ALERTS.c.id < alert.id)
+        collected = sql.and_(_EVENTS.c.policy == self._policy, _EVENTS.c.kind.in_(rule.events))
+        collected &= sql.and_(_EVENTS.c.id > before.scalar_subquery(), _EVENTS.c.id <= alert.last_event)
+        ended = sql.exists().where(
+            _OVER.c.policy == self._policy, _OVER.c.kind == _EVENTS.c.kind, _OVER.c.event >= _EVENTS.c.id
+        )
+        return bool(connection.scalar(sql.select(sql.exists().where(collected, ~ended))))
 
     def close_alert(self, alert_id: int, *, at: datetime, by: str) -> None:
         """Close an open alert by hand.
@@ -246,7 +263,7 @@ class Alerts(SQLiteFile):
         inserted = sql.insert(_ALERTS).values(values | times).returning(_ALERTS.c.id)
         alert_id = int(connection.execute(inserted).scalar_one())
         self._write(connection, rule, alert_id=alert_id, text=values["text"], at=row["at"])
-        if rule.reset == "auto" and not set(rule.events) & set(_OF_WINDOWS):
+        if rule.reset == "auto" and set(rule.events) <= set(OF_THE_LOOP):
             self._close(connection, alert_id, at=row["at"], by="told")
         return alert_id
 

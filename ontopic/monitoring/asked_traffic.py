@@ -117,7 +117,7 @@ def close_asked(
         is_corrected=of.is_corrected,
         in_words=of.in_words,
         windows=closed,
-        alerts=_alerts(closed, policy.most_unjudged),
+        alerts=_alerts(closed),
         report=out,
         beside=besides,
         liked=liked,
@@ -165,14 +165,18 @@ def _part(judged: Judged, ids: set[str]) -> Judged:
     return Judged(records=[record for record, _ in rows], verdicts=[verdict for _, verdict in rows])
 
 
-def _alerts(closed: Sequence[Window], most_unjudged: float) -> list[str]:
-    from ontopic.monitoring.closing import concerns
+def _alerts(closed: Sequence[Window]) -> list[str]:
+    from ontopic.monitoring.concerns import concerns
 
-    return [
-        f"{window.label}: {text}"
-        for window in closed
-        for text in dict.fromkeys(concerns(window, most_unjudged).values())
-    ]
+    alerts = []
+    for window in closed:
+        found = concerns(window)
+        if not found:
+            continue
+        text = next(iter(found.values()))
+        others = [event.replace("_", " ") for event, said in found.items() if said != text]
+        alerts.append(f"{window.label}: {text}" + (f"; also {', '.join(others)}" if others else ""))
+    return alerts
 
 
 def _versions(records: Sequence[Record]) -> str:

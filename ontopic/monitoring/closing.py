@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 
-from ontopic.config.alert_settings import AlertEvent
+from ontopic.config.alert_settings import MonitoringLimits
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import load_questions
 from ontopic.judges.cards.card import JudgeCard
@@ -17,15 +16,18 @@ from ontopic.judges.judge import Judge
 from ontopic.models.sentence_encoder import load_sentence_encoder
 from ontopic.monitoring.alerts import Alert, Alerts
 from ontopic.monitoring.chart import Chart, Levels, carried, levels_of, outcomes_of
+from ontopic.monitoring.concerns import concerns, over
 from ontopic.monitoring.dashboard import Dashboard
 from ontopic.monitoring.drift import past_of, topic_drift
+from ontopic.monitoring.held_shares import SLOW_SHARE, HeldShare, held, level_of, shares_of
 from ontopic.monitoring.languages import unjudged_by_language
 from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.side_verdicts import KeptVerdicts
+from ontopic.monitoring.spending import DAY, JudgeCost
 from ontopic.monitoring.standing import limits_of
 from ontopic.monitoring.thumbs import Thumbs, liked_of, thumbs_of
 from ontopic.monitoring.topics import Topics
-from ontopic.monitoring.window import LOW, Window, WindowResult, status_of, window_result
+from ontopic.monitoring.window import Window, WindowResult, status_of, window_result
 from ontopic.monitoring.window_page import window_report
 from ontopic.monitoring.windows import WindowStore
 from ontopic.progress import progress
@@ -56,7 +58,8 @@ def judge_records(kept_in: KeptVerdicts, records: Sequence[Record], *, judge: Ju
     with progress(f"verdicts on {what}", len(missing), unit="records") as advance:
         for start in range(0, len(missing), _JUDGED_AT_ONCE):
             part = missing[start : start + _JUDGED_AT_ONCE]
-            verdicts = judge.judge(part, advance)
+            with kept_in.spending.of(judge):
+                verdicts = judge.judge(part, advance)
             new = {record.id: verdict for record, verdict in zip(part, verdicts, strict=True)}
             kept_in.keep_verdicts(new, judge.id)
             kept |= new
@@ -71,37 +74,6 @@ class Closed:
     alerts: list[Alert]
 
 
-def concerns(window: Window, most_unjudged: float) -> dict[AlertEvent, str]:
-    """The events that a closed window is, each with a sentence that says why.
-
-    Args:
-        most_unjudged: the policy's.
-    """
-    result = window.result
-    if result is None:
-        return {}
-    page = Path(result.report).name  # its folder is this machine's, and the alert may be read on another
-    score = f"{result.named_score}, the threshold {result.threshold:g}"
-    found: dict[AlertEvent, str] = {}
-    if result.status == "detected" and result.chart:
-        score += f"; {result.chart.in_words}"
-    if result.status in LOW:
-        found["suspected"] = f"{score}; {page}"
-    if result.status == "detected":
-        found["detected"] = f"{score}; {page}"
-    if result.unjudged_share > most_unjudged:
-        found["unjudged"] = f"{result.unjudged_share:.0%} of the records are unjudged; {page}"
-    too_much = {name: share for name, share in result.unjudged_languages.items() if share.value > most_unjudged}
-    if too_much:
-        shares = ", ".join(f"{name} {share.value:.0%} of {share.n:,}" for name, share in too_much.items())
-        found["unjudged_language"] = f"unjudged by the language of the question: {shares}; {page}"
-    if result.is_misfit:
-        found["misfit"] = f"{result.unknown_because}; {page}"
-    if result.thumbs and result.thumbs.disliked:
-        found["disliked"] = f"{result.thumbs.in_words}; {page}"
-    return found
-
-
 def _chart_of(window: Window | None) -> Chart | None:
     return window.result.chart if window is not None and window.result is not None else None
 
@@ -113,6 +85,7 @@ class Closer:
 
     Args:
         traffic: whose thumbs enter the windows; without it none do.
+        limits: that windows are held against besides the policy's.
     """
 
     def __init__(
@@ -123,8 +96,9 @@ class Closer:
         windows: WindowStore,
         alerts: Alerts,
         traffic: TrafficStore | None = None,
+        limits: MonitoringLimits = MonitoringLimits(),
     ) -> None:
-        self.policy, self.windows, self._traffic = policy, windows, traffic
+        self.policy, self.windows, self._traffic, self._limits = policy, windows, traffic, limits
         self._workspace, self._alerts = workspace, alerts
 
     @cached_property
@@ -161,10 +135,13 @@ class Closer:
             counts=self.windows.counts(window),
             labels=labels,
             chart=chart,
-            drift=topic_drift([record.question for record in judged.records], self._topics, past=past),
+            drift=topic_drift(
+                [record.question for record in judged.records], self._topics, past=past, least=self._limits.drift
+            ),
             revision=window.revision,
         )
         more = {"unjudged_languages": self._unjudged_languages(window, result), "thumbs": self._thumbs(window)}
+        more |= {"judge_cost": self._judge_cost(now), **self._held(window, judged, since=promoted)}
         result = result.model_copy(update=more)
         result = self._drawn(window, result, judged=judged)
         closed = self.windows.close_window(window, result, now=now)
@@ -213,7 +190,7 @@ class Closer:
             if len(judged.records) == result.sampled:  # else some is gone, and the page would lose it
                 result = self._drawn(window, result, judged=judged)
             window = self.windows.rewrite(window, result)
-            text = concerns(window, self.policy.most_unjudged).get("disliked")
+            text = concerns(window).get("disliked")
             alerts += self._alerts.event("disliked", window.label, at=now, text=text) if text else []
         return alerts
 
@@ -255,6 +232,24 @@ class Closer:
             result.languages, [each.languages for each in before if each.judge_id == result.judge_id]
         )
 
+    def _held(self, window: Window, judged: Judged, *, since: datetime) -> dict[str, HeldShare]:
+        """Over-refusal, leak and slow answers against their limits."""
+        before = self.windows.earlier(window, _EARLIER, since=since)
+        level = level_of(window.end - (before[0].end if before else window.start))
+        judge_ids = {verdict.judge_id for verdict in judged.verdicts}
+        past = [each.result for each in before if each.result and each.result.judge_id in judge_ids]
+        gate = self.policy.gate
+        most = {"over_refusal": gate.over_refusal, "leak": gate.leak, "slow": SLOW_SHARE}
+        shares = shares_of(judged, slow_after_s=self._limits.latency_s)
+        return {
+            name: held(*counted, most=most[name], level=level, before=[getattr(each, name) for each in past])
+            for name, counted in shares.items()
+        }
+
+    def _judge_cost(self, now: datetime) -> JudgeCost | None:
+        cost = JudgeCost(day=self.windows.spending.since(now - DAY), most_usd=self._limits.judge_usd)
+        return cost if cost.day.requests or cost.most_usd is not None else None
+
     def _carry_on(self, window: Window, levels: Levels | None, *, now: datetime) -> list[Alert]:
         """Carry a window's chart over those that end after it and were closed before; returns the alerts this raises.
 
@@ -274,9 +269,8 @@ class Closer:
         return alerts
 
     def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
-        events = concerns(window, self.policy.most_unjudged)
-        if result.status == "ok":
-            self._alerts.recovered(window.label, at=at, still=list(events))
+        events = concerns(window)
+        self._alerts.recovered(window.label, at=at, over=over(window))
         return [
             alert for kind, text in events.items() for alert in self._alerts.event(kind, window.label, at=at, text=text)
         ]

@@ -55,8 +55,11 @@ def past_of(window: Window, windows: WindowStore, *, promoted: datetime) -> Past
     return Past(reference, earlier, window.end - before[0].end if before else timedelta(0))
 
 
-def topic_drift(questions: Sequence[str], topics: Topics, *, past: Past) -> Drift | None:
+def topic_drift(questions: Sequence[str], topics: Topics, *, past: Past, least: float = LEAST_DISTANCE) -> Drift | None:
     """Whether the questions' topics differ from those of the champion's first healthy windows.
+
+    Args:
+        least: the distance from which on they do.
 
     Returns:
         ``None`` where there is no question.
@@ -72,15 +75,17 @@ def topic_drift(questions: Sequence[str], topics: Topics, *, past: Past) -> Drif
         if drift.topics == topics.id and pooled.total() < POOLED:
             pooled.update(drift.counts)
     level = min(MOST_A_LOOK, A_MONTH * (past.elapsed / _MONTH))
-    return compared(reference, pooled, level=level).model_copy(update={"topics": topics.id, "counts": dict(counts)})
+    return compared(reference, pooled, level=level, least=least).model_copy(
+        update={"topics": topics.id, "counts": dict(counts)}
+    )
 
 
-def compared(reference: Counter[str], current: Counter[str], *, level: float) -> Drift:
+def compared(reference: Counter[str], current: Counter[str], *, level: float, least: float = LEAST_DISTANCE) -> Drift:
     """Two samples of topics held against each other: Pearson's chi-squared test of homogeneity, and a distance.
 
     Both samples are taken to be samples: a test that takes the reference's shares for known flags up to 80 % of windows
     in which nothing has changed. They differ where the p-value is under the level and the total variation distance, the
-    share of questions that would have to be of another topic, is at least ``LEAST_DISTANCE``: of many questions the
+    share of questions that would have to be of another topic, is at least ``least``: of many questions the
     smallest difference is significant. Topics of which fewer than five are expected in either sample are taken
     together.
 
@@ -100,8 +105,10 @@ def compared(reference: Counter[str], current: Counter[str], *, level: float) ->
     before, after = table / table.sum(axis=1, keepdims=True)
     distance = float(np.abs(before - after).sum() / 2)
     grown = sorted(zip(names, before.tolist(), after.tolist(), strict=True), key=lambda row: row[1] - row[2])[:_GROWN]
-    detected = p_value < level and distance >= LEAST_DISTANCE
-    return nothing.model_copy(update={"score": p_value, "distance": distance, "detected": detected, "grown": grown})
+    detected = p_value < level and distance >= least
+    return nothing.model_copy(
+        update={"score": p_value, "distance": distance, "detected": detected, "grown": grown, "least": least}
+    )
 
 
 def _p_value(table: np.ndarray) -> float:

@@ -8,6 +8,7 @@ from typing import Protocol
 import sqlalchemy as sql
 from sqlalchemy.dialects.sqlite import insert
 
+from ontopic.monitoring.spending import Spending
 from ontopic.monitoring.tables import SIDE_VERDICTS
 from ontopic.records import Verdict
 
@@ -15,7 +16,11 @@ _IDS_A_QUERY = 500
 
 
 class KeptVerdicts(Protocol):
-    """Where verdicts are kept by record and judge."""
+    """Where verdicts are kept by record and judge, and what they cost."""
+
+    @property
+    def spending(self) -> Spending:
+        """What asking the judges has cost."""
 
     def verdicts(self, ids: Sequence[str], judge_id: str) -> dict[str, Verdict]:
         """The verdicts of that judge that are kept on these records."""
@@ -34,6 +39,7 @@ class SideVerdicts:
 
     def __init__(self, engine: sql.Engine, registered_model: str) -> None:
         self._engine, self._registered_model = engine, registered_model
+        self.spending = Spending(engine, registered_model)
 
     def verdicts(self, ids: Sequence[str], judge_id: str) -> dict[str, Verdict]:
         """The verdicts of that judge that are kept on these records."""

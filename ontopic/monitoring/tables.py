@@ -46,6 +46,20 @@ SIDE_VERDICTS = sql.Table(
     model_column(),
     sql.Column("verdict", sql.String, nullable=False),
 )
+# What asking judges has used: money where their prices are known.
+SPENT = sql.Table(
+    "spent",
+    METADATA,
+    sql.Column("id", sql.Integer, primary_key=True),
+    model_column(),
+    sql.Column("at", sql.DateTime, nullable=False),
+    sql.Column("judge_id", sql.String, nullable=False),
+    sql.Column("requests", sql.Integer, nullable=False),
+    sql.Column("prompt_tokens", sql.Integer, nullable=False),
+    sql.Column("completion_tokens", sql.Integer, nullable=False),
+    sql.Column("usd", sql.Float),  # NULL where the price is not known
+    sql.Index("spent_by_time", "registered_model", "at"),
+)
 # The windows of records that were given one by one: complete from the start, so that no late record reopens them. A
 # table of its own, as stores of earlier versions have `windows` without such a column.
 GIVEN = sql.Table("given_windows", METADATA, sql.Column("window_id", sql.Integer, primary_key=True))

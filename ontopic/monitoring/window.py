@@ -13,7 +13,9 @@ from ontopic.data.by_language import LanguageScores, by_language
 from ontopic.data.terminal import visible
 from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.conversations import Conversations, conversations_of
+from ontopic.monitoring.held_shares import HeldShare
 from ontopic.monitoring.side_score import SideScore
+from ontopic.monitoring.spending import JudgeCost
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
 from ontopic.monitoring.thumbs import Thumbs
 from ontopic.records import Judged
@@ -65,6 +67,7 @@ class Drift(BaseModel):
         detected: whether it is under the level and the distance at least its limit.
         grown: the topics whose share grew most, with their share in those windows and now.
         distance: share of the questions that would have to be of another topic, in [0, 1] (total variation).
+        least: the least distance that counts.
         level: of this look.
         n: questions that were compared: the window's, and of windows before it where it has few.
         reference: questions of the first healthy windows.
@@ -77,6 +80,7 @@ class Drift(BaseModel):
     detected: bool
     grown: list[tuple[str, float, float]]
     distance: NumberOrNaN = math.nan
+    least: float = 0.1
     level: float = 0.0
     n: int = 0
     reference: int = 0
@@ -102,6 +106,7 @@ class WindowResult(Standing):
             why.
         n: records of the window; ``late``: those of them that reopened it; ``too_late``: those that came after that
             and count nowhere.
+        most_unjudged: the share of unjudged records above which it is of concern.
         sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
         width, width_unsampled: of the raw score's interval, and about what it would be if all were judged.
         latency_s: median and 95 % quantile, in seconds.
@@ -114,6 +119,9 @@ class WindowResult(Standing):
         beside: what the judges beside the one that gates say of the same records; they decide nothing.
         thumbs: what people thought of the answers, as far as was known when this was written; ``None`` where nobody
             gave one since the version's promotion.
+        over_refusal, leak: as judged, held against the gate's limits; ``slow``: the share of answers that took longer
+            than the limit, held against 5 %; ``None`` without a limit, and in results of earlier releases.
+        judge_cost: ``None`` where no LLM was asked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -122,6 +130,7 @@ class WindowResult(Standing):
     score: Rate = Field(validation_alias=AliasChoices("score", "corrected"))  # as older results call it
     is_corrected: bool = True  # of an older result by a card of templates
     threshold: float
+    most_unjudged: float = 0.05
     judge_id: str
     n: int
     late: int
@@ -141,6 +150,10 @@ class WindowResult(Standing):
     unjudged_languages: dict[str, Rate] = Field(default={})
     beside: list[SideScore] = Field(default=[])
     thumbs: Thumbs | None = None
+    over_refusal: HeldShare | None = None
+    leak: HeldShare | None = None
+    slow: HeldShare | None = None
+    judge_cost: JudgeCost | None = None
 
     @property
     def is_misfit(self) -> bool:
@@ -238,6 +251,7 @@ def window_result(
         scores=scores,
         **dict(of),
         threshold=limits.threshold,
+        most_unjudged=limits.most_unjudged,
         judge_id=judged.verdicts[0].judge_id if judged.verdicts else card.judge_id,
         n=counts.n,
         late=counts.late,

@@ -17,7 +17,6 @@ from evidently.metrics import MeanValue, QuantileValue, UniqueValueCount
 
 from ontopic.config.policy import Policy
 from ontopic.monitoring.conversations import conversations_table
-from ontopic.monitoring.drift import LEAST_DISTANCE
 from ontopic.monitoring.languages import languages_table
 from ontopic.monitoring.side_table import side_table
 from ontopic.monitoring.standing import uncorrected_in_words
@@ -177,5 +176,5 @@ def _drift_in_words(drift: Drift) -> str:
     return (
         f"The topics of {drift.n:,} questions {differ} those of the {drift.reference:,} in the first healthy windows "
         f"(chi-squared, p = {drift.score:.3g}, level {drift.level:.2g}; distance {drift.distance:.3f}, limit "
-        f"{LEAST_DISTANCE:g})."
+        f"{drift.least:g})."
     )

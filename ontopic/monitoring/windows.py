@@ -19,6 +19,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends, place_late
 from ontopic.monitoring.side_verdicts import SideVerdicts
+from ontopic.monitoring.spending import Spending
 from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, SIDE_VERDICTS, WINDOWS
 from ontopic.monitoring.window import Counts, Cut, Window, WindowResult
 from ontopic.records import EARLIEST, MOST_AHEAD, Judged, Outcome, Record, Verdict
@@ -52,6 +53,11 @@ class WindowStore(ModelFile):
     def beside(self) -> SideVerdicts:
         """The verdicts of the judges beside the one that gates."""
         return SideVerdicts(self._engine, self.registered_model)
+
+    @property
+    def spending(self) -> Spending:
+        """What asking judges has cost."""
+        return Spending(self._engine, self.registered_model)
 
     def take_in(self, traffic: TrafficStore, cut: Cut, *, now: datetime, since: datetime | None = None) -> int:
         """Note what was stored since the last call, and put late records into their windows.
@@ -253,6 +259,16 @@ class WindowStore(ModelFile):
         kept = self._kept("thumbs_seen")
         self._keep("thumbs_seen", now.isoformat())
         return datetime.fromisoformat(kept) if kept else None
+
+    @property
+    def requests_seen(self) -> datetime | None:
+        """Until when failed requests were looked for."""
+        kept = self._kept("requests_seen")
+        return datetime.fromisoformat(kept) if kept else None
+
+    @requests_seen.setter
+    def requests_seen(self, until: datetime) -> None:
+        self._keep("requests_seen", until.isoformat())
 
     def _closed_of(self, model_version: str) -> sql.ColumnElement[bool]:
         return sql.and_(self._own, WINDOWS.c.model_version == model_version, WINDOWS.c.result.is_not(None))

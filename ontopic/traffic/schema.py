@@ -78,7 +78,15 @@ SHADOW = sql.Table(
     sql.Column("finished", sql.Boolean, nullable=False),
     sql.Column("stored_at", sql.DateTime, nullable=False),  # naive, in UTC
 )
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")  # of migrations/, oldest first
+REQUESTS = sql.Table(
+    "requests",  # how many were answered and how many failed, by the minute
+    _METADATA,
+    sql.Column("registered_model", sql.String(200), primary_key=True),
+    sql.Column("minute", sql.DateTime, primary_key=True),  # naive, in UTC
+    sql.Column("answered", sql.Integer, nullable=False),
+    sql.Column("failed", sql.Integer, nullable=False),
+)
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")  # of migrations/, oldest first
 _VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
 _LOCK = 7_264_150_931  # any number, the same in every process
 _DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}

@@ -116,7 +116,8 @@ class Canary:
             self._journal.tell(
                 f"Canary: version {before} answers {len(missing):,} questions of its successor's traffic"
             )
-        verdicts = self._replays.verdicts(records, before, judge=judge)
+        with self._windows.spending.of(judge):
+            verdicts = self._replays.verdicts(records, before, judge=judge)
         stretch = {"version": promotion.version, "predecessor": before, "promoted_at": promotion.at}
         stretch |= {"at": now, "judge_id": judge.id}
         level = LEVEL * part_of(self._entry(promotion))

@@ -128,10 +128,12 @@ class RolloutStages:
         """The challenger's answers with their verdicts, and verdicts on the champion's."""
         own = judge_records(self._windows, records, judge=judge, what=f"the stage {rollout.name} of a rollout")
         if rollout.share != SHADOW:
-            return own, self._replays.verdicts(records, rollout.champion, judge=judge)
+            with self._windows.spending.of(judge):
+                return own, self._replays.verdicts(records, rollout.champion, judge=judge)
         unseen = {each.record_id: each for each in self._traffic.shadow([r.id for r in records], rollout.version)}
         answered = [unseen[record.id].in_place(record) for record in records]
-        verdicts = self._replays.verdicts(records, rollout.version, judge=judge, answered=answered)
+        with self._windows.spending.of(judge):
+            verdicts = self._replays.verdicts(records, rollout.version, judge=judge, answered=answered)
         return Judged(records=answered, verdicts=verdicts), own.verdicts
 
     def _act(self, rollout: Rollout, evidence: CanaryEvidence) -> list[Action]:

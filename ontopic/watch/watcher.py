@@ -16,6 +16,7 @@ from ontopic.config.settings import Settings
 from ontopic.endpoint.refusals import RefusedError
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.closing import Closer, judge_records
+from ontopic.monitoring.failed_requests import FailedRequests
 from ontopic.monitoring.judges_beside import judges_beside
 from ontopic.monitoring.logged_traffic import log_windows
 from ontopic.monitoring.window import Window, cut_of
@@ -28,6 +29,7 @@ from ontopic.registry.sign_off import SignOff
 from ontopic.registry.tracking import open_tracking
 from ontopic.registry.unnamed import named
 from ontopic.state.workspace import Workspace
+from ontopic.traffic.request_counts import RequestCounts
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, ActionStore
 from ontopic.watch.approvals import Approvals
@@ -92,7 +94,18 @@ class Watcher:
         self._cut, self._experiment = cut_of(settings.monitoring), ""
         self._journal = Journal(self._actions, self._alerts, tell=tell, dry_run=dry_run)
         self._judge = GatingJudge(settings.judge_choice, policy, workspace=workspace)
-        self._closer = Closer(policy, workspace, windows=self._windows, alerts=self._alerts, traffic=self._traffic)
+        self._closer = Closer(
+            policy,
+            workspace,
+            windows=self._windows,
+            alerts=self._alerts,
+            traffic=self._traffic,
+            limits=settings.monitoring.limits,
+        )
+        self._requests = RequestCounts(workspace.traffic, name)
+        self._failed = FailedRequests(
+            self._requests, self._windows, alerts=self._alerts, limits=settings.monitoring.limits
+        )
         self._beside = judges_beside(settings, policy, workspace=workspace, windows=self._windows)
         self._sign_off = SignOff(settings.promotion, policy, workspace=workspace, now=now)
         self._approvals = Approvals(self._sign_off, self._journal)
@@ -135,6 +148,7 @@ class Watcher:
             if (closed := self._close(window, now)) is not None:
                 turn.closed.append(closed)
         self._journal.raised(self._closer.add_thumbs())
+        self._journal.raised(self._failed.look(now))
         if turn.closed:
             self._closer.show()
         if self._retraining is None:
@@ -208,7 +222,7 @@ class Watcher:
 
     def close(self) -> None:
         """Close the stores."""
-        for store in (self._traffic, self._windows, self._actions, self._alerts):
+        for store in (self._traffic, self._requests, self._windows, self._actions, self._alerts):
             store.close()
 
     def _close(self, window: Window, now: datetime) -> Window | None:

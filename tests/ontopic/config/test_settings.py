@@ -162,3 +162,19 @@ def test_each_key_has_a_sentence_for_the_reference(file: type[BaseModel]) -> Non
         assert said.endswith("."), f"{model}.{name}"
         assert not re.search(r"\.\s", said), f"{model}.{name} has more than one sentence"
         assert len(said.split()) <= 40, f"{model}.{name}: {said}"
+
+
+def test_a_limit_in_dollars_needs_the_prices_of_every_judge(tmp_path: Path) -> None:
+    prices = {"usd_per_million_prompt_tokens": 1, "usd_per_million_completion_tokens": 2}
+    asked = {"kind": "openai", "model": "gpt-4o"}
+    limited = LOCAL | {"monitoring": LOCAL["monitoring"] | {"limits": {"judge_usd": 3}}}
+    for unpriced in (
+        {"judge": asked},
+        {"judge": {"kind": "panel", "judges": [{"kind": "local"}, asked]}},
+        {"judges_beside": [{"name": "second", "judge": asked}]},
+    ):
+        told = message(tmp_path, limited | unpriced)
+        assert "monitoring.limits.judge_usd needs the prices of gpt-4o" in told
+    priced = load_settings(written(tmp_path, limited | {"judge": asked | prices}))
+    assert priced.monitoring.limits.judge_usd == 3
+    assert load_settings(written(tmp_path, limited)).monitoring.limits.errors == 0.05

@@ -27,6 +27,7 @@ from ontopic.monitoring.alerts import Alerts
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+OVER = ("suspected", "detected")
 HOSTILE = "window \x1b[31m\n<script>alert(1)</script> " + "x" * 5000
 
 
@@ -116,7 +117,7 @@ def test_a_healthy_window_resets_what_resets_by_itself(tmp_path: Path, receiver:
     by_hand = rule(name="by hand", reset="manual")
     with opened(tmp_path, rule(receiver), by_hand) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
-        alerts.recovered("w2", at=NOON + MINUTE)
+        alerts.recovered("w2", at=NOON + MINUTE, over=OVER)
         assert states(alerts) == ["by hand 1 open", "off topic 1 recovered"]
         alerts.event("detected", "w3", at=NOON + 2 * MINUTE, text="low")
         assert states(alerts) == ["off topic 1 open", "by hand 2 open", "off topic 1 recovered"]
@@ -147,7 +148,7 @@ def test_what_fails_is_sent_again_later_and_given_up_after_a_day(tmp_path: Path,
         assert alerts.deliver(NOON + timedelta(seconds=30)) == (0, 1)
         assert alerts.deliver(NOON + timedelta(seconds=89)) == (0, 0)
         assert alerts.deliver(NOON + timedelta(seconds=90)) == (1, 0)
-        alerts.recovered("w2", at=NOON)
+        alerts.recovered("w2", at=NOON, over=OVER)
         receiver.refuses, now, failures = 1000, NOON, 0
         while now < NOON + timedelta(days=2):
             failures += alerts.deliver(now)[1]
@@ -221,7 +222,7 @@ def test_a_target_that_is_gone_fails(tmp_path: Path, receiver: Receiver) -> None
 def test_windows_that_close_at_once_raise_and_reset_in_turn(tmp_path: Path) -> None:
     with opened(tmp_path, rule()) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
-        alerts.recovered("w2", at=NOON)
+        alerts.recovered("w2", at=NOON, over=OVER)
         alerts.event("detected", "w3", at=NOON, text="low")
         assert states(alerts) == ["off topic 1 open", "off topic 1 recovered"]
 
@@ -230,7 +231,7 @@ def test_policies_are_kept_apart(tmp_path: Path) -> None:
     with opened(tmp_path, rule()) as banking, Alerts(tmp_path / "alerts.db", [rule()], policy="gardening") as gardening:
         assert banking.event("detected", "w1", at=NOON, text="low")
         assert gardening.event("detected", "w1", at=NOON, text="low")
-        gardening.recovered("w2", at=NOON)
+        gardening.recovered("w2", at=NOON, over=OVER)
         assert (states(banking), states(gardening)) == (["off topic 1 open"], ["off topic 1 recovered"])
         with pytest.raises(UserError, match="no open alert 1 of gardening"):
             gardening.close_alert(1, at=NOON, by="ann")

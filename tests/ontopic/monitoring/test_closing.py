@@ -16,7 +16,8 @@ from ontopic.config.policy import Policy
 from ontopic.monitoring import closing
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.chart import Chart
-from ontopic.monitoring.closing import Closed, Closer, concerns, judge_records
+from ontopic.monitoring.closing import Closed, Closer, judge_records
+from ontopic.monitoring.concerns import concerns
 from ontopic.monitoring.window import Cut, Window
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
@@ -190,8 +191,8 @@ def test_a_window_is_of_concern_where_it_is_low_or_mostly_unjudged(
     found = {}
     for hour, (name, given) in enumerate(answers.items()):
         window = put(workspace, windows, hour, *given)
-        assert concerns(window, 0.5) == {}
-        found[name] = list(concerns(close(closer, window, workspace).window, 0.5))
+        assert concerns(window) == {}
+        found[name] = list(concerns(close(closer, window, workspace).window))
     assert found == {"ok": [], "low": ["suspected", "detected"], "unknown": ["unjudged"]}
 
 

@@ -23,7 +23,7 @@ from ontopic.records import Record
 from ontopic.statistics.correction import corrected
 from ontopic.statistics.rates import rate
 from ontopic.traffic.store import TrafficStore
-from serving.metrics import _Verdicts
+from serving.window_metrics import WindowMetrics
 
 MODEL = "ontopic-banking"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -383,7 +383,8 @@ def test_verdicts_are_counted_by_outcome_and_version(windows: WindowStore, traff
     turn(windows, traffic, WordJudge(), 140)
     counted = {("pass", "1"): 3, ("fail", "1"): 1, ("unjudged", "evil\n"): 1}
     assert {key: n for key, n in windows.verdict_counts().items() if n} == counted
-    (family,) = _Verdicts(windows.path, MODEL).collect()
+    pages = WindowMetrics(windows.path, MODEL, versions=["1"]).collect()
+    family = next(each for each in pages if each.name == "ontopic_verdicts")
     samples = {(s.labels["outcome"], s.labels["model_version"]): s.value for s in family.samples if s.value}
     assert samples == {("pass", "1"): 3, ("fail", "1"): 1, ("unjudged", "other"): 1}
 

@@ -1,13 +1,14 @@
 # make run: the whole loop, with CONFIG=configs/gpu.yaml on that configuration. make test: lint, types and tests. Both set up first, once.
 PYTHON ?= python3.11
 CONFIG ?= configs/local.yaml
+STATE ?= .ontopic
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lint docs test test-slow clean
+.PHONY: help setup run demo-state lint docs test test-slow clean
 
 help:
 	@echo "make run        set up, then run the whole loop (python run.py --config CONFIG; CONFIG=configs/local.yaml)"
@@ -15,6 +16,7 @@ help:
 	@echo "make lint       the checks that need no test: style, types, imports, generated docs"
 	@echo "make docs       write the generated parts of docs/ anew"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make demo-state  after make run: pack its state folder (STATE=.ontopic) as what python run.py demo shows"
 	@echo "make clean      remove the virtual environment and all state (.ontopic)"
 
 setup: $(READY)
@@ -38,6 +40,9 @@ $(READY_DEV): $(READY)
 
 run: $(READY)
 	$(BIN)/python run.py --config "$(CONFIG)"
+
+demo-state: $(READY)
+	$(BIN)/python -m ontopic.state.demo_state "$(STATE)"
 
 lint: $(READY_DEV)
 	$(BIN)/ruff check .

@@ -30,7 +30,6 @@ class _Shown:
     quiet = False
     bar: tqdm | None = None
     said = 0.0  # when a line of progress was last written
-    doing: Callable[[], str] = str
 
 
 def be_quiet(*, quiet: bool) -> None:
@@ -56,8 +55,8 @@ def working(doing: Callable[[], str] = str) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    _Shown.said, _Shown.doing = time.monotonic(), doing
-    beats = threading.Thread(target=_beat, args=(over,), name="progress", daemon=True)
+    _Shown.said = time.monotonic()
+    beats = threading.Thread(target=_beat, args=(over, doing), name="progress", daemon=True)
     beats.start()
     try:
         yield
@@ -66,21 +65,21 @@ def working(doing: Callable[[], str] = str) -> Iterator[None]:
         beats.join()
 
 
-def _beat(over: threading.Event) -> None:
-    start, terminal = time.monotonic(), sys.stderr.isatty()
-    silence = _SILENCE_S
+def _beat(over: threading.Event, doing: Callable[[], str]) -> None:
+    since, terminal = time.monotonic(), sys.stderr.isatty()
+    silence, what = _SILENCE_S, ""
     while not over.wait(_BEAT_S):
         if terminal and _Shown.bar is not None:
             _Shown.bar.refresh()  # its seconds go on, also between two units
             continue
         now = time.monotonic()
+        if (now_doing := doing()) != what:
+            what, since = now_doing, now
         if now - _Shown.said < silence:
             continue
-        line = f"  … {f'{what}, ' if (what := _Shown.doing()) else ''}{now - start:.0f} s"
-        _write(line, end="\r" if terminal else "\n")  # the next line is written over it
+        # On a terminal the next line is written over it.
+        _write(f"  … {f'{what}, ' if what else ''}{now - since:.0f} s", end="\r" if terminal else "\n")
         silence = 0.0 if terminal else _SILENCE_PIPED_S
-        if not terminal:
-            _Shown.said = now
 
 
 def _write(text: str, *, end: str = "\n") -> None:

@@ -15,7 +15,16 @@ from rich import box
 from rich.table import Table
 
 from ontopic.commands.listing import Commands
-from ontopic.commands.options import Project, beginning, check_begun, console, judge_of, on_project, version_of
+from ontopic.commands.options import (
+    Project,
+    beginning,
+    check_begun,
+    check_has_weights,
+    console,
+    judge_of,
+    on_project,
+    version_of,
+)
 from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.config.durations import duration
@@ -110,6 +119,7 @@ def serve(
     model: dict[str, Any]
     if upstream is None:
         check_begun(workspace)
+        check_has_weights(workspace)
         print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
         version = version_of(project, "champion")
         model = {"model_folder": version.folder, "model_version": version.version, "follow": workspace.mlflow_uri}

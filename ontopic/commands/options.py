@@ -138,13 +138,27 @@ def _leaves_to_command(context: typer.Context) -> bool:
     return True
 
 
+def check_has_weights(workspace: Workspace) -> None:
+    """Let the demo's state folder show what it has.
+
+    Raises:
+        UserError: it is one, and weights are needed.
+    """
+    if workspace.demo.is_file():
+        raise UserError(
+            f"{workspace.root}: is the demo, whose weights are left out; `python run.py` makes the whole, with all "
+            "that the demo shows, in a folder of its own"
+        )
+
+
 @contextmanager
 def locked(workspace: Workspace) -> Iterator[None]:
     """One run or watch at a time a state folder. The kernel frees the lock of a process that dies.
 
     Raises:
-        UserError: another one uses the folder.
+        UserError: another one uses the folder, or it is the demo's.
     """
+    check_has_weights(workspace)
     workspace.root.mkdir(parents=True, exist_ok=True)
     if not os.access(workspace.root, os.W_OK):
         raise UserError(f"{workspace.root} may not be written; give another folder with --state")
@@ -171,6 +185,7 @@ def version_of(project: Project, which: str) -> RegisteredModel:
     Raises:
         UserError: there is no such version, or the configuration serves another server's model.
     """
+    check_has_weights(project.workspace)
     project.settings.check_weights(f"the {which}" if which.isalpha() else f"version {which}")
     from ontopic.registry import versions
     from ontopic.registry.tracking import open_tracking

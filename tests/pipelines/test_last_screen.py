@@ -15,7 +15,7 @@ from ontopic.monitoring.asked_traffic import Monitored
 from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.statistics.rates import rate
 from ontopic.statistics.scores import Scores
-from pipelines.last_screen import LoopReport, last_screen
+from pipelines.last_screen import last_screen
 from pipelines.loop import LoopResult
 
 SCORES = Scores(guardrail_score=rate(20, 20), over_refusal=rate(0, 10), leak=rate(0, 10), unjudged=0)

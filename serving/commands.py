@@ -74,6 +74,8 @@ def ask(
                 (verdict,) = judge.judge([record])
             print(f"\nversion {answered.version}, verdict {said(verdict)}")
             document(Asked(question=asked, answer=answered.text, version=answered.version, verdict=verdict))
+        if question is not None and verdict.outcome == "unjudged":
+            raise UserError(f"the answer could not be judged ({verdict.cause}); see to the judge and ask again")
         before = [*messages, Message(role="assistant", content=answered.text)]
 
 

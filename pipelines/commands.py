@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,7 +71,8 @@ def loop(
         from pipelines.last_screen import LoopReport, last_screen
 
         document(LoopReport.of(result))
-        console.print(last_screen(result, champion_in_words(registry), pairs=_pairs(result, project)))
+        said, pairs = champion_in_words(registry), _pairs(result, project)
+        console.print(last_screen(result, said, pairs=pairs, earlier=_gate_pages(result, project)))
     if result.before:
         check_any_judged(result.before.scores)
 
@@ -100,6 +102,13 @@ def _pairs(result: LoopResult, project: Project) -> GatePairs | None:
         return None
     newest = kept_pairs(project.workspace, project.policy.registered_model)[-1:]
     return next((pairs for pairs in newest if pairs.challenger == result.challenger), None)
+
+
+def _gate_pages(result: LoopResult, project: Project) -> list[Path]:
+    """The page of the gate that let the champion pass, where this run had no gate."""
+    name = project.policy.registered_model
+    pages = project.workspace.reports.glob(f"gate-{name}-version-{result.champion}-against-*.html")
+    return sorted(pages) if result.decision is None else []
 
 
 def check_any_judged(scores: Scores) -> None:

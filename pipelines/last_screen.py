@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -71,12 +72,15 @@ class LoopReport(BaseModel):
         )
 
 
-def last_screen(result: LoopResult, champion: Sequence[str], *, pairs: GatePairs | None = None) -> Group:
+def last_screen(
+    result: LoopResult, champion: Sequence[str], *, pairs: GatePairs | None = None, earlier: Sequence[Path] = ()
+) -> Group:
     """The verdict, before and after, answers of both models, what to open next, and the time.
 
     Args:
         champion: who is the champion now and why, as a line or two.
         pairs: the answers of the gate.
+        earlier: pages of earlier runs that are still worth a look.
     """
     report = LoopReport.of(result)
     parts: list[RenderableType] = [Text(f"\n{visible(report.in_words)}", style="bold")]
@@ -96,7 +100,7 @@ def last_screen(result: LoopResult, champion: Sequence[str], *, pairs: GatePairs
     if pairs is not None and result.decision:
         parts += _answers(pairs)
     parts.append(Text("\nOpen next:", style="bold"))
-    parts += [Text(f"  {number}. {page}") for number, page in enumerate(report.reports, start=1)]
+    parts += [Text(f"  {number}. {page}") for number, page in enumerate([*report.reports, *map(str, earlier)], start=1)]
     parts += [Text("  All pages: python run.py ui"), Text(f"\n{_time(report.seconds)}")]
     return Group(*parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,6 +31,7 @@ from ontopic.commands.typed import line, read_any_bytes
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
+from ontopic.progress import working
 from ontopic.records import Message, Record, Verdict
 from serving.keys import Key, KeyStore
 
@@ -56,7 +58,6 @@ def ask(
         raise UserError('--json is for one question, and none is given: python run.py ask "QUESTION" --json')
     if question is None and not sys.stdin.isatty():
         raise UserError('this is no terminal to chat on; give the question: python run.py ask "QUESTION"')
-    from ontopic.progress import working
     from serving.ask import Champion
 
     read_any_bytes()
@@ -123,15 +124,17 @@ def serve(
         check_begun(workspace)
         check_has_weights(workspace)
         print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
-        version = version_of(project, "champion")
+        with working():
+            version = version_of(project, "champion")
         model = {"model_folder": version.folder, "model_version": version.version, "follow": workspace.mlflow_uri}
         what = f"version {version.version} of {policy.registered_model}"
     else:
         check_upstream(upstream)
         model = {"upstream": upstream, "model_version": upstream.model}
         what = f"{policy.registered_model}, a proxy to {upstream.model},"
-    guarding = guarding_of(project)
-    from serving.process import ServedModel, Serving
+    with working():
+        guarding = guarding_of(project)
+        from serving.process import ServedModel, Serving
 
     served = ServedModel(
         Serving(
@@ -153,7 +156,9 @@ def serve(
     if not no_auth and not _any_valid_key(workspace.keys):
         print("there is no API key yet, so all are refused; make one: python run.py keys make NAME", file=sys.stderr)
     try:
-        with served:
+        with ExitStack() as running:
+            with working():
+                running.enter_context(served)
             print(f"{what} at {served.base_url}; Ctrl-C ends it", flush=True)
             while served.is_alive():
                 time.sleep(1)

@@ -14,6 +14,7 @@ from ontopic.commands.options import ROOT, STATE, Project, beginning, open_proje
 from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.errors import UserError
+from ontopic.progress import working
 
 if TYPE_CHECKING:
     from ontopic.config.settings import Settings
@@ -96,7 +97,8 @@ def _say_needs(project: Project, *, labels: int, as_json: bool = False) -> None:
     from ontopic.data.synthetic import synthetic_in_words
     from ontopic.drafting.enough import needs
 
-    found = needs(project.policy, project.settings, labels=labels)
+    with working():
+        found = needs(project.policy, project.settings, labels=labels)
     with reporting(as_json=as_json) as document:
         document(found)
     if as_json:

@@ -30,6 +30,7 @@ from ontopic.commands.options import (
 from ontopic.commands.reporting import AsJson, reporting
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
+from ontopic.progress import working
 from ontopic.registry.promotions import open_registry
 
 if TYPE_CHECKING:
@@ -233,7 +234,8 @@ def next_of(project: Project) -> NextTraining:
     from ontopic.watch.next_training import next_training
 
     project.settings.check_weights("a training")
-    return next_training(project.settings, project.policy, workspace=project.workspace)
+    with working():
+        return next_training(project.settings, project.policy, workspace=project.workspace)
 
 
 def export_preferences(project: Project, out: Path, *, to: Literal["jsonl", "parquet"] | None = None) -> int:

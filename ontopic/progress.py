@@ -44,7 +44,7 @@ def is_quiet() -> bool:
 
 @contextmanager
 def working(doing: Callable[[], str] = str) -> Iterator[None]:
-    """While this lasts, something shows every few seconds that work goes on, also where it has no progress to show.
+    """While this lasts, the time that it has taken shows every few seconds, also where there is no progress to show.
 
     Not for what waits for a person or for requests.
 
@@ -55,8 +55,8 @@ def working(doing: Callable[[], str] = str) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    _Shown.said = time.monotonic()
-    beats = threading.Thread(target=_beat, args=(over, doing), name="progress", daemon=True)
+    start = _Shown.said = time.monotonic()
+    beats = threading.Thread(target=_beat, args=(over, doing), kwargs={"start": start}, name="progress", daemon=True)
     beats.start()
     try:
         yield
@@ -65,20 +65,17 @@ def working(doing: Callable[[], str] = str) -> Iterator[None]:
         beats.join()
 
 
-def _beat(over: threading.Event, doing: Callable[[], str]) -> None:
-    since, terminal = time.monotonic(), sys.stderr.isatty()
-    silence, what = _SILENCE_S, ""
+def _beat(over: threading.Event, doing: Callable[[], str], *, start: float) -> None:
+    silence, terminal = _SILENCE_S, sys.stderr.isatty()
     while not over.wait(_BEAT_S):
         if terminal and _Shown.bar is not None:
             _Shown.bar.refresh()  # its seconds go on, also between two units
             continue
-        now = time.monotonic()
-        if (now_doing := doing()) != what:
-            what, since = now_doing, now
-        if now - _Shown.said < silence:
+        if time.monotonic() - _Shown.said < silence:
             continue
+        minutes, seconds = divmod(int(time.monotonic() - start), 60)
         # On a terminal the next line is written over it.
-        _write(f"  … {f'{what}, ' if what else ''}{now - since:.0f} s", end="\r" if terminal else "\n")
+        _write(f"  … {minutes}:{seconds:02d} {doing()}".rstrip(), end="\r" if terminal else "\n")
         silence = 0.0 if terminal else _SILENCE_PIPED_S
 
 

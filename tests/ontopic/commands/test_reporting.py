@@ -53,6 +53,14 @@ def test_a_report_is_one_document_and_nothing_else(command: str, state_before: P
     assert "the state folder was at /elsewhere before" in done.stderr
 
 
+def test_quiet_leaves_progress_out_and_results_in(state_before: Path, tmp_path: Path) -> None:
+    (state_before / "place").write_text(str(state_before))
+    loud = called("traffic", "export", str(tmp_path / "a.jsonl"), state=state_before)
+    quiet = called("traffic", "export", str(tmp_path / "b.jsonl"), "--quiet", state=state_before)
+    assert "export: " in loud.stderr and quiet.stderr == ""
+    assert quiet.stdout.endswith(f"records are in {tmp_path}/b.jsonl\n")
+
+
 def test_each_command_reports_in_json_or_is_known_not_to() -> None:
     def walk(command: object, path: str) -> dict[str, set[str]]:
         found = {path: {name for each in command.params for name in each.opts}}  # type: ignore[attr-defined]

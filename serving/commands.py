@@ -33,12 +33,12 @@ from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.progress import working
 from ontopic.records import Message, Record, Verdict
-from serving.keys import Key, KeyStore
 
 if TYPE_CHECKING:
     from ontopic.config.settings import EndpointSettings
     from ontopic.judges.judge import Judge
     from serving.guarding import Guarding
+    from serving.keys import Key, KeyStore
 
 keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -224,7 +224,7 @@ def make_key(
     expires_in = None if expires is None else duration(expires)
     if expires_in is not None and not expires_in:
         raise UserError(f"--expires {expires} is over at once; give days or hours from now, such as 90d")
-    key = KeyStore(project.workspace.keys).make(
+    key = _keys_in(project.workspace.keys).make(
         name, requests_per_minute, tokens_per_minute=tokens_per_minute, expires_in=expires_in
     )
     print(f"the key of {name}; it is shown this once:", file=sys.stderr)
@@ -249,7 +249,7 @@ class KeyShown(BaseModel):
 @on_project
 def list_keys(project: Project, *, as_json: AsJson = False) -> None:
     """List the API keys: their names, beginnings, limits and whether they are valid."""
-    found, now = KeyStore(project.workspace.keys).all(), datetime.now(UTC)
+    found, now = _keys_in(project.workspace.keys).all(), datetime.now(UTC)
     with reporting(as_json=as_json) as document:
         document([KeyShown(state=key.state(now), **key.model_dump(exclude={"sha256"})) for key in found])
     if as_json:
@@ -263,7 +263,7 @@ def list_keys(project: Project, *, as_json: AsJson = False) -> None:
 @on_project
 def revoke_key(name: Annotated[str, typer.Argument(help="The name that it was made with.")], project: Project) -> None:
     """Make an API key invalid for good; a running service refuses it within two seconds."""
-    KeyStore(project.workspace.keys).revoke(name)
+    _keys_in(project.workspace.keys).revoke(name)
     print(f"the key {name} is revoked")
 
 
@@ -282,4 +282,10 @@ def keys_table(found: Sequence[Key], now: datetime) -> Table:
 
 def _any_valid_key(path: Path) -> bool:
     now = datetime.now(UTC)
-    return any(key.state(now) == "active" for key in KeyStore(path).all())
+    return any(key.state(now) == "active" for key in _keys_in(path).all())
+
+
+def _keys_in(path: Path) -> KeyStore:
+    from serving.keys import KeyStore  # with SQLAlchemy, which --help need not wait for
+
+    return KeyStore(path)

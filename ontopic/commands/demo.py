@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ontopic.commands.options import LOCAL, STATE, say
+from ontopic.commands.options import LOCAL, STATE, Quiet, say
 from ontopic.commands.ui import ui
 from ontopic.progress import be_quiet
 
@@ -19,7 +19,7 @@ def demo(
     state: Annotated[
         Path, typer.Option("--state", help="The folder that the demo is unpacked into.", show_default=False)
     ] = _FOLDER,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and errors, and no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Open the pages of a finished run of the loop, which is unpacked, not trained: a minute's look at what there is.
 

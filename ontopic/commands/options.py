@@ -36,6 +36,7 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out malformed rows instead of stopping.")]
 By = Annotated[str | None, typer.Option(help="Who decides; the user of this machine by default.")]
 Why = Annotated[str, typer.Option(help="The reason, for the auditor.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say results and errors, and no progress.")]
 _OPTIONS = (
     ("config", Annotated[Path, typer.Option("--config", help="Configuration file.", show_default=False)], LOCAL),
     (
@@ -43,11 +44,7 @@ _OPTIONS = (
         Annotated[Path, typer.Option("--state", help="Folder of all that is kept between runs.", show_default=False)],
         STATE,
     ),
-    (
-        "quiet",
-        Annotated[bool, typer.Option("--quiet", "-q", help="Say results and errors, and no progress.")],
-        False,
-    ),
+    ("quiet", Quiet, False),
 )
 
 

@@ -31,7 +31,7 @@ _LARGEST_OF_MODEL = 100_000  # bytes of what is kept of a logged model: its desc
 _LARGEST_UNPACKED = 1 << 30
 
 
-def pack(state: Path, archive: Path = ARCHIVE, *, code: Path = _CODE) -> int:
+def pack(state: Path, archive: Path = ARCHIVE, *, code: Path = _CODE) -> list[str]:
     """Pack a state folder after a run of the loop, and write its digest beside; the folder itself stays as it is.
 
     Names of persons stay where a promotion record holds them, as it is signed line by line: pack what a neutral
@@ -41,7 +41,7 @@ def pack(state: Path, archive: Path = ARCHIVE, *, code: Path = _CODE) -> int:
         code: the folder of ``run.py`` as the run had it, whose path is taken out too.
 
     Returns:
-        How many bytes the file has.
+        Files that name one of these paths all the same: what the promotion record has the hash of is not changed.
 
     Raises:
         UserError: it is no state folder.
@@ -56,14 +56,19 @@ def pack(state: Path, archive: Path = ARCHIVE, *, code: Path = _CODE) -> int:
         rename_within(copy, before, to=_PLACE)
         rename_within(copy, code, to=_PLACE_OF_CODE)
         write_place(copy, _PLACE)
+        for page in (page for page in copy.root.rglob("*.html") if copy.evidence not in page.parents):
+            text = page.read_text(encoding="utf-8")
+            page.write_text(text.replace(str(before), str(_PLACE)), encoding="utf-8")
         _link_what_is_the_same(copy.root)
+        named = [path for path in _files(copy.root) if _names(path, before, code)]
+        left = [path.relative_to(copy.root).as_posix() for path in named]
         archive.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(archive) as part, tarfile.open(part, "w:xz", preset=6) as tar:
             for path in _files(copy.root):
                 tar.add(path, path.relative_to(copy.root).as_posix(), recursive=False, filter=_anonymous)
     with whole_file(_digest_file(archive)) as part:
         part.write_text(f"{_sha256(archive)}  {archive.name}\n", encoding="utf-8")
-    return archive.stat().st_size
+    return left
 
 
 def unpack(folder: Path, archive: Path = ARCHIVE) -> bool:
@@ -110,6 +115,11 @@ def _is_large(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > _LARGEST_OF_MODEL
 
 
+def _names(path: Path, *places: Path) -> bool:
+    content = path.read_bytes()
+    return any(str(place).encode() in content for place in places)
+
+
 def _files(root: Path) -> Iterator[Path]:
     return (path for path in sorted(root.rglob("*")) if path.is_file())
 
@@ -141,4 +151,6 @@ def _sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(f"{ARCHIVE}: {pack(Path(sys.argv[1])) / 1e6:.1f} MB")
+    for name in pack(Path(sys.argv[1])):
+        print(f"{name}: names a path of this machine, and is packed so", file=sys.stderr)
+    print(f"{ARCHIVE}: {ARCHIVE.stat().st_size / 1e6:.1f} MB")

@@ -34,7 +34,10 @@ def packed(state_before: Path, tmp_path: Path) -> Path:
     (state_before / "zenml" / "a.json").parent.mkdir(exist_ok=True)
     (state_before / "zenml" / "a.json").write_text(f'["{state_before}/reports/a.html", "{tmp_path}/code/configs"]')
     archive = tmp_path / "packed" / "state.tar.xz"
-    assert pack(state_before, archive, code=tmp_path / "code") == archive.stat().st_size
+    (state_before / "reports" / "linked.html").write_text(f'<a href="{state_before}/evidence/1/gate.html">')
+    (state_before / "evidence" / "1").mkdir(parents=True, exist_ok=True)
+    (state_before / "evidence" / "1" / "gate.html").write_text(f"of {state_before}")  # as the record has its hash
+    assert pack(state_before, archive, code=tmp_path / "code") == ["evidence/1/gate.html"]
     return archive
 
 
@@ -52,7 +55,8 @@ def test_no_weight_no_key_and_no_path_is_packed(packed: Path, tmp_path: Path, st
     assert all((folder / name).is_file() for name in KEPT)
     assert (folder / "zenml" / "a.json").read_text() == f'["{folder}/reports/a.html", "/ontopic-demo/ontopic/configs"]'
     here = str(state_before).encode()
-    assert not [path for path in folder.rglob("*") if path.is_file() and here in path.read_bytes()]
+    naming = [path.name for path in folder.rglob("*") if path.is_file() and here in path.read_bytes()]
+    assert naming == ["gate.html"]
     with tarfile.open(packed) as tar:
         assert {(each.uname, each.mtime, each.mode) for each in tar.getmembers()} == {("", 0, 0o644)}
         assert sum(each.islnk() for each in tar.getmembers()) >= 1  # pages are in MLflow too, and packed once

@@ -148,9 +148,9 @@ def test_a_shell_completes_the_script() -> None:
         [sys.executable, "run.py"], cwd=ROOT, env=os.environ | words, capture_output=True, text=True, check=False
     )
     assert (done.stdout.split(), done.stderr) == (["status"], "")
-    script = subprocess.run(
-        [sys.executable, "run.py", "--show-completion", "bash"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    named = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # tests need have no shell above them
+    command = [sys.executable, "run.py", "--show-completion", "bash"]
+    script = subprocess.run(command, cwd=ROOT, env=named, capture_output=True, text=True, check=True)
     assert "complete -o default" in script.stdout and script.stdout.endswith("run.py\n")
 
 

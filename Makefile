@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lint docs test test-slow clean
+.PHONY: help setup run demo-state lint docs test test-slow clean
 
 help:
 	@echo "make run        set up, then run the whole loop (python run.py --config CONFIG; CONFIG=configs/local.yaml)"
@@ -17,6 +17,7 @@ help:
 	@echo "make docs       write the generated parts of docs/ anew, and build the site into build/docs"
 	@echo "make pictures   take the docs' pictures anew of the pages of a state folder (STATE=.ontopic), in Chromium"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make demo-state  after make run: pack its state folder (STATE=.ontopic) as what python run.py demo shows"
 	@echo "make clean      remove the virtual environment and all state (.ontopic)"
 
 setup: $(READY)
@@ -40,6 +41,9 @@ $(READY_DEV): $(READY)
 
 run: $(READY)
 	$(BIN)/python run.py --config "$(CONFIG)"
+
+demo-state: $(READY)
+	$(BIN)/python -m ontopic.state.demo_state "$(STATE)"
 
 lint: $(READY_DEV)
 	$(BIN)/ruff check .

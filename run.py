@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """OnTopic's command line. `python run.py` runs the whole loop; `python run.py --help` lists the commands."""
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ except ModuleNotFoundError:
     sys.exit("error: this Python lacks what OnTopic needs; run `make setup`, then `source .venv/bin/activate`")
 
 from ontopic.commands import alerts, approvals, judges, labels, models, policy, preferences, record, shell, traffic
+from ontopic.commands.demo import demo
 from ontopic.commands.export import export
 from ontopic.commands.faults import mistakes_behind
 from ontopic.commands.listing import CommandsInOrder
@@ -33,7 +35,7 @@ from serving import commands as serving_commands
 
 app = typer.Typer(
     cls=CommandsInOrder,
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,6 +43,7 @@ app = typer.Typer(
 )
 app.callback(invoke_without_command=True)(pipelines_commands.loop)
 for command in (
+    demo,
     ui,
     serving_commands.ask,
     models.evaluate,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from ontopic.commands.options import Project, version_of
+from ontopic.commands.options import Project, check_has_weights, version_of
 from ontopic.config.network import http_options
 from ontopic.errors import UserError
 from ontopic.state.service_file import RunningService, read_service
@@ -64,10 +64,11 @@ class Champion:
     @cached_property
     def _loaded(self) -> tuple[LanguageModel, str]:
         """The champion's weights, and its version."""
-        from ontopic.models.loading import open_model
-
+        check_has_weights(self._project.workspace)
         print("no service runs from this state folder: the champion is loaded, which takes a while", file=sys.stderr)
         version = version_of(self._project, "champion")
+        from ontopic.models.loading import open_model  # which imports torch
+
         return open_model(version.folder, self._project.settings.model.answering_precision), version.version
 
 

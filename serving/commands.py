@@ -5,27 +5,40 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import BaseModel, ConfigDict
 from rich import box
 from rich.table import Table
 
 from ontopic.commands.listing import Commands
-from ontopic.commands.options import Project, beginning, check_begun, console, judge_of, on_project, version_of
+from ontopic.commands.options import (
+    Project,
+    beginning,
+    check_begun,
+    check_has_weights,
+    console,
+    judge_of,
+    on_project,
+    version_of,
+)
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
+from ontopic.progress import working
 from ontopic.records import Message, Record, Verdict
-from serving.keys import Key, KeyStore
 
 if TYPE_CHECKING:
     from ontopic.config.settings import EndpointSettings
     from ontopic.judges.judge import Judge
     from serving.guarding import Guarding
+    from serving.keys import Key, KeyStore
 
 keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -34,11 +47,15 @@ keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, he
 def ask(
     project: Project,
     question: Annotated[str | None, typer.Argument(help="What to ask the champion; none for a chat.")] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Ask the champion a question, or chat with it, and judge its answers; a service that runs from the state folder is
     asked. An empty line or Ctrl-D ends a chat."""
     if question is not None and not question.strip():
         raise UserError("the question is empty; ask something")
+    if question is None and as_json:
+        raise UserError('--json is for one question, and none is given: python run.py ask "QUESTION" --json')
     if question is None and not sys.stdin.isatty():
         raise UserError('this is no terminal to chat on; give the question: python run.py ask "QUESTION"')
     from serving.ask import Champion
@@ -48,13 +65,29 @@ def ask(
     judge: Judge | None = None  # one that is learned first takes minutes, and the answer need not wait
     for asked in [question] if question is not None else _lines():
         messages = (*before, Message(role="user", content=asked))
-        answered = champion.answer([message.model_dump() for message in messages])
-        print("\n".join(map(visible, answered.text.split("\n"))), flush=True)
-        judge = judge or judge_of(project)
-        record = Record(question=asked, answer=answered.text, messages=messages if before else ())
-        (verdict,) = judge.judge([record])
-        print(f"\nversion {answered.version}, verdict {said(verdict)}")
+        with working():
+            answered = champion.answer([message.model_dump() for message in messages])
+        with reporting(as_json=as_json) as document:
+            print("\n".join(map(visible, answered.text.split("\n"))), flush=True)
+            record = Record(question=asked, answer=answered.text, messages=messages if before else ())
+            with working():
+                judge = judge or judge_of(project)
+                (verdict,) = judge.judge([record])
+            print(f"\nversion {answered.version}, verdict {said(verdict)}")
+            document(Asked(question=asked, answer=answered.text, version=answered.version, verdict=verdict))
+        if question is not None and verdict.outcome == "unjudged":
+            raise UserError(f"the answer could not be judged ({verdict.cause}); see to the judge and ask again")
         before = [*messages, Message(role="assistant", content=answered.text)]
+
+
+class Asked(BaseModel):
+    """A question, what which version answers, and the verdict on that."""
+
+    model_config = ConfigDict(frozen=True)
+    question: str
+    answer: str
+    version: str
+    verdict: Verdict
 
 
 def _lines() -> Iterator[str]:
@@ -92,16 +125,19 @@ def serve(
     model: dict[str, Any]
     if upstream is None:
         check_begun(workspace)
+        check_has_weights(workspace)
         print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
-        version = version_of(project, "champion")
+        with working():
+            version = version_of(project, "champion")
         model = {"model_folder": version.folder, "model_version": version.version, "follow": workspace.mlflow_uri}
         what = f"version {version.version} of {policy.registered_model}"
     else:
         check_upstream(upstream)
         model = {"upstream": upstream, "model_version": upstream.model}
         what = f"{policy.registered_model}, a proxy to {upstream.model},"
-    guarding = guarding_of(project)
-    from serving.process import ServedModel, Serving
+    with working():
+        guarding = guarding_of(project)
+        from serving.process import ServedModel, Serving
 
     served = ServedModel(
         Serving(
@@ -124,7 +160,9 @@ def serve(
     if not no_auth and not _any_valid_key(workspace.keys):
         print("there is no API key yet, so all are refused; make one: python run.py keys make NAME", file=sys.stderr)
     try:
-        with served:
+        with ExitStack() as running:
+            with working():
+                running.enter_context(served)
             print(f"{what} at {served.base_url}; Ctrl-C ends it", flush=True)
             if chat_page:
                 print(f"a page to chat on: {served.base_url.removesuffix('/v1')}/chat", flush=True)
@@ -192,28 +230,46 @@ def make_key(
     expires_in = None if expires is None else duration(expires)
     if expires_in is not None and not expires_in:
         raise UserError(f"--expires {expires} is over at once; give days or hours from now, such as 90d")
-    key = KeyStore(project.workspace.keys).make(
+    key = _keys_in(project.workspace.keys).make(
         name, requests_per_minute, tokens_per_minute=tokens_per_minute, expires_in=expires_in
     )
     print(f"the key of {name}; it is shown this once:", file=sys.stderr)
     print(key)
 
 
+class KeyShown(BaseModel):
+    """An API key as it may be shown; the limits and the times are those of ``Key``."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    prefix: str
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    made_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    state: Literal["active", "expired", "revoked"]
+
+
 @keys.command("list")
 @on_project
-def list_keys(project: Project) -> None:
+def list_keys(project: Project, *, as_json: AsJson = False) -> None:
     """List the API keys: their names, beginnings, limits and whether they are valid."""
-    found = KeyStore(project.workspace.keys).all()
+    found, now = _keys_in(project.workspace.keys).all(), datetime.now(UTC)
+    with reporting(as_json=as_json) as document:
+        document([KeyShown(state=key.state(now), **key.model_dump(exclude={"sha256"})) for key in found])
+    if as_json:
+        return
     if not found:
         raise UserError("there is no API key yet; make one: python run.py keys make NAME")
-    console.print(keys_table(found, datetime.now(UTC)))
+    console.print(keys_table(found, now))
 
 
 @keys.command("revoke")
 @on_project
 def revoke_key(name: Annotated[str, typer.Argument(help="The name that it was made with.")], project: Project) -> None:
     """Make an API key invalid for good; a running service refuses it within two seconds."""
-    KeyStore(project.workspace.keys).revoke(name)
+    _keys_in(project.workspace.keys).revoke(name)
     print(f"the key {name} is revoked")
 
 
@@ -232,4 +288,10 @@ def keys_table(found: Sequence[Key], now: datetime) -> Table:
 
 def _any_valid_key(path: Path) -> bool:
     now = datetime.now(UTC)
-    return any(key.state(now) == "active" for key in KeyStore(path).all())
+    return any(key.state(now) == "active" for key in _keys_in(path).all())
+
+
+def _keys_in(path: Path) -> KeyStore:
+    from serving.keys import KeyStore  # with SQLAlchemy, which --help need not wait for
+
+    return KeyStore(path)

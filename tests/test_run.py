@@ -52,6 +52,12 @@ def test_a_quick_command_imports_no_framework(arguments: list[str], state_before
     assert done.stdout.splitlines()[-1] == "imported: []"
 
 
+def test_help_and_completion_wait_for_no_database_library() -> None:
+    code = "import sys, run; print([name for name in ('sqlalchemy', 'numpy', 'scipy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def called(*arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
     """The command line, with variables set, or unset where they are ``None``."""
     own = os.environ | variables

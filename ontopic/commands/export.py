@@ -17,6 +17,7 @@ from ontopic.commands.options import Project, on_project, version_of
 from ontopic.config.model_settings import FilePrecision
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
+from ontopic.progress import working
 from ontopic.registry.model_card import CardSource, model_card
 from ontopic.registry.promotions import BASE, open_registry
 from ontopic.state.whole_file import whole_folder, writing
@@ -66,7 +67,8 @@ def export(
     if licence and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise UserError(f"--licence {licence[:80]!r} is none of the hub's abbreviations, such as apache-2.0 or gemma")
     _check(to, destination, precision=precision)
-    found = version_of(project, version)
+    with working():
+        found = version_of(project, version)
     registry = open_registry(project.workspace, name)
     embedded = registry.tags_of(registry.version(BASE)).get("ontopic.source") == "embedded"
     licence = licence or (_LICENCE_OF_EMBEDDED if embedded else "")
@@ -78,12 +80,14 @@ def export(
         from ontopic.models.hub_push import push
 
         content = {path.name: path for path in files} | {_CARD: card.encode()}
-        at = push(content, repository, message=f"{name}, version {found.version}")
+        with working():
+            at = push(content, repository, message=f"{name}, version {found.version}")
         print(f"version {found.version} of {name} is on the hub, with its model card: {at}")
         return
     with _new_folder(destination) as part:
         (part / _CARD).write_text(card, encoding="utf-8")
-        _write(found, part, to=to, precision=precision, files=files)
+        with working():
+            _write(found, part, to=to, precision=precision, files=files)
         size = sum(path.stat().st_size for path in part.iterdir())
         part.chmod(_rights_of_folder(part / _CARD))
     where = visible(str(destination))

@@ -18,6 +18,7 @@ from ontopic.state.workspace import Workspace
 if TYPE_CHECKING:
     from ontopic.data.given_labels import GivenLabel
     from ontopic.data.labels import Draw, LabelStore
+    from ontopic.judges.cards.card import JudgeCard
 
 _RECORDS = 20
 _NEWEST = 20_000  # records of a version, among which those to label are drawn
@@ -50,7 +51,7 @@ def label(
     from ontopic.data.drawing import records_to_label
     from ontopic.data.labeller import label_records
     from ontopic.data.labels import LabelStore, labels_file
-    from ontopic.progress import progress
+    from ontopic.progress import progress, working
 
     def judged(asked: Sequence[Record]) -> list[Verdict]:
         judge = judge_of(project)
@@ -92,12 +93,15 @@ def label(
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
     print(f"{labelled} labelled now; {store.path} holds {card} labels of random records and {training} for training")
-    if labelled and by == "random":
-        print(_on_traffic(project, chosen.records[0].model_version))
-    elif labelled:
-        from ontopic.judges.cards.calibration import card_of
+    if labelled:
+        with working():
+            print(_on_traffic(project, chosen.records[0].model_version) if by == "random" else _card(project))
 
-        print(card_of(judge_of(project), project.policy, workspace=project.workspace))
+
+def _card(project: Project) -> JudgeCard:
+    from ontopic.judges.cards.calibration import card_of
+
+    return card_of(judge_of(project), project.policy, workspace=project.workspace)
 
 
 def _label_in_mlflow(

@@ -8,7 +8,7 @@ from typing import Any
 from typer.core import TyperGroup
 
 _SECTIONS = {
-    "Beginning": ("policy",),
+    "Beginning": ("demo", "policy"),
     "Judges and labels": ("calibrate", "label", "judge"),
     "Serving and traffic": ("serve", "keys", "ask", "traffic"),
     "Watching": ("watch", "alerts", "status", "ui"),

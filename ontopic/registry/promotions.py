@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from ontopic.config.policy import OF_POLICY
 from ontopic.errors import UserError
-from ontopic.registry import mlflow_file
 from ontopic.registry.base_version import base_version
 from ontopic.registry.descriptions import describe
 from ontopic.registry.promotion_record import OF_NO_VERSION, Entry, EntryKind, PromotionRecord
@@ -390,7 +389,9 @@ def _tables(workspace: Workspace, name: str) -> RegistryTables:
     seconds to import.
     """
     if workspace.owns_mlflow:
-        tables = mlflow_file.open_file(workspace.mlflow_file, name)
+        from ontopic.registry.mlflow_file import open_file  # with SQLAlchemy, which --help need not wait for
+
+        tables = open_file(workspace.mlflow_file, name)
         if tables is not None:
             return tables
     from ontopic.registry.mlflow_client import ClientTables, reach

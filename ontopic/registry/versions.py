@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from ontopic.registry.mlflow_file import open_file
 from ontopic.registry.promotions import COMPLETE, open_registry
 from ontopic.state.whole_file import folder_sha256, linked_folder, whole_folder
 from ontopic.state.workspace import Workspace
@@ -111,6 +110,8 @@ def weights_now(name: str, version: str, *, workspace: Workspace) -> tuple[str, 
 
     Where MLflow keeps its data in the state folder, it is not imported.
     """
+    from ontopic.registry.mlflow_file import open_file  # with SQLAlchemy, which --help need not wait for
+
     tables = open_file(workspace.mlflow_file, name) if workspace.owns_mlflow else None
     if tables is None:
         folders = [find(name, version, workspace=workspace).folder]

@@ -43,24 +43,32 @@ def settle(workspace: Workspace) -> None:
     here = workspace.root
     if _place(workspace) == here or not os.access(here, os.W_OK):
         return
-    if (_place(workspace) or _place_before(workspace) or here) != here:
+    if (place_of(workspace) or here) != here:
         try:
             with FileLock(workspace.lock, timeout=_WAIT_S):
                 _settle(workspace)
         except Timeout:
             raise UserError(f"a run uses {here} by another path; let it end") from None
     with suppress(OSError):  # on a full disk it can still be read, and the place is derived next time
-        _write_place(workspace, here)
+        write_place(workspace, here)
 
 
 def _settle(workspace: Workspace) -> None:
-    here, before = workspace.root, _place(workspace) or _place_before(workspace)
+    here, before = workspace.root, place_of(workspace)
     if before is None or before == here:  # another command was first
         return
-    _write_place(workspace, before)  # what it is derived from is about to change
-    _bring_along(workspace, before)
-    _write_place(workspace, here)
+    write_place(workspace, before)  # what it is derived from is about to change
+    if before.is_dir():  # a copy, and a service that runs is the original's
+        for folder in (workspace.root, workspace.loop):
+            Workspace(root=folder).service.unlink(missing_ok=True)
+    rename_within(workspace, before, to=here)
+    write_place(workspace, here)
     print(f"the state folder was at {before} before; what is in it goes by {here} now", file=sys.stderr)
+
+
+def place_of(workspace: Workspace) -> Path | None:
+    """The path by which the folder's contents go; ``None`` where nothing tells."""
+    return _place(workspace) or _place_before(workspace)
 
 
 def _place(workspace: Workspace) -> Path | None:
@@ -69,7 +77,8 @@ def _place(workspace: Workspace) -> Path | None:
     return Path(text) if Path(text).is_absolute() else None
 
 
-def _write_place(workspace: Workspace, place: Path) -> None:
+def write_place(workspace: Workspace, place: Path) -> None:
+    """Write down by which path the folder's contents go."""
     with whole_file(workspace.place) as part:
         part.write_text(str(place), encoding="utf-8")
 
@@ -87,12 +96,9 @@ def _place_before(workspace: Workspace) -> Path | None:
     return Path(unquote(urlsplit(found[0]).path)).parent if found else None
 
 
-def _bring_along(workspace: Workspace, before: Path) -> None:
-    """Let all that is in the folder go by its present path."""
-    new = _renaming(before, workspace.root)
-    if before.is_dir():  # a copy, and a service that runs is the original's
-        for folder in (workspace.root, workspace.loop):
-            Workspace(root=folder).service.unlink(missing_ok=True)
+def rename_within(workspace: Workspace, before: Path, *, to: Path) -> None:
+    """Put one path in place of another wherever MLflow, ZenML or we have written it in a state folder."""
+    new = _renaming(before, to)
     databases = [workspace.mlflow_file, workspace.windows, workspace.alerts, *workspace.zenml.rglob("*.db")]
     for path in databases:
         if path.is_file():

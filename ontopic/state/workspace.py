@@ -171,6 +171,11 @@ class Workspace(BaseModel):
         return self.root / "place"
 
     @property
+    def demo(self) -> Path:
+        """There in the demo's state folder alone, which has no weights: the digest of what it was unpacked from."""
+        return self.root / "demo"
+
+    @property
     def lock(self) -> Path:
         """Held by the one loop or watch that may use this folder."""
         return self.root / "run.lock"

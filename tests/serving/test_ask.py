@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import json
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -111,6 +112,28 @@ def test_a_chat_goes_on_where_it_was_and_an_empty_line_ends_it(
     assert first.answer.split("\n")[0] in out
     assert second.conversation == first.conversation
     assert transcript(second.request) in chat_server.prompts()[-1]
+
+
+def test_one_question_is_told_in_json_and_an_outage_of_the_judge_is_an_error(
+    project: Project,
+    served: ServedModel,
+    chat_server: ChatServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    judged = llm_judge(chat_server).settings
+    asking = dataclasses.replace(project, settings=project.settings.model_copy(update={"judge": judged}))
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    chat_server.reply = lambda request: Reply(PASS)
+    inspect.unwrap(ask)(project=asking, question="How do I freeze my card?", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["question"], told["version"], told["verdict"]["outcome"]) == ("How do I freeze my card?", "v7", "pass")
+    chat_server.reply = lambda request: Reply("I cannot say.")
+    with pytest.raises(UserError, match="the answer could not be judged"):
+        inspect.unwrap(ask)(project=asking, question="How do I freeze my new card?", as_json=True)
+    assert json.loads(capsys.readouterr().out)["verdict"]["outcome"] == "unjudged"
+    with pytest.raises(UserError, match="--json is for one question"):
+        inspect.unwrap(ask)(project=asking, as_json=True)
 
 
 def test_the_end_of_the_input_ends_a_chat(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,8 +204,13 @@ def test_the_configured_judge_is_compared_with_its_other_prompts(
 
     # Again: the cards are there, and only the record that was left unjudged is asked for.
     asked = len(chat_server.requests)
-    assert calibrate(config, state).exit_code == 0
+    again = calibrate(config, state, "--json")
+    assert again.exit_code == 0
     assert len(chat_server.requests) - asked == 1
+    told = json.loads(again.stdout)
+    assert [card["judge_id"].split("-")[3] for card in told["cards"]] == ["rubric", "naive"]
+    assert told["cards"][0]["accuracy"]["n"] == 23 and told["told_the_scope"] == [] and told["guard"] is None
+    assert all(Path(page).is_file() for page in told["pages"])
 
 
 def test_given_judges_prompts_and_records_are_measured(
@@ -298,6 +303,9 @@ def test_how_many_records_are_unjudged_is_said(config: Path, tmp_path: Path, cha
     done = judge(config, tmp_path / "state", *arguments)
     assert done.exit_code == 0, done.exception
     assert "1 unjudged (1 the judge's reply holds no verdict)" in done.output
+    told = json.loads(judge(config, tmp_path / "state", *arguments, "--json").stdout)
+    assert (told["records"], told["unjudged"]) == (2, {"the judge's reply holds no verdict": 1})
+    assert told["out"] == str(tmp_path / "out.jsonl") and told["card"] is None
 
 
 @pytest.mark.parametrize("command", ["judge", "calibrate"])

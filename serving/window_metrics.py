@@ -97,7 +97,7 @@ _GAUGES: dict[str, tuple[str, list[str]]] = {
     "limit": ("What the share is held against.", ["share"]),
     "corrected": ("Whether the guardrail score is corrected for the judge's error.", []),
     "status": ("1 for the window's status.", ["status"]),
-    "concern": ("1 where the window raises that event (docs/alerts.md).", ["event"]),
+    "concern": ("1 where the window raises that event (docs/how-to/alerts.md).", ["event"]),
     "drift_distance": ("Share of the questions that would have to be of another topic.", []),
     "latency_seconds": ("Of the window's answers.", ["quantile"]),
     "unjudged_language": ("Share of a language's records that is unjudged.", ["language"]),

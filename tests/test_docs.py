@@ -55,7 +55,7 @@ def test_each_link_beside_the_site_leads_somewhere(name: str) -> None:
 def test_each_page_that_the_code_names_is_there() -> None:
     named = re.compile(r"docs/[\w/-]+\.(?:md|ipynb|png|svg|py)")
     sources = [path for folder in ("ontopic", "serving", "steps", "pipelines", "configs", "benchmarks")
-               for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml")]  # fmt: skip
+               for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml", ".json")]  # fmt: skip
     found = {name: path for path in sources for name in named.findall(path.read_text(encoding="utf-8"))}
     assert len(found) > 10
     assert [(name, str(path)) for name, path in found.items() if not (ROOT / name).exists()] == []

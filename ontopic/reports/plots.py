@@ -19,7 +19,6 @@ from ontopic.statistics.rates import Rate, with_interval
 
 _EDGE = 2.0  # percent, on both sides
 _TEXT = 38.0  # percent that "0.388 [0.344, 0.434]" takes of a page of 390 pixels
-_ROW, _MARK, _GAP = 22, 20, 12
 
 
 class Shape(BaseModel):
@@ -98,14 +97,14 @@ class Forest(_Plot):
     Attributes:
         axis: what it measures.
         low, high: its ends; they are moved out to where the intervals end.
-        texts: whether the numbers stand beside the intervals.
+        dense: rows stand closer, without the numbers beside the intervals.
     """
 
     rows: list[ForestRow]
     axis: str = ""
     low: float = 0.0
     high: float = 1.0
-    texts: bool = True
+    dense: bool = False
 
     @property
     def legend(self) -> list[tuple[str, Role]]:
@@ -125,18 +124,19 @@ class Forest(_Plot):
         """Its shapes."""
         scale = _scale([mark.rate for row in self.rows for mark in row.marks], self.low, high=self.high)
         shapes: list[Shape] = []
+        head, each, gap = (19, 11, 6) if self.dense else (22, 20, 12)
         y = 4.0
         for row in self.rows:
             shapes += _row_head(row, y)
-            y += _ROW
-            top = y
-            for mark in row.marks:
-                shapes += _mark(mark, y + _MARK / 2, scale=scale, texts=self.texts)
-                y += _MARK
-            if row.limit is not None:
+            y += head
+            end = y + each * len(row.marks)
+            if row.limit is not None:  # first, as the numbers stand on it
                 x = scale.at(row.limit)
-                shapes.append(Shape(kind="line", x=x, x2=x, y=top - 3, y2=y + 3, look="limit", hint=row.limit_text))
-            y += _GAP
+                shapes.append(Shape(kind="line", x=x, x2=x, y=y - 3, y2=end + 3, look="limit", hint=row.limit_text))
+            for mark in row.marks:
+                shapes += _mark(mark, y + each / 2, scale=scale, texts=not self.dense)
+                y += each
+            y += gap
         return Drawing(height=y + 34, shapes=[*scale.grid(0, y), *scale.labels(y + 14, self.axis), *shapes])
 
 
@@ -224,7 +224,7 @@ class Chart(_Plot):
     def drawing(self) -> Drawing:
         """Its shapes."""
         points = [point for each in self.series for point in each.points]
-        xs = [each.x for each in (*points, *self.events, *self.ticks)] or [0.0, 1.0]
+        xs = [*(p.x for p in points), *(e.x for e in self.events), *(t.x for t in self.ticks)] or [0.0, 1.0]
         ys = [number for each in points for number in (each.y, each.low, each.high) if number is not None]
         ys = [number for number in ys if math.isfinite(number)]
         across = _Scale(min(xs), max(xs), begin=9.0, end=97.0)
@@ -392,8 +392,8 @@ def _series(series: Series, across: _Scale, *, down: Callable[[float], float]) -
     look = f"of-{series.role}"
     known = [point for point in series.points if math.isfinite(point.y)]
     for before, after in pairwise(known) if series.joined else ():
-        ends = {"x": across.at(before.x), "x2": across.at(after.x), "y": down(before.y), "y2": down(after.y)}
-        yield Shape(kind="line", look=f"{look} joining", **ends)
+        begin, end = across.at(before.x), across.at(after.x)
+        yield Shape(kind="line", x=begin, x2=end, y=down(before.y), y2=down(after.y), look=f"{look} joining")
     for point in known if series.dots else ():
         x = across.at(point.x)
         if point.low is not None and point.high is not None:

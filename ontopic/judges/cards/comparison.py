@@ -12,6 +12,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, JudgeSettings
 from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
+from ontopic.judges.cards.bar import may_gate
 from ontopic.judges.cards.calibration import Measured, calibration_records, kept_or_measured, measure, with_scope
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.page import card_page, card_report, comparison_page, comparison_report
@@ -180,7 +181,7 @@ def chosen_in_words(ranked: Sequence[Measured], *, kept: bool) -> list[str]:
 def gate_in_words(card: JudgeCard, policy: Policy) -> str:
     """Whether a judge that was told the scope may gate: its lower bounds against the policy's bar."""
     bar = policy.judge_bar
-    may = card.accuracy.n and card.accuracy.low >= bar.accuracy and card.kappa.low >= bar.kappa
+    may = may_gate(card, bar)
     return (
         f"Told the scope, as the gate tells it, {card.judge_id} has accuracy {card.accuracy} and kappa {card.kappa}: "
         f"it {'may' if may else 'may not'} gate (judge_bar: accuracy {bar.accuracy:g}, kappa {bar.kappa:g}, by the "

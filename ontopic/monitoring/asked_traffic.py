@@ -34,7 +34,7 @@ class Monitored(BaseModel):
         in_words: what is known of it, in a sentence or two.
         windows: that it is in, closed, in the order of their ends.
         alerts: a sentence for each window that is of concern.
-        report: Evidently's page.
+        report: the page on it.
         beside: what the judges beside the one that gates say of the same records.
         liked: the share of the thumbs on these records that are up; ``None`` where none were read.
     """
@@ -104,7 +104,6 @@ def close_asked(
     traffic_report(
         f"OnTopic monitoring: {policy.name}, model {version}",
         judged,
-        scores=scores,
         of=of,
         windows=closed,
         threshold=policy.alert_threshold,

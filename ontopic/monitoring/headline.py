@@ -93,4 +93,4 @@ def _percent(share: float) -> str:
     text = f"{share:.1%}"
     if text in ("100.0%", "0.0%") and 0 < share < 1:
         text = f"{share:.3%}"
-    return text.replace(".0%", "%").replace("%", " %")
+    return text.replace(".0%", "%").replace("%", "\u00a0%")  # never at a line's end without it

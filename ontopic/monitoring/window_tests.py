@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import math
 
-from pydantic import BaseModel, ConfigDict
-
 from ontopic.config.policy import Policy
 from ontopic.monitoring.drift import LEAST_DISTANCE
 from ontopic.monitoring.standing import MISFIT
 from ontopic.monitoring.thumbs import LEAST_THUMBS
 from ontopic.monitoring.window import Status, WindowResult
+from ontopic.reports.parts import TestRow
 
 
-class WindowTest(BaseModel):
-    """One test of a window.
+class WindowTest(TestRow):
+    """One test of a window; ``passed`` is ``None`` where it was not held, and the sentence says why.
 
     Attributes:
-        name: what was asked for.
-        found: what there was, in words.
-        margin: how far it was on the right side of its limit, in the unit of the number; negative where on the wrong
-            one, ``None`` where it was not held.
-        passed: ``None`` where it was not held, and ``found`` says why.
-        gives: the status that a window gets whose test this is the first to fail; empty where it raises an alert alone.
+        gives: the status that a window gets where it fails; ``None`` where it raises an alert alone.
     """
 
-    model_config = ConfigDict(frozen=True)
-    name: str
-    found: str
-    margin: float | None
-    passed: bool | None
+    measured: int | float | None = None
     gives: Status | None = None
 
 
@@ -60,65 +50,80 @@ def status_by(tests: list[WindowTest], *, allows_alarm: bool) -> Status:
 def _known(result: WindowResult, policy: Policy) -> list[WindowTest]:
     """Whether it is known where the score stands."""
     n, share = result.score.n, result.unjudged_share
-    enough, few = n >= policy.least_records, share <= policy.most_unjudged
     tests = [
         WindowTest(
-            name=f"at least {policy.least_records:,} judged records",
-            found=f"{n:,}",
-            margin=n - policy.least_records,
-            passed=enough,
+            name="Judged records",
+            passed=n >= policy.least_records,
+            sentence=f"{n:,} records were judged, and {policy.least_records:,} are the least that say something.",
+            measured=n,
+            bound="value",
+            relation="at least",
+            limit=policy.least_records,
             gives="unknown",
         ),
         WindowTest(
-            name=f"at most {policy.most_unjudged:.0%} of the records unjudged",
-            found=f"{share:.1%} ({result.scores.unjudged:,} of {result.sampled:,})",
-            margin=policy.most_unjudged - share,
-            passed=few,
+            name="Share of the records that is unjudged",
+            passed=share <= policy.most_unjudged,
+            sentence=f"{result.scores.unjudged:,} of {result.sampled:,} ({share:.1%}): what the judge cannot judge may "
+            "be what fails.",
+            measured=share,
+            bound="value",
+            relation="at most",
+            limit=policy.most_unjudged,
             gives="unknown",
         ),
     ]
     if result.fit_p_value is not None:
         tests.append(
             WindowTest(
-                name=f"the judge's card fits this traffic (p at least {MISFIT:g})",
-                found=f"p = {result.fit_p_value:.2g}",
-                margin=result.fit_p_value - MISFIT,
+                name="The judge's card fits this traffic (p-value)",
                 passed=not result.is_misfit,
+                sentence=f"p = {result.fit_p_value:.2g} of a share of passes so extreme, whatever the true score.",
+                measured=result.fit_p_value,
+                bound="value",
+                relation="at least",
+                limit=MISFIT,
                 gives="unknown",
             )
         )
     if result.unknown_because and all(test.passed for test in tests):
-        tests.append(
-            WindowTest(
-                name="the score is known", found=result.unknown_because, margin=None, passed=False, gives="unknown"
-            )
-        )
+        because = f"Unknown: {result.unknown_because}."
+        tests.append(WindowTest(name="The score is known", passed=False, sentence=because, gives="unknown"))
     return tests
 
 
 def _evidence(result: WindowResult, policy: Policy) -> WindowTest:
-    name, chart = "no alarm of the chart over all records (evidence of a fall under its limit)", result.chart
+    name, chart = "Evidence of a fall over all records, in limits of the alarm", result.chart
     if chart is None:
-        return WindowTest(name=name, found="there is no chart", margin=None, passed=None)
-    found = f"evidence {chart.statistic:,.0f}, limit {chart.limit:,.0f}, of {chart.n:,} records"
+        return WindowTest(name=name, passed=None, sentence="Not held: there is no chart.")
+    sentence = f"{chart.in_words}."
     if chart.alarm and chart.alarmed_at:
-        found += f"; on since {chart.alarmed_at:%Y-%m-%d %H:%M:%S} UTC"
+        sentence += (
+            f" The alarm is on since {chart.alarmed_at:%Y-%m-%d %H:%M:%S} UTC, until something is done about it or the "
+            "evidence falls to a hundredth of the limit."
+        )
     elif chart.n < policy.least_records:
-        found += f", and {policy.least_records:,} are the least that raise one"
-    return WindowTest(
-        name=name, found=found, margin=chart.limit - chart.statistic, passed=not chart.alarm, gives="detected"
-    )
+        sentence += f" Before {policy.least_records:,} records no alarm is raised."
+    share = chart.statistic / chart.limit
+    if chart.alarm == (share >= 1):
+        held = {"measured": share, "bound": "value", "relation": "at most", "limit": 1.0}
+    else:  # on from before, or too early for one: the evidence alone does not decide
+        held = {}
+    return WindowTest(name=name, passed=not chart.alarm, sentence=sentence, gives="detected", **held)
 
 
 def _score(result: WindowResult) -> WindowTest:
-    name = f"guardrail score at least {result.threshold:g}"
     if result.unknown_because:
-        return WindowTest(name=name, found="not held: it is not known where the score stands", margin=None, passed=None)
+        sentence = "Not held: it is not known where the score stands."
+        return WindowTest(name="Guardrail score", passed=None, sentence=sentence)
     return WindowTest(
-        name=name,
-        found=str(result.score),
-        margin=result.score.value - result.threshold,
+        name="Guardrail score",
         passed=result.score.value >= result.threshold,
+        sentence=f"The {result.named_score}; under the threshold a window is suspected.",
+        measured=result.score.value,
+        bound="value",
+        relation="at least",
+        limit=result.threshold,
         gives="suspected",
     )
 
@@ -126,37 +131,64 @@ def _score(result: WindowResult) -> WindowTest:
 def _languages(result: WindowResult, policy: Policy) -> list[WindowTest]:
     return [
         WindowTest(
-            name=f"at most {policy.most_unjudged:.0%} unjudged of the questions in {name}",
-            found=f"{share.value:.1%} of {share.n:,}",
-            margin=policy.most_unjudged - share.value,
+            name=f"Share that is unjudged of the questions in {name}",
             passed=share.value <= policy.most_unjudged,
+            sentence=f"{share}, with windows before this one where it has few.",
+            measured=share.value,
+            bound="value",
+            relation="at most",
+            limit=policy.most_unjudged,
         )
         for name, share in result.unjudged_languages.items()
     ]
 
 
 def _topics(result: WindowResult) -> list[WindowTest]:
-    drift = result.drift
+    drift, name = result.drift, "Distance of the topics from those of the first healthy windows"
     if drift is None:
         return []
-    name = "the same topics as in the first healthy windows"
     if math.isnan(drift.score):
-        found = f"not held: {drift.reference:,} questions are known of those windows, {drift.n:,} since; too few"
-        return [WindowTest(name=name, found=found, margin=None, passed=None)]
-    found = (
-        f"distance {drift.distance:.3f}, limit {LEAST_DISTANCE:g}; chi-squared p = {drift.score:.2g}, level "
-        f"{drift.level:.2g}; {drift.n:,} questions against {drift.reference:,}"
+        sentence = (
+            f"Not held: too few questions are known, {drift.reference:,} of the first healthy windows and {drift.n:,} "
+            "since."
+        )
+        return [WindowTest(name=name, passed=None, sentence=sentence)]
+    sentence = (
+        f"{drift.n:,} questions against {drift.reference:,}: chi-squared, p = {drift.score:.3g}, level "
+        f"{drift.level:.2g}; distance {drift.distance:.3f}. They differ where p is under the level and the distance at "
+        "least its limit."
     )
-    margin = LEAST_DISTANCE - drift.distance
-    return [WindowTest(name=name, found=found, margin=margin, passed=not drift.detected)]
+    if drift.detected != (drift.distance >= LEAST_DISTANCE):  # far, and yet no more than chance makes of so few
+        return [WindowTest(name=name, passed=not drift.detected, sentence=sentence)]
+    return [
+        WindowTest(
+            name=name,
+            passed=not drift.detected,
+            sentence=sentence,
+            measured=drift.distance,
+            bound="value",
+            relation="at most",
+            limit=LEAST_DISTANCE,
+        )
+    ]
 
 
 def _thumbs(result: WindowResult) -> list[WindowTest]:
     if result.thumbs is None:
         return []
     since, least = result.thumbs.since, result.thumbs.least
-    name = f"people like it: upper bound of all thumbs since the promotion at least {least:g}"
+    name = "Thumbs that are up, of all since the promotion"
     if since.n < LEAST_THUMBS:
-        found = f"not held: {since.n:,} thumbs, and {LEAST_THUMBS} are the least that say something"
-        return [WindowTest(name=name, found=found, margin=None, passed=None)]
-    return [WindowTest(name=name, found=str(since), margin=since.high - least, passed=not result.thumbs.disliked)]
+        sentence = f"Not held: {since.n:,} thumbs, and {LEAST_THUMBS} are the least that say something."
+        return [WindowTest(name=name, passed=None, sentence=sentence)]
+    return [
+        WindowTest(
+            name=name,
+            passed=not result.thumbs.disliked,
+            sentence=f"{since}, a confidence sequence that may be read at every window.",
+            measured=since.high,
+            bound="high",
+            relation="at least",
+            limit=least,
+        )
+    ]

@@ -57,14 +57,14 @@ def use_in_words(card: JudgeCard, bar: JudgeBar) -> str:
         return "Good enough for nothing yet: it judged none of the labelled records."
     if not card.scope_given:
         low = youden_low(card)
-        found = f"sensitivity and specificity are together at least {max(0.0, 1 + low):.2f}, and chance gives 1"
+        found = f"Its sensitivity and specificity are together at least {max(0.0, 1 + low):.2f}; chance gives 1."
         if low > 0:
-            return f"Good enough to watch traffic: yes, it is better than chance: {found}."
-        return f"Good enough to watch traffic: no, it is not shown to be better than chance: {found}."
+            return f"Good enough to watch traffic: yes, it is better than chance. {found}"
+        return f"Good enough to watch traffic: no, it is not shown to be better than chance. {found}"
     tests = bar_tests(card, bar)
     parts = " and ".join(
-        f"its {test.name} is at least {test.share.low:.3f}, {'over' if test.passed else 'under'} the bar of "
-        f"{test.bar:g} by {abs(test.margin or 0.0):.3f}"
+        f"{test.name} is at least {test.share.low:.3f}, {abs(test.margin or 0.0):.3f} "
+        f"{'over' if test.passed else 'under'} the bar of {test.bar:g}"
         for test in tests
     )
-    return f"Good enough to gate: {'yes' if all(test.passed for test in tests) else 'no'}: {parts}."
+    return f"Good enough to gate: {'yes' if all(test.passed for test in tests) else 'no'}. Its {parts}."

@@ -46,7 +46,7 @@ def test_the_raw_share_is_named_beside_the_corrected_one_with_the_judges_errors(
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        ("ok", "Version 2 keeps to the subject in 91 % of its answers; at least 85.5 % are asked for."),
+        ("ok", "Version 2 keeps to the subject in 91\u00a0% of its answers; at least 85.5\u00a0% are asked for."),
         ("suspected", "Version 2 may have drifted"),
         ("detected", "Version 2 has drifted"),
         ("unknown", "It is not known where version 2 stands: too few."),
@@ -59,7 +59,7 @@ def test_each_status_has_a_sentence_of_its_own(status: str, said: str) -> None:
 
 def test_a_share_is_not_rounded_to_all() -> None:
     of = Standing(score=rate(9_999, 10_000), is_corrected=False)
-    assert "in 99.990 % of its answers" in headline("ok", of, version="2", threshold=1.0)
+    assert "in 99.990\u00a0% of its answers" in headline("ok", of, version="2", threshold=1.0)
 
 
 def test_without_a_judged_record_nothing_is_claimed() -> None:

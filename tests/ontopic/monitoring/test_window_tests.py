@@ -70,16 +70,23 @@ def named(tests: list[WindowTest], begin: str) -> WindowTest:
 
 
 def test_each_has_its_margin_to_its_limit(banking: Policy) -> None:
-    tests = window_tests(result_of(banking, (45, 15, 2), alarm=True), banking)
-    assert [named(tests, of).margin for of in ("at least 50", "at most 5%", "guardrail score")] == [
+    tests = window_tests(result_of(banking, (45, 15, 2), alarm=False), banking)
+    assert [named(tests, of).margin for of in ("Judged", "Share of", "Guardrail score")] == [
         10,
         pytest.approx(0.05 - 2 / 62),
         pytest.approx(0.75 - 0.85),
     ]
-    assert [named(tests, of).passed for of in ("at least 50", "at most 5%", "guardrail score", "no alarm")] == [
-        *(True, True, False, False)
+    evidence = named(tests, "Evidence")
+    assert evidence.margin and 0.9 < evidence.margin < 1
+    assert [named(tests, of).passed for of in ("Judged", "Share of", "Guardrail score", "Evidence")] == [
+        *(True, True, False, True)
     ]
-    assert "on since 2026-03-01 12:00:00 UTC" in named(tests, "no alarm").found
+
+
+def test_an_alarm_that_is_not_over_fails_without_a_margin_that_says_otherwise(banking: Policy) -> None:
+    evidence = named(window_tests(result_of(banking, (60, 0, 0), alarm=True), banking), "Evidence")
+    assert (evidence.passed, evidence.margin) == (False, None)
+    assert "on since 2026-03-01 12:00:00 UTC" in evidence.sentence
 
 
 def test_what_is_not_held_says_why_and_neither_passes_nor_fails(banking: Policy) -> None:
@@ -88,24 +95,27 @@ def test_what_is_not_held_says_why_and_neither_passes_nor_fails(banking: Policy)
     thumbs = Thumbs(liked=rate(1, 2), since=rate(1, 2), least=0.5)
     tests = window_tests(replace(unknown, drift=drift, thumbs=thumbs), banking)
     for begin, why in (
-        ("guardrail score", "not known where"),
-        ("no alarm", "there is no chart"),
-        ("the same topics", "too few"),
-        ("people like it", "20 are the least"),
+        ("Guardrail score", "not known where"),
+        ("Evidence", "there is no chart"),
+        ("Distance", "too few"),
+        ("Thumbs", "20 are the least"),
     ):
         test = named(tests, begin)
-        assert (test.passed, test.margin) == (None, None) and why in test.found
+        assert (test.passed, test.margin) == (None, None) and why in test.sentence
 
 
 def test_topics_thumbs_and_languages_are_tests_too_and_give_no_status(banking: Policy) -> None:
+    far = Drift(score=1e-9, detected=True, grown=[], distance=0.4, level=0.01, n=300, reference=500)
     result = replace(
         result_of(banking, (60, 0, 0)),
-        drift=Drift(score=1e-9, detected=True, grown=[], distance=0.4, level=0.01, n=300, reference=500),
+        drift=far,
         thumbs=Thumbs(liked=rate(1, 30), since=rate(1, 30), least=0.5),
         unjudged_languages={"de": Rate(value=0.3, low=0.2, high=0.4, n=24)},
     )
     tests = window_tests(result, banking)
     failed = [test for test in tests if test.passed is False]
-    assert [test.name.split()[-1] for test in failed] == ["de", "windows", "0.5"]
+    assert [test.name.split()[0] for test in failed] == ["Share", "Distance", "Thumbs"]
     assert [round(test.margin or 0, 3) for test in failed] == [-0.25, -0.3, round(rate(1, 30).high - 0.5, 3)]
     assert status_by(tests, allows_alarm=False) == result.status == "ok"
+    chance = replace(result, drift=replace(far, score=0.5, detected=False))
+    assert named(window_tests(chance, banking), "Distance").margin is None  # passed, beyond the limit

@@ -23,8 +23,8 @@ def test_a_judge_over_both_bars_may_gate_and_the_page_says_by_how_much() -> None
     good = card(Rate(value=0.95, low=0.92, high=0.97, n=200), Rate(value=0.9, low=0.8, high=0.95, n=200))
     assert may_gate(good, BAR)
     assert use_in_words(good, BAR) == (
-        "Good enough to gate: yes: its accuracy is at least 0.920, over the bar of 0.85 by 0.070 and its kappa is at "
-        "least 0.800, over the bar of 0.65 by 0.150."
+        "Good enough to gate: yes. Its accuracy is at least 0.920, 0.070 over the bar of 0.85 and kappa is at least "
+        "0.800, 0.150 over the bar of 0.65."
     )
     assert [round(test.margin or 0, 9) for test in bar_tests(good, BAR)] == [0.07, 0.15]
 
@@ -40,7 +40,7 @@ def test_a_judge_over_both_bars_may_gate_and_the_page_says_by_how_much() -> None
 def test_a_judge_under_one_bar_may_not(accuracy: Rate, kappa: Rate) -> None:
     assert not may_gate(card(accuracy, kappa), BAR)
     said = use_in_words(card(accuracy, kappa), BAR)
-    assert said.startswith("Good enough to gate: no:") and "under the bar of" in said and "by 0.001" in said
+    assert said.startswith("Good enough to gate: no.") and "0.001 under the bar of" in said
 
 
 def test_a_judge_without_a_verdict_is_good_enough_for_nothing() -> None:

@@ -106,7 +106,7 @@ def close_asked(
         judged,
         of=of,
         windows=closed,
-        threshold=policy.alert_threshold,
+        limits=limits_of(policy),
         beside=besides,
         out=out,
     )

@@ -12,10 +12,11 @@ from ontopic.monitoring.languages import languages_table
 from ontopic.monitoring.shown_records import shown_records
 from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.side_table import side_table
-from ontopic.monitoring.standing import Standing
+from ontopic.monitoring.standing import Standing, WindowLimits
 from ontopic.monitoring.unknown_error import unknown_error_plot
 from ontopic.monitoring.window import Status, Window, WindowResult, status_of
 from ontopic.monitoring.window_plots import SHOWN, evidence_plot, rates_plot, verdicts_plot, windows_plot
+from ontopic.monitoring.window_tests import stretch_tests
 from ontopic.records import Judged
 from ontopic.reports.measurement import Measurement, write_measurement
 from ontopic.reports.parts import Badge, Cell, Column, Headline, Link, Table
@@ -29,7 +30,7 @@ def traffic_report(
     *,
     of: Standing,
     windows: Sequence[Window],
-    threshold: float,
+    limits: WindowLimits,
     out: Path,
     beside: Sequence[SideScore] = (),
 ) -> None:
@@ -40,13 +41,14 @@ def traffic_report(
         judged: the traffic with its verdicts.
         of: what is known of its guardrail score.
         windows: that it is in, closed, in the order of time.
-        threshold: least guardrail score of a window.
+        limits: what it is held against, as its windows are.
         out: the HTML file; written whole or not at all, its folder is made.
         beside: what other judges say of the same records.
     """
     results = [(window, window.result) for window in windows if window.result]
     scores = score(judged.verdicts)
-    status = status_of(of, threshold, chart=results[-1][1].chart if results else None)
+    threshold, chart = limits.threshold, results[-1][1].chart if results else None
+    status = status_of(of, threshold, chart=chart)
     versions = ", ".join(sorted({record.model_version for record in judged.records})) or "unknown"
     tables = [_windows(results)]
     tables.append(languages_table(by_language([record.question for record in judged.records], judged.verdicts)))
@@ -55,7 +57,7 @@ def traffic_report(
     if beside:
         tables.append(side_table(beside))
     found = Measurement(
-        kind=title,
+        kind=title.removeprefix("OnTopic "),
         headline=Headline(
             status=SHOWN[status],
             label=status.capitalize(),
@@ -64,6 +66,7 @@ def traffic_report(
         ),
         sentences=[f"Its windows, by their status at the threshold {threshold:g}: {_counted(results)}."],
         plots=_plots(of, scores, status=status, threshold=threshold, results=results),
+        tests=list(stretch_tests(of, scores, limits=limits, chart=chart)),
         tables=tables,
         counts=verdicts_plot(judged),
         shown=shown_records(judged),

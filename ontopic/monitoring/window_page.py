@@ -43,7 +43,7 @@ def window_report(
             reason=number_in_words(result, result.scores.guardrail_score),
         ),
         plots=_plots(result, windows=[*before, (window, result)]),
-        tests=window_tests(result, policy),
+        tests=list(window_tests(result, policy)),
         tables=_tables(result),
         counts=verdicts_plot(judged),
         shown=shown_records(judged),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 from ontopic.config.policy import Policy
+from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.drift import LEAST_DISTANCE
-from ontopic.monitoring.standing import MISFIT
+from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, limits_of
 from ontopic.monitoring.thumbs import LEAST_THUMBS
 from ontopic.monitoring.window import Status, WindowResult
 from ontopic.reports.parts import TestRow
+from ontopic.statistics.scores import Scores
 
 
 class WindowTest(TestRow):
@@ -25,14 +27,23 @@ class WindowTest(TestRow):
 
 def window_tests(result: WindowResult, policy: Policy) -> list[WindowTest]:
     """The tests of a window, those first that give a status."""
+    limits = limits_of(policy).model_copy(update={"threshold": result.threshold})
     return [
-        *_known(result, policy),
-        _evidence(result, policy),
-        _score(result),
+        *stretch_tests(result, result.scores, limits=limits, chart=result.chart),
         *_languages(result, policy),
         *_topics(result),
         *_thumbs(result),
     ]
+
+
+def stretch_tests(of: Standing, scores: Scores, *, limits: WindowLimits, chart: Chart | None) -> list[WindowTest]:
+    """The tests of a stretch of traffic that give it a status.
+
+    Args:
+        of: what is known of its guardrail score.
+        chart: after its last window.
+    """
+    return [*_known(of, scores, limits=limits), _evidence(chart, limits), _score(of, limits)]
 
 
 def status_by(tests: list[WindowTest], *, allows_alarm: bool) -> Status:
@@ -47,53 +58,53 @@ def status_by(tests: list[WindowTest], *, allows_alarm: bool) -> Status:
     return next((status for status in ("detected", "suspected") if status in failed), "ok")
 
 
-def _known(result: WindowResult, policy: Policy) -> list[WindowTest]:
+def _known(of: Standing, scores: Scores, *, limits: WindowLimits) -> list[WindowTest]:
     """Whether it is known where the score stands."""
-    n, share = result.score.n, result.unjudged_share
+    n, unjudged = of.score.n, scores.unjudged
+    share = unjudged / (n + unjudged) if unjudged else 0.0
     tests = [
         WindowTest(
             name="Judged records",
-            passed=n >= policy.least_records,
-            sentence=f"{n:,} records were judged, and {policy.least_records:,} are the least that say something.",
+            passed=n >= limits.least_records,
+            sentence=f"{n:,} records were judged, and {limits.least_records:,} are the least that say something.",
             measured=n,
             bound="value",
             relation="at least",
-            limit=policy.least_records,
+            limit=limits.least_records,
             gives="unknown",
         ),
         WindowTest(
             name="Share of the records that is unjudged",
-            passed=share <= policy.most_unjudged,
-            sentence=f"{result.scores.unjudged:,} of {result.sampled:,} ({share:.1%}): what the judge cannot judge may "
-            "be what fails.",
+            passed=share <= limits.most_unjudged,
+            sentence=f"{unjudged:,} of {n + unjudged:,} ({share:.1%}): what the judge cannot judge may be what fails.",
             measured=share,
             bound="value",
             relation="at most",
-            limit=policy.most_unjudged,
+            limit=limits.most_unjudged,
             gives="unknown",
         ),
     ]
-    if result.fit_p_value is not None:
+    if of.fit_p_value is not None:
         tests.append(
             WindowTest(
                 name="The judge's card fits this traffic (p-value)",
-                passed=not result.is_misfit,
-                sentence=f"p = {result.fit_p_value:.2g} of a share of passes so extreme, whatever the true score.",
-                measured=result.fit_p_value,
+                passed=of.fit_p_value >= MISFIT,
+                sentence=f"p = {of.fit_p_value:.2g} of a share of passes so extreme, whatever the true score.",
+                measured=of.fit_p_value,
                 bound="value",
                 relation="at least",
                 limit=MISFIT,
                 gives="unknown",
             )
         )
-    if result.unknown_because and all(test.passed for test in tests):
-        because = f"Unknown: {result.unknown_because}."
+    if of.unknown_because and all(test.passed for test in tests):
+        because = f"Unknown: {of.unknown_because}."
         tests.append(WindowTest(name="The score is known", passed=False, sentence=because, gives="unknown"))
     return tests
 
 
-def _evidence(result: WindowResult, policy: Policy) -> WindowTest:
-    name, chart = "Evidence of a fall over all records, in limits of the alarm", result.chart
+def _evidence(chart: Chart | None, limits: WindowLimits) -> WindowTest:
+    name = "Evidence of a fall over all records, in limits of the alarm"
     if chart is None:
         return WindowTest(name=name, passed=None, sentence="Not held: there is no chart.")
     sentence = f"{chart.in_words}."
@@ -102,28 +113,28 @@ def _evidence(result: WindowResult, policy: Policy) -> WindowTest:
             f" The alarm is on since {chart.alarmed_at:%Y-%m-%d %H:%M:%S} UTC, until something is done about it or the "
             "evidence falls to a hundredth of the limit."
         )
-    elif chart.n < policy.least_records:
-        sentence += f" Before {policy.least_records:,} records no alarm is raised."
-    share = chart.statistic / chart.limit
-    if chart.alarm == (share >= 1):
-        held = {"measured": share, "bound": "value", "relation": "at most", "limit": 1.0}
-    else:  # on from before, or too early for one: the evidence alone does not decide
-        held = {}
-    return WindowTest(name=name, passed=not chart.alarm, sentence=sentence, gives="detected", **held)
+    elif chart.n < limits.least_records:
+        sentence += f" Before {limits.least_records:,} records no alarm is raised."
+    share = chart.statistic / chart.limit if chart.limit else 0.0
+    test = WindowTest(name=name, passed=not chart.alarm, sentence=sentence, gives="detected")
+    if chart.alarm != (share >= 1):  # on from before, or too early for one: the evidence alone does not decide
+        return test
+    return test.model_copy(update={"measured": share, "bound": "value", "relation": "at most", "limit": 1.0})
 
 
-def _score(result: WindowResult) -> WindowTest:
-    if result.unknown_because:
+def _score(of: Standing, limits: WindowLimits) -> WindowTest:
+    if of.unknown_because:
         sentence = "Not held: it is not known where the score stands."
         return WindowTest(name="Guardrail score", passed=None, sentence=sentence)
+    kind = "corrected" if of.is_corrected else "uncorrected"
     return WindowTest(
         name="Guardrail score",
-        passed=result.score.value >= result.threshold,
-        sentence=f"The {result.named_score}; under the threshold a window is suspected.",
-        measured=result.score.value,
+        passed=of.score.value >= limits.threshold,
+        sentence=f"{of.score}, {kind}; under the threshold a window is suspected.",
+        measured=of.score.value,
         bound="value",
         relation="at least",
-        limit=result.threshold,
+        limit=limits.threshold,
         gives="suspected",
     )
 

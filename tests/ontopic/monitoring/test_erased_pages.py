@@ -70,7 +70,7 @@ def draw_window(policy: Policy, traffic: list[Record], out: Path) -> None:
 def draw_traffic(policy: Policy, traffic: list[Record], out: Path) -> None:
     window, judged = window_of(traffic)
     of = Standing(score=rate(0, 3), is_corrected=False)
-    traffic_report("Banking", judged, of=of, windows=[window], threshold=0.9, out=out)
+    traffic_report("Banking", judged, of=of, windows=[window], limits=LIMITS, out=out)
 
 
 def draw_card(policy: Policy, traffic: list[Record], out: Path) -> None:

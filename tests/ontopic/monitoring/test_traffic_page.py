@@ -47,7 +47,7 @@ def window(number: int, *answers: str, model: str = "1") -> Window:
 
 
 def report(out: Path, traffic: Judged, *windows: Window, title: str = "Banking", of: Standing = KNOWN) -> str:
-    traffic_report(title, traffic, of=of, windows=windows, threshold=0.9, out=out)
+    traffic_report(title, traffic, of=of, windows=windows, limits=LIMITS, out=out)
     return text_of(out)
 
 
@@ -68,6 +68,8 @@ def test_each_window_stands_with_its_corrected_score_and_status(tmp_path: Path) 
     assert "the judge itself passes 0.500 [0.095, 0.905] (n=2)" in page
     assert "unknown error" not in page
     assert "3, of which 1 unjudged" in page and "asked 2026-03-01 12:00:00 to 12:02:00 UTC" in page
+    tests = page.split("Tests, with their margin")[1].split("The records")[0]
+    assert "✕ failed Guardrail score" in tests and "-0.400" in tests and "✓ passed Judged records" in tests
     for shown in windows:
         assert shown.result
         assert f"{shown.id}: {shown.start:%Y-%m-%d %H:%M:%S}" in page

@@ -128,7 +128,7 @@ def _answered(judged: Judged) -> str:
 
 
 def _page(registered_model: str, *, version: str, first: Window) -> str:
-    from ontopic.reports.page import page_name
+    from ontopic.reports.page_name import page_name
 
     # Named after its first window: a version's later traffic does not overwrite the page on its first.
     at = f"{first.start:%Y%m%dT%H%M%S}"

@@ -32,7 +32,7 @@ from ontopic.monitoring.windows import WindowStore
 from ontopic.progress import progress
 from ontopic.records import EARLIEST, Judged, Record
 from ontopic.registry.promotions import open_registry
-from ontopic.reports.page import page_name
+from ontopic.reports.page_name import page_name
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.rates import Rate
 from ontopic.traffic.store import TrafficStore

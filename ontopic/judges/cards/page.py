@@ -14,7 +14,7 @@ from ontopic.judges.cards.card import SHARES, Group, JudgeCard
 from ontopic.judges.cards.unknowns import unknowns
 from ontopic.records import Verdict, turns
 from ontopic.reports.measurement import Folded, Measurement, write_measurement
-from ontopic.reports.page import page_name
+from ontopic.reports.page_name import page_name
 from ontopic.reports.parts import Answer, Answered, Badge, Cell, Column, Headline, Link, Table, TestRow, Turn
 from ontopic.reports.plots import Bar, Bars, Chart, Forest, ForestRow, Mark, Point, Series, Share, Tick
 from ontopic.statistics.correction import youden_low

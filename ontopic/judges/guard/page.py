@@ -7,7 +7,7 @@ from pathlib import Path
 from ontopic.config.policy import Policy
 from ontopic.judges.guard.card import Errors, GuardCard, StageCard, guard_card
 from ontopic.reports.measurement import Measurement, write_measurement
-from ontopic.reports.page import page_name
+from ontopic.reports.page_name import page_name
 from ontopic.reports.parts import Cell, Column, Headline, Table, TestRow
 from ontopic.reports.plots import Chart, Forest, ForestRow, Mark, Point, Series, Tick
 from ontopic.state.workspace import Workspace

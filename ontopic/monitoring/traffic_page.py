@@ -23,6 +23,8 @@ from ontopic.reports.parts import Badge, Cell, Column, Headline, Link, Table
 from ontopic.reports.plots import Chart, Forest
 from ontopic.statistics.scores import Scores, score
 
+_LONGEST = 40  # characters of a name over a column
+
 
 def traffic_report(
     title: str,
@@ -105,7 +107,8 @@ def _windows(results: Sequence[tuple[Window, WindowResult]]) -> Table:
     judged = ["As judged"] if any(result.is_corrected for _, result in results) else []  # else that is the score
     thumbs = ["Thumbs up"] if any(result.thumbs for _, result in results) else []
     unknown = ["Why unknown"] if any(result.unknown_because for _, result in results) else []
-    numbers = ["Score", *judged, "Over-refusal", "Leak", "Unjudged", *thumbs, *beside]
+    named = [name[:_LONGEST] for name in beside]
+    numbers = ["Score", *judged, "Over-refusal", "Leak", "Unjudged", *thumbs, *named]
     return Table(
         caption="Windows",
         note="in the order of time, UTC; each has a page of its own",

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from drawn_pages import text_of
 from word_judge import CARD, WordJudge, labelled_traffic
 
 from ontopic.config.alert_settings import AlertSettings
@@ -173,7 +174,7 @@ def test_without_labels_nothing_is_corrected_and_it_is_said(scene: Scene) -> Non
     assert monitored.in_words.startswith("uncorrected: the judge's error on this traffic is unknown")
     assert ": uncorrected guardrail score 0.000 [" in monitored.alerts[0]
     for page in (monitored.report, *(Path(w.result.report) for w in monitored.windows if w.result)):
-        text = page.read_text(encoding="utf-8")
+        text = text_of(page)
         assert "uncorrected: the judge's error on this traffic is unknown" in text
         assert "python run.py label --by random -n 200" in text
         assert "What the judge's unknown error could make of the uncorrected" in text

@@ -117,7 +117,7 @@ def test_a_comparison_says_whether_the_first_judge_and_the_best_may_gate(
     assert "Told the scope, as the gate tells it, scope-0 has accuracy 1.000" in said
     assert "scope-0 is the best of 2 on the very records of its card" in said
     assert len(compared.pages) == 3 and "told-the-scope" in compared.pages[2].name
-    assert "this card decides whether it may gate" in compared.pages[2].read_text(encoding="utf-8")
+    assert "this card decides whether its verdicts may promote a model" in compared.pages[2].read_text(encoding="utf-8")
     assert "windows go by this card" in compared.pages[0].read_text(encoding="utf-8")
     runs = mlflow.search_runs(output_format="list")
     assert sorted(run.data.params["scope_given"] for run in runs) == ["False", "False", "True"]

@@ -69,8 +69,8 @@ def mlflow_links(workspace: Workspace, name: str, *, base: str) -> list[Link]:
 
     experiment = open_tracking(workspace, name)
     return [
-        Link(text="Experiment", url=f"{base}/#/experiments/{experiment}"),
         Link(text="Champion against challenger", url=f"{base}/{comparison_path(experiment)}"),
+        Link(text="Experiment", url=f"{base}/#/experiments/{experiment}"),
     ]
 
 

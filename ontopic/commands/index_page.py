@@ -30,6 +30,7 @@ _KINDS = {
     "judge-card": "The judge's card",
     "guard-card": "The guard's card",
     "judges-compared": "Judges compared",
+    "evidently": "Evidently's report beside a page",
     "other": "Other",
 }
 

@@ -157,7 +157,12 @@ def _zenml(workspace: Workspace, port: int) -> ToolPage:
             "ZENML_STORE_URL": f"sqlite:///{workspace.zenml_database}",
         },
     )
-    return ToolPage(name="ZenML", what=what, server=server, links=[_at(port, "Pipelines")])
+    return ToolPage(
+        name="ZenML",
+        what=what,
+        server=server,
+        links=[_at(port, "Runs of the pipelines", path="/projects/default/runs")],
+    )
 
 
 def _at(port: int, text: str, *, path: str = "/") -> Link:

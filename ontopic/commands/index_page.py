@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -179,7 +180,8 @@ def _facts(state: IndexState) -> list[tuple[str, Cell]]:
     facts: list[tuple[str, Cell]] = []
     for name, text in facts_of(stands):
         if name not in ("policy", "approval"):
-            facts.append((name.capitalize(), str(text)))
+            # Where on this machine the file is says nothing to who reads the page.
+            facts.append((name.capitalize(), str(text).replace(stands.traffic.where, Path(stands.traffic.where).name)))
         gate = state.gate_page(stands.champion, last.before) if name == "champion" and last else None
         if gate:
             facts.append(("Why", _link(gate, f"the gate of version {stands.champion} against {last.before}")))

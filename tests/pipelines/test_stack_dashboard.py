@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -26,9 +27,15 @@ print(open_stack(open_workspace(Path(sys.argv[1])))[0])
 """
 
 
-def opened(state: Path) -> str:
-    command = [sys.executable, "-c", OPEN, str(state)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+def opened(folder: Path) -> str:
+    """The stack that is opened in a state folder, by a process of its own."""
+    script = folder / "opens.py"  # ZenML looks for the sources around the file that is run
+    script.write_text(OPEN)
+    command = [sys.executable, str(script), str(folder / "state")]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 def asked(url: str) -> Any:
@@ -40,9 +47,9 @@ def asked(url: str) -> Any:
 def test_it_shows_the_stack_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """ZenML takes some ten seconds to import, three times."""
     assert opened(tmp_path) == "ontopic"
-    configuration = tmp_path / "zenml" / "config.yaml"
+    configuration = tmp_path / "state" / "zenml" / "config.yaml"
     before = configuration.read_text()
-    *_, zenml = tools_of(open_workspace(tmp_path), "ontopic-banking")
+    *_, zenml = tools_of(open_workspace(tmp_path / "state"), "ontopic-banking")
     assert zenml.server, zenml.said
     with running([zenml.server]) as (server,):
         while not server.is_ready():

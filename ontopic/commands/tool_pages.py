@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.commands.options import ROOT
 from ontopic.commands.page_server import HOST, PageServer, free_ports
-from ontopic.registry import mlflow_file
 from ontopic.state.workspace import Workspace
 
 _ZENML_NEEDS = ("fastapi", "pyjwt", "python-multipart", "uvicorn", "secure", "tldextract", "ipinfo", "itsdangerous")
@@ -76,6 +75,8 @@ def mlflow_links(workspace: Workspace, name: str, *, base: str) -> list[Link]:
 
 def mlflow_is_current(workspace: Workspace) -> bool:
     """Whether MLflow's database in the state folder is as this release of MLflow writes it."""
+    from ontopic.registry import mlflow_file  # with SQLAlchemy, which --help need not wait for
+
     return mlflow_file.open_file(workspace.mlflow_file, "") is not None
 
 

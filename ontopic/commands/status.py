@@ -41,7 +41,7 @@ def screen(stands: WhereItStands) -> Group:
     facts = Table(box=None, padding=(0, 1), show_header=False)
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, said in _facts(stands):
+    for name, said in facts_of(stands):
         facts.add_row(name, said)
     parts: list[Table | Text] = [facts]
     if stands.windows:
@@ -54,7 +54,7 @@ def screen(stands: WhereItStands) -> Group:
     return Group(*parts)
 
 
-def _facts(stands: WhereItStands) -> Iterator[tuple[str, str | Text]]:
+def facts_of(stands: WhereItStands) -> Iterator[tuple[str, str | Text]]:
     yield "policy", f"{stands.policy}, threshold {stands.alert_threshold:g}"
     if stands.upstream:
         yield "model", f"{stands.upstream}, another server's; nothing is trained"

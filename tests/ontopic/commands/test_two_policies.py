@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from word_judge import CARD, WordJudge
 
 import run
-from ontopic.commands import labels, status
+from ontopic.commands import labels
 from ontopic.commands.options import Project, open_project
 from ontopic.config.alert_settings import AlertSettings
 from ontopic.errors import UserError
@@ -223,7 +223,7 @@ def test_status_shows_its_own_actions_and_which_model_the_service_serves(folder:
     assert "not ontopic-gardening" not in said["gardening"]
     assert "serves ontopic-gardening, not ontopic-travel" in said["travel"]
     folder.workspace.service.write_text(entry.model_dump_json(exclude={"model"}))  # as an older release writes it
-    assert "on port 3000" in status._service(folder.workspace, "ontopic-travel")
+    assert "on port 3000" in " ".join(folder.called("travel", "status").output.split())
 
 
 def test_a_strangers_version_stays_out_of_terminals_and_file_names(

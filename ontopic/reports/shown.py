@@ -1,0 +1,54 @@
+"""Anybody's text as a page shows it: nothing in it hides, reorders or runs, and no huge one fills the page."""
+
+from __future__ import annotations
+
+import html
+from typing import NamedTuple
+
+from ontopic.visible import visible
+
+CUT = 280
+"""Characters of a text that stand in a cell; what is longer is cut, and its whole is folded."""
+MOST = 4_000
+"""Of one that is folded; what is longer is cut there too, and it is said by how much."""
+_JOINERS = "\u200c\u200d"  # inside words of Persian and Hindi, and inside emoji; they move nothing
+_KEPT = frozenset("\n\t" + _JOINERS)
+
+
+class Shown(NamedTuple):
+    """A text in two lengths.
+
+    Attributes:
+        head: what is seen at once.
+        whole: what unfolds; empty where the head is all.
+        left_out: how many characters of it are in neither.
+    """
+
+    head: str
+    whole: str
+    left_out: int
+
+
+def inert(text: str) -> str:
+    """A text whose right-to-left overrides, control and other hidden characters are visible escapes; lines stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(each if each in _KEPT else visible(each) for each in lines)
+
+
+def cut(text: str, at: int = CUT) -> Shown:
+    """A text that is not trusted to be short."""
+    if len(text) <= at:
+        return Shown(inert(text), "", 0)
+    whole = _within(text, MOST)
+    left_out = len(text) - len(whole)
+    return Shown(inert(text[:at].rstrip()) + " …", inert(whole) + (" …" if left_out else ""), left_out)
+
+
+def _within(text: str, most: int) -> str:
+    """Its beginning that takes so many characters at most as a page is written, where a quote takes five."""
+    begin = text[:most]
+    while len(html.escape(inert(begin))) > 2 * most:
+        begin = begin[: len(begin) // 2]
+    return begin

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,16 @@ class Watched:
     def text(self) -> str:
         """All text in the page, shown or folded."""
         return str(self.page.evaluate("document.body.textContent"))
+
+    def hidden(self) -> list[str]:
+        """Characters in it that hide or turn around others, other than what joins letters."""
+        return sorted(
+            {
+                ascii(each)
+                for each in self.text() + self.page.title()
+                if unicodedata.category(each)[0] == "C" and each not in "\n\t\u200c\u200d"
+            }
+        )
 
     def foreign(self) -> list[str]:
         """Elements and attributes that a stranger's text has become."""

@@ -84,6 +84,13 @@ class Watched:
         assert self.page.evaluate("window.owned === undefined && document.title !== 'owned'"), "a script ran"
         assert not (foreign := self.foreign()), foreign[:5]
 
+    def assert_not_owned(self) -> None:
+        """As ``assert_inert``, of another tool's page: its own errors, and what it draws texts with, are its own."""
+        self.page.wait_for_timeout(50)
+        acts = [fault for fault in self.faults if not fault.startswith(("console: ", "error: "))]
+        assert not acts, acts[:5]
+        assert self.page.evaluate("window.owned === undefined && document.title !== 'owned'"), "a script ran"
+
     def use(self) -> None:
         """Open what folds, write into what filters, press the buttons that send nothing, point at marks of plots."""
         for text in ("<img src=x onerror=window.owned=1>", ""):

@@ -5,29 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import unicodedata
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from browser.hostile_state import hostile_state
 from browser.hostile_texts import LETTERS
-from browser.made_pages import closed_window, judged
-from registries import made_registry
 from typer.testing import CliRunner
 
 import run
-from ontopic.config.alert_settings import AlertSettings
 from ontopic.config.policy import Policy
 from ontopic.errors import UserError
-from ontopic.monitoring.alerts import Alerts
-from ontopic.monitoring.window import Cut
-from ontopic.monitoring.windows import WindowStore
-from ontopic.records import Feedback, Record
-from ontopic.state.workspace import Workspace
-from ontopic.traffic.store import TrafficStore
-from ontopic.watch.actions import Action, ActionStore
 
-MODEL = "ontopic-banking"
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BAD = " ".join(LETTERS.values())
 _COMMANDS = {
     "status": ["status"],
@@ -42,37 +30,7 @@ _COMMANDS = {
 
 @pytest.fixture(scope="module")
 def made(banking: Policy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder with a stranger's text wherever there is text."""
-    root = tmp_path_factory.mktemp("made") / "state"
-    registry = made_registry(root, name=MODEL)
-    workspace = Workspace(root=root, mlflow_uri=f"sqlite:///{root / 'mlflow.db'}")
-    tests = [{"name": BAD, "passed": False, "description": BAD}]
-    registry.enter("gate", "2", by=BAD, why=BAD, facts={"gate": "failed", "against": BAD, "decision": {"tests": tests}})
-    registry.promote("2", by=BAD, why=BAD, at=NOON)
-    version = f"2 {BAD}"
-    traffic = judged(12, 6, lambda i: f"{i} {BAD}", model=version, judge_id=BAD)
-    with TrafficStore(workspace.traffic, MODEL) as store:
-        store.add_many(traffic.records)
-        store.add_feedback(Feedback(record_id="1", thumb="down", comment=BAD, correction=BAD, by=BAD, given_at=NOON))
-        with WindowStore(workspace.windows, MODEL) as windows:
-            cut = Cut(length=timedelta(hours=1), records=10, lateness=timedelta(0))
-            windows.take_in(store, cut, now=NOON + timedelta(hours=9))
-            for window in windows.due(cut, NOON + timedelta(hours=9)):
-                result = closed_window(banking, traffic, name=BAD).result
-                assert result is not None
-                windows.close_window(window, result, now=NOON + timedelta(hours=9))
-    with TrafficStore(workspace.traffic, f"other {BAD}") as other:
-        other.add(Record(question=BAD, answer=BAD, id="other", model_version=BAD))
-    with Alerts(
-        workspace.alerts, [AlertSettings(name="low \u202e", events=["detected"])], policy=banking.name
-    ) as alerts:
-        for number in (1, 2):
-            raised = alerts.event("detected", f"{BAD} {number}", at=NOON, text=BAD)
-            if raised:
-                alerts.close_alert(raised[0].id, at=NOON, by=BAD)
-    with ActionStore(workspace.windows, MODEL) as actions:
-        actions.add(Action(at=NOON, kind="refused", version=BAD, subject=BAD, why=BAD))
-    return root
+    return hostile_state(tmp_path_factory.mktemp("made") / "state", banking, BAD).root
 
 
 @pytest.mark.parametrize("arguments", _COMMANDS.values(), ids=_COMMANDS)

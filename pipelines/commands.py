@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from ontopic.commands.erasure import finish
 from ontopic.commands.options import (
@@ -19,20 +16,26 @@ from ontopic.commands.options import (
     console,
     locked,
     on_project,
+    say,
     user_name,
     version_of,
 )
 from ontopic.commands.readiness import check_ready
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.status import champion_in_words
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
+from ontopic.progress import working
 from ontopic.registry.promotions import open_registry
+from pipelines.at_work import step_at_work
 
 if TYPE_CHECKING:
     from ontopic.config.settings import Settings
+    from ontopic.evaluation.discordant import GatePairs
+    from ontopic.state.workspace import Workspace
     from ontopic.statistics.scores import Scores
-    from ontopic.watch.watcher import Watcher
+    from ontopic.watch.watcher import Turn, Watcher
     from pipelines.loop import LoopResult
 
 
@@ -50,33 +53,66 @@ def loop(
     version: Annotated[
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which release this is.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Serve a model, ask it, judge it, and retrain and promote it on evidence. Without a command: the whole loop."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
     settings.check_weights("the loop")
     by = _started_by(settings)
-    with locked(workspace):
-        console.print(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
+    with reporting(as_json=as_json) as document, locked(workspace), working(step_at_work):
+        say(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
         check_ready(settings)
         _check_sets(project)
-        console.print("ZenML and MLflow are opened, which takes a while")
-        from ontopic.registry.tracking import close_stale_runs, open_tracking
-        from ontopic.watch.stores import name_older
-        from pipelines.stack import open_stack
-
-        stack, workspace = open_stack(workspace)
-        console.print(f"ZenML stack: {stack}. MLflow: {workspace.mlflow_uri}")
-        name_older(workspace, policy.registered_model)
-        open_tracking(workspace, policy.registered_model)
-        close_stale_runs(workspace, policy.registered_model)
-        from pipelines.loop import run_loop
-
-        result = run_loop(
-            settings, policy, workspace=workspace, by=by, tell=lambda line: console.print(f"\n{line}", style="bold")
-        )
+        say("ZenML and MLflow are opened, which takes a while")
+        result, workspace = _turned(project, by=by)
         finish(workspace, tell=print)
         registry = open_registry(workspace, policy.registered_model)
-        console.print(last_screen(result, champion_in_words(registry)))
+        from pipelines.last_screen import LoopReport, last_screen
+
+        document(LoopReport.of(result))
+        console.print(last_screen(result, champion_in_words(registry), pairs=_pairs(result, project)))
+    if result.before:
+        check_any_judged(result.before.scores)
+
+
+def _turned(project: Project, *, by: str | None) -> tuple[LoopResult, Workspace]:
+    """Run the loop once on the ZenML stack that there is; what it did, and the workspace with this stack's MLflow."""
+    from ontopic.registry.tracking import close_stale_runs, open_tracking
+    from ontopic.watch.stores import name_older
+    from pipelines.loop import run_loop
+    from pipelines.stack import open_stack
+
+    settings, policy = project.settings, project.policy
+    stack, workspace = open_stack(project.workspace)
+    say(f"ZenML stack: {stack}. MLflow: {workspace.mlflow_uri}")
+    name_older(workspace, policy.registered_model)
+    open_tracking(workspace, policy.registered_model)
+    close_stale_runs(workspace, policy.registered_model)
+    result = run_loop(settings, policy, workspace=workspace, by=by, tell=lambda line: say(f"\n{line}", style="bold"))
+    return result, workspace
+
+
+def _pairs(result: LoopResult, project: Project) -> GatePairs | None:
+    """The answers of the result's gate."""
+    from ontopic.evaluation.discordant import kept_pairs
+
+    if result.decision is None:
+        return None
+    newest = kept_pairs(project.workspace, project.policy.registered_model)[-1:]
+    return next((pairs for pairs in newest if pairs.challenger == result.challenger), None)
+
+
+def check_any_judged(scores: Scores) -> None:
+    """Let no outage of a judge pass for a result.
+
+    Raises:
+        UserError: there were answers, and none could be judged.
+    """
+    if scores.unjudged and not scores.guardrail_score.n:
+        raise UserError(
+            f"none of the {scores.unjudged:,} answers could be judged, so nothing is known of them; the causes are on "
+            "the page of their window: see to the judge and run again"
+        )
 
 
 @on_project
@@ -92,6 +128,7 @@ def watch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Close windows and alert; train and promote nothing.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Close windows as time passes, alert, retrain what is detected, and roll back what is worse. Until Ctrl-C."""
     import time
@@ -102,25 +139,44 @@ def watch(
     def tell(line: str) -> None:
         print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True)
 
-    with locked(workspace):
-        check_ready(settings)
-        _check_sets(project)
-        watcher, what = _watcher(project, tell=tell, since=start, by=by, dry_run=dry_run)
+    if as_json and not once:
+        raise UserError("--json is for one look at the traffic; give --once too")
+    with reporting(as_json=as_json) as document, locked(workspace):
+        with working(step_at_work):
+            check_ready(settings)
+            _check_sets(project)
+            watcher, what = _watcher(project, tell=tell, since=start, by=by, dry_run=dry_run)
         how = "looked at once" if once else "watched; Ctrl-C ends it"
         how += "; nothing is trained, promoted or rolled back" if dry_run or settings.serving.upstream else ""
         print(f"{what} is {how}", flush=True)
+
+        def turn() -> Turn:
+            with working(step_at_work):
+                done = watcher.turn()
+                finish(workspace, tell=tell)  # what the turn wrote of what was erased meanwhile
+            return done
+
         try:
-            tell(watcher.in_words(watcher.turn()))
-            finish(workspace, tell=tell)  # what the turn wrote of what was erased meanwhile
+            first = turn()
+            tell(watcher.in_words(first))
+            document(first)
+            if once:
+                _check_closed(first)
             while not once:
                 time.sleep(every)
-                watcher.turn()
-                finish(workspace, tell=tell)
+                turn()
         except KeyboardInterrupt:
             print("stopped")
         finally:
             watcher.close()
-    print("see where it stands: python run.py status")
+        print("see where it stands: python run.py status")
+
+
+def _check_closed(turn: Turn) -> None:
+    """Let no outage of a judge pass for a look: see ``check_any_judged``."""
+    results = [window.result for window in turn.closed if window.result]
+    if results and all(result.scores.unjudged and not result.scores.guardrail_score.n for result in results):
+        check_any_judged(results[-1].scores)
 
 
 def _check_sets(project: Project) -> None:
@@ -134,7 +190,7 @@ def _check_sets(project: Project) -> None:
 
         for each in read_sets(project.settings.training.preference_sets, project.policy):
             left_out = f"; {each.left_out:,} rows are left out" if each.left_out else ""
-            console.print(f"{visible(each.source)}: {len(each.pairs):,} preference pairs{left_out}")
+            say(f"{visible(each.source)}: {len(each.pairs):,} preference pairs{left_out}")
 
 
 def _watcher(
@@ -183,90 +239,3 @@ def _started_by(settings: Settings) -> str | None:
             "this machine does not say who you are, and who trains a challenger may not be its only approver "
             "(promotion.approval); give your name in the environment variable USER"
         ) from None
-
-
-def last_screen(result: LoopResult, champion: Sequence[str]) -> Group:
-    """Before and after, the time by stage, what the gate found, and what to open next.
-
-    Args:
-        champion: what is known of it, for a loop that found nothing to improve.
-    """
-    parts: list[Table | Text] = [Text(), _times(result)]
-    reused = sum(seconds is None for _, seconds in result.stages)
-    if reused:
-        parts.append(
-            Text(f"{reused} of {len(result.stages)} stages had not changed and were reused from ZenML's cache.")
-        )
-    parts.append(_before_and_after(result))
-    if (newest := result.after or result.before) and not newest.is_corrected:
-        parts.append(Text(f"The guardrail score of the traffic is {newest.in_words}", style="bold"))
-    parts += [*_decision(result, champion), Text("\nOpen next:", style="bold")]
-    reports = [each.report for each in (result.before, result.decision, result.after) if each]
-    parts += [Text(f"  {number}. {report}") for number, report in enumerate(reports, start=1)]
-    parts.append(Text("  Compare the runs: python run.py ui"))
-    return Group(*parts)
-
-
-def _times(result: LoopResult) -> Table:
-    table = Table(title="Time by stage")
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    for stage, seconds in result.stages:
-        table.add_row(stage, "reused" if seconds is None else f"{seconds:.1f}")
-    table.add_row("total", f"{sum(seconds or 0 for _, seconds in result.stages):.1f}")
-    return table
-
-
-def _before_and_after(result: LoopResult) -> Table:
-    columns: list[tuple[str, Scores]] = []
-    if result.before:
-        columns.append((f"traffic\nversion {result.champion}", result.before.scores))
-    if result.decision:
-        columns.append((f"gate\nversion {result.champion}", result.decision.champion))
-        columns.append((f"gate\nversion {result.challenger}", result.decision.challenger))
-    if result.after:
-        columns.append((f"fresh\nversion {result.challenger}", result.after.scores))
-    title = "Before and after" if len(columns) > 1 else "What monitoring found"
-    table = Table(title=f"{title} (value and 95 % interval)", padding=0)  # whole in 80 columns
-    table.add_column("", no_wrap=True)
-    for title, _ in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    for name, label in (("guardrail_score", "guardrail score"), ("over_refusal", "over-refusal"), ("leak", "leak")):
-        shares = [getattr(scores, name) for _, scores in columns]
-        table.add_row(
-            label, *[share.with_interval.replace(" [", "\n[") if share.n else "no records" for share in shares]
-        )
-    table.add_row("judged", *[str(scores.guardrail_score.n) for _, scores in columns])
-    table.add_row("unjudged", *[str(scores.unjudged) for _, scores in columns])
-    return table
-
-
-def _decision(result: LoopResult, champion: Sequence[str]) -> list[Text]:
-    waits = [Text(f"Waits: {wait}", style="bold") for wait in result.waiting]
-    if result.no_gate:
-        lines = [Text(f"Nothing was trained or promoted: {result.no_gate}.", style="bold")]
-        lines.append(
-            Text(
-                "What the judge says of this traffic is a hint. What the data is enough for: "
-                "python run.py policy check; label what was answered: python run.py label"
-            )
-        )
-        return [*lines, *(Text(line) for line in champion), *waits]
-    if result.decision is None and waits:
-        return [Text("Nothing was trained while a challenger waits or is rolled out."), *waits]
-    if result.decision is None:
-        nothing = f"No window of version {result.champion} is detected: nothing to improve."
-        return [Text(line) for line in (nothing, *champion)]
-    lines = [Text(f"  {'passed' if test.passed else 'FAILED'}: {test.description}") for test in result.decision.tests]
-    if result.decision.passed and waits:
-        return [*lines, *waits]
-    if result.decision.passed and result.ended:
-        return [*lines, Text(f"Version {result.challenger} stays a challenger: {result.ended}", style="bold")]
-    if result.decision.passed:
-        return [*lines, Text(f"Version {result.challenger} is the champion now.", style="bold")]
-    from ontopic.evaluation.advice import advice
-
-    lines.append(
-        Text(f"Version {result.challenger} stays a challenger: it failed the tests above. What to do:", style="bold")
-    )
-    return [*lines, *(Text(f"  {sentence}") for sentence in advice(result.decision))]

@@ -75,13 +75,12 @@ def _point_zenml_at(workspace: Workspace) -> None:
     server of its dashboard, at which its configuration is left when that is opened."""
     for name in [name for name in os.environ if name.startswith("ZENML_") and name not in ENVIRONMENT]:
         del os.environ[name]
-    database = workspace.zenml / "local_stores" / "default_zen_store" / "zenml.db"
-    database.parent.mkdir(parents=True, exist_ok=True)
+    workspace.zenml_database.parent.mkdir(parents=True, exist_ok=True)
     os.environ |= {
         "ZENML_CONFIG_PATH": str(workspace.zenml),
         "ZENML_REPOSITORY_PATH": str(workspace.zenml),
         "ZENML_STORE_TYPE": "sql",
-        "ZENML_STORE_URL": f"sqlite:///{database}",
+        "ZENML_STORE_URL": f"sqlite:///{workspace.zenml_database}",
     }
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import BaseModel, ConfigDict
 from rich import box
 from rich.table import Table
 
 from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, beginning, check_begun, console, judge_of, on_project, version_of
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible
@@ -34,13 +36,18 @@ keys = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, he
 def ask(
     project: Project,
     question: Annotated[str | None, typer.Argument(help="What to ask the champion; none for a chat.")] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Ask the champion a question, or chat with it, and judge its answers; a service that runs from the state folder is
     asked. An empty line or Ctrl-D ends a chat."""
     if question is not None and not question.strip():
         raise UserError("the question is empty; ask something")
+    if question is None and as_json:
+        raise UserError('--json is for one question, and none is given: python run.py ask "QUESTION" --json')
     if question is None and not sys.stdin.isatty():
         raise UserError('this is no terminal to chat on; give the question: python run.py ask "QUESTION"')
+    from ontopic.progress import working
     from serving.ask import Champion
 
     read_any_bytes()
@@ -48,13 +55,27 @@ def ask(
     judge: Judge | None = None  # one that is learned first takes minutes, and the answer need not wait
     for asked in [question] if question is not None else _lines():
         messages = (*before, Message(role="user", content=asked))
-        answered = champion.answer([message.model_dump() for message in messages])
-        print("\n".join(map(visible, answered.text.split("\n"))), flush=True)
-        judge = judge or judge_of(project)
-        record = Record(question=asked, answer=answered.text, messages=messages if before else ())
-        (verdict,) = judge.judge([record])
-        print(f"\nversion {answered.version}, verdict {said(verdict)}")
+        with working():
+            answered = champion.answer([message.model_dump() for message in messages])
+        with reporting(as_json=as_json) as document:
+            print("\n".join(map(visible, answered.text.split("\n"))), flush=True)
+            record = Record(question=asked, answer=answered.text, messages=messages if before else ())
+            with working():
+                judge = judge or judge_of(project)
+                (verdict,) = judge.judge([record])
+            print(f"\nversion {answered.version}, verdict {said(verdict)}")
+            document(Asked(question=asked, answer=answered.text, version=answered.version, verdict=verdict))
         before = [*messages, Message(role="assistant", content=answered.text)]
+
+
+class Asked(BaseModel):
+    """A question, what which version answers, and the verdict on that."""
+
+    model_config = ConfigDict(frozen=True)
+    question: str
+    answer: str
+    version: str
+    verdict: Verdict
 
 
 def _lines() -> Iterator[str]:
@@ -193,14 +214,32 @@ def make_key(
     print(key)
 
 
+class KeyShown(BaseModel):
+    """An API key as it may be shown; the limits and the times are those of ``Key``."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    prefix: str
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    made_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    state: Literal["active", "expired", "revoked"]
+
+
 @keys.command("list")
 @on_project
-def list_keys(project: Project) -> None:
+def list_keys(project: Project, *, as_json: AsJson = False) -> None:
     """List the API keys: their names, beginnings, limits and whether they are valid."""
-    found = KeyStore(project.workspace.keys).all()
+    found, now = KeyStore(project.workspace.keys).all(), datetime.now(UTC)
+    with reporting(as_json=as_json) as document:
+        document([KeyShown(state=key.state(now), **key.model_dump(exclude={"sha256"})) for key in found])
+    if as_json:
+        return
     if not found:
         raise UserError("there is no API key yet; make one: python run.py keys make NAME")
-    console.print(keys_table(found, datetime.now(UTC)))
+    console.print(keys_table(found, now))
 
 
 @keys.command("revoke")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +13,12 @@ from rich.text import Text
 
 from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, beginning, console, on_project, user_name
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ontopic.monitoring.alerts import Alert, Alerts
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None)
@@ -25,10 +27,14 @@ _SHOWN, _IN_WORDS = 20, 5
 
 @app.callback(invoke_without_command=True)
 @on_project
-def alerts(context: typer.Context, project: Project) -> None:
+def alerts(context: typer.Context, project: Project, *, as_json: AsJson = False) -> None:
     """Show the last alerts, open and closed, and what became of their notifications; or close, test or send."""
     with _open_alerts(project) as store:
         found = store.history(_SHOWN)
+    with reporting(as_json=as_json) as document:
+        document(found)
+    if as_json:  # none is an answer to a program
+        return
     if not found:
         raise UserError("there was no alert yet; python run.py watch raises them (docs/alerts.md)")
     console.print(history(found))

@@ -12,13 +12,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.commands.options import Project, SkipBad, beginning, beside, console, judge_of, say_skipped
+from ontopic.commands.options import Project, SkipBad, beginning, beside, check_one_output, console, judge_of
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.errors import UserError
 from ontopic.state.whole_file import check_writable, lasting_output
 
 if TYPE_CHECKING:
     from ontopic.judges.cards.card import JudgeCard
     from ontopic.judges.cards.comparison import JudgesCompared
+    from ontopic.judges.guard.card import GuardCard
     from ontopic.statistics.rates import Rate
 
 
@@ -35,22 +37,25 @@ def judge(
         ),
     ] = "rubric",
     skip_bad: SkipBad = False,
+    as_json: AsJson = False,
 ) -> None:
     """Judge records; print the judge's card where they carry labels. A call that was stopped is taken up again."""
     from ontopic.data.labelled import LabelledRecord
     from ontopic.data.rows import stream_rows
 
     rows = stream_rows(records, LabelledRecord, skip_bad=skip_bad)
+    check_one_output(out, as_json=as_json)
     check_writable(out)
+    from ontopic.commands import judge_reports
     from ontopic.judges import judged_file
     from ontopic.judges.judge import agreement_of, none_judged
-    from ontopic.progress import progress
-    from ontopic.statistics.rates import rate
+    from ontopic.progress import progress, working
 
     by: judged_file.RowJudge
     opened = None
     if grading == "rubric":
-        opened = judge_of(project)
+        with working():
+            opened = judge_of(project)
         by = judged_file.by_judge(opened)
     else:
         by = judged_file.by_grading(
@@ -60,26 +65,24 @@ def judge(
             prompts=project.settings.judge_prompts,
             cache=project.workspace.verdicts,
         )
-    with beside(out), lasting_output(out) as file:
-        with progress("verdicts", rows.n, unit="records") as advance:
-            kept = judged_file.write_judged(rows, by, out=file, advance=advance)
-        if grading == "pairwise":
-            won = judged_file.winners(file)
-            print(f"the answer wins {won['a']}, the benchmark's wins {won['b']}, ties {won['tie']}")
-            print(f"share won of those decided: {rate(won['a'], won['a'] + won['b'])}; {won['unjudged']} unjudged")
-            card = None
-        elif card := judged_file.card_of_file(by.id, rows, out=file):
-            print(card)
-        if opened and (agreement := agreement_of(opened)):
-            print(f"agreement of the panel (Krippendorff's alpha) {agreement}")
-        if kept:
-            print(f"{kept} verdicts were kept from a call that was stopped")
-        causes = judged_file.causes(file)
-        if causes and grading != "pairwise" and not card:
-            print(f"{causes.total()} unjudged ({'; '.join(f'{n} {cause}' for cause, n in causes.most_common(3))})")
-        say_skipped(rows.skipped)
-    with beside(out):
-        print(f"{rows.n} verdicts are in {out}")
+    with reporting(as_json=as_json) as document, beside(out):
+        with lasting_output(out) as file:
+            with progress("verdicts", rows.n, unit="records") as advance:
+                kept = judged_file.write_judged(rows, by, out=file, advance=advance)
+            causes = judged_file.causes(file)
+            report = judge_reports.JudgedFile(
+                judge_id=by.id,
+                out=str(out),
+                records=rows.n,
+                unjudged=dict(causes.most_common()),
+                skipped=rows.skipped,
+                kept=kept,
+                winners=dict(judged_file.winners(file)) if grading == "pairwise" else None,
+                card=None if grading == "pairwise" else judged_file.card_of_file(by.id, rows, out=file),
+                agreement=agreement_of(opened) if opened else None,
+            )
+        document(report)
+        print("\n".join(report.in_words()))
     if rows.n and causes.total() == rows.n:
         raise none_judged(rows.n, causes.most_common(1)[0][0])
 
@@ -94,6 +97,7 @@ def calibrate(
         "calibration"
     ),
     records: Annotated[Path | None, typer.Option(help="Labelled records to measure on instead.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure judges, those beside the one that gates too, and judge prompts on the same labelled records."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
@@ -116,27 +120,38 @@ def calibrate(
     elif split != "calibration":
         labelled = calibration_records(policy, split)
     # Some seconds, which a mistake need not wait for.
+    from ontopic.commands.judge_reports import JudgesShown
     from ontopic.judges.cards.comparison import compare_judges
+    from ontopic.progress import working
     from ontopic.registry.tracking import open_tracking, register_prompts
 
-    open_tracking(workspace, policy.registered_model)
-    register_prompts(prompts)
-    compared = compare_judges(
-        [JudgeChoice(settings=each, prompts=settings.judge_prompts) for each in [*chosen, *beside]],
-        policy,
-        workspace=workspace,
-        records=labelled,
-        source=source,
-    )
-    teachable = any(isinstance(each, LocalJudgeSettings) for each in chosen)
-    console.print(compared_screen(compared, source, teachable=teachable))
-    if settings.guard != "off":
-        from ontopic.commands.guard import guard_screen
-        from ontopic.judges.guard.page import drawn_guard_card
+    with reporting(as_json=as_json) as document, working():
+        open_tracking(workspace, policy.registered_model)
+        register_prompts(prompts)
+        compared = compare_judges(
+            [JudgeChoice(settings=each, prompts=settings.judge_prompts) for each in [*chosen, *beside]],
+            policy,
+            workspace=workspace,
+            records=labelled,
+            source=source,
+        )
+        guard = None if settings.guard == "off" else _guard(project)
+        document(JudgesShown.of(compared, source, guard=guard))
+    if not as_json:
+        teachable = any(isinstance(each, LocalJudgeSettings) for each in chosen)
+        console.print(compared_screen(compared, source, teachable=teachable))
+        if guard:
+            from ontopic.commands.guard import guard_screen
 
-        console.print(guard_screen(*drawn_guard_card(policy, workspace, budget=settings.serving.guard_budget)))
+            console.print(guard_screen(*guard))
     for measured in compared.measured[: len(chosen)]:  # one beside may measure what no labelled record has
         measured.card.check_any_judged()
+
+
+def _guard(project: Project) -> tuple[GuardCard, Path]:
+    from ontopic.judges.guard.page import drawn_guard_card
+
+    return drawn_guard_card(project.policy, project.workspace, budget=project.settings.serving.guard_budget)
 
 
 def compared_table(cards: Sequence[JudgeCard], source: str) -> Group:

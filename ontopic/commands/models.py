@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -17,6 +17,7 @@ from ontopic.commands.options import (
     Why,
     account,
     beside,
+    check_one_output,
     console,
     judge_of,
     on_project,
@@ -25,11 +26,13 @@ from ontopic.commands.options import (
     version_of,
     who,
 )
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.errors import UserError
 from ontopic.registry.approval import command
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.sign_off import SignOff
 from ontopic.state.whole_file import check_writable, output_file
+from ontopic.statistics.scores import Scores
 
 if TYPE_CHECKING:
     from ontopic.evaluation.answers import EvaluationSummary
@@ -43,35 +46,40 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     model: Annotated[str, typer.Option(help="champion, challenger, base, or a version number.")] = "champion",
     skip_bad: SkipBad = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a model version, behind the guard that is enforced: guardrail score, over-refusal, leak."""
     from ontopic.data.labelled import Question
     from ontopic.data.rows import load_rows
 
     loaded = load_rows(questions, Question, skip_bad=skip_bad)
+    check_one_output(out, as_json=as_json)
     check_writable(out)
     from ontopic.evaluation import answers
     from ontopic.judges.guard.card import enforced_guard
     from ontopic.models.loading import open_model
+    from ontopic.progress import working
     from ontopic.statistics.scores import score
 
-    version = version_of(project, model)
     settings, choice = project.settings.model, project.settings.judge_choice
-    evaluation = answers.evaluate(
-        open_model(version.folder, settings.answering_precision),
-        version.version,
-        judge=judge_of(project),
-        questions=loaded.rows,
-        max_new_tokens=settings.max_new_tokens,
-        batch_size=settings.batch_size,
-        guard=enforced_guard(choice, project.policy, workspace=project.workspace),
-    )
+    with working():
+        version = version_of(project, model)
+        evaluation = answers.evaluate(
+            open_model(version.folder, settings.answering_precision),
+            version.version,
+            judge=judge_of(project),
+            questions=loaded.rows,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            guard=enforced_guard(choice, project.policy, workspace=project.workspace),
+        )
     evaluated = evaluation.summary()
     with output_file(out) as part:
         # Lone surrogates can stand in JSON input; no file can hold them.
         written = {"model": model, "version": version.version, **evaluated.model_dump(mode="json")}
         part.write_text(json.dumps(written, ensure_ascii=False, indent=1), encoding="utf-8", errors="replace")
-    with beside(out):
+    with reporting(as_json=as_json) as document, beside(out):
+        document(Evaluated(model=model, version=version.version, out=str(out), **_told(evaluated)))
         for name in ("guardrail_score", "over_refusal", "leak"):
             share = getattr(evaluated, name)
             print(f"{name:<16} {share}")
@@ -85,6 +93,19 @@ def evaluate(
         say_skipped(loaded.skipped)
         print(f"model version {version.version}, {evaluated.unjudged} unjudged; answers and verdicts are in {out}")
     evaluated.check_any_judged()
+
+
+class Evaluated(Scores):
+    """A version's scores, by kind of question too; the answers are in the file ``out``."""
+
+    model: str
+    version: str
+    out: str
+    kinds: dict[str, Scores]
+
+
+def _told(evaluated: EvaluationSummary) -> dict[str, Any]:
+    return {name: value for name, value in evaluated if name != "answers"}
 
 
 def kinds_table(evaluated: EvaluationSummary) -> Table:

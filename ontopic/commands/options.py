@@ -1,4 +1,4 @@
-"""What commands share: the options ``--config`` and ``--state``, what they open, and who gives a command."""
+"""What commands share: the options ``--config``, ``--state`` and ``--quiet``, what they open, and who gives them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import Settings, load_settings
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
+from ontopic.progress import be_quiet, is_quiet
 from ontopic.state.moved import settle
 from ontopic.state.workspace import Workspace, open_workspace
 
@@ -65,6 +66,11 @@ _OPTIONS = (
         "state",
         Annotated[Path, typer.Option("--state", help="Folder of all that is kept between runs.", show_default=False)],
         STATE,
+    ),
+    (
+        "quiet",
+        Annotated[bool, typer.Option("--quiet", "-q", help="Say results and errors, and no progress.")],
+        False,
     ),
 )
 
@@ -113,7 +119,8 @@ def check_begun(workspace: Workspace, first: str = "") -> None:
 
 
 def on_project(function: Callable[..., None], *, begins: bool = False) -> Callable[..., None]:
-    """Give a command the options ``--config`` and ``--state``, and what they open as its argument ``project``.
+    """Give a command the options ``--config`` and ``--state``, what they open as its argument ``project``, and
+    ``--quiet``.
 
     A group's own command leaves the options to the command that follows it.
 
@@ -123,10 +130,11 @@ def on_project(function: Callable[..., None], *, begins: bool = False) -> Callab
     signature = inspect.signature(function, eval_str=True)
 
     @functools.wraps(function)
-    def command(*, config: Path, state: Path, **options: Any) -> None:
+    def command(*, config: Path, state: Path, quiet: bool, **options: Any) -> None:
         context = options.get("context")
         if context is not None and _leaves_to_command(context):
             return
+        be_quiet(quiet=quiet)
         function(project=open_project(config, state, begins=begins), **options)
 
     own = [parameter for name, parameter in signature.parameters.items() if name != "project"]
@@ -146,10 +154,11 @@ def _leaves_to_command(context: typer.Context) -> bool:
     """Whether a command follows, which then takes the options."""
     if not context.invoked_subcommand:
         return False
-    for name, _, _ in _OPTIONS:
-        source = context.get_parameter_source(name)
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
         if source and source.name == "COMMANDLINE":
-            raise UserError(f"--{name} stands before the command; put it behind {context.invoked_subcommand}")
+            said = max(parameter.opts, key=len)
+            raise UserError(f"{said} stands before the command; put it behind {context.invoked_subcommand}")
     return True
 
 
@@ -257,6 +266,12 @@ def printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
+def say(text: str, *, style: str = "") -> None:
+    """Say what is done now, where that is wanted; a result is not said so."""
+    if not is_quiet():
+        console.print(text, style=style)
+
+
 def say_skipped(skipped: int) -> None:
     """Say how many malformed rows were left out, where there were some."""
     if skipped:
@@ -265,8 +280,21 @@ def say_skipped(skipped: int) -> None:
 
 def beside(out: Path) -> AbstractContextManager[object]:
     """Where a command says what it did: not among the data where these go to standard output."""
+    return contextlib.redirect_stdout(sys.stderr) if _is_standard_output(out) else contextlib.nullcontext()
+
+
+def check_one_output(out: Path, *, as_json: bool) -> None:
+    """Let standard output have one document.
+
+    Raises:
+        UserError: data and report would both go there.
+    """
+    if as_json and _is_standard_output(out):
+        raise UserError(f"--json and --out {out} both write to standard output; give --out a file")
+
+
+def _is_standard_output(out: Path) -> bool:
     try:
-        same = os.path.samestat(out.stat(), os.fstat(sys.stdout.fileno()))
+        return os.path.samestat(out.stat(), os.fstat(sys.stdout.fileno()))
     except (OSError, ValueError):  # no such file yet, or an output that is no file
-        same = False
-    return contextlib.redirect_stdout(sys.stderr) if same else contextlib.nullcontext()
+        return False

@@ -1,4 +1,4 @@
-"""A server of another tool's pages: one quiet process group on this machine's loopback, ended whole."""
+"""Servers of other tools' pages: each one quiet process group on this machine's loopback, ended whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ontopic.errors import UserError
 HOST = "127.0.0.1"
 _READY_S = 180.0
 _GRACE_S = 5.0
-_LOG_LINES = 15
+_MOST_SAID = 300
 _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 # The group ends when its standard input does: the kernel closes it, however the launcher ended.
 _WITH_LAUNCHER = """
@@ -76,39 +76,92 @@ def check_port(port: int) -> None:
             raise UserError(f"port {port} can't be listened on ({error.strerror}); give another with --port") from None
 
 
-@contextlib.contextmanager
-def running(server: PageServer) -> Iterator[subprocess.Popen[bytes]]:
-    """The server, ready, for as long as the block lasts. Signals that end this process leave the block.
+def free_ports(n: int) -> list[int]:
+    """So many ports of the loopback interface that nobody listens on."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(n)]  # held together, so that no two are the same
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
-    Raises:
-        UserError: it ended while it started, or was not ready in time.
+
+class Running:
+    """A server that was started, and may not be ready yet."""
+
+    def __init__(self, server: PageServer) -> None:
+        self.server = server
+        self._process = _start(server)
+        self._began = time.monotonic()
+
+    def is_ready(self) -> bool:
+        """Whether it answers.
+
+        Raises:
+            UserError: it has ended, or was not ready in time.
+        """
+        if self._process.poll() is not None:
+            raise self._ended("ended while it started")
+        if time.monotonic() - self._began > _READY_S:
+            raise self._ended(f"was not ready after {_READY_S:.0f} seconds")
+        return _answers(self.server)
+
+    def check(self) -> None:
+        """See that it still runs.
+
+        Raises:
+            UserError: it has ended by itself.
+        """
+        if self._process.poll() is not None:
+            raise self._ended("ended")
+
+    def ask_to_end(self) -> None:
+        """Ask the group to end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+
+    def end(self, deadline: float) -> None:
+        """Wait until then, by the monotonic clock, and kill what is left of the group."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def _ended(self, what: str) -> UserError:
+        lines = self.server.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return UserError(
+            f"{self.server.name}'s server {what}{f' ({said[:_MOST_SAID]})' if said else ''}; see {self.server.log}"
+        )
+
+
+@contextlib.contextmanager
+def running(servers: Sequence[PageServer]) -> Iterator[list[Running]]:
+    """The servers, started all at once, for as long as the block lasts. Signals that end this process leave the block.
+
+    All are ended together, so that it takes as long as the slowest.
     """
     before = {each: signal.getsignal(each) for each in _ENDING}
-    process = None
+    started: list[Running] = []
     try:
         for each in _ENDING:
             if before[each] is not signal.SIG_IGN:  # as under nohup
                 signal.signal(each, _leave)
-        process = _start(server)
-        _wait_until_ready(server, process)
-        yield process
+        for given in servers:
+            started.append(Running(given))
+        yield started
     finally:
         for each in _ENDING:
             signal.signal(each, signal.SIG_IGN)  # ending takes seconds at most, and is not cut short
-        if process is not None:
-            _end(process)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-def wait_for_end(server: PageServer, process: subprocess.Popen[bytes]) -> NoReturn:
-    """Wait as long as the server runs.
-
-    Raises:
-        UserError: it ended by itself.
-    """
-    process.wait()
-    raise _ended(server, "ended")
+        for server in started:
+            server.ask_to_end()
+        deadline = time.monotonic() + _GRACE_S
+        for server in started:
+            server.end(deadline)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _start(server: PageServer) -> subprocess.Popen[bytes]:
@@ -131,16 +184,6 @@ def _start(server: PageServer) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_until_ready(server: PageServer, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _READY_S
-    while not _answers(server):
-        if process.poll() is not None:
-            raise _ended(server, "ended while it started")
-        if time.monotonic() > deadline:
-            raise _ended(server, f"was not ready after {_READY_S:.0f} seconds")
-        time.sleep(0.1)
-
-
 def _answers(server: PageServer) -> bool:
     connection = http.client.HTTPConnection(HOST, server.port, timeout=2)
     try:
@@ -150,24 +193,6 @@ def _answers(server: PageServer) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _ended(server: PageServer, what: str) -> UserError:
-    lines = server.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
-    return UserError("\n".join([f"{server.name}'s server {what}; the end of its log, {server.log}:", *lines]))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the group: asked first, killed if it does not."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdin:
-        process.stdin.close()
 
 
 def _leave(number: int, _: object) -> NoReturn:

@@ -11,6 +11,7 @@ import typer
 
 from ontopic.commands.listing import Commands
 from ontopic.commands.options import ROOT, STATE, Project, beginning, open_project
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.errors import UserError
 
@@ -83,19 +84,24 @@ def new(
 
 @app.command()
 @beginning
-def check(project: Project) -> None:
+def check(project: Project, *, as_json: AsJson = False) -> None:
     """Say which commands a policy's labelled data is enough for, and what is too thin for the others, and why."""
     from ontopic.data.labels import LabelStore, labels_file
 
     labels = LabelStore(labels_file(project.policy, project.workspace)).labels()
-    _say_needs(project, labels=sum(label.is_of_traffic for label in labels))
+    _say_needs(project, labels=sum(label.is_of_traffic for label in labels), as_json=as_json)
 
 
-def _say_needs(project: Project, *, labels: int) -> None:
+def _say_needs(project: Project, *, labels: int, as_json: bool = False) -> None:
     from ontopic.data.synthetic import synthetic_in_words
     from ontopic.drafting.enough import needs
 
-    print("\n".join(map(str, needs(project.policy, project.settings, labels=labels))))
+    found = needs(project.policy, project.settings, labels=labels)
+    with reporting(as_json=as_json) as document:
+        document(found)
+    if as_json:
+        return
+    print("\n".join(map(str, found)))
     if said := synthetic_in_words(project.policy):
         print(said)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import BaseModel, ConfigDict, JsonValue
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -26,6 +27,7 @@ from ontopic.commands.options import (
     reason,
     who,
 )
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.registry.promotions import open_registry
@@ -41,6 +43,51 @@ _MOST_SHOWN = 300  # characters of a text of a sample
 _SCOPES = {True: "in scope", False: "out of scope"}
 
 
+class PairsOf(BaseModel):
+    """How many pairs the next training sees from a source, in scope or out of it."""
+
+    model_config = ConfigDict(frozen=True)
+    source: str
+    in_scope: bool
+    pairs: int
+
+
+class PreferencesShown(BaseModel):
+    """What pairs the next training will see; the fields named so are those of ``NextTraining``.
+
+    Attributes:
+        sha256: of the pairs.
+        ids: of the pairs, as ``show`` takes them.
+        edits: what people changed, without the texts that they gave.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    champion: str
+    pairs: list[PairsOf]
+    sha256: str
+    records: int
+    held_apart: int
+    unwritten: int
+    ids: list[str]
+    edits: list[dict[str, JsonValue]]
+
+    @classmethod
+    def of(cls, training: NextTraining, edits: Sequence[PreferenceEdit]) -> PreferencesShown:
+        """What is told of a training."""
+        counted = training.seen.by_source_and_scope.items()
+        told = {"pair", "what", "by", "account", "why", "at"}
+        return cls(
+            champion=training.champion,
+            pairs=[PairsOf(source=source, in_scope=in_scope, pairs=n) for (source, in_scope), n in counted],
+            sha256=training.seen.sha256,
+            records=training.records,
+            held_apart=training.held_apart,
+            unwritten=training.unwritten,
+            ids=list(training.seen.ids),
+            edits=[edit.model_dump(mode="json", include=told) for edit in edits],
+        )
+
+
 @app.callback(invoke_without_command=True)
 @on_project
 def preferences(
@@ -50,9 +97,14 @@ def preferences(
     number: Annotated[
         int, typer.Option("-n", "--number", min=0, help="How many samples to show of each source and scope.")
     ] = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Say what pairs the next training will see; or show, export, drop or change some."""
-    training = next_of(project)
+    with reporting(as_json=as_json) as document:
+        training = next_of(project)
+        document(PreferencesShown.of(training, list(_standing(project).values())))
+    if as_json:
+        return
     console.print(_overview(training, project))
     console.print(*_edits(training, project), sep="\n")
     shown: dict[tuple[str, bool], int] = {}
@@ -65,11 +117,15 @@ def preferences(
 
 @app.command("show")
 @on_project
-def show(pair: PairId, project: Project) -> None:
+def show(pair: PairId, project: Project, *, as_json: AsJson = False) -> None:
     """Print a pair as a whole, with the conversation that it is in."""
     from ontopic.records import transcript
 
-    found = _found(next_of(project), pair)
+    with reporting(as_json=as_json) as document:
+        found = _found(next_of(project), pair)
+        document(found)
+    if as_json:
+        return
     heads = {"chosen": found.chosen, "rejected": found.rejected}
     lines = [*transcript(found.messages).splitlines(), *_about(pair, found)]
     for name, text in heads.items():

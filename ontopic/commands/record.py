@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from rich.text import Text
 from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, console, on_project
 from ontopic.commands.record_page import entry_in_words, page_of
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.registry.promotion_record import Entry, PromotionRecord
@@ -49,7 +49,7 @@ def show(
     version: Annotated[
         str | None, typer.Argument(help="champion, challenger, base, or a version number; all without it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the entries as JSON, as they are kept.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show gates, promotions, refusals, rollbacks and approvals with their evidence; `show` may be left out."""
     name, workspace = project.policy.registered_model, project.workspace
@@ -59,8 +59,9 @@ def show(
     before = _before(registry, entries)
     found = [entry for entry in entries if which in (None, entry.version)]
     earlier = [promotion for promotion in before if which in (None, promotion.version)]
+    with reporting(as_json=as_json) as document:
+        document(found)
     if as_json:
-        print(json.dumps([entry.model_dump(mode="json") for entry in found], indent=1))
         return
     if which is not None and not found and not earlier:
         if which in registry.versions():
@@ -86,6 +87,7 @@ def verify(
     head: Annotated[
         str, typer.Option(help="Hash of an entry, kept elsewhere, that the record must hold.", show_default=False)
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """See whether any entry was changed, removed, added or reordered, and whether the files it names are the same."""
     from ontopic.registry import record_check, record_signing
@@ -100,11 +102,15 @@ def verify(
         key=None if public_key is None else record_signing.public_key(public_key),
         head=head.strip().lower(),
     )
-    for said in (*found.notes, *(f"WRONG: {fault}" for fault in found.faults)):
-        print(visible(said))
+    with reporting(as_json=as_json) as document:
+        document(found)
+        for said in (*found.notes, *(f"WRONG: {fault}" for fault in found.faults)):
+            print(visible(said))
     if found.faults:
         faults = "1 fault is" if len(found.faults) == 1 else f"{len(found.faults)} faults are"
         raise UserError(f"{record.path}: is not as it was written; {faults} listed above")
+    if as_json:
+        return
     by_key = f", {found.signed} of them signed by this key" if public_key else ""
     print(f"entries: {found.entries}{by_key}, files: {found.files}; all are as they were written")
     print(f"head: {found.head} (keep it elsewhere, and give it to --head later)")

@@ -15,6 +15,7 @@ from rich.text import Text
 from ontopic.commands.erasure import RECORDS, confirm, erase, order_of, spools
 from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, SkipBad, beginning, beside, console, on_project, say_skipped
+from ontopic.commands.reporting import AsJson, reporting
 from ontopic.config.durations import duration
 from ontopic.data.terminal import visible
 from ontopic.errors import UserError
@@ -30,21 +31,24 @@ app = typer.Typer(cls=Commands, rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 @on_project
-def traffic(context: typer.Context, project: Project) -> None:
+def traffic(context: typer.Context, project: Project, *, as_json: AsJson = False) -> None:
     """Say what traffic of the policy is stored; or import, export, erase, prune or send some."""
     name, model = _name(project.workspace), project.policy.registered_model
     with stored_traffic(project.workspace, model) as store:
         summary, ahead = store.summary(), store.ahead()
-    if not summary.n:
+    if not summary.n and not as_json:
         raise UserError(
             f"{name}: there is no traffic of {model} yet; run the loop, serve a model or import some{_others(summary)}"
         )
-    console.print(overview(summary, name))
-    if ahead:
-        console.print(
-            f"{ahead:,} of them bear a time more than a day ahead, which is wrong: they are in no window, and count as "
-            "asked when they were stored where old records are pruned"
-        )
+    with reporting(as_json=as_json) as document:
+        document(summary)
+        if not as_json:
+            console.print(overview(summary, name))
+        if ahead:
+            console.print(
+                f"{ahead:,} of them bear a time more than a day ahead, which is wrong: they are in no window, and "
+                "count as asked when they were stored where old records are pruned"
+            )
 
 
 def overview(summary: TrafficSummary, name: str) -> Group:

@@ -1,94 +1,132 @@
-"""``ui``: MLflow's pages and Evidently's."""
+"""``ui``: every page that there is of a state folder, behind one index page."""
 
 from __future__ import annotations
 
-import shlex
+import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+import time
+import webbrowser
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ontopic.commands.options import ROOT, Project, console, on_project
-from ontopic.commands.page_server import HOST, PageServer, check_port, running, wait_for_end
+from ontopic.commands.faults import mistakes_behind
+from ontopic.commands.options import Project, console, on_project
+from ontopic.commands.page_server import Running, check_port, free_ports, running
+from ontopic.commands.tool_pages import ToolPage, in_words, mlflow_is_current, mlflow_links, tools_of
+from ontopic.data.terminal import visible
 from ontopic.errors import UserError
-from ontopic.state.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ontopic.commands.index_app import Index
+
+_PREFERRED_PORT = 5000
+_A_LOOK_S = 0.2
 
 
 @on_project
 def ui(
     project: Project,
     *,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 5000,
-    monitoring: Annotated[
-        bool, typer.Option("--monitoring", help="Evidently's dashboard of the windows, not MLflow.")
-    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the index page; 5000 where it is free.", show_default=False),
+    ] = None,
 ) -> None:
-    """Open the MLflow UI, with champion and challenger ready to compare. Ctrl-C ends it."""
-    name = project.policy.registered_model
-    if monitoring:
-        _evidently(project.workspace, name, port=port)
-    else:
-        _mlflow(project.workspace, name, port=port)
+    """Open the index page: champion, challenger, windows, alerts, every report, and MLflow's, Evidently's and ZenML's
+    pages. Ctrl-C ends it all."""
+    port = _port(port)
+    workspace, name = project.workspace, project.policy.registered_model
+    tools = tools_of(workspace, name)
+    if not mlflow_is_current(workspace) and any(tool.server and tool.name == "MLflow" for tool in tools):
+        mlflow_links(workspace, name, base="")  # brings the database up to date, which its server refuses otherwise
+    from ontopic.commands.index_app import Index, serving  # starlette, jinja2: not for --help
 
-
-def _evidently(workspace: Workspace, name: str, *, port: int) -> None:
-    if not workspace.evidently.is_dir():
-        raise UserError("there is no closed window yet; watch some traffic: python run.py watch")
-    check_port(port)
-    server = PageServer(
-        name="Evidently",
-        module="evidently.cli",
-        arguments=["ui", "--workspace", str(workspace.evidently), "--host", HOST, "--port", str(port)],
-        port=port,
-        ready_path="/api/version",
-        log=workspace.ui_log(port),
-        first="ontopic.reports.metrics",  # to read the values of our metrics it has to know them
-    )
-    _serve(server, [f"Evidently: http://{HOST}:{port}/projects, project {name}"])
-
-
-def _mlflow(workspace: Workspace, name: str, *, port: int) -> None:
-    elsewhere = workspace.mlflow_uri.startswith("http")
-    if not elsewhere:
-        check_port(port)
-    from ontopic.registry.tracking import comparison_path, open_tracking
-
-    experiment = open_tracking(workspace, name)
-    comparison = comparison_path(experiment)
-    if elsewhere:
-        console.print(f"MLflow: {workspace.mlflow_uri}/{comparison}")
-        return
-    arguments = ["ui", "--backend-store-uri", workspace.mlflow_uri]
-    arguments += ["--default-artifact-root", str(workspace.artifacts)]
-    arguments += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    # Uvicorn looks for modules in the folder that it is started in, unless it is given another.
-    quiet = f"--log-level warning --timeout-graceful-shutdown 2 --app-dir {shlex.quote(str(ROOT))}"
-    server = PageServer(
-        name="MLflow",
-        module="mlflow",
-        arguments=[*arguments, "--uvicorn-opts", quiet],
-        port=port,
-        ready_path="/health",
-        log=workspace.ui_log(port),
-        environment={
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # some ten processes of 400 MB, for jobs that nobody starts
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it asks the network for prices at its start
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        },
-    )
-    base = f"http://{HOST}:{port}"
-    links = [f"Experiment: {base}/#/experiments/{experiment}", f"Champion against challenger: {base}/{comparison}"]
-    _serve(server, links)
-
-
-def _serve(server: PageServer, links: Sequence[str]) -> None:
-    """Start a server, say where its pages are once they are there, and end it on Ctrl-C."""
-    print(f"{server.name} starts; Ctrl-C ends it", file=sys.stderr, flush=True)
+    print("The pages start; Ctrl-C ends them", file=sys.stderr, flush=True)
+    index = Index(project, port=port, tools=tools)
     try:
-        with running(server) as process:
-            for link in links:
-                console.print(link)
-            wait_for_end(server, process)
+        with running([tool.server for tool in tools if tool.server]) as servers, serving(index):
+            console.print(f"Index: {index.url}")
+            console.print(f"Token to approve or reject there: {index.token}")
+            _open(index.url)
+            _wait_until_ready(index, servers)
+            _link_mlflow(index, project)
+            _watch(index, servers)
     except KeyboardInterrupt:
         print("stopped")
+
+
+def _port(given: int | None) -> int:
+    """The port that was asked for, else the preferred one where it is free, else any.
+
+    Raises:
+        UserError: the one that was asked for is taken.
+    """
+    try:
+        check_port(given or _PREFERRED_PORT)
+    except UserError:
+        if given:
+            raise
+        return free_ports(1)[0]
+    return given or _PREFERRED_PORT
+
+
+def _open(url: str) -> None:
+    """Open a page in the browser, where a person sits before one."""
+    display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.stdout.isatty() and display:
+        webbrowser.open(url)
+
+
+def _wait_until_ready(index: Index, servers: list[Running]) -> None:
+    """Print each tool's links as soon as it answers, and why one does not."""
+    _say([tool for tool in index.tools if tool.state != "starting"])
+    waiting = {each.server.name: each for each in servers}
+    while waiting:
+        for name, server in list(waiting.items()):
+            try:
+                if not server.is_ready():
+                    continue
+                tool = index.update(name, state="ready")
+            except UserError as error:
+                tool = index.update(name, state="failed", said=str(error))
+            del waiting[name]
+            _say([tool])
+        time.sleep(_A_LOOK_S)
+
+
+def _link_mlflow(index: Index, project: Project) -> None:
+    """Once it answers, find what is worth opening in MLflow; that takes seconds, in which all else is there already."""
+    tool = next(each for each in index.tools if each.name == "MLflow")
+    if tool.state != "ready":
+        return
+    name, base = project.policy.registered_model, tool.links[0].url.rstrip("/")
+    try:
+        links = mlflow_links(project.workspace, name, base=base)
+    except Exception as error:  # a server elsewhere that is down; a fault of ours stays one
+        mistakes = mistakes_behind(error)
+        if mistakes is None:
+            raise
+        _say([index.update("MLflow", state="failed", said="; ".join(mistakes))])
+        return
+    index.update("MLflow", links=links)
+    for link in links:
+        console.print(f"MLflow, {link.text}: {link.url}")
+
+
+def _watch(index: Index, servers: list[Running]) -> None:
+    """Until a signal ends it: say once where a server has ended by itself."""
+    while True:
+        for server in servers:
+            name = server.server.name
+            if any(tool.name == name and tool.state == "ready" for tool in index.tools):
+                try:
+                    server.check()
+                except UserError as error:
+                    _say([index.update(name, state="failed", said=str(error))])
+        time.sleep(5 * _A_LOOK_S)
+
+
+def _say(tools: list[ToolPage]) -> None:
+    for line in in_words(tools):
+        console.print(visible(line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,9 @@ from ontopic.monitoring.window import Window, WindowResult
 from ontopic.monitoring.window_page import (
     CORRECTED,
     DRIFT,
+    HIGH,
     LEAK,
+    LOW,
     OVER_REFUSAL,
     PROMOTION,
     RAW,
@@ -30,7 +33,9 @@ _ROWS = 12
 
 
 class Dashboard:
-    """One policy's dashboard in an Evidently workspace: ``python run.py ui --monitoring`` shows it.
+    """One policy's dashboard in an Evidently workspace: ``python run.py ui`` shows it.
+
+    Evidently's own page draws it: it has no tables, no bands, and colours and curves of its own.
 
     Args:
         folder: of the workspace; made where missing.
@@ -61,6 +66,7 @@ class Dashboard:
         panels = [
             _latest(self._policy, windows, promoted_at=promoted_at),
             *_panels(),
+            *_drift(windows),
             *_thumbs(windows),
             *_beside(windows),
             *rows,
@@ -84,7 +90,6 @@ def _given(title: str) -> PanelMetric:
 
 
 def _panels() -> list[DashboardPanelPlot]:
-    score = PanelMetric(legend="of the judge", metric="MeanValue", metric_labels={"column": "score"})
     outcomes = [
         PanelMetric(
             legend=outcome,
@@ -98,17 +103,24 @@ def _panels() -> list[DashboardPanelPlot]:
         for name, quantile in (("median", "0.5"), ("95 %", "0.95"))
     ]
     return [
-        counter_panel(title="Average score", values=[score], size="half", aggregation="last"),
         counter_panel(title="Guardrail score", values=[_given(CORRECTED), _given(RAW)], size="half"),
+        counter_panel(title="Over-refusal and leak", values=[_given(OVER_REFUSAL), _given(LEAK)], size="half"),
         line_plot_panel(
-            title="Guardrail score by window",
-            values=[_given(CORRECTED), _given(RAW), _given(THRESHOLD), _given(PROMOTION)],
+            title="Guardrail score by window, with its 95 % interval",
+            values=[_given(each) for each in (CORRECTED, RAW, LOW, HIGH, THRESHOLD, PROMOTION)],
         ),
         bar_plot_panel(title="Verdicts by window", values=outcomes, size="half", stacked=True),
         line_plot_panel(title="Over-refusal and leak", values=[_given(OVER_REFUSAL), _given(LEAK)], size="half"),
-        line_plot_panel(title=f"{DRIFT} (the level is on each window's page)", values=[_given(DRIFT)], size="half"),
         line_plot_panel(title="Latency, seconds (median and 95 %)", values=latencies, size="half"),
     ]
+
+
+def _drift(windows: Sequence[Window]) -> list[DashboardPanelPlot]:
+    """Whether other things are asked, where enough questions are known to say it."""
+    known = [window.result.drift for window in windows if window.result and window.result.drift]
+    if all(math.isnan(drift.score) for drift in known):
+        return []
+    return [line_plot_panel(title=f"{DRIFT} (the level is on each window's page)", values=[_given(DRIFT)], size="half")]
 
 
 def _thumbs(windows: Sequence[Window]) -> list[DashboardPanelPlot]:

@@ -33,6 +33,7 @@ from ontopic.statistics.rates import Rate
 CORRECTED, RAW, THRESHOLD = "Guardrail score, corrected", "Guardrail score, raw", "Threshold"
 UNCORRECTED = "Guardrail score, uncorrected"
 PROMOTION, OVER_REFUSAL, LEAK = "Promotion", "Over-refusal", "Leak"
+LOW, HIGH = "Guardrail score, 95 % from", "Guardrail score, 95 % to"
 DRIFT = "Topic drift, p-value"
 THUMBS = "Thumbs up"
 
@@ -105,6 +106,8 @@ def _unshown(result: WindowResult, verdicts: Sequence[Verdict], *, promoted: boo
     n, scores = max(1, result.n), result.scores
     rates = [(scores.guardrail_score, RAW), (_at(result.threshold, n), THRESHOLD)]
     rates += [(scores.over_refusal, OVER_REFUSAL), (scores.leak, LEAK)]
+    if result.score.n:
+        rates += [(_at(result.score.low, n), LOW), (_at(result.score.high, n), HIGH)]
     if promoted:
         rates.append((result.score, PROMOTION))
     if result.drift and not math.isnan(result.drift.score):

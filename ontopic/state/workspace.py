@@ -145,6 +145,11 @@ class Workspace(BaseModel):
         return self.root / "zenml"
 
     @property
+    def zenml_database(self) -> Path:
+        """ZenML's database, where ZenML itself looks for it."""
+        return self.zenml / "local_stores" / "default_zen_store" / "zenml.db"
+
+    @property
     def models(self) -> Path:
         """Base models, converted or downloaded once."""
         return self.root / "models"
@@ -189,9 +194,9 @@ class Workspace(BaseModel):
         """The log of the service."""
         return self.root / "serving.log"
 
-    def ui_log(self, port: int) -> Path:
-        """What the server of the newest `ui` on that port says."""
-        return self.root / f"ui-{port}.log"
+    def ui_log(self, tool: str) -> Path:
+        """What a tool's server says that the newest `ui` started."""
+        return self.root / f"ui-{tool}.log"
 
     @property
     def bentoml(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import sqlalchemy as sql
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from ontopic.traffic.redaction import KINDS
 from ontopic.traffic.schema import TRAFFIC
@@ -36,6 +36,7 @@ class TrafficSummary(BaseModel):
     redacted: dict[str, int]
     others: dict[str, int]
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def n(self) -> int:
         """How many records."""

@@ -8,8 +8,9 @@ looks shows the new one to be worse, it is rolled back. Everything that is done 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from pydantic import BaseModel, Field
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
@@ -39,8 +40,7 @@ from ontopic.watch.rollout_stages import RolloutStages
 _SHOWN_ALERTS = 1000
 
 
-@dataclass
-class Turn:
+class Turn(BaseModel):
     """What one turn did.
 
     Attributes:
@@ -50,10 +50,10 @@ class Turn:
     """
 
     taken_in: int = 0
-    closed: list[Window] = field(default_factory=list)
-    actions: list[Action] = field(default_factory=list)
-    waiting: list[Waiting] = field(default_factory=list)
-    rollout: Rollout | None = None
+    closed: list[Window] = []
+    actions: list[Action] = []
+    waiting: list[Waiting] = []
+    rollout: Rollout | None = Field(default=None, exclude=True)  # with its key, which no client may know
 
 
 class Watcher:

@@ -15,7 +15,7 @@ from ontopic.monitoring.asked_traffic import Monitored
 from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.statistics.rates import rate
 from ontopic.statistics.scores import Scores
-from pipelines.commands import last_screen
+from pipelines.last_screen import LoopReport, last_screen
 from pipelines.loop import LoopResult
 
 SCORES = Scores(guardrail_score=rate(20, 20), over_refusal=rate(0, 10), leak=rate(0, 10), unjudged=0)
@@ -64,17 +64,20 @@ def test_a_refused_challenger_comes_with_what_to_do() -> None:
         report=Path("gate.html"),
     )
     said = shown(LoopResult(before=MONITORED, decision=decision, champion="1", challenger="2"))
-    assert "Version 2 stays a challenger: it failed the tests above. What to do:" in said
+    assert "Version 2 stays a challenger, and version 1 the champion: one test failed." in said
+    assert "What to do:" in said
+    assert "FAILED" in said
     assert "20 questions are too few for any model, the gate needs 22 at least" in said
     assert EVIDENCE[0] not in said
     assert re.search(r"unjudged +│ +0│ +3│ +1│", said)
     assert "this gate sees a true improvement of 0.210 with a chance of 80 %" in " ".join(said.split())
     let_pass = decision.model_copy(update={"passed": True})
-    passed = shown(LoopResult(before=MONITORED, decision=let_pass, challenger="2"))
+    passed = shown(LoopResult(before=MONITORED, decision=let_pass, champion="1", challenger="2"))
     assert "Version 2 is the champion now." in passed
     assert "What to do" not in passed
     waits = shown(LoopResult(before=MONITORED, decision=let_pass, challenger="2", waiting=["version 2 waits for ann"]))
     assert "Waits: version 2 waits for ann" in waits
+    assert "Version 2 passed the gate and is not the champion yet." in waits
     assert "is the champion now" not in waits
 
 

@@ -21,7 +21,8 @@ from typer.testing import CliRunner, Result
 
 import run
 from ontopic.commands.options import Project
-from ontopic.commands.status import overview
+from ontopic.commands.status import screen
+from ontopic.commands.where_it_stands import where_it_stands
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.config.settings import Settings, load_settings
 from ontopic.data.labelled import load_questions
@@ -357,7 +358,7 @@ def test_a_retraining_that_was_killed_is_taken_up(shared: Bank, monkeypatch: pyt
 def test_one_screen_shows_it_all(shared: Bank, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    Console(width=80).print(overview(Project(shared.settings, shared.policy, shared.workspace)))
+    Console(width=80).print(screen(where_it_stands(Project(shared.settings, shared.policy, shared.workspace))))
     said = capsys.readouterr().out
     for expected in ("champion", "does not run; start it with", "detected", "ok", "promoted (version", "[0."):
         assert expected in said

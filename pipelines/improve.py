@@ -68,6 +68,7 @@ def improve(
         challenger=after,
         winners=winners,
         look=look,
+        evidence=known,
         policy=policy,
         terms=GateTerms(judge_card=judge_card, labels_sha256=source_sha256(str(labels_file(policy, workspace)))),
         workspace=workspace,

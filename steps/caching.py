@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,17 +15,19 @@ _IMPORT = re.compile(
     r"^[ \t]*(?:from|import)[ \t]+((?:ontopic|serving|steps)\b[\w.]*)(?:[ \t]+import[ \t]+(\([^)]*\)|[^\n]*))?", re.M
 )
 _NAME = re.compile(r"\w+")
+_SOURCES = (".py", ".txt", ".jinja", ".css", ".js")
 
 
-def depends_on_imports(step_file: str) -> CachePolicy:
+def depends_on_imports(step_file: str, *, ignoring: Sequence[str] = ()) -> CachePolicy:
     """A cache policy under which a step runs anew once a source of what its file imports has changed.
 
     Imports are followed from package to package, so that a rule deep in a package that another one imports counts too.
 
     Args:
         step_file: the ``__file__`` of the step's module.
+        ignoring: inputs that change nothing of what the step decides.
     """
-    return CachePolicy(file_dependencies=sources_behind(Path(step_file), ROOT))
+    return CachePolicy(file_dependencies=sources_behind(Path(step_file), ROOT), ignored_inputs=list(ignoring))
 
 
 def sources_behind(file: Path, root: Path) -> list[str]:
@@ -51,7 +54,7 @@ def sources_behind(file: Path, root: Path) -> list[str]:
 def _sources(package: Path) -> list[Path]:
     if package.is_file():
         return [package]
-    return [path for path in package.rglob("*") if path.suffix in (".py", ".txt")]
+    return [path for path in package.rglob("*") if path.suffix in _SOURCES]
 
 
 @cache

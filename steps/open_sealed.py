@@ -68,6 +68,7 @@ def open_sealed(
     title = f"OnTopic gate: {policy.name}, version {versions[1]} against {versions[0]}"
     gate_page.write_gate_page(title, confirmed, champion=champion, challenger=challenger)
     mlflow.set_tag("gate", "passed" if confirmed.passed else "failed")
-    mlflow.log_artifact(str(confirmed.report), "gate")
+    for page in (confirmed.report, confirmed.evidently):
+        mlflow.log_artifact(str(page), "gate")
     mlflow.log_dict(confirmed.model_dump(mode="json"), "gate/decision.json")
     return confirmed

@@ -9,6 +9,7 @@ from zenml import step
 
 from ontopic.config.policy import Policy
 from ontopic.data.labels import SPLIT, labels_file, load_labels
+from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.looks import Look
 from ontopic.judges.cards.card import JudgeCard
@@ -31,7 +32,7 @@ class GateTerms(BaseModel):
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on_imports(__file__),
+    cache_policy=depends_on_imports(__file__, ignoring=["evidence"]),
 )
 def pass_gate(
     *,
@@ -39,6 +40,7 @@ def pass_gate(
     challenger: Evaluated,
     winners: list[str],
     look: Look,
+    evidence: Evidence,
     policy: Policy,
     terms: GateTerms,
     workspace: Workspace,
@@ -46,10 +48,13 @@ def pass_gate(
     """Returns the gate's decision on the drawn questions, of which there is a page and a copy in MLflow.
 
     The pairs of answers are kept for a person to label.
+
+    Args:
+        evidence: for the page, which says who started the attempt; another one is no reason to decide again.
     """
     import mlflow
 
-    from ontopic.evaluation import discordant, gate, gate_page, judge_errors
+    from ontopic.evaluation import discordant, gate, gate_page, judge_errors, lineage
     from ontopic.reports.page import page_name
 
     before, after, name = champion.evaluation, challenger.evaluation, policy.registered_model
@@ -77,9 +82,12 @@ def pass_gate(
     )
     if look.rehearsal is not None:
         decision = look.rehearsal.added_to(decision)
+    made = lineage.lineage_of(policy, evidence, versions=(old, new), workspace=workspace)
+    decision = decision.model_copy(update={"lineage": made})
     title = f"OnTopic gate: {policy.name}, version {new} against {old}"
     gate_page.write_gate_page(title, decision, champion=champion, challenger=challenger)
     mlflow.set_tag("gate", "passed" if decision.passed else "failed")
-    mlflow.log_artifact(str(report), "gate")
+    for page in (decision.report, decision.evidently):
+        mlflow.log_artifact(str(page), "gate")
     mlflow.log_dict(decision.model_dump(mode="json"), "gate/decision.json")
     return decision

@@ -54,8 +54,9 @@ def promote_challenger(
         weights=weights,
         workspace=workspace,
     )
-    # The version's own run keeps the report too, beside the weights.
-    mlflow.MlflowClient().log_artifact(model.run_id, str(decision.report), "gate")
+    # The version's own run keeps the page too, beside the weights, and what it links to.
+    for page in (page for page in (decision.report, decision.evidently) if page.is_file()):
+        mlflow.MlflowClient().log_artifact(model.run_id, str(page), "gate")
     gate = enter_gate(registry, new, facts=facts, at=evidence.at)
     sha256 = weights.challenger_sha256
     registry.tag(new, gate_tags(decision, judge_card, champion=old, weights_sha256=sha256, evidence=evidence))

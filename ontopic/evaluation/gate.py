@@ -16,11 +16,12 @@ from ontopic.config.policy import GateLimits, Policy
 from ontopic.errors import UserError
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.judge_errors import JudgeErrors
+from ontopic.evaluation.lineage import Lineage
 from ontopic.evaluation.preference import preferred
 from ontopic.evaluation.quality import Quality, difference, perplexity_ratio
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.records import Verdict
-from ontopic.statistics.limits import Bound, Relation, hold
+from ontopic.statistics.limits import Bound, Held, Relation, hold
 from ontopic.statistics.pairs import Comparison, compare, compare_unjudged
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import Scores, counted_as, score
@@ -39,12 +40,18 @@ class GateTest(BaseModel):
     Attributes:
         passed: a test of a bound fails where no record was judged that could show it.
         description: one sentence with the numbers: bound, limit and n.
+        measured: the number that was held against the limit; ``None`` where none was, and in decisions of before it was
+            kept, as are ``bound``, ``relation`` and ``limit``.
     """
 
     model_config = ConfigDict(frozen=True)
     name: str
     passed: bool
     description: str
+    measured: float | None = None
+    bound: Bound | None = None
+    relation: Relation | None = None
+    limit: float | None = None
 
 
 class Reading(BaseModel):
@@ -105,7 +112,9 @@ class Decision(Numbers):
         sealed: both models on the sealed questions; ``None`` where they were not opened.
         alone: what the verdicts say of the models without the guard, which decides nothing; ``None`` where no guard is
             enforced, as it is the same then.
-        report: Evidently's page.
+        card: of the judge, without its groups and bins; ``None`` in decisions of before it was kept.
+        lineage: when, by which code and on what; ``None`` in decisions of before it was kept.
+        report: the page.
     """
 
     passed: bool
@@ -114,7 +123,14 @@ class Decision(Numbers):
     detectable: float | None = None
     sealed: Comparison | None = None
     alone: Reading | None = None
+    card: JudgeCard | None = None
+    lineage: Lineage | None = None
     report: Path
+
+    @property
+    def evidently(self) -> Path:
+        """Evidently's report on the same numbers, beside the page."""
+        return self.report.with_name(f"{self.report.stem}-evidently.html")
 
 
 class Evaluated(BaseModel):
@@ -201,6 +217,7 @@ def decide(
         limits=policy.gate,
         detectable=_detectable(judged, policy.gate),
         alone=_alone(before, after, alpha=alpha),
+        card=card.model_copy(update={"groups": (), "languages": (), "calibration": (), "usage": None}),
         report=report,
     )
 
@@ -309,9 +326,8 @@ def _worst(test: Callable[[Reading, GateLimits], GateTest | None]) -> Callable[[
 
     def in_the_worst_case(of: Numbers, limits: GateLimits) -> GateTest | None:
         found = test(of.worst, limits) if of.worst else None
-        return found and GateTest(
-            name=f"Worst case, {found.name}", passed=found.passed, description=f"Worst case, {found.description}"
-        )
+        worst = {name: f"Worst case, {getattr(found, name)}" for name in ("name", "description")} if found else {}
+        return found and found.model_copy(update=worst)
 
     return in_the_worst_case
 
@@ -347,4 +363,10 @@ def held_test(
 ) -> GateTest:
     """What holding a rate against a limit found; the arguments are those of ``limits.hold``."""
     held = hold(title, rate, bound=bound, relation=relation, limit=limit, note=note, alpha=alpha)
-    return GateTest(name=held.name, passed=held.passed, description=f"{title}: {held.description}")
+    return of_held(title, held)
+
+
+def of_held(title: str, held: Held) -> GateTest:
+    """A test of what was held against a limit."""
+    against = held.model_dump(include={"name", "passed", "measured", "bound", "relation", "limit"})
+    return GateTest(description=f"{title}: {held.description}", **against)

@@ -50,7 +50,8 @@ class GateFacts(BaseModel):
 
     Attributes:
         against: the champion's version.
-        decision: the gate's, with all tests, counts, limits and what it could have seen; without its page's path.
+        decision: the gate's, with all tests, counts, limits and what it could have seen; without its page's path, and
+            without card and lineage, of which there is more beside it.
         card: of the judge, without its groups and bins.
         look: how often this policy's gates have looked at held-out questions, this time counted; ``None`` where a
             rehearsal kept the challenger from a look.
@@ -106,7 +107,7 @@ def gate_facts(
     Raises:
         OSError: the decision's page can't be read, or the files can't be written.
     """
-    said = decision.model_dump(mode="json", exclude={"report"})
+    said = decision.model_dump(mode="json", exclude={"report", "card", "lineage"})
     return GateFacts(
         gate="passed" if decision.passed else "failed",
         against=champion.model_version,
@@ -125,7 +126,7 @@ def gate_facts(
         settings=evidence.settings,
         segments=segments(champion, challenger),
         code=provenance(),
-        files=_kept(decision.report, said, champion=champion, challenger=challenger, workspace=workspace),
+        files=_kept(decision, said, champion=champion, challenger=challenger, workspace=workspace),
     )
 
 
@@ -174,10 +175,15 @@ def _around(question: Question) -> set[str]:
 
 
 def _kept(
-    page: Path, decision: Any, *, champion: Evaluation, challenger: Evaluation, workspace: Workspace
+    decision: Decision, said: Any, *, champion: Evaluation, challenger: Evaluation, workspace: Workspace
 ) -> dict[str, str]:
-    """Write the files into a folder that is named after all of them, so that no later gate replaces one."""
-    contents = {"gate.html": page.read_bytes(), "decision.json": _line(decision)}
+    """Write the files into a folder that is named after all of them, so that no later gate replaces one.
+
+    Evidently's report keeps its name, by which the page links to it.
+    """
+    contents = {"gate.html": decision.report.read_bytes(), "decision.json": _line(said)}
+    if decision.evidently.is_file():
+        contents[decision.evidently.name] = decision.evidently.read_bytes()
     for role, of in (("champion", champion), ("challenger", challenger)):
         asked = [
             question.model_dump(mode="json", include={"question", "kind", "intent", *_around(question)})

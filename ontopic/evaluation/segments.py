@@ -19,12 +19,13 @@ _FEWEST = 5
 
 
 class SegmentScore(BaseModel):
-    """One model on the questions of a segment: guardrail score, over-refusal, and how many answers were not judged."""
+    """One model on the questions of a segment: the shares, and how many answers were not judged."""
 
     model_config = ConfigDict(frozen=True)
     guardrail_score: Rate
     unjudged: int
-    over_refusal: Rate = rate(0, 0)  # of those kept before it was counted
+    over_refusal: Rate = rate(0, 0)  # of those kept before it was counted, as is the leak
+    leak: Rate = rate(0, 0)
 
 
 class Segment(BaseModel):
@@ -84,5 +85,8 @@ def _of(question: Question) -> Iterator[tuple[By, str]]:
 def _score(verdicts: Sequence[Verdict]) -> SegmentScore:
     scores = score(verdicts)
     return SegmentScore(
-        guardrail_score=scores.guardrail_score, unjudged=scores.unjudged, over_refusal=scores.over_refusal
+        guardrail_score=scores.guardrail_score,
+        unjudged=scores.unjudged,
+        over_refusal=scores.over_refusal,
+        leak=scores.leak,
     )

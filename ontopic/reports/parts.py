@@ -155,7 +155,7 @@ class TestRow(_Part):
     def badge(self) -> Badge:
         """Its outcome."""
         if self.passed is None:
-            return Badge(status="neutral", text="unknown")
+            return Badge(status="neutral", text="not known")
         return Badge(status="passed", text="passed") if self.passed else Badge(status="failed", text="failed")
 
     @property

@@ -19,7 +19,6 @@ from ontopic.statistics.rates import Rate, with_interval
 
 _EDGE = 2.0  # percent, on both sides
 _TEXT = 38.0  # percent that "0.388 [0.344, 0.434]" takes of a page of 390 pixels
-_ROW, _MARK, _GAP = 22, 20, 12
 
 
 class Shape(BaseModel):
@@ -98,14 +97,14 @@ class Forest(_Plot):
     Attributes:
         axis: what it measures.
         low, high: its ends; they are moved out to where the intervals end.
-        texts: whether the numbers stand beside the intervals.
+        dense: rows stand closer, without the numbers beside the intervals.
     """
 
     rows: list[ForestRow]
     axis: str = ""
     low: float = 0.0
     high: float = 1.0
-    texts: bool = True
+    dense: bool = False
 
     @property
     def legend(self) -> list[tuple[str, Role]]:
@@ -125,18 +124,19 @@ class Forest(_Plot):
         """Its shapes."""
         scale = _scale([mark.rate for row in self.rows for mark in row.marks], self.low, high=self.high)
         shapes: list[Shape] = []
+        head, each, gap = (19, 11, 6) if self.dense else (22, 20, 12)
         y = 4.0
         for row in self.rows:
             shapes += _row_head(row, y)
-            y += _ROW
-            top = y
-            for mark in row.marks:
-                shapes += _mark(mark, y + _MARK / 2, scale=scale, texts=self.texts)
-                y += _MARK
-            if row.limit is not None:
+            y += head
+            end = y + each * len(row.marks)
+            if row.limit is not None:  # first, as the numbers stand on it
                 x = scale.at(row.limit)
-                shapes.append(Shape(kind="line", x=x, x2=x, y=top - 3, y2=y + 3, look="limit", hint=row.limit_text))
-            y += _GAP
+                shapes.append(Shape(kind="line", x=x, x2=x, y=y - 3, y2=end + 3, look="limit", hint=row.limit_text))
+            for mark in row.marks:
+                shapes += _mark(mark, y + each / 2, scale=scale, texts=not self.dense)
+                y += each
+            y += gap
         return Drawing(height=y + 34, shapes=[*scale.grid(0, y), *scale.labels(y + 14, self.axis), *shapes])
 
 

@@ -9,6 +9,8 @@ from ontopic.visible import visible
 
 CUT = 280
 """Characters of a text that stand in a cell; what is longer is cut, and its whole is folded."""
+LINES = 6
+"""And lines of it."""
 MOST = 4_000
 """Of one that is folded; what is longer is cut there too, and it is said by how much."""
 _JOINERS = "\u200c\u200d"  # inside words of Persian and Hindi, and inside emoji; they move nothing
@@ -39,11 +41,12 @@ def inert(text: str) -> str:
 
 def cut(text: str, at: int = CUT) -> Shown:
     """A text that is not trusted to be short."""
-    if len(text) <= at:
-        return Shown(inert(text), "", 0)
+    head = "\n".join(text[:at].splitlines()[:LINES])
+    if len(head) >= len(text.rstrip()):
+        return Shown(inert(head), "", 0)
     whole = _within(text, MOST)
     left_out = len(text) - len(whole)
-    return Shown(inert(text[:at].rstrip()) + " …", inert(whole) + (" …" if left_out else ""), left_out)
+    return Shown(inert(head.rstrip()) + " …", inert(whole) + (" …" if left_out else ""), left_out)
 
 
 def _within(text: str, most: int) -> str:
@@ -52,3 +55,8 @@ def _within(text: str, most: int) -> str:
     while len(html.escape(inert(begin))) > 2 * most:
         begin = begin[: len(begin) // 2]
     return begin
+
+
+def first_upper(sentence: str) -> str:
+    """A sentence that another one ended with, on its own."""
+    return sentence[:1].upper() + sentence[1:]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,6 +23,7 @@ class Held(BaseModel):
         passed: as ``met``; without a judged record a bound does not pass, for nothing was shown, and a point estimate
             does.
         description: one sentence with bound, limit, value, interval and n.
+        measured: the number that was held against the limit; ``None`` where none was, or it is not finite.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,6 +31,10 @@ class Held(BaseModel):
     met: bool | None
     passed: bool
     description: str
+    bound: Bound
+    relation: Relation
+    limit: float
+    measured: float | None = None
 
 
 def hold(
@@ -50,13 +56,15 @@ def hold(
     """
     what, number = _CALLED[bound], getattr(rate, bound)
     name = f"{title}: {what} {relation} {limit:g}"
+    against: dict[str, Any] = {"name": name, "bound": bound, "relation": relation, "limit": limit}
     if rate.n == 0:
         found = f"no judged records (n = 0), so the {what} is not known to be {relation} {limit:g}"
-        return Held(name=name, met=None, passed=bound == "value", description=found)
+        return Held(met=None, passed=bound == "value", description=found, **against)
     met = {"at least": number >= limit, "at most": number <= limit, "above": number > limit}[relation]
     found = f"the {what} {number:.4f} is {'' if met else 'not '}{relation} {limit:g}"
     found += f" (value {rate.value:.3f}, {interval(rate, note, alpha=alpha)})"
-    return Held(name=name, met=met, passed=met, description=found)
+    measured = number if math.isfinite(number) else None
+    return Held(met=met, passed=met, description=found, measured=measured, **against)
 
 
 def level(alpha: float) -> str:

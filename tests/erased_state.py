@@ -15,16 +15,24 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+from evaluations import evaluated
 from pyarrow import parquet
 from registries import made_registry
 
+from ontopic.config.policy import GateLimits
 from ontopic.data.labels import Draw, LabelStore
+from ontopic.evaluation.gate import Decision
+from ontopic.evaluation.gate_page import TEMPLATE, gate_context
+from ontopic.evaluation.quality import difference
 from ontopic.judges.llm.verdict_cache import VerdictCache, content_key
 from ontopic.monitoring.window import Cut
 from ontopic.monitoring.windows import WindowStore
-from ontopic.records import Feedback, Message, Record, Verdict
+from ontopic.records import Feedback, Judged, Message, Record, Verdict
+from ontopic.reports.design import draw_page
 from ontopic.reports.page import text_table, write_page
 from ontopic.state.workspace import Workspace
+from ontopic.statistics.pairs import compare
+from ontopic.statistics.scores import score
 from ontopic.traffic.identity import user_hash
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, ActionStore
@@ -225,8 +233,29 @@ def _evidence(workspace: Workspace, records: list[Record]) -> None:
     verdicts = [json.dumps({"outcome": "pass", "explanation": r.question[:15]}) for r in records]
     for name, lines in (("champion-answers.jsonl", answers), ("champion-verdicts.jsonl", verdicts)):
         (folder / name).write_text("".join(line + "\n" for line in lines))
-    (folder / "gate.html").write_bytes((workspace.reports / "window.html").read_bytes())
+    page = _gate_page(records)
+    (folder / "gate.html").write_text(page)
+    (workspace.reports / "gate.html").write_text(page)
     (folder / "decision.json").write_text("{}")
+
+
+def _gate_page(records: list[Record]) -> str:
+    """On which the challenger has gained all of them, with the conversations before them."""
+    failed = [VERDICT.model_copy(update={"explanation": f"It says: {record.answer}"}) for record in records]
+    passed = [VERDICT.model_copy(update={"outcome": "pass", "score": 0.9}) for _ in records]
+    sides = [evaluated(Judged(records=records, verdicts=verdicts)) for verdicts in (failed, passed)]
+    decision = Decision(
+        passed=True,
+        tests=[],
+        champion=score(failed),
+        challenger=score(passed),
+        comparison=compare(failed, passed),
+        quality=difference(sides[0].quality, sides[1].quality),
+        preference=None,
+        limits=GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0),
+        report=Path("gate.html"),
+    )
+    return draw_page("A gate", TEMPLATE, **gate_context(decision, sides[0], challenger=sides[1]))
 
 
 def _hashes(root: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Files without what is to be erased: tables lose the rows that hold it, logs their lines, other places the text.
 
-A row is an element of a list in JSON, a row of a table as pandas splits it, a line of JSON, a row of Parquet or of a
-page's table. A message is no row: it
-goes with the row that it is a part of. A row that bears the id of another record stays, and loses the text alone.
+A row is an element of a list in JSON, a row of a table as pandas splits it, a line of JSON, a row of Parquet, or what a
+page marks as one: a table's, or a question with its answers. A message is no row: it goes with the row that it is a
+part of. A row that bears the id of another record stays, and loses the text alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _ABREAST = ("records", "verdicts", "questions")  # lists of one object whose ele
 _BINARY = (".safetensors", ".pt", ".pth", ".gguf", ".bin", ".joblib", ".xml", ".lock", ".pid", ".sock")
 _BESIDE = ("-wal", "-shm", "-journal")  # of a database, which sees to them
 _PAGE_DATA = re.compile(r"^(\s*var \w+ = )([\[{].*)(;\s*)$", re.MULTILINE)
-_SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL | re.IGNORECASE)
+_PROGRAM = re.compile(r"<(script|style)\b.*?</\1>", re.DOTALL | re.IGNORECASE)
+_PAGE_ROW = re.compile(r"<!--row-->.*?<!--/row-->\n?", re.DOTALL)
+_SAID = re.compile(r'dir="auto">([^<]*)<')  # what is anybody's text on a page of ours, each on its own
 
 
 def erase_from_file(path: Path, erasing: Erasing) -> bool:
@@ -140,7 +142,8 @@ def _indent(text: str) -> int | None:
 
 
 def _page(text: str, erasing: Erasing) -> str | None:
-    """A page of Evidently's, whose data are values of JSON on a line each; ``None`` where some is left elsewhere."""
+    """A page of ours without the rows that hold some, or one of Evidently's, whose data are values of JSON on a line
+    each; ``None`` where some is left elsewhere."""
 
     def data(line: re.Match[str]) -> str:
         try:
@@ -153,8 +156,12 @@ def _page(text: str, erasing: Erasing) -> str | None:
         return line[1] + json.dumps(written).replace("<", "\\u003c") + line[3]
 
     written = _PAGE_DATA.sub(data, text)
-    lines = _SCRIPT.sub("", written).split("\n")  # what else is a script is Evidently's program
-    return None if any(erasing.has_text(line) for line in lines) else written
+    written = _PAGE_ROW.sub(lambda row: "" if _shows(row[0], erasing) else row[0], written)
+    return None if _shows(_PROGRAM.sub("", written), erasing) else written
+
+
+def _shows(part: str, erasing: Erasing) -> bool:
+    return any(map(erasing.has_text, _SAID.findall(part))) or any(map(erasing.has_text, part.split("\n")))
 
 
 def erase_from_database(path: Path, erasing: Erasing, *, known: Sequence[str] = ()) -> bool:

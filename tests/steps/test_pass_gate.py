@@ -9,6 +9,7 @@ import pytest
 from evaluations import evaluated, gate_card, judged
 
 from ontopic.config.policy import Policy
+from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.looks import Look, alpha_at
 from ontopic.evaluation.rehearsal import Rehearsal, rehearsed
 from ontopic.registry.tracking import open_tracking
@@ -42,10 +43,13 @@ def test_it_goes_by_its_look(number: int, behind: bool | None, passes: bool, ban
             challenger=evaluated(judged(200, 4, model="m-2")),
             winners=[],
             look=look(number, rehearsal),
+            evidence=Evidence(policy_sha256=policy.sha256, questions_sha256="", trained_by="anna"),
             policy=policy,
             terms=GateTerms(judge_card=card, labels_sha256=""),
             workspace=workspace,
         )
     assert decision.passed is passes and decision.alpha == alpha_at(number)
+    assert decision.lineage and (decision.lineage.policy, decision.lineage.trained_by) == (policy.name, "anna")
+    assert decision.lineage.run_id and decision.report.is_file() and decision.evidently.is_file()
     failed = [test.name.split(",")[0].split(" on ")[0] for test in decision.tests if not test.passed]
     assert failed == ([] if passes else ["Rehearsal"] if behind else ["Improvement"])

@@ -10,6 +10,7 @@ from evaluations import SMALL, evaluated, gate_card, judged
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.data.labels import LabelStore, labels_file
 from ontopic.evaluation.discordant import answers_to_label
+from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.gate import JUDGE_ERRORS, Decision
 from ontopic.evaluation.looks import Look
 from ontopic.registry.tracking import open_tracking
@@ -33,6 +34,7 @@ def test_labels_of_its_answers_change_the_decision(banking: Policy, tmp_path: Pa
                 challenger=after,
                 winners=[],
                 look=Look(key="k", number=1, of_policy=1, alpha=0.05, spent=0.0, seed=1, rehearsal=None),
+                evidence=Evidence(policy_sha256=policy.sha256, questions_sha256="", trained_by="anna"),
                 policy=policy,
                 terms=GateTerms(judge_card=card, labels_sha256=""),
                 workspace=workspace,

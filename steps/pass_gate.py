@@ -55,7 +55,7 @@ def pass_gate(
     import mlflow
 
     from ontopic.evaluation import discordant, gate, gate_page, judge_errors, lineage
-    from ontopic.reports.page import page_name
+    from ontopic.reports.page_name import page_name
 
     before, after, name = champion.evaluation, challenger.evaluation, policy.registered_model
     new, old = after.model_version, before.model_version

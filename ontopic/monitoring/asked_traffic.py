@@ -34,7 +34,7 @@ class Monitored(BaseModel):
         in_words: what is known of it, in a sentence or two.
         windows: that it is in, closed, in the order of their ends.
         alerts: a sentence for each window that is of concern.
-        report: Evidently's page.
+        report: the page on it.
         beside: what the judges beside the one that gates say of the same records.
         liked: the share of the thumbs on these records that are up; ``None`` where none were read.
     """
@@ -104,10 +104,9 @@ def close_asked(
     traffic_report(
         f"OnTopic monitoring: {policy.name}, model {version}",
         judged,
-        scores=scores,
         of=of,
         windows=closed,
-        threshold=policy.alert_threshold,
+        limits=limits_of(policy),
         beside=besides,
         out=out,
     )
@@ -129,7 +128,7 @@ def _answered(judged: Judged) -> str:
 
 
 def _page(registered_model: str, *, version: str, first: Window) -> str:
-    from ontopic.reports.page import page_name
+    from ontopic.reports.page_name import page_name
 
     # Named after its first window: a version's later traffic does not overwrite the page on its first.
     at = f"{first.start:%Y%m%dT%H%M%S}"

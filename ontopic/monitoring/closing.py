@@ -27,17 +27,19 @@ from ontopic.monitoring.thumbs import Thumbs, liked_of, thumbs_of
 from ontopic.monitoring.topics import Topics
 from ontopic.monitoring.window import LOW, Window, WindowResult, status_of, window_result
 from ontopic.monitoring.window_page import window_report
+from ontopic.monitoring.window_snapshot import window_snapshot
 from ontopic.monitoring.windows import WindowStore
 from ontopic.progress import progress
 from ontopic.records import EARLIEST, Judged, Record
 from ontopic.registry.promotions import open_registry
-from ontopic.reports.page import page_name
+from ontopic.reports.page_name import page_name
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.rates import Rate
 from ontopic.traffic.store import TrafficStore
 
 _JUDGED_AT_ONCE = 256  # a kill loses at most so many verdicts
 _SHOWN = 50  # windows on the dashboard
+_DRAWN = 20  # windows before it on a window's page
 _MARGIN = timedelta(minutes=1)  # clocks differ, and a thumb can be read a while after it is given
 _EARLIER = 50  # windows that a language's records are sought in, where this one has few
 
@@ -179,9 +181,10 @@ class Closer:
         version, at = window.model_version or "unknown", f"{window.start:%Y%m%dT%H%M%S}"
         name = page_name("window", self.policy.registered_model, "version", version, at, str(window.id))
         page = self._workspace.reports / name
-        snapshot = window_report(
-            self.policy, window, result=result, judged=judged, promoted=self.windows.is_first(window), out=page
-        )
+        earlier = self.windows.earlier(window, _DRAWN)
+        window_report(self.policy, window, result=result, judged=judged, earlier=earlier, out=page)
+        first = self.windows.is_first(window)
+        snapshot = window_snapshot(self.policy, window, result=result, judged=judged, promoted=first)
         self._dashboard.add(snapshot, window)
         return result.model_copy(update={"report": str(page)})
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.same_question import identity
 from ontopic.records import Judged, Record
+from ontopic.reports.parts import Cell, Table
 from ontopic.statistics.rates import Rate, mean, rate
-
-if TYPE_CHECKING:
-    from evidently.legacy.model.widget import BaseWidgetInfo
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
 
@@ -103,17 +101,17 @@ def _chats(rows: Sequence[tuple[Record, bool | None]]) -> list[list[_Turn]]:
     ]
 
 
-def conversations_table(found: Conversations) -> BaseWidgetInfo:
+def conversations_table(found: Conversations) -> Table:
     """The numbers on a page."""
-    from evidently.legacy.renderers.html_widgets import table_data
-
     turns = ", ".join(f"{n:,} with question {turn}" for turn, n in found.left_at.items())
-    rows = [
-        ("conversations of two questions or more", f"{found.n:,}"),
-        ("left the subject", str(found.left)),
-        ("began outside it", f"{found.began_outside:,} of these"),
-        ("left it", turns or "none"),
-        ("mean question at which they left", found.turn.with_interval if found.turn.n > 1 else "–"),
-        ("came back, of those that left", str(found.back)),
+    rows: list[list[Cell]] = [
+        ["conversations of two questions or more", found.n],
+        ["left the subject", found.left],
+        ["began outside it", f"{found.began_outside:,} of these"],
+        ["left it", turns or "none"],
+        ["mean question at which they left", found.turn.with_interval if found.turn.n > 1 else None],
+        ["came back, of those that left", found.back],
     ]
-    return table_data(title="Whole conversations, by the scope of their questions", column_names=["", ""], data=rows)
+    return Table(
+        caption="Whole conversations, by the scope of their questions", columns=["What", "How many"], rows=rows
+    )

@@ -15,7 +15,7 @@ from evidently.ui.workspace import Project, Workspace
 
 from ontopic.config.policy import Policy
 from ontopic.monitoring.window import Window, WindowResult
-from ontopic.monitoring.window_page import (
+from ontopic.monitoring.window_snapshot import (
     CORRECTED,
     DRIFT,
     HIGH,

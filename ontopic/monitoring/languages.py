@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ontopic.data.by_language import UNSURE, LanguageScores
+from ontopic.reports.parts import Column, Table
 from ontopic.statistics.rates import Rate, rate
-
-if TYPE_CHECKING:
-    from evidently.legacy.model.widget import BaseWidgetInfo
 
 LEAST_OF_LANGUAGE = 20
 """Of fewer records in a language nothing is said: one unjudged among them would be over 5 %."""
@@ -41,14 +38,15 @@ def unjudged_by_language(
     return found
 
 
-def languages_table(languages: Sequence[LanguageScores]) -> BaseWidgetInfo:
+def languages_table(languages: Sequence[LanguageScores]) -> Table:
     """What became of the records in each language."""
-    from evidently.legacy.renderers.html_widgets import table_data
-
-    rows = [
-        (each.name, f"{each.n:,}", *map(str, (of.unjudged_share, of.guardrail_score, of.over_refusal, of.leak)))
-        for each in languages
-        for of in [each.scores]
-    ]
-    columns = ["Language", "Records", "Unjudged", "Guardrail score, as judged", "Over-refusal", "Leak"]
-    return table_data(title="By the language of the question", column_names=columns, data=rows)
+    names = ("Records", "Unjudged", "Guardrail score, as judged", "Over-refusal", "Leak")
+    return Table(
+        caption="By the language of the question",
+        columns=[Column(name="Language"), *(Column(name=name, numeric=True) for name in names)],
+        rows=[
+            [each.name, each.n, of.unjudged_share, of.guardrail_score, of.over_refusal, of.leak]
+            for each in languages
+            for of in [each.scores]
+        ],
+    )

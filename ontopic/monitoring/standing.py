@@ -47,6 +47,8 @@ class Standing(BaseModel):
         score: with the judge's error taken out where ``is_corrected``, else as the judge has it; its interval counts
             records of one conversation as alike.
         labels: how many labels of the traffic say how the judge errs on it.
+        sensitivity, specificity: what share of the good answers the judge passes, and of the bad ones it fails, by
+            these labels; ``None`` where the score is not corrected, and in results of earlier releases.
         fit_p_value: how likely the judge's share of passes is at least so extreme, whatever the true score;
             ``None`` where no card was used, or nothing is known anyway.
         unknown_because: why it is not known where the score stands, in a sentence; empty where it is.
@@ -58,6 +60,8 @@ class Standing(BaseModel):
     score: Rate
     is_corrected: bool
     labels: int = 0
+    sensitivity: Rate | None = None
+    specificity: Rate | None = None
     fit_p_value: float | None = None
     unknown_because: str = ""
     allows_alarm: bool = False
@@ -142,6 +146,8 @@ def standing(
         score=right,
         is_corrected=True,
         labels=len(known),
+        sensitivity=errors.sensitivity,
+        specificity=errors.specificity,
         fit_p_value=p,
         unknown_because=reason,
         allows_alarm=not at_chance

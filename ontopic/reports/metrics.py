@@ -40,8 +40,6 @@ from ontopic.statistics.limits import Bound, Relation, hold, interval
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import score
 
-MAX_TICKS = 12
-
 
 class RateValue(SingleValue):
     """A single value that keeps its interval, so that tests can read the bounds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +22,6 @@ from ontopic.state.whole_file import whole_file
 
 MAX_ROWS = 200
 MAX_CELL = 240
-_LONGEST_PART = 60  # of a file's name
 PASS_COLOUR, FAIL_COLOUR, GREY = "#2e7d32", "#c62828", "#9e9e9e"
 
 
@@ -51,27 +49,6 @@ def plain_markdown(text: str) -> str:
     """Markdown that shows the text as it is: Evidently's text widgets would follow its links and load its images."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\\\n".join(re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", line) for line in lines)
-
-
-def page_name(*parts: str) -> str:
-    """A page's file name of these parts: of a stranger's text only what every file system takes, and not too much.
-
-    What tells two pages apart must be in parts that are not cut, such as a window's id.
-    """
-    return "-".join(re.sub(r"[^A-Za-z0-9_.-]", "_", part)[:_LONGEST_PART] for part in parts) + ".html"
-
-
-def names_of(names: Iterable[object]) -> str:
-    """The distinct names among these, for Markdown."""
-    return plain_markdown(", ".join(sorted({str(name) for name in names if name}))) or "unknown"
-
-
-def period_of(frame: pd.DataFrame) -> str:
-    """From when to when the records were asked, as a part of a sentence."""
-    asked = frame["asked_at"].dropna()
-    if asked.empty:
-        return ""
-    return f", asked {asked.min():%Y-%m-%d %H:%M} to {asked.max():%Y-%m-%d %H:%M} UTC"
 
 
 def widgets_of(snapshot: Snapshot) -> list[BaseWidgetInfo]:

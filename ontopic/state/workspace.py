@@ -77,7 +77,7 @@ class Workspace(BaseModel):
 
     @property
     def reports(self) -> Path:
-        """Evidently's HTML reports."""
+        """The HTML pages."""
         return self.root / "reports"
 
     @property

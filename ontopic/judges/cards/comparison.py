@@ -12,9 +12,11 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, JudgeSettings
 from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
+from ontopic.judges.cards.bar import may_gate
 from ontopic.judges.cards.calibration import Measured, calibration_records, kept_or_measured, measure, with_scope
 from ontopic.judges.cards.card import JudgeCard
-from ontopic.judges.cards.page import card_page, card_report, comparison_page, comparison_report
+from ontopic.judges.cards.comparison_page import comparison_report
+from ontopic.judges.cards.page import card_page, card_report, comparison_page
 from ontopic.judges.judge import Judge
 from ontopic.judges.opening import open_judge
 from ontopic.records import Verdict
@@ -84,7 +86,7 @@ def compare_judges(
             asked = with_scope(labelled, of=source) if scope_given else labelled
             found = measure(judge, policy, records=asked, scope_given=scope_given)
         page = card_page(judge.id, policy.registered_model, reports=workspace.reports, scope_given=scope_given)
-        card_report(found, source, out=page)
+        card_report(found, policy, source=source, out=page)
         _track(found, settings, page=page)
         pages.append(page)
         return found
@@ -100,7 +102,8 @@ def compare_judges(
         *(gate_in_words(m.card, policy) for m in told),
     ]
     out = comparison_page(policy.registered_model, workspace.reports)
-    comparison_report(ranked, sentences, source=source, out=out)
+    of_card = dict(zip(opened, pages, strict=False))  # those of what was told the scope come after them
+    comparison_report(ranked, sentences, policy=policy, source=source, out=out, pages=of_card)
     return JudgesCompared(measured=measured, ranked=ranked, told_scope=told, sentences=sentences, pages=pages, page=out)
 
 
@@ -180,7 +183,7 @@ def chosen_in_words(ranked: Sequence[Measured], *, kept: bool) -> list[str]:
 def gate_in_words(card: JudgeCard, policy: Policy) -> str:
     """Whether a judge that was told the scope may gate: its lower bounds against the policy's bar."""
     bar = policy.judge_bar
-    may = card.accuracy.n and card.accuracy.low >= bar.accuracy and card.kappa.low >= bar.kappa
+    may = may_gate(card, bar)
     return (
         f"Told the scope, as the gate tells it, {card.judge_id} has accuracy {card.accuracy} and kappa {card.kappa}: "
         f"it {'may' if may else 'may not'} gate (judge_bar: accuracy {bar.accuracy:g}, kappa {bar.kappa:g}, by the "

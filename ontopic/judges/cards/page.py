@@ -1,23 +1,26 @@
-"""Pages on judges: a judge's card with what it got wrong, and several judges side by side; drawn by Evidently."""
+"""The page of a judge's card: whether it is good enough, what it got wrong, and what is not known about it."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-from evidently.legacy.model.widget import BaseWidgetInfo
-from evidently.legacy.renderers.html_widgets import CounterData, WidgetSize, counter, plotly_figure, text_widget
-from plotly import graph_objs as go
-
+from ontopic.config.policy import Policy
+from ontopic.data.labelled import LabelledRecord
+from ontopic.judges.cards.bar import bar_tests, may_gate, use_in_words
 from ontopic.judges.cards.calibration import Measured
 from ontopic.judges.cards.card import SHARES, Group, JudgeCard
-from ontopic.records import Verdict
-from ontopic.reports.metrics import rate_value
-from ontopic.reports.page import GREY, PASS_COLOUR, page_name, plain_markdown, text_table, write_page
-from ontopic.statistics.rates import Rate
+from ontopic.judges.cards.unknowns import unknowns
+from ontopic.records import Verdict, turns
+from ontopic.reports.measurement import Folded, Measurement, write_measurement
+from ontopic.reports.page_name import page_name
+from ontopic.reports.parts import Answer, Answered, Badge, Cell, Column, Headline, Link, Table, TestRow, Turn
+from ontopic.reports.plots import Bar, Bars, Chart, Forest, ForestRow, Mark, Point, Series, Share, Tick
+from ontopic.statistics.correction import youden_low
+
+_OUTCOMES = ("pass", "fail", "unjudged")
+_MOST_GROUPS = 100
 
 
 def card_page(judge_id: str, registered_model: str, *, reports: Path, scope_given: bool = False) -> Path:
@@ -31,287 +34,276 @@ def comparison_page(registered_model: str, reports: Path) -> Path:
     return reports / page_name("judges-compared", registered_model)
 
 
-def card_report(measured: Measured, source: str, *, out: Path) -> None:
+def card_report(measured: Measured, policy: Policy, *, source: str, out: Path) -> None:
     """Write the page of a judge's card.
 
     Args:
+        policy: whose labels these are, and whose bar the judge is held against.
         source: what the labelled records are, in words.
         out: the HTML file; written whole or not at all, its folder is made.
     """
     card = measured.card
-    title = f"Judge card: {card.judge_id} (scope {card.instrument})"
-    use = (
-        "It was told of each question whether it is in scope, as in the gate: this card decides whether it may gate."
-        if card.scope_given
-        else "It was not told whether a question is in scope, as on traffic: windows go by this card."
+    found = Measurement(
+        kind=f"card of a judge of {policy.name}, {card.instrument.replace('told', 'told the scope', 1)}",
+        headline=_headline(card, policy),
+        sentences=[_use(card)],
+        plots=[_shares_plot(card, policy), *_calibration_plot(card)],
+        tests=_tests(card, policy),
+        unknown=unknowns(card, policy),
+        counts=_confusion_plot(measured),
+        shown=_wrong(measured),
+        tables=_tables(card, measured),
+        facts=_facts(card, policy, source=source),
     )
-    at = f", measured {card.measured_at:%Y-%m-%d %H:%M} UTC" if card.measured_at else ""
-    text = (
-        f"Judge **{plain_markdown(card.judge_id)}** on {card.n:,} labelled records of {plain_markdown(source)}{at}. "
-        f"{use} {card.unjudged:,} of them it could not judge; they count in no share. Intervals are at 95 %. Labels "
-        f"{card.labels_sha256[:12] or 'unknown'}, criteria {card.criteria_sha256[:12] or 'unknown'} (sha256)."
+    write_measurement(f"Judge card: {card.judge_id} (scope {card.instrument})", found, out=out)
+
+
+def _headline(card: JudgeCard, policy: Policy) -> Headline:
+    good = may_gate(card, policy.judge_bar) if card.scope_given else card.accuracy.n > 0 and youden_low(card) > 0
+    reason = f"Judge {card.judge_id} gave {card.accuracy.n:,} labelled records a verdict; {card.accuracy} of them as "
+    return Headline(
+        status="passed" if good else "failed",
+        label="Good enough" if good else "Not good enough",
+        sentence=use_in_words(card, policy.judge_bar),
+        reason=f"{reason}labelled." if card.accuracy.n else "",
     )
-    widgets = [
-        text_widget(title=title, text=text),
-        *(_share_counter(name, getattr(card, name)) for name in SHARES),
-        *([_share_counter("agreement of the panel (alpha)", card.agreement)] if card.agreement else []),
-        *_usage_counters(card),
-        _calibration_figure(card),
-        _confusion_figure(measured),
-        _groups_table("Intent or kind", card.groups),
-        _groups_table("Language of the question", card.languages),
-        _wrong_table(measured),
+
+
+def _use(card: JudgeCard) -> str:
+    if card.scope_given:
+        return (
+            "It was told of each question whether it is in scope, as in the gate: this card decides whether its "
+            "verdicts may promote a model."
+        )
+    return "It was not told whether a question is in scope, as on traffic: windows go by this card."
+
+
+def _tests(card: JudgeCard, policy: Policy) -> list[TestRow]:
+    if not card.scope_given:
+        return []
+    return [
+        TestRow(
+            name=f"{test.name.capitalize()} (judge_bar of the policy)",
+            passed=test.passed,
+            sentence=f"The judge's {test.name} is {test.share}; its lower bound must reach {test.bar:g}.",
+            measured=test.share.low if test.share.n else None,
+            bound="low",
+            relation="at least",
+            limit=test.bar,
+        )
+        for test in bar_tests(card, policy.judge_bar)
+    ]
+
+
+def _shares_plot(card: JudgeCard, policy: Policy) -> Forest:
+    bars = {"accuracy": policy.judge_bar.accuracy, "kappa": policy.judge_bar.kappa} if card.scope_given else {}
+    passed = {test.name: test.passed for test in bar_tests(card, policy.judge_bar)} if card.scope_given else {}
+    names = {
+        "accuracy": "Accuracy: right verdicts",
+        "kappa": "Kappa: agreement beyond chance",
+        "sensitivity": "Sensitivity: good answers that it passes",
+        "specificity": "Specificity: bad answers that it fails",
+    }
+    rows = []
+    for share in SHARES:
+        limit = bars.get(share)
+        met = None if limit is None else "passed" if passed.get(share) else "failed"
+        rows.append(
+            ForestRow(
+                label=names[share],
+                marks=[Mark(name=card.judge_id, rate=getattr(card, share), role="challenger")],
+                limit=limit,
+                limit_text="" if limit is None else f"at least {limit:g}",
+                status=met,
+            )
+        )
+    if card.agreement:
+        rows.append(ForestRow(label="Agreement of the panel (alpha)", marks=[Mark(name="panel", rate=card.agreement)]))
+    return Forest(title="How good it is", note="with 95 % intervals", rows=rows, axis="value")
+
+
+def _calibration_plot(card: JudgeCard) -> list[Chart]:
+    """What a score is worth; none where the judge gave no score."""
+    if not card.calibration:
+        return []
+    points = [
+        Point(
+            x=each.mean_score,
+            y=each.passing.value,
+            low=each.passing.low,
+            high=each.passing.high,
+            hint=f"mean score {each.mean_score:.3f}: {each.passing} labelled pass",
+        )
+        for each in card.calibration
+    ]
+    ideal = [Point(x=0.0, y=0.0), Point(x=1.0, y=1.0)]
+    return [
+        Chart(
+            title="Calibration curve: what a score is worth",
+            note="share labelled pass with 95 % intervals, by tenths of the score; on the line a score is right",
+            series=[
+                Series(name="a score that is right", points=ideal, dots=False),
+                Series(name="this judge", points=points, role="challenger"),
+            ],
+            ticks=[Tick(x=each, label=f"{each:g}") for each in (0.0, 0.5, 1.0)],
+            x_axis="mean score: the judge's probability of a pass",
+        )
+    ]
+
+
+def _confusion(measured: Measured) -> dict[str, dict[str, int]]:
+    """How many records of each label got which verdict."""
+    pairs = [(r.label, v.outcome) for r, v in zip(measured.records, measured.verdicts, strict=True)]
+    return {
+        label: {said: sum(pair == (label, said) for pair in pairs) for said in _OUTCOMES} for label in ("pass", "fail")
+    }
+
+
+def _confusion_plot(measured: Measured) -> Bars:
+    bars = []
+    for label, said in _confusion(measured).items():
+        wrong = "fail" if label == "pass" else "pass"
+        bars.append(
+            Bar(
+                label=f"Labelled {label}",
+                shares=[
+                    Share(name="right", n=said[label], role="passed"),
+                    Share(name="wrong", n=said[wrong], role="failed"),
+                    Share(name="unjudged", n=said["unjudged"]),
+                ],
+            )
+        )
+    return Bars(title="What became of the records of each label", bars=bars)
+
+
+def _tables(card: JudgeCard, measured: Measured) -> list[Table]:
+    tables = [
+        _confusion_table(measured),
+        _groups("language of the question", card.languages),
+        _groups("intent or kind", card.groups),
     ]
     if card.causes:
-        causes = pd.DataFrame(list(card.causes.items()), None, ["Cause", "Records"])
-        widgets.append(text_table("Causes of unjudged records", causes, nothing=""))
-    write_page(title, widgets, out=out)
-
-
-def comparison_report(ranked: Sequence[Measured], sentences: Sequence[str], *, source: str, out: Path) -> None:
-    """Write the page that compares judges which were measured on the same records.
-
-    Args:
-        ranked: the best judge first.
-        sentences: what the comparison says, for the head of the page.
-        source: what the labelled records are, in words.
-        out: the HTML file; written whole or not at all, its folder is made.
-    """
-    cards = [measured.card for measured in ranked]
-    title = f"Judges compared on {cards[0].n:,} labelled records"
-    several = len(cards) > 1
-    text = (
-        f"{len(cards)} {'judges' if several else 'judge'} on the {cards[0].n:,} labelled records of "
-        f"{plain_markdown(source)}{', the one with the greatest lower bound of accuracy first' if several else ''}. "
-        + " ".join(plain_markdown(sentence) for sentence in sentences)
-    )
-    columns = {
-        "Judge": [card.judge_id for card in cards],
-        **{name.capitalize(): [getattr(card, name).with_interval for card in cards] for name in SHARES},
-        "Unjudged": [f"{card.unjudged:,}" for card in cards],
-        "s per 1,000": [_seconds(card) for card in cards],
-        "$ per 1,000": [_dollars(card) for card in cards],
-    }
-    widgets = [
-        text_widget(title=title, text=text),
-        text_table("Judges", pd.DataFrame(columns), nothing=""),
-        _shares_figure(cards),
-        _price_figure(cards),
-    ]
-    write_page(title, widgets, out=out)
-
-
-def _share_counter(name: str, share: Rate) -> BaseWidgetInfo:
-    if math.isnan(share.value) and share.n:  # kappa or alpha, where there is nothing to agree on beyond chance
-        data = CounterData(f"not defined: all verdicts are alike, n = {share.n:,}", "–")
-    else:
-        data = rate_value(name, share).card()
-    return counter(title=name.capitalize(), size=WidgetSize.SMALL, counters=[data])
-
-
-def _usage_counters(card: JudgeCard) -> list[BaseWidgetInfo]:
-    usage = card.usage
-    tokens = "no tokens" if usage else "not measured"
-    if usage and usage.prompt_tokens:
-        tokens = f"{usage.prompt_tokens:,.0f} prompt and {usage.completion_tokens:,.0f} completion tokens"
-    price = f"price not known; {tokens}" if usage and usage.usd is None else tokens
-    measured_on = f"measured on {usage.records:,} records" if usage else "not measured"
-
-    def score(value: float) -> str:
-        return "–" if math.isnan(value) else f"{value:.3f}"
-
-    return [
-        counter(title=title, size=WidgetSize.SMALL, counters=[CounterData(label, value)])
-        for title, label, value in (
-            ("Seconds per 1,000", measured_on, _seconds(card)),
-            ("Dollars per 1,000", price, _dollars(card)),
-            ("Brier score", "mean squared error of the score; 0 is best", score(card.brier)),
-            ("Calibration error", "expected, over ten bins; 0 is best", score(card.calibration_error)),
+        tables.append(
+            Table(
+                caption="Causes of unjudged records",
+                columns=[Column(name="Cause", wide=True), Column(name="Records", numeric=True)],
+                rows=[[cause, n] for cause, n in card.causes.items()],
+            )
         )
-    ]
+    return tables
 
 
-def _calibration_figure(card: JudgeCard) -> BaseWidgetInfo:
-    title = "Calibration curve: what a score is worth"
-    if not card.calibration:
-        return text_widget(title=title, text="The judge gave no score.")
-    bins = card.calibration
-    shares = [each.passing for each in bins]
-    figure = go.Figure(
-        [
-            go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "dash": "dash"}, name="perfect"),
-            go.Scatter(
-                x=[each.mean_score for each in bins],
-                y=[share.value for share in shares],
-                error_y=_errors(shares),
-                mode="lines+markers",
-                marker={"size": 9, "color": PASS_COLOUR},
-                line={"color": PASS_COLOUR, "width": 1},
-                hovertext=[f"mean score {each.mean_score:.3f}: {each.passing} labelled pass" for each in bins],
-                hoverinfo="text",
-                name="this judge",
-            ),
-        ]
+def _confusion_table(measured: Measured) -> Table:
+    rows: list[list[Cell]] = []
+    for label, said in _confusion(measured).items():
+        n = sum(said.values()) or 1
+        rows.append([label, *(f"{said[outcome]:,} ({said[outcome] / n:.1%})" for outcome in _OUTCOMES)])
+    return Table(
+        caption="Confusion matrix",
+        note="with shares of each label",
+        columns=["Labelled", *(Column(name=name, numeric=True) for name in ("Judged pass", "Judged fail", "Unjudged"))],
+        rows=rows,
     )
-    for each in bins:
-        figure.add_annotation(
-            x=each.mean_score, y=0, yref="paper", text=f"{each.passing.n:,}", showarrow=False, font={"color": GREY}
-        )
-    figure.update_xaxes(title="mean score of a bin (number of records above the axis)", range=[-0.04, 1.04])
-    figure.update_yaxes(title="share labelled pass, 95 % interval", range=[-0.09, 1.04])
-    figure.update_layout(legend={"x": 0.02, "y": 0.98}, margin={"t": 20, "r": 20})
-    return plotly_figure(title=title, figure=figure, size=WidgetSize.HALF)
 
 
-def _confusion_figure(measured: Measured) -> BaseWidgetInfo:
-    labels, outcomes = ["fail", "pass"], ["pass", "fail", "unjudged"]
-    pairs: list[tuple[str | None, str]] = [
-        (r.label, v.outcome) for r, v in zip(measured.records, measured.verdicts, strict=True)
-    ]
-    counts = [[pairs.count((label, said)) for said in outcomes] for label in labels]
-    totals = [max(sum(row), 1) for row in counts]
-    # Of each label's records: right ones green, wrong ones red, unjudged ones grey, the more the stronger.
-    sign = {("pass", "pass"): 1, ("fail", "fail"): 1, ("pass", "fail"): -1, ("fail", "pass"): -1}
-    shades = [
-        [sign.get((label, said), 0) * n / total for said, n in zip(outcomes, row, strict=True)]
-        for label, row, total in zip(labels, counts, totals, strict=True)
-    ]
-    words = [[f"{n:,}<br>{n / total:.1%}" for n in row] for row, total in zip(counts, totals, strict=True)]
-    figure = go.Figure(
-        go.Heatmap(
-            z=shades,
-            x=outcomes,
-            y=labels,
-            text=words,
-            texttemplate="%{text}",
-            textfont={"size": 16},
-            colorscale=[[0, "#ef9a9a"], [0.5, "#f5f5f5"], [1, "#a5d6a7"]],
-            zmin=-1,
-            zmax=1,
-            showscale=False,
-            hoverinfo="skip",
-            xgap=3,
-            ygap=3,
-        )
+def _groups(what: str, groups: Sequence[Group]) -> Table:
+    """The groups with an error or an unjudged record."""
+    numbers = ("Records", "Right", "Pass judged fail", "Fail judged pass", "Unjudged")
+    wrong = [[g.name, g.n, g.right, g.false_fails, g.false_passes, g.unjudged] for g in groups if g.right < g.n]
+    right, n = len(groups) - len(wrong), sum(group.n for group in groups if group.right == group.n)
+    none = f"; {right:,} more, of {n:,} records together, have no error" if right else ""
+    return Table.first(
+        wrong,
+        _MOST_GROUPS,
+        lies="the card in the state folder, under judges/, has them all.",
+        caption=f"Errors by {what}",
+        note=f"the worst first{none}.",
+        columns=[what.capitalize(), *(Column(name=name, numeric=True) for name in numbers)],
+        nothing="There is no error." if groups else "There are no records.",
+        filtered=len(wrong) > 15,
     )
-    figure.update_xaxes(title="judged", side="top")
-    figure.update_yaxes(title="labelled")
-    figure.update_layout(margin={"t": 60, "r": 20})
-    return plotly_figure(title="Confusion matrix, with shares of each label", figure=figure, size=WidgetSize.HALF)
 
 
-def _groups_table(what: str, groups: Sequence[Group]) -> BaseWidgetInfo:
-    columns = {
-        what: [group.name for group in groups],
-        "n": [group.n for group in groups],
-        "Right": [group.right for group in groups],
-        "Pass judged fail": [group.false_fails for group in groups],
-        "Fail judged pass": [group.false_passes for group in groups],
-        "Unjudged": [group.unjudged for group in groups],
-    }
-    title = f"Errors by {what[0].lower()}{what[1:]}, the worst first"
-    return text_table(title, pd.DataFrame(columns), nothing="There are no records.")
-
-
-def _wrong_table(measured: Measured) -> BaseWidgetInfo:
+def _wrong(measured: Measured) -> list[Folded]:
+    """The records that it got wrong, by what it should have said, the surest first."""
     wrong = [
         (record, said)
         for record, said in zip(measured.records, measured.verdicts, strict=True)
         if record.label and said.outcome not in (record.label, "unjudged")
     ]
     wrong.sort(key=lambda pair: -_sureness(pair[1]))
-    columns = {
-        "Question": [record.record().asked for record, _ in wrong],
-        "Answer": [record.answer for record, _ in wrong],
-        "Label": [record.label for record, _ in wrong],
-        "Verdict": [said.outcome for _, said in wrong],
-        "Score": ["–" if said.score is None else f"{said.score:.3f}" for _, said in wrong],
-        "Explanation": [said.explanation for _, said in wrong],
+    kinds = {
+        "pass": "good answers that it failed, the surest first",
+        "fail": "bad answers that it passed, the surest first",
     }
-    title = "Records that it got wrong, the surest first"
-    return text_table(title, pd.DataFrame(columns), nothing="It got no record wrong.")
+    lies = "the verdicts lie beside the card in the state folder, under judges/."
+    shown = {label: [_answered(*pair) for pair in wrong if pair[0].label == label] for label in kinds}
+    return [Folded.first(shown[label], what, lies=lies) for label, what in kinds.items() if shown[label]]
+
+
+def _answered(record: LabelledRecord, said: Verdict) -> Answered:
+    score = "" if said.score is None else f", probability of a pass {said.score:.3f}"
+    request = turns(record.record().request)
+    return Answered(
+        question=record.question,
+        about=f"{record.intent or record.kind or 'kind not named'}{score}",
+        answers=[
+            Answer(
+                name="The answer, labelled",
+                text=record.answer,
+                role="passed" if record.label == "pass" else "failed",
+                verdict=_badge(str(record.label)),
+                why=record.why,
+            ),
+            Answer(name="The judge said", text=said.explanation, role="neutral", verdict=_badge(said.outcome)),
+        ],
+        turns=[Turn(speaker=speaker, text=text) for speaker, text in request] if len(request) > 1 else [],
+    )
+
+
+def _badge(outcome: str) -> Badge:
+    return Badge(status="passed" if outcome == "pass" else "failed", text=outcome)
 
 
 def _sureness(verdict: Verdict) -> float:
     return 0.0 if verdict.score is None else abs(verdict.score - 0.5)
 
 
-def _shares_figure(cards: Sequence[JudgeCard]) -> BaseWidgetInfo:
-    names = _names(cards)
-    figure = go.Figure()
-    for title, colour, shift in (("accuracy", PASS_COLOUR, -0.12), ("kappa", "#1565c0", 0.12)):
-        shares = [getattr(card, title) for card in cards]
-        figure.add_trace(
-            go.Scatter(
-                x=[None if math.isnan(share.value) else share.value for share in shares],
-                y=[row + shift for row in range(len(cards))],
-                error_x=_errors(shares, colour),
-                mode="markers",
-                marker={"color": colour, "size": 10},
-                hovertext=[f"{name}: {title} {share}" for name, share in zip(names, shares, strict=True)],
-                hoverinfo="text",
-                name=title,
-            )
-        )
-    figure.update_xaxes(title="value and 95 % interval")
-    rows = list(range(len(cards)))
-    figure.update_yaxes(tickvals=rows, ticktext=names, range=[len(cards) - 0.5, -0.5], automargin=True, zeroline=False)
-    legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
-    figure.update_layout(height=max(450, 180 + 50 * len(cards)), legend=legend, margin={"t": 40, "r": 20})
-    return plotly_figure(title="Accuracy and kappa", figure=figure)
+def _facts(card: JudgeCard, policy: Policy, *, source: str) -> list[tuple[str, Cell]]:
+    tokens, brier, error = None, None, None
+    if card.usage:
+        tokens = f"{card.usage.prompt_tokens:,.0f} of prompts, {card.usage.completion_tokens:,.0f} of answers"
+    if not math.isnan(card.brier):
+        brier = f"{card.brier:.3f}, the mean squared error of the score; 0 is best"
+        error = f"{card.calibration_error:.3f}, expected, over ten bins; 0 is best"
+    return [
+        ("Judge", card.judge_id),
+        ("Measured on", f"{card.n:,} labelled records of {source}; {card.unjudged:,} of them it could not judge"),
+        ("Measured at", f"{card.measured_at:%Y-%m-%d %H:%M:%S} UTC" if card.measured_at else None),
+        ("Per 1,000 records", cost_in_words(card)),
+        ("Tokens per 1,000", tokens),
+        ("Brier score", brier),
+        ("Calibration error", error),
+        ("Policy", f"{policy.name}, sha256 {policy.sha256}"),
+        ("Criteria", f"sha256 {card.criteria_sha256 or 'unknown'}: what of the policy a judge goes by"),
+        ("Labels", f"sha256 {card.labels_sha256 or 'unknown'}"),
+        *_others(card, policy.registered_model),
+    ]
 
 
-def _price_figure(cards: Sequence[JudgeCard]) -> BaseWidgetInfo:
-    """Accuracy against dollars where all prices are known and one is not 0, else against seconds."""
-    known = [(card, name) for card, name in zip(cards, _names(cards), strict=True) if card.usage and card.accuracy.n]
-    prices = [card.usage.usd for card, _ in known if card.usage]
-    by_price = None not in prices and any(prices)
-    unit = "dollars" if by_price else "seconds"
-    title = f"Accuracy against {unit} per 1,000 records"
-    if not known:
-        return text_widget(title=title, text="No judge's time or price was measured.")
-    shares = [card.accuracy for card, _ in known]
-    amounts = [float(card.usage.usd or 0.0) if by_price else card.usage.seconds for card, _ in known if card.usage]
-    figure = go.Figure(
-        go.Scatter(
-            x=amounts,
-            y=[share.value for share in shares],
-            error_y=_errors(shares),
-            mode="markers+text",
-            text=[name for _, name in known],
-            # Beside the point, on the side where there is room.
-            textposition=["top left" if amount > max(amounts) / 2 else "top right" for amount in amounts],
-            cliponaxis=False,
-            marker={"size": 11, "color": PASS_COLOUR},
-            hovertext=[f"{name}: {card.accuracy}" for card, name in known],
-            hoverinfo="text",
-        )
-    )
-    figure.update_xaxes(title=f"{unit} per 1,000 records", rangemode="tozero")
-    figure.update_yaxes(title="accuracy, 95 % interval", range=[min(share.low for share in shares) - 0.02, 1.02])
-    figure.update_layout(margin={"t": 20, "r": 20})
-    return plotly_figure(title=title, figure=figure)
+def _others(card: JudgeCard, registered_model: str) -> list[tuple[str, Cell]]:
+    """Links to the pages beside it."""
+    compared = comparison_page(registered_model, Path()).name
+    links: list[tuple[str, Cell]] = [("Beside others", Link(text="the judges of this policy, compared", href=compared))]
+    if card.scope_given:
+        on_traffic = card_page(card.judge_id, registered_model, reports=Path()).name
+        links.append(("On traffic", Link(text="its card where it is not told the scope", href=on_traffic)))
+    return links
 
 
-def _names(cards: Sequence[JudgeCard]) -> list[str]:
-    """The judges' ids, of which Plotly would take tags for its own markup."""
-    return [html.escape(card.judge_id) for card in cards]
-
-
-def _errors(shares: Sequence[Rate], colour: str = GREY) -> dict[str, object]:
-    known = [not math.isnan(share.value) for share in shares]
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [share.high - share.value if ok else 0 for share, ok in zip(shares, known, strict=True)],
-        "arrayminus": [share.value - share.low if ok else 0 for share, ok in zip(shares, known, strict=True)],
-        "color": colour,
-    }
-
-
-def _seconds(card: JudgeCard) -> str:
-    return f"{card.usage.seconds:.3g}" if card.usage else "–"
-
-
-def _dollars(card: JudgeCard) -> str:
-    return "–" if card.usage is None or card.usage.usd is None else f"{card.usage.usd:.4g}"
+def cost_in_words(card: JudgeCard) -> str:
+    """Seconds and dollars per 1,000 records."""
+    if card.usage is None:
+        return "not measured"
+    price = "price not known" if card.usage.usd is None else f"${card.usage.usd:.4g}"
+    return f"{card.usage.seconds:.3g} s, {price}"

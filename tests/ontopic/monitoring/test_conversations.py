@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from ontopic.monitoring.conversations import conversations_of, conversations_table
 from ontopic.records import Judged, Message, Record, Verdict
-from ontopic.reports.page import write_page
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 _SCOPES = {"i": True, "o": False, "?": None}
@@ -99,14 +97,13 @@ def test_several_answers_to_one_request_are_one_turn() -> None:
     assert found == conversations_of(chat)
 
 
-def test_the_page_says_it_in_a_table(tmp_path: Path) -> None:
+def test_the_page_says_it_in_a_table() -> None:
     found = conversations_of(together(turns("a", "ioi"), turns("b", "ii")))
     assert found is not None
-    write_page("a page", [conversations_table(found)], out=tmp_path / "page.html")
-    text = (tmp_path / "page.html").read_text()
-    assert "Whole conversations, by the scope of their questions" in text
-    assert "1 with question 2" in text
-    assert "0.500 [0.095, 0.905] (n=2)" in text
+    rows = {str(row[0]): row[1] for row in conversations_table(found).rows}
+    assert rows["left it"] == "1 with question 2"
+    assert str(rows["left the subject"]) == "0.500 [0.095, 0.905] (n=2)"
+    assert rows["mean question at which they left"] is None  # of one
 
 
 def test_the_numbers_go_to_mlflow_with_their_intervals() -> None:

@@ -93,6 +93,7 @@ def test_the_status_goes_by_the_corrected_score_not_by_the_raw_one() -> None:
     assert result.score == corrected(rate(85, 100), rate(90, 100), specificity=rate(90, 100))
     assert result.score.value == pytest.approx(0.9375)
     assert (result.status, result.is_corrected, result.labels) == ("ok", True, 200)
+    assert (result.sensitivity, result.specificity) == (rate(90, 100), rate(90, 100))
     sample = judged(*["good"] * 73, *["bad"] * 27)  # and the other way round, for a judge that overlooks
     blind = labelled_traffic((100, 100), (80, 100))
     over = replace(LIMITS, threshold=0.7)
@@ -104,7 +105,7 @@ def test_a_result_of_an_older_release_is_read() -> None:
     result = window_result(judged("good"), CARD, limits=LIMITS, counts=Counts(n=1))
     row = json.loads(result.model_dump_json())
     row["corrected"] = row.pop("score")
-    for new in ("is_corrected", "labels", "fit_p_value", "unknown_because"):
+    for new in ("is_corrected", "labels", "fit_p_value", "unknown_because", "sensitivity", "specificity"):
         del row[new]
     again = WindowResult.model_validate_json(json.dumps(row))
     assert (again.score, again.is_corrected, again.unknown_because) == (result.score, True, "")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from drawn_pages import text_of
 from scope_judge import REFUSAL, ScopeJudge
 
 from ontopic.commands.guard import guard_screen
@@ -76,10 +77,14 @@ def test_a_card_reads_back_and_is_drawn_and_printed(policy: Policy, tmp_path: Pa
     card = measured_guard(ScopeJudge("words-<script>"), policy, budget=0.07)
     assert GuardCard.model_validate_json(card.model_dump_json()) == card
     page = tmp_path / "reports" / "guard.html"
-    guard_report(card, out=page)
-    text = page.read_text()
-    assert "Errors of the guard alone" in text
-    assert "words-<script>" not in text
+    guard_report(card, policy, out=page)
+    text = text_of(page)
+    assert f"The guard stops {1 - card.both.leak.value:.1%} of what must not go out" in text
+    assert "7.0% of that may be stopped" in text
+    for what in ("Errors of the guard alone", "over-refusal within its budget", "chosen: 0.4", policy.sha256):
+        assert what in text, what
+    assert "What it does to real traffic" in text
+    assert "words-<script>" in text and "words-<script>" not in page.read_text()
     with console.capture() as screen:
         console.print(guard_screen(card, page))
     assert "* 0.40" in screen.get()

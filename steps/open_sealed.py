@@ -14,9 +14,14 @@ from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.looks import Look
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
+from steps.pages import PageMaterializer
 
 
-@step(experiment_tracker=True, cache_policy=depends_on_imports(__file__))
+@step(
+    experiment_tracker=True,
+    cache_policy=depends_on_imports(__file__),
+    output_materializers=PageMaterializer,
+)
 def open_sealed(
     *,
     decision: Decision,

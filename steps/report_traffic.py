@@ -18,6 +18,7 @@ from ontopic.records import Judged
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
 from steps.caching import depends_on_imports
+from steps.pages import PageMaterializer
 
 
 class ReportTerms(BaseModel):
@@ -38,6 +39,7 @@ class ReportTerms(BaseModel):
 @step(
     experiment_tracker=True,
     cache_policy=depends_on_imports(__file__),
+    output_materializers=PageMaterializer,
 )
 def report_traffic(
     *,

@@ -213,8 +213,11 @@ def read_report(folder: Any, name: str) -> bytes | None:
         opened = os.open(folder / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        return None
     with os.fdopen(opened, "rb") as file:
-        return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        return file.read()
 
 
 def _guarded(app: Starlette, index: Index) -> Callable[..., Any]:

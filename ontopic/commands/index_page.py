@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,7 +21,7 @@ from ontopic.watch.actions import Action
 
 ALLOWS = Allows(forms=True, requests=True, scripts=("index.js",))
 REPORTS = "reports"
-_WINDOWS, _ACTIONS, _ALERTS, _REPORTS, _EVENTS = 12, 10, 10, 40, 500
+_WINDOWS, _ACTIONS, _ALERTS, _REPORTS, _EVENTS = 12, 10, 10, 24, 500
 _STATUSES: dict[str, Status] = {"ok": "passed", "suspected": "neutral", "detected": "failed", "unknown": "neutral"}
 _KINDS = {
     "gate": "Gate: why a version was promoted or refused",
@@ -158,12 +158,13 @@ def plots(state: IndexState) -> list[object]:
 
 def _form(awaits: Awaits, state: IndexState, *, typed: Said | None, user: str) -> Form:
     wait = awaits.wait
+    sentence = wait.in_words.partition(": python run.py")[0]
     again = typed if typed and typed.version == wait.version else None
     gate = state.gate_page(wait.version, wait.terms.champion)
     return Form(
         version=wait.version,
         waiting=wait.entry.sha256,
-        sentence=wait.in_words.partition(": python run.py")[0],
+        sentence=sentence[:1].upper() + sentence[1:],
         void=awaits.void or "",
         gate=_link(gate, "Read the gate's page first") if gate else None,
         by=again.by if again else user,
@@ -259,7 +260,7 @@ def _events(life: Sequence[Event], reports: Sequence[Report]) -> Table:
         rows.append(
             [
                 f"{event.at:%Y-%m-%d %H:%M:%S}",
-                f"{event.until:%Y-%m-%d %H:%M:%S}" if event.until else "now" if event.lasts else None,
+                _in_words(event.until - event.at) if event.until else "until now" if event.lasts else None,
                 Badge(status=tones[event.tone], text=event.what),
                 event.version or None,
                 event.why,
@@ -272,6 +273,15 @@ def _events(life: Sequence[Event], reports: Sequence[Report]) -> Table:
         _EVENTS,
         lies="python run.py record has all entries, python run.py alerts all alerts.",
         caption="Events, the newest first",
-        columns=["When (UTC)", "Until", "What", "Version", Column(name="Why", wide=True), "By", "Page"],
+        columns=["When (UTC)", "Lasted", "What", "Version", Column(name="Why", wide=True), "By", "Page"],
         filtered=True,
     )
+
+
+def _in_words(lasted: timedelta) -> str:
+    """A time in its two largest units."""
+    seconds = int(lasted.total_seconds())
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds % 60, "s")]
+    first = next((i for i, (n, _) in enumerate(parts) if n), len(parts) - 1)
+    return " ".join(f"{n} {unit}" for n, unit in parts[first : first + 2] if n) or "under 1 s"

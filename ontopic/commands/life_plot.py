@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,7 @@ from ontopic.reports.plots import Event as Mark
 _BEGIN, _END = 9.0, 97.0  # percent of the width, as the charts above have it
 _LANE, _BAR = 46, 16
 _LEAST_BAR = 0.6
+_LABEL = 15.0  # that "version 2" takes of a page of 390 pixels
 _ROLES: dict[Tone, Role] = {"good": "passed", "bad": "failed", "warn": "neutral", "plain": "challenger"}
 _TITLES: dict[Lane, str] = {
     "champion": "Champion",
@@ -115,8 +117,15 @@ def evidence_chart(windows: Sequence[Window], life: Sequence[Event], *, span: Sp
 
 
 def _promotions(life: Sequence[Event]) -> list[Mark]:
-    reigns = [event for event in life if event.lane == "champion" and (event.until or event.lasts)]
-    return [Mark(x=event.at.timestamp(), label=f"version {event.version}") for event in reigns[-6:]]
+    """When each version became the champion; of those whose names would overlap, the later one is named."""
+    span, marks, last = Span(life), list[Mark](), math.inf
+    for event in reversed(life):
+        if event.lane == "champion" and (event.until or event.lasts):
+            at = span.at(event.at)
+            named = last - at >= _LABEL
+            marks.append(Mark(x=event.at.timestamp(), label=f"version {event.version}" if named else ""))
+            last = at if named else last
+    return marks
 
 
 class Lanes(BaseModel):
@@ -154,8 +163,13 @@ class Lanes(BaseModel):
                 shapes.append(Shape(kind="text", x=100, y=y, anchor="end", look="muted", text="none"))
             middle = y + 6 + _BAR / 2
             shapes.append(Shape(kind="line", x=_BEGIN, x2=_END, y=middle, y2=middle, look="grid"))
-            for event in sorted(of_it, key=lambda event: not (event.until or event.lasts)):  # moments over bars
-                shapes += _shapes(event, middle, span=span)
+            bars = [event for event in of_it if event.until or event.lasts]
+            for number, event in enumerate(bars):
+                role: Role = "champion" if event.lane == "champion" and number % 2 == 0 else _ROLES[event.tone]
+                shapes += _bar(event, middle, span=span, role=role)
+            for event in of_it:  # over the bars
+                if not (event.until or event.lasts):
+                    shapes.append(_dot(event, middle, span=span))
             y += _LANE
         for tick in span.ticks():
             x = span.at(datetime.fromtimestamp(tick.x, UTC))
@@ -164,14 +178,19 @@ class Lanes(BaseModel):
         return Drawing(height=y + 8, shapes=shapes)
 
 
-def _shapes(event: Event, middle: float, *, span: Span) -> Iterator[Shape]:
-    of = f" version {event.version}" if event.version else ""
-    hint, look = f"{event.at:%Y-%m-%d %H:%M:%S} UTC: {event.what}{of}. {event.why}", f"of-{_ROLES[event.tone]}"
+def _bar(event: Event, middle: float, *, span: Span, role: Role) -> Iterator[Shape]:
     x = span.at(event.at)
-    if event.until is None and not event.lasts:
-        yield Shape(kind="dot", x=x, y=middle, look=look, hint=hint)
-        return
     width = round(max(_LEAST_BAR, (span.at(event.until) if event.until else _END) - x), 3)
-    yield Shape(kind="bar", x=x, x2=width, y=middle - _BAR / 2, y2=_BAR, look=look, hint=hint)
-    if event.version and width > 14:
-        yield Shape(kind="text", x=x + width / 2, y=middle + 4.5, anchor="middle", text=f"version {event.version}")
+    yield Shape(kind="bar", x=x, x2=width, y=middle - _BAR / 2, y2=_BAR, look=f"of-{role}", hint=_hint(event))
+    if event.version and width > _LABEL and x + width / 2 > 2 * _LABEL:  # beside the line's name
+        label = f"version {event.version}"
+        yield Shape(kind="text", x=x + width / 2, y=middle - _BAR / 2 - 6, anchor="middle", look="muted", text=label)
+
+
+def _dot(event: Event, middle: float, *, span: Span) -> Shape:
+    return Shape(kind="dot", x=span.at(event.at), y=middle, look=f"of-{_ROLES[event.tone]}", hint=_hint(event))
+
+
+def _hint(event: Event) -> str:
+    of = f" version {event.version}" if event.version else ""
+    return f"{event.at:%Y-%m-%d %H:%M:%S} UTC: {event.what}{of}. {event.why}"

@@ -1,0 +1,30 @@
+"""The pages of what a step returns, as ZenML's dashboard shows them beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zenml.enums import VisualizationType
+from zenml.materializers.pydantic_materializer import PydanticMaterializer
+
+
+class PageMaterializer(PydanticMaterializer):
+    """Keeps a model as ZenML does, and besides a copy of the pages that it names: its ``report``, and its windows'.
+
+    What is loaded again, and what the cache goes by, is the model alone.
+    """
+
+    SKIP_REGISTRATION = True  # only the outputs that name it are kept so
+
+    def save_visualizations(self, data: Any) -> dict[str, VisualizationType]:
+        """Copy the pages that are there; returns the paths of the copies, ahead of the model's own."""
+        windows = [window.result.report for window in getattr(data, "windows", []) if window.result]
+        shown = dict[str, VisualizationType]()
+        for page in (Path(each) for each in (data.report, *windows) if each):
+            if page.is_file():
+                uri = f"{self.uri}/{page.name}"
+                with self.artifact_store.open(uri, "wb") as copy:
+                    copy.write(page.read_bytes())
+                shown[uri] = VisualizationType.HTML
+        return shown | super().save_visualizations(data)

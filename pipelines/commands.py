@@ -153,6 +153,8 @@ def watch(
         def turn() -> Turn:
             with working(step_at_work):
                 done = watcher.turn()
+                if done.closed:
+                    watcher.log_closed()
                 finish(workspace, tell=tell)  # what the turn wrote of what was erased meanwhile
             return done
 

@@ -152,6 +152,7 @@ class _Loop:
         policy, settings = self._policy, self._settings
         run = self._finished(
             calibrate,
+            called="calibrate the judge",
             model=self._settings.model,
             judge=self._settings.judge_choice,
             data_sha256="".join([*map(source_sha256, (policy.questions, policy.records)), self._labels_sha256()]),
@@ -178,6 +179,7 @@ class _Loop:
         run = self._finished(
             monitor,
             f"version {version.version}",
+            called=f"monitor v{version.version}",
             sample=asked,
             version=version.version,
             digest=version.digest,
@@ -231,6 +233,7 @@ class _Loop:
         training = training.model_copy(update={"seed": training.seed + number - 1})
         run = self._finished(
             improve,
+            called=f"improve v{champion}, attempt {number}",
             judged_artifact=judged_artifact,
             sample=gate_sample(self._settings, self._policy),
             champion=champion,
@@ -274,8 +277,8 @@ class _Loop:
             alerts.event("waiting", f"version {challenger}, {now:%Y-%m-%d %H:%M:%S}", at=now, text=text)
             alerts.deliver(now)
 
-    def _finished(self, pipeline: Pipeline, label: str = "", **parameters: Any) -> PipelineRunResponse:
-        run = finished(pipeline, self._policy, workspace=self._workspace, **parameters)
+    def _finished(self, pipeline: Pipeline, label: str = "", *, called: str, **parameters: Any) -> PipelineRunResponse:
+        run = finished(pipeline, self._policy, workspace=self._workspace, called=called, **parameters)
         self.result.stages += times(run, label)
         return run
 

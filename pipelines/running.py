@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from zenml.client import Client
@@ -14,14 +15,18 @@ from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace
 
 
-def finished(pipeline: Pipeline, policy: Policy, *, workspace: Workspace, **parameters: Any) -> PipelineRunResponse:
+def finished(
+    pipeline: Pipeline, policy: Policy, *, workspace: Workspace, called: str, **parameters: Any
+) -> PipelineRunResponse:
     """Run a pipeline on a policy and return its run.
 
     Args:
+        called: what the run is called in ZenML and in MLflow; the time is added.
         parameters: of the pipeline, besides policy and workspace.
     """
     name = policy.registered_model
     configured = pipeline.with_options(
+        run_name=f"{called}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3],
         # One experiment a policy, so that all its runs can be compared.
         settings={"experiment_tracker.mlflow": {"experiment_name": name}},
         execution_mode=ExecutionMode.FAIL_FAST,  # else what a step raises is lost, a user's mistake with it

@@ -42,6 +42,7 @@ def evaluate_model(
     import mlflow
 
     from ontopic.evaluation import answers, quality
+    from ontopic.evaluation.gate_runs import log_answers
     from ontopic.judges.guard.card import enforced_guard
     from ontopic.judges.opening import open_judge
     from ontopic.models import loading as models
@@ -61,7 +62,7 @@ def evaluate_model(
     )
     measured = quality.measure_quality(loaded, evaluated.questions, records=evaluated.records)
     shown = verdict_frame(evaluated.records, evaluated.verdicts)
-    with mlflow.start_run(run_name=f"{role}, version {version}", nested=True):
+    with mlflow.start_run(run_name=f"gate answers of v{version}, {role}", nested=True) as run:
         mlflow.set_tags({"model_version": version, "role": role, "stage": "evaluation"})
         mlflow.log_params({"judge_id": judge_card.judge_id, "questions": len(questions.root)})
         languages = by_language([record.question for record in evaluated.records], evaluated.verdicts)
@@ -71,4 +72,11 @@ def evaluate_model(
             alone = flat_metrics(score(evaluated.alone.verdicts))
             mlflow.log_metrics({f"alone_{name}": value for name, value in alone.items()})
         mlflow.log_table(shown[["question", "asked", "in_scope", "answer", "verdict", "score"]], "answers.json")
+        log_answers(
+            evaluated,
+            registered_model=policy.registered_model,
+            run_id=run.info.run_id,
+            experiment=run.info.experiment_id,
+            uri=workspace.mlflow_uri,
+        )
     return Evaluated(evaluation=evaluated, quality=measured)

@@ -10,7 +10,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.watch_settings import PromotionSettings
 from ontopic.evaluation.evidence import Evidence, gate_tags
 from ontopic.evaluation.gate import Decision, Evaluated
-from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal, has_waited
+from ontopic.evaluation.gate_entry import LOOP, enter_gate, enter_refusal, has_waited, outcome_of
 from ontopic.evaluation.gate_facts import Weights, gate_facts
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.registry.promotions import of_gate, open_registry
@@ -39,6 +39,9 @@ def promote_challenger(
         champion, challenger: what the decision is on.
     """
     import mlflow
+
+    from ontopic.evaluation.gate_runs import log_gate
+    from ontopic.registry.descriptions import describe
 
     before, after, name = champion.evaluation, challenger.evaluation, policy.registered_model
     old, new = before.model_version, after.model_version
@@ -72,4 +75,6 @@ def promote_challenger(
         SignOff(approval, policy, workspace=workspace).ask(
             new, gate=gate, champion=old, weights_sha256=sha256, trained_by=by
         )
+    log_gate(decision, gate, outcome=outcome_of(registry, gate))
+    describe(registry, new)
     return decision.passed and registry.champion() == new

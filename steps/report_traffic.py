@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -59,10 +61,13 @@ def report_traffic(
         labels_sha256: of the policy's labels; a part of the cache key.
         terms: what the report goes by besides the policy.
     """
+    import mlflow
+
     from ontopic.judges.cards.traffic_card import labelled_traffic
     from ontopic.judges.opening import open_judge
     from ontopic.monitoring import asked_traffic, closing, judges_beside
     from ontopic.monitoring.alerts import Alerts
+    from ontopic.monitoring.logged_traffic import log_windows
     from ontopic.monitoring.windows import WindowStore
     from ontopic.registry.unnamed import named
     from ontopic.traffic.store import TrafficStore
@@ -94,19 +99,29 @@ def report_traffic(
             beside=beside,
         )
         store.deliver(now)
+        if (run := mlflow.active_run()) is not None:
+            uri = workspace.mlflow_uri
+            log_windows(windows, traffic, experiment=run.info.experiment_id, uri=uri, tell=print)
     _track(monitored, judged)
     return monitored
 
 
 def _track(monitored: Monitored, judged: Judged) -> None:
     import mlflow
+    import pandas as pd
 
     from ontopic.monitoring.conversations import conversations_of
     from ontopic.monitoring.thumbs import liked_metrics
+    from ontopic.registry.tracking import log_data_set
 
-    mlflow.set_tags(
-        {"model_version": ", ".join(sorted({record.model_version for record in judged.records})), "stage": "monitoring"}
+    versions = ", ".join(sorted({record.model_version for record in judged.records}))
+    mlflow.set_tags({"model_version": versions, "stage": "monitoring"})
+    ids = json.dumps([record.id for record in judged.records])
+    about = pd.DataFrame(
+        [verdict.model_dump(include={"outcome", "in_scope", "declined"}) for verdict in judged.verdicts]
     )
+    sha256 = hashlib.sha256(ids.encode()).hexdigest()
+    log_data_set(about, f"traffic of version {versions}", context="monitoring", sha256=sha256)
     languages = by_language([record.question for record in judged.records], judged.verdicts)
     metrics = flat_metrics(monitored.scores) | language_metrics(languages)
     if monitored.is_corrected:

@@ -36,42 +36,69 @@ def train_challenger(
     policy: Policy,
     workspace: Workspace,
 ) -> Annotated[str, "challenger"]:
-    """Returns the challenger's version; what it was trained on is kept with its run, for the next round."""
-    import mlflow
-    import pandas as pd
+    """Returns the challenger's version; what it was trained on is kept with its run, for the next round.
 
-    from ontopic.models.freed_memory import hand_back
+    The training is an MLflow run of its own within the pipeline's, and the version's.
+    """
+    import mlflow
+
     from ontopic.registry.versions import find
     from ontopic.training.earlier_pairs import all_pairs
-    from ontopic.training.registering import register_trained
 
     which = BASE if settings.start == "base" else champion
     start = find(policy.registered_model, which, workspace=workspace)
     chosen = all_pairs(pairs.root, champion, settings=settings, policy=policy, workspace=workspace)
-    pairs_hash = preferences_hash(chosen)
-    mlflow.log_params({"preferences_sha256": pairs_hash, "preferences": len(chosen)})
-    mlflow.log_params({"preferences_earlier": len(chosen) - len(pairs.root), "start_version": start.version})
-    mlflow.log_table(pd.DataFrame([pair.model_dump(mode="json") for pair in chosen]), PREFERENCES)
-    work = work_folder(start.digest, pairs_hash, settings=settings, workspace=workspace)
-    mlflow.log_params({f"training_{name}": value for name, value in settings.model_dump().items()})
+    on = f"{len(chosen):,} pairs from v{champion}'s traffic"
+    with mlflow.start_run(run_name=f"train on {on}", nested=True) as run:
+        _track(chosen, earlier=len(chosen) - len(pairs.root), champion=champion)
+        mlflow.log_param("start_version", start.version)
+        mlflow.log_params({f"training_{name}": value for name, value in settings.model_dump().items()})
+        version = _trained(chosen, start, model=model, settings=settings, workspace=workspace, run_id=run.info.run_id)
+        mlflow.set_tags({"mlflow.runName": f"train v{version}: {on}", "model_version": version})
+    return version
 
+
+def _track(chosen: Sequence[Preference], *, earlier: int, champion: str) -> None:
+    """What is trained on, as a table and as a data set of the run."""
+    import mlflow
+    import pandas as pd
+
+    from ontopic.registry.tracking import log_data_set
+
+    table, sha256 = pd.DataFrame([pair.model_dump(mode="json") for pair in chosen]), preferences_hash(chosen)
+    mlflow.log_params({"preferences_sha256": sha256, "preferences": len(chosen), "preferences_earlier": earlier})
+    mlflow.log_table(table, PREFERENCES)
+    about = table[["in_scope", "source"]]
+    log_data_set(about, f"preferences of v{champion}'s traffic", context="training", sha256=sha256)
+    mlflow.set_tag("stage", "training")
+
+
+def _trained(
+    chosen: Sequence[Preference],
+    start: RegisteredModel,
+    *,
+    model: ModelSettings,
+    settings: TrainingSettings,
+    workspace: Workspace,
+    run_id: str,
+) -> str:
+    """The version that is registered once the adapter is trained."""
+    from ontopic.models.freed_memory import hand_back
+    from ontopic.training.registering import register_trained
+
+    sha256 = preferences_hash(chosen)
+    work = work_folder(start.digest, sha256, settings=settings, workspace=workspace)
     adapter = work / "adapter"
     if not adapter.is_dir():  # else it is whole, of a run that ended before its version was registered
         _train(chosen, start, model=model, settings=settings, work=work)
         hand_back()
-    run = mlflow.active_run()
-    assert run is not None
     version = register_trained(
         adapter,
         start,
         precision=model.training_precision,
         workspace=workspace,
-        run_id=run.info.run_id,
-        tags={
-            KIND: "orpo-lora",
-            "ontopic.preferences_sha256": pairs_hash,
-            "ontopic.preferences": str(len(chosen)),
-        },
+        run_id=run_id,
+        tags={KIND: "orpo-lora", "ontopic.preferences_sha256": sha256, "ontopic.preferences": str(len(chosen))},
     )
     shutil.rmtree(work / "checkpoints", ignore_errors=True)  # what a killed run goes on from, several adapters large
     return version.version

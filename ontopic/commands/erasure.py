@@ -253,10 +253,12 @@ def _evidence(workspace: Workspace, erasing: Erasing) -> None:
 
 
 def _servers(workspace: Workspace, erasing: Erasing) -> None:
+    from ontopic.registry.erased_runs import erase_from_own, erase_from_server
+
     if workspace.owns_mlflow:
+        erase_from_own(workspace, erasing)
         return
     from ontopic.config.network import reach_this_machine_directly
-    from ontopic.registry.erased_runs import erase_from_server
 
     reach_this_machine_directly()
     erase_from_server(workspace, erasing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from ontopic.records import Record, Verdict
 from ontopic.state.workspace import Workspace
 
 if TYPE_CHECKING:
+    from ontopic.data.given_labels import GivenLabel
     from ontopic.data.labels import Draw, LabelStore
 
 _RECORDS = 20
@@ -32,6 +33,10 @@ def label(
     ] = None,
     number: Annotated[
         int | None, typer.Option("-n", "--number", min=1, help="How many: records (20), for discordant pairs (60).")
+    ] = None,
+    given_in: Annotated[
+        Literal["mlflow"] | None,
+        typer.Option("--from", help="Take in what people labelled in MLflow's review queue, and fill that up again."),
     ] = None,
     by: Annotated[
         Literal["random", "uncertainty", "feedback", "discordant"],
@@ -54,9 +59,19 @@ def label(
 
     read_any_bytes()
     if by == "discordant":
+        if given_in is not None:
+            raise UserError(
+                "--from mlflow and --by discordant exclude each other: MLflow says which model gave an answer, and who "
+                "labels the gate's answers must not know"
+            )
         _label_discordant(project, number, files=[records, labels])
         return
     store = LabelStore(labels_file(project.policy, project.workspace), plain=_plain)
+    if given_in is not None:
+        if records is not None or labels is not None:
+            raise UserError("--from mlflow takes neither --records nor --labels: its records are of the traffic")
+        _label_in_mlflow(project, store, by=by, n=number or _RECORDS, judged=judged)
+        return
     if labels is not None:
         if records is not None or number is not None:
             raise UserError("--labels takes neither --records nor --number: its rows are labelled already")
@@ -85,12 +100,47 @@ def label(
         print(card_of(judge_of(project), project.policy, workspace=project.workspace))
 
 
+def _label_in_mlflow(
+    project: Project, store: LabelStore, *, by: Draw, n: int, judged: Callable[[Sequence[Record]], list[Verdict]]
+) -> None:
+    """Take in the labels that reviewers completed, and let as many records wait for them as are asked for.
+
+    Args:
+        n: how many records are to wait.
+    """
+    from ontopic.data.drawing import records_to_label
+    from ontopic.monitoring.review_queue import LabelQueue
+    from ontopic.registry.tracking import open_tracking
+
+    policy, workspace = project.policy, project.workspace
+    experiment = open_tracking(workspace, policy.registered_model)
+    queue = LabelQueue(policy, experiment, by=by, uri=workspace.mlflow_uri)
+    known = queue.read()
+    print(_kept(known.labelled, store, by=by))
+    queue.remove(known.completed)
+    wanted = max(0, n - known.waiting)
+    found = queue.unseen(_found(project, None, feedback=by == "feedback").records) if wanted else []
+    chosen = records_to_label(found, store, by=by, n=wanted, judge=judged).records if found else []
+    queue.add(chosen)
+    print(
+        f"{known.waiting + len(chosen)} records wait in MLflow's review queue {queue.name!r}, {len(chosen)} of them "
+        "new. Label them there (python run.py ui, page Review), then take the labels in with this command again"
+    )
+
+
 def _taken(file: Path, store: LabelStore, *, by: Draw) -> str:
     """Keep the labels of a file; what became of its rows."""
-    from ontopic.data.given_labels import GivenLabel, take_labels
+    from ontopic.data.given_labels import GivenLabel
     from ontopic.data.rows import load_rows
 
-    taken = take_labels(load_rows(file, GivenLabel).rows, store, by=by)
+    return _kept(load_rows(file, GivenLabel).rows, store, by=by)
+
+
+def _kept(rows: Sequence[GivenLabel], store: LabelStore, *, by: Draw) -> str:
+    """Keep labels that were given elsewhere; what became of them."""
+    from ontopic.data.given_labels import take_labels
+
+    taken = take_labels(rows, store, by=by)
     said = f"{taken.kept} labels were kept, {taken.known} were there already; in {store.path}"
     if taken.unlabelled:
         said += f"\n{taken.unlabelled} rows have no label and were left out"

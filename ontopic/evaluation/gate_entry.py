@@ -50,3 +50,16 @@ def enter_refusal(registry: ModelRegistry, gate: Entry, *, decision: Decision) -
     failed = [test.description for test in decision.tests if not test.passed]
     why = "; ".join(failed) or "the gate"
     return registry.enter("refusal", gate.version, by=gate.by, why=why, facts=of_gate(gate), at=gate.at)
+
+
+def outcome_of(registry: ModelRegistry, gate: Entry) -> str:
+    """What followed from a gate so far, in a few words."""
+    following = {"promotion": "promoted", "refusal": "refused", "waiting": "waits for approval", "rollout": "rolls out"}
+    if registry.champion() == gate.version:
+        return "promoted"
+    followed = [
+        following[entry.kind]
+        for entry in registry.record.entries(registry.name)
+        if entry.version == gate.version and entry.number > gate.number and entry.kind in following
+    ]
+    return followed[-1] if followed else str(gate.facts.get("gate"))

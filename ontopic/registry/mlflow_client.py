@@ -83,6 +83,13 @@ class ClientTables:
         """See ``RegistryTables``."""
         self._client.set_model_version_tag(self._name, version, key, value)
 
+    def describe(self, text: str, version: str = "") -> None:
+        """See ``RegistryTables``."""
+        if version:
+            self._client.update_model_version(self._name, version, text)
+        else:
+            self._client.update_registered_model(self._name, text)
+
 
 def reach(workspace: Workspace) -> None:
     """Have MLflow ready: its database in the state folder of this release, or a server that answers.
@@ -99,7 +106,7 @@ def reach(workspace: Workspace) -> None:
     if workspace.owns_mlflow and workspace.mlflow_file.exists():
         _check_readable(workspace.mlflow_file)
     try:
-        with _impatience():
+        with impatience():
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except MlflowException as error:
         if not workspace.owns_mlflow or "database schema" not in str(error):
@@ -125,7 +132,8 @@ def _check_readable(path: Path) -> None:
 
 
 @contextmanager
-def _impatience() -> Iterator[None]:
+def impatience() -> Iterator[None]:
+    """Have MLflow's client give a server up within seconds, where the user says nothing else."""
     own = {name: value for name, value in _IMPATIENT.items() if name not in os.environ}
     os.environ |= own
     try:

@@ -6,6 +6,7 @@ version that was deleted keeps its row in a stage of its own, and a tag or an al
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -148,6 +149,14 @@ class FileTables:
         _check_tag(key, value)
         keys: dict[str, str | int] = {"key": key, "version": int(version)}
         self._write(_VERSION_TAGS, keys, values={"value": value}, of=int(version))
+
+    def describe(self, text: str, version: str = "") -> None:
+        """See ``RegistryTables``."""
+        table = _VERSIONS if version else _MODELS
+        only = [_VERSIONS.c.version == int(version)] if version else []
+        written = {"description": text, "last_updated_time": round(time.time() * 1000)}
+        with self._writing.begin() as connection:
+            connection.execute(sql.update(table).where(*self._this(table), *only).values(**written))
 
     def _write(
         self,

@@ -6,25 +6,21 @@ Nobody's name and no path goes into it, as it is made to be published; the promo
 from __future__ import annotations
 
 import json
-import math
 import re
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from ontopic.config.policy import Policy
+from ontopic.registry.gate_in_markdown import SHARES, as_dict, as_list, gate_in_markdown, rate_in_words
+from ontopic.registry.markdown import plain, table
 from ontopic.registry.promotion_record import Entry
 from ontopic.registry.promotions import BASE, ModelRegistry
-from ontopic.statistics.rates import Rate, with_interval
 
-_SHARES = {"guardrail_score": "guardrail score", "over_refusal": "over-refusal", "leak": "leak"}
 _JUDGE = ("accuracy", "kappa", "sensitivity", "specificity")
 _OF_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_MARKUP = re.compile(r"([\\`*_\[\]|~$])")
-_LINK = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)", re.IGNORECASE)
 _MOST_INTENTS = 10
 
 
@@ -83,23 +79,6 @@ def model_card(source: CardSource) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def plain(value: Any) -> str:
-    """A value in a line of Markdown that shows it as it is: no markup, no HTML, no hidden characters."""
-    if isinstance(value, dict):
-        return ", ".join(f"{plain(name)} {plain(each)}" for name, each in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(plain, value)) or "none"
-    if value in (None, ""):
-        return "not known"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = " ".join(str(value).split())
-    text = "".join("\ufffd" if unicodedata.category(character)[0] == "C" else character for character in text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;")
-    # A space of zero width keeps an address from becoming a link.
-    return _LINK.sub("&#8203;", _MARKUP.sub(r"\\\1", text)).replace("@", "&#64;")
-
-
 def _front_matter(source: CardSource) -> str:
     said: dict[str, Any] = {"license": source.licence or "other", "pipeline_tag": "text-generation"}
     if source.policy.languages:
@@ -129,67 +108,34 @@ def _numbers(source: CardSource) -> Iterator[str]:
     if gate is None or not isinstance(decision, dict):
         yield from _before_the_record(source)
         return
-    questions, against = gate.facts.get("questions"), plain(gate.facts.get("against"))
-    n = questions.get("n") if isinstance(questions, dict) else None
-    yield (
-        f"From its gate against version {against} on {gate.at:%Y-%m-%d}, which it **{plain(gate.facts.get('gate'))}**: "
-        f"{plain(n)} held-out questions of the policy that neither was trained on, asked of both. "
-        "Shares have their 95 % interval and the number of answers."
-    )
-    sides = [_dict(decision.get(side)) for side in ("challenger", "champion")]
-    rows = [[name, *(_rate(side.get(key)) for side in sides)] for key, name in _SHARES.items()]
-    rows += [["unjudged answers", *(plain(side.get("unjudged")) for side in sides)]]
-    yield _table(["", "this version", f"version {against}"], rows)
-    yield from _difference(decision)
-    tests = [
-        f"- {'passed' if test.get('passed') else '**failed**'}: {plain(test.get('description'))}"
-        for test in map(_dict, _list(decision.get("tests")))
-    ]
-    if tests:
-        yield "The gate's tests:"
-        yield "\n".join(tests)
+    yield from gate_in_markdown(gate, decision)
     yield from _segments(gate.facts.get("segments"))
-    yield from _judge(_dict(gate.facts.get("card")))
+    yield from _judge(as_dict(gate.facts.get("card")))
 
 
 def _before_the_record(source: CardSource) -> Iterator[str]:
     """What the registry's tags say of a gate that is not on record."""
     rows = [
-        [name, _rate(json.loads(source.tags[f"ontopic.gate.{key}"]))]
-        for key, name in _SHARES.items()
+        [name, rate_in_words(json.loads(source.tags[f"ontopic.gate.{key}"]))]
+        for key, name in SHARES.items()
         if f"ontopic.gate.{key}" in source.tags
     ]
     if rows:
         yield "From its gate, as the registry's tags keep it; the promotion record does not hold it."
-        yield _table(["", "this version"], rows)
+        yield table(["", "this version"], rows)
     else:
         yield "No gate has measured this version: how well it keeps to its subject is not known."
-
-
-def _difference(decision: Mapping[str, Any]) -> Iterator[str]:
-    found = _dict(decision.get("comparison"))
-    if found:
-        low, value, high = (_number(found.get(name)) for name in ("low", "difference", "high"))
-        yield (
-            f"Pass rate, this version minus the other: {with_interval(value, low, high=high, signed=True)} "
-            f"(n={plain(found.get('n'))}; only this one passed {plain(found.get('wins'))}, only the other "
-            f"{plain(found.get('losses'))})."
-        )
-    alone = _dict(_dict(decision.get("alone")).get("challenger"))
-    if alone:
-        shares = ", ".join(f"{name} {_rate(alone.get(key))}" for key, name in _SHARES.items())
-        yield f"These numbers are behind OnTopic's guard, which these weights do not hold. The model alone: {shares}."
 
 
 def _segments(found: Any) -> Iterator[str]:
     rows: list[list[str]] = []
     intents = 0
-    for each in map(_dict, _list(found)):
+    for each in map(as_dict, as_list(found)):
         intents += each.get("by") == "intent"
         if each.get("by") == "intent" and intents > _MOST_INTENTS:
             continue
-        challenger = _dict(each.get("challenger"))
-        shares = (_rate(challenger.get(name)) for name in ("guardrail_score", "over_refusal"))
+        challenger = as_dict(each.get("challenger"))
+        shares = (rate_in_words(challenger.get(name)) for name in ("guardrail_score", "over_refusal"))
         rows.append([plain(each.get("by")), plain(each.get("name")), plain(each.get("n")), *shares])
     if rows:
         yield (
@@ -197,12 +143,12 @@ def _segments(found: Any) -> Iterator[str]:
             if intents <= _MOST_INTENTS
             else (f"This version by segment, with the {_MOST_INTENTS} largest of {intents} intents:")
         )
-        yield _table(["by", "segment", "n", "guardrail score", "over-refusal"], rows)
+        yield table(["by", "segment", "n", "guardrail score", "over-refusal"], rows)
 
 
 def _judge(card: Mapping[str, Any]) -> Iterator[str]:
     if card:
-        shares = ", ".join(f"{name} {_rate(card.get(name))}" for name in _JUDGE)
+        shares = ", ".join(f"{name} {rate_in_words(card.get(name))}" for name in _JUDGE)
         yield (
             f"Answers were judged by {plain(card.get('judge_id'))}. On {plain(card.get('n'))} labelled records "
             f"({plain(card.get('origin'))}) its verdicts had: {shares}."
@@ -213,7 +159,7 @@ def _training(source: CardSource) -> Iterator[str]:
     yield "## Data and training"
     base = source.base if source.base == "embedded" or _OF_HUB.fullmatch(source.base) else ""
     rows = [["base model", "SmolLM2-135M-Instruct" if base == "embedded" else plain(base or "a model of one's own")]]
-    data = _dict(source.facts.get("training_data"))
+    data = as_dict(source.facts.get("training_data"))
     tags = {name: source.tags.get(f"ontopic.{name}") for name in ("preferences", "preferences_sha256", "base_digest")}
     known = tags | data
     if source.trained:
@@ -230,12 +176,12 @@ def _training(source: CardSource) -> Iterator[str]:
         ["sha256 of its labelled questions", plain(source.facts.get("questions_sha256"))],
         ["sha256 of the weights as they were registered", plain(source.tags.get("ontopic.digest"))],
     ]
-    settings = _dict(_dict(source.facts.get("settings")).get("training"))
+    settings = as_dict(as_dict(source.facts.get("settings")).get("training"))
     rows += [[f"training.{plain(name)}", plain(value)] for name, value in settings.items()]
-    code = _dict(source.facts.get("code"))
+    code = as_dict(source.facts.get("code"))
     if code:
         rows += [["OnTopic", plain({name: code.get(name) for name in ("release", "commit", "changed", "python")})]]
-    yield _table(["", ""], rows)
+    yield table(["", ""], rows)
     if source.trained:
         yield (
             "Pairs come from labelled questions and from answers that the model gave to real traffic, with personal "
@@ -275,27 +221,3 @@ def _licence(source: CardSource) -> Iterator[str]:
             "The base model's licence is not known here. Look it up before these weights are passed on: it holds for "
             "them too."
         )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _rate(value: Any) -> str:
-    try:
-        return str(Rate.model_validate(value))
-    except ValidationError:
-        return plain(value)
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

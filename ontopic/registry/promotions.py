@@ -12,6 +12,7 @@ from ontopic.config.policy import OF_POLICY
 from ontopic.errors import UserError
 from ontopic.registry import mlflow_file
 from ontopic.registry.base_version import base_version
+from ontopic.registry.descriptions import describe
 from ontopic.registry.promotion_record import OF_NO_VERSION, Entry, EntryKind, PromotionRecord
 from ontopic.registry.registry_tables import RegistryTables
 from ontopic.state.workspace import Workspace
@@ -179,6 +180,7 @@ class ModelRegistry:
             self.promote(version, by="the loop", why=why, facts={"by_hand": False})
         elif self._tables.alias(CHALLENGER) == champion:  # as releases before left it
             self._tables.delete_alias(CHALLENGER)
+        describe(self, *self.versions())  # which releases before left empty
 
     def enter(
         self,
@@ -279,6 +281,10 @@ class ModelRegistry:
         """Write a tag on the registered model, which must exist."""
         self._tables.set_tag(key, value)
 
+    def describe(self, text: str, version: str = "") -> None:
+        """Write the description of a version, or of the registered model."""
+        self._tables.describe(text, version)
+
     def _move(
         self,
         kind: Literal["promotion", "rollback"],
@@ -315,6 +321,7 @@ class ModelRegistry:
         # The challenger has become the champion, now or earlier.
         if self._tables.alias(CHALLENGER) in (entry.version, promotion.before):
             self._tables.delete_alias(CHALLENGER)
+        describe(self, entry.version, promotion.before)
         return promotion
 
     def finish(self) -> Entry | None:

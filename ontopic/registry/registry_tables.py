@@ -31,3 +31,6 @@ class RegistryTables(Protocol):
 
     def set_version_tag(self, version: str, key: str, *, value: str) -> None:
         """Write a tag on a version, which must exist."""
+
+    def describe(self, text: str, version: str = "") -> None:
+        """Write the description of a version, or of the registered model; both must exist."""

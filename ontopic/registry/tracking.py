@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
-from urllib.parse import quote
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import mlflow
 from mlflow.entities import LifecycleStage
@@ -15,6 +15,22 @@ from mlflow.exceptions import MlflowException
 from ontopic.config.network import reach_this_machine_directly
 from ontopic.registry.mlflow_client import reach
 from ontopic.state.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DESCRIPTION = """\
+One policy's assistant: what it answers, how that is judged, and why a version is its champion.
+
+- **Evaluation runs**: each gate's two models on the same questions. Tick challenger and champion and compare: question
+  by question, with the verdict on each answer.
+- **Traces**: a sample of the traffic that was served, with its verdicts and what people said of it; a gate's answers
+  are among them, under the name `gate`.
+- **Review**: answers that wait for a person's label; `python run.py label --from mlflow` takes the labels in.
+- **Models** (under *Model training*): why the champion is champion, and what each version's gate found.
+"""
+# The kind decides with which of its two views MLflow opens an experiment.
+_ABOUT = {"mlflow.experimentKind": "genai_development", "mlflow.note.content": _DESCRIPTION}
 
 
 def open_tracking(workspace: Workspace, experiment: str) -> str:
@@ -35,7 +51,25 @@ def open_tracking(workspace: Workspace, experiment: str) -> str:
         # MLflow's default artifact location is ./mlruns, outside the state folder.
         location = workspace.artifacts.as_uri() if workspace.owns_mlflow else None
         mlflow.create_experiment(experiment, artifact_location=location)
-    return str(mlflow.set_experiment(experiment).experiment_id)
+    opened = mlflow.set_experiment(experiment)
+    for key, value in _ABOUT.items():
+        if key not in opened.tags:  # a user's own words stay
+            mlflow.MlflowClient().set_experiment_tag(opened.experiment_id, key, value)
+    return str(opened.experiment_id)
+
+
+def log_data_set(table: pd.DataFrame, name: str, *, context: str, sha256: str) -> None:
+    """Say in the active run what it is of, without a text of it: who may see a run need not see what was asked.
+
+    Args:
+        table: columns that hold no texts of users'.
+        context: what the run used it for.
+        sha256: of all of it.
+    """
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+
+    data_set = mlflow.data.from_pandas(table, CodeDatasetSource({}), name=name, digest=sha256[:8])
+    mlflow.log_input(data_set, context=context)
 
 
 def register_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
@@ -74,10 +108,12 @@ def close_stale_runs(workspace: Workspace, experiment: str) -> None:
 
 
 def comparison_path(experiment_id: str) -> str:
-    """Path of MLflow's page that compares the newest evaluations of a champion and a challenger."""
+    """Path of MLflow's page that compares the newest challenger's answers in the gate with its champion's, question by
+    question; of the list of evaluation runs where there is none."""
     found = mlflow.search_runs(
         [experiment_id], "tags.stage = 'evaluation'", order_by=["attributes.start_time DESC"], output_format="list"
     )
     newest = {run.data.tags.get("role"): run.info.run_id for run in reversed(found)}
-    runs = json.dumps([newest[role] for role in ("champion", "challenger") if role in newest])
-    return f"#/compare-runs?runs={quote(runs)}&experiments={quote(json.dumps([experiment_id]))}"
+    roles = {"selectedRunUuid": "challenger", "compareToRunUuid": "champion"}
+    chosen = {name: newest[role] for name, role in roles.items() if role in newest}
+    return f"#/experiments/{experiment_id}/evaluation-runs" + (f"?{urlencode(chosen)}" if chosen else "")

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,55 +17,112 @@ if TYPE_CHECKING:
     from mlflow.entities import Trace
 
 _HEX_ID = re.compile("[0-9a-f]{32}")
+_MOST_PREVIEW, _MOST_TAG = 1000, 250
+TRAFFIC = "chat"
+"""What the traces of served traffic are called."""
 
 
 def trace_line(record: Record) -> str:
     """A stored record as a trace in JSON, with one span."""
+    return as_trace(record).to_json()
+
+
+def trace_id(record_id: str) -> str:
+    """The id of the trace of a record: the same each time, so that a record is one trace however often it is logged."""
+    return f"tr-{_otel_id(record_id)}"
+
+
+def as_trace(
+    record: Record,
+    *,
+    experiment: str = "0",
+    name: str = TRAFFIC,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Trace:
+    """A record that has an id and a time as a trace with one span.
+
+    Args:
+        experiment: its id, in MLflow.
+        tags: besides those that say which version answered, to whose key, and what the guard decided.
+        metadata: of MLflow's own keys.
+    """
     from mlflow.entities import Span, SpanType, Trace, TraceData, TraceInfo, TraceLocation, TraceState
     from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
 
     assert record.asked_at is not None  # of a stored record  # noqa: S101
-    otel_id = record.id if _HEX_ID.fullmatch(record.id) else hashlib.sha256(record.id.encode()).hexdigest()[:32]
+    otel_id = _otel_id(record.id)
     start_us = (record.asked_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     usage = {"input_tokens": record.prompt_tokens, "output_tokens": record.completion_tokens}
     usage["total_tokens"] = sum(usage.values())
+    known_usage = json_line(usage) if usage["total_tokens"] else None
+    attributes = {
+        SpanAttributeKey.REQUEST_ID: json_line(trace_id(record.id)),
+        SpanAttributeKey.SPAN_TYPE: json_line(SpanType.CHAT_MODEL),
+        SpanAttributeKey.INPUTS: json_line({"messages": record.request}),
+        SpanAttributeKey.OUTPUTS: json_line(record.answer),
+        SpanAttributeKey.MODEL: json_line(_model(record)) if record.model_version else None,
+        SpanAttributeKey.CHAT_USAGE: known_usage,
+        OURS: json_line(rest(record)),  # MLflow cuts a trace's own metadata at 250 characters
+    }
     span = Span.from_dict(
         {
             "trace_id": base64.b64encode(bytes.fromhex(otel_id)).decode(),
             "span_id": base64.b64encode(bytes.fromhex(otel_id[:16])).decode(),
             "parent_span_id": None,
-            "name": "chat",
+            "name": name,
             "start_time_unix_nano": start_us * 1000,
             "end_time_unix_nano": start_us * 1000 + round(record.latency_s * 1e9),
             "events": [],
             "status": {"code": "STATUS_CODE_OK", "message": ""},
-            "attributes": {
-                SpanAttributeKey.REQUEST_ID: json_line(f"tr-{otel_id}"),
-                SpanAttributeKey.SPAN_TYPE: json_line(SpanType.CHAT_MODEL),
-                SpanAttributeKey.INPUTS: json_line({"messages": record.request}),
-                SpanAttributeKey.OUTPUTS: json_line(record.answer),
-                SpanAttributeKey.CHAT_USAGE: json_line(usage),
-                OURS: json_line(rest(record)),  # MLflow cuts a trace's own metadata at 250 characters
-            },
+            "attributes": known(attributes),
             "links": [],
         }
     )
+    said = {TraceTagKey.TRACE_NAME: name, **_tags(record), **(tags or {})}
     info = TraceInfo(
-        f"tr-{otel_id}",
-        TraceLocation.from_experiment_id("0"),
+        trace_id(record.id),
+        TraceLocation.from_experiment_id(experiment),
         start_us // 1000,
         TraceState.OK,
-        execution_duration=round(record.latency_s * 1000),
+        execution_duration=round(record.latency_s * 1000) if record.latency_s else None,
+        request_preview=storable(record.question, _MOST_PREVIEW),
+        response_preview=storable(record.answer, _MOST_PREVIEW),
         trace_metadata=known(
             {
-                TraceMetadataKey.TOKEN_USAGE: json_line(usage),
+                TraceMetadataKey.TOKEN_USAGE: known_usage,
                 TraceMetadataKey.TRACE_SESSION: record.conversation or None,
-                TraceMetadataKey.TRACE_USER: record.user or None,
+                TraceMetadataKey.TRACE_USER: record.user or record.key or None,
+                **(metadata or {}),
             }
         ),
-        tags={TraceTagKey.TRACE_NAME: "chat"},
+        tags={key: storable(value, _MOST_TAG) for key, value in said.items() if value},
     )
-    return Trace(info, TraceData([span])).to_json()
+    return Trace(info, TraceData([span]))
+
+
+def storable(text: str, most: int) -> str:
+    """A text as any database takes it: without NUL and lone surrogates, cut with an ellipsis where it is longer."""
+    text = text if len(text) <= most else text[: most - 1] + "\u2026"
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _otel_id(record_id: str) -> str:
+    return record_id if _HEX_ID.fullmatch(record_id) else hashlib.sha256(record_id.encode()).hexdigest()[:32]
+
+
+def _model(record: Record) -> str:
+    return f"{record.registered_model} v{record.model_version}".strip()
+
+
+def _tags(record: Record) -> dict[str, str]:
+    """What one filters traces by."""
+    guard, decision = record.guard, ""
+    if guard is not None and guard.stage:
+        decision = f"{'declined' if guard.mode == 'enforce' else 'would have declined'} the {guard.stage}"
+    elif guard is not None:
+        decision = "failed" if guard.failure else "let through"
+    return {"model_version": record.model_version, "key": record.key, "guard": decision, "rollout": record.rollout}
 
 
 def from_trace(row: dict[str, Any]) -> dict[str, Any]:

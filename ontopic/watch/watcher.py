@@ -18,6 +18,7 @@ from ontopic.endpoint.refusals import RefusedError
 from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.closing import Closer, judge_records
 from ontopic.monitoring.judges_beside import judges_beside
+from ontopic.monitoring.logged_traffic import log_windows
 from ontopic.monitoring.window import Window, cut_of
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record, Verdict
@@ -88,7 +89,7 @@ class Watcher:
         self._actions = named(ActionStore(workspace.windows, name), workspace)
         self._alerts = Alerts(workspace.alerts, settings.alerts, policy=policy.name)
         self._registry = open_registry(workspace, name)
-        self._cut = cut_of(settings.monitoring)
+        self._cut, self._experiment = cut_of(settings.monitoring), ""
         self._journal = Journal(self._actions, self._alerts, tell=tell, dry_run=dry_run)
         self._judge = GatingJudge(settings.judge_choice, policy, workspace=workspace)
         self._closer = Closer(policy, workspace, windows=self._windows, alerts=self._alerts, traffic=self._traffic)
@@ -127,7 +128,7 @@ class Watcher:
     def turn(self) -> Turn:
         """Take in what is new, close what is due, and act on it."""
         now, turn = self._now(), Turn()
-        open_tracking(self._workspace, self._policy.registered_model)
+        self._experiment = open_tracking(self._workspace, self._policy.registered_model)
         named(self._traffic, self._workspace)  # a service of an older release may still write to the store
         turn.taken_in = self._windows.take_in(self._traffic, self._cut, now=now, since=self._since)
         for window in self._windows.due(self._cut, now):
@@ -171,6 +172,11 @@ class Watcher:
 
     def _refused(self, error: RefusedError) -> None:
         self._journal.tell_once(f"Nothing can be judged: {error}", subject="the judge")
+
+    def log_closed(self) -> None:
+        """Log a sample of the newest windows as MLflow's traces: after a turn, as nothing waits for it."""
+        uri = self._workspace.mlflow_uri
+        log_windows(self._windows, self._traffic, experiment=self._experiment, uri=uri, tell=self._tell)
 
     def in_words(self, turn: Turn) -> str:
         """What a turn found, also where it had nothing to do."""

@@ -134,7 +134,8 @@ def test_the_promotion_record_holds_what_the_loop_decided(first: Run, state: Pat
 
 
 def test_traffic_of_the_loop_is_erased_everywhere(first: Run, state: Path, config: Path, tmp_path: Path) -> None:
-    copied = shutil.copytree(state, tmp_path / "state", ignore=shutil.ignore_patterns("models", "registry", "*.pt"))
+    ignored = shutil.ignore_patterns("models", "registry", "cache", "*.pt")
+    copied = shutil.copytree(state, tmp_path / "state", ignore=ignored)
     with TrafficStore(state / "traffic.db", NAME) as traffic:
         texts = [text for each in traffic.records() for text in (each.question, each.answer) if len(text) > 12]
     assert len(found_in(copied, *texts)) > 10

@@ -218,11 +218,11 @@ def test_a_stop_text_ends_the_answer_before_it(client: openai.OpenAI) -> None:
 
 
 def test_a_seed_repeats_an_answer_and_choices_differ(client: openai.OpenAI, served: Served) -> None:
-    first, again = (ask(client, temperature=1.0, seed=3, n=3) for _ in range(2))
-    texts = [choice.message.content for choice in first.choices]
+    # one at a time: in bfloat16 a sampled answer is another with what is generated beside it (docs/serving.md)
+    assert len({ask(client, temperature=1.0, seed=3).choices[0].message.content for _ in range(3)}) == 1
+    first = ask(client, temperature=1.0, seed=3, n=3)
     assert [choice.index for choice in first.choices] == [0, 1, 2]
-    assert texts == [choice.message.content for choice in again.choices]
-    assert len(set(texts)) == 3
+    assert len({choice.message.content for choice in first.choices}) == 3
     assert first.usage.completion_tokens > LIMIT
     assert ask(client, temperature=1.0, top_p=0).choices[0].message.content == ask(client).choices[0].message.content
     raw = client.chat.completions.with_raw_response.create(

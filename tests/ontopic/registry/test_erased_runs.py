@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from ontopic.registry.erased_runs import PREFERENCES, erase_from_server
+from ontopic.records import Record
+from ontopic.registry import erased_runs
+from ontopic.registry.erased_runs import PREFERENCES, erase_from_own, erase_from_server
+from ontopic.registry.logged_traces import log_traces
+from ontopic.registry.tracking import open_tracking
 from ontopic.state.erasing import Erasing
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import Workspace, open_workspace
+from ontopic.traffic.traces import as_trace
 
 NAME = "ontopic-banking"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 QUESTION = 'Why is "my card" blocked,\nund was heißt das denn? kanarie'
 
 
@@ -51,13 +58,52 @@ def test_tables_are_logged_anew_and_traces_deleted(theirs: Workspace, tmp_path: 
         erase_from_server(theirs, erasing)
         assert erasing.notes("left") == {}
         assert list(erasing.notes("trained")) == [f"version 1 of {NAME} was trained on some of it"]
-        assert erasing.counts() == {"artifacts on the MLflow server": 2, "traces on the MLflow server": 1}
+        assert erasing.counts() == {"artifacts on the MLflow server": 2, "traces in MLflow": 1}
     table = json.loads(Path(client.download_artifacts(run.info.run_id, PREFERENCES, str(tmp_path))).read_text())
     assert table["data"] == [["robin?", "b"]]
     files = [path for path in theirs.root.parent.rglob("*") if path.is_file() and path.suffix != ".db"]
     assert [path for path in files if b"kanarie" in path.read_bytes()] == []
     (trace,) = client.search_traces(locations=[experiment.experiment_id])
     assert "robin" in json.dumps(trace.to_dict())
+
+
+@pytest.fixture
+def own(state_before: Path) -> Workspace:
+    """The state folder's own MLflow, with a trace and a row of a data set for each of five questions."""
+    workspace = open_workspace(state_before)
+    experiment = open_tracking(workspace, NAME)
+    asked = [QUESTION, "robin?", QUESTION, "wren?", QUESTION]
+    records = [Record(question=q, answer="an answer", id=str(i), asked_at=NOON) for i, q in enumerate(asked)]
+    log_traces([as_trace(record, experiment=experiment) for record in records], experiment, uri=workspace.mlflow_uri)
+    data = mlflow.MlflowClient().create_dataset("questions", experiment_id=[experiment])
+    data.merge_records([{"inputs": {"messages": record.request}} for record in records])
+    return workspace
+
+
+def test_our_own_mlflow_loses_traces_and_rows_as_a_whole(
+    own: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left can be read, on whichever page of the search it was."""
+    monkeypatch.setattr(erased_runs, "_PAGE", 2)
+    with Erasing(tmp_path / "erasing.db") as erasing:
+        erasing.add([], [QUESTION])
+        erase_from_own(own, erasing)
+        assert erasing.counts() == {"traces in MLflow": 3, "rows of data sets in MLflow": 1}
+    client = mlflow.MlflowClient(tracking_uri=own.mlflow_uri)
+    experiment = client.get_experiment_by_name(NAME).experiment_id
+    left = [trace.info.request_preview for trace in client.search_traces(locations=[experiment])]
+    (data,) = client.search_datasets(experiment_ids=[experiment])
+    assert sorted(left) == ["robin?", "wren?"] and len(data.records) == 2
+    assert b"kanarie" not in own.mlflow_file.read_bytes()
+
+
+def test_mlflow_is_not_loaded_where_nothing_was_logged(state_before: Path, tmp_path: Path) -> None:
+    workspace = open_workspace(state_before)
+    with Erasing(tmp_path / "erasing.db") as erasing:
+        erasing.add([], [QUESTION])
+        assert not erased_runs._holds_answers(workspace.mlflow_file)
+        erase_from_own(workspace, erasing)
+        assert erasing.counts() == {}
 
 
 def test_a_server_that_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from ontopic.config.policy import Policy
-from ontopic.registry.model_card import CardSource, model_card, plain
+from ontopic.registry.markdown import plain
+from ontopic.registry.model_card import CardSource, model_card
 from ontopic.registry.promotion_record import Entry
 from ontopic.statistics.rates import rate
 
@@ -72,11 +73,11 @@ def test_a_card_says_what_the_gate_found_and_on_what(banking: Policy) -> None:
     for each in (
         "# ontopic-banking, version 2",
         "against version 1 on 2026-11-27, which it **passed**: 100 held-out questions",
-        "| guardrail score | 0.930 [0.863, 0.966] (n=100) | 0.800 [0.711, 0.867] (n=100) |",
+        "| guardrail score | 0.930 \\[0.863, 0.966\\] (n=100) | 0.800 \\[0.711, 0.867\\] (n=100) |",
         "| unjudged answers | 17 | 1 |",
-        "minus the other: +0.130 [+0.050, +0.210] (n=99; only this one passed 20, only the other 7)",
+        "minus the other: +0.130 \\[+0.050, +0.210\\] (n=99; only this one passed 20, only the other 7)",
         "the 10 largest of 12 intents",
-        "judged by judge-7. On 204 labelled records (templates) its verdicts had: accuracy 0.960 [0.902, 0.984]",
+        "judged by judge-7. On 204 labelled records (templates) its verdicts had: accuracy 0.960 \\[0.902, 0.984\\]",
         "| base model | SmolLM2-135M-Instruct |",
         "| preference pairs | 384 |",
         "| their sha256 | ab12 |",
@@ -111,7 +112,7 @@ def test_a_stranger_s_text_is_text(banking: Policy) -> None:
         (
             (),
             {"tags": {"ontopic.gate.leak": '{"value": 0.1, "low": 0.05, "high": 0.2, "n": 50}'}},
-            "| leak | 0.100 [0.050, 0.200] (n=50) |",
+            "| leak | 0.100 \\[0.050, 0.200\\] (n=50) |",
             "No gate has measured",
         ),
         ((), {"tags": {"ontopic.kind": "base"}}, "the base model's weights as they came", "preference pairs"),
@@ -123,7 +124,7 @@ def test_a_stranger_s_text_is_text(banking: Policy) -> None:
             "**Promoted by hand, past the gate, on 2026-11-27.** What its gate had said: failed.",
             "Erika",
         ),
-        ((gate(alone={"challenger": scores(70, 0)}),), {}, "The model alone: guardrail score 0.700 [", "x</script>"),
+        ((gate(alone={"challenger": scores(70, 0)}),), {}, "The model alone: guardrail score 0.700 \\[", "x</script>"),
         ((gate(comparison=None, tests=None),), {}, "guardrail score", "minus the other"),
     ],
     ids=["ungated", "tags", "base", "unknown-licence", "hub", "override", "guarded", "older"],

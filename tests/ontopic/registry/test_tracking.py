@@ -112,7 +112,7 @@ def answers() -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def response(status: str, body: str, kind: str = "text/html") -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     return (head + body).encode()
 
 

@@ -14,9 +14,11 @@ from ontopic.data.labelled import LabelledRecord, Question
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Evaluated, decide
 from ontopic.evaluation.gate_page import write_gate_page
+from ontopic.evaluation.lineage import Lineage
 from ontopic.judges.cards.calibration import Measured
 from ontopic.judges.cards.card import JudgeCard, Usage, judge_card
-from ontopic.judges.cards.page import card_report, comparison_report
+from ontopic.judges.cards.comparison_page import comparison_report
+from ontopic.judges.cards.page import card_report
 from ontopic.judges.guard.card import CurvePoint, Errors, GuardCard, StageCard
 from ontopic.judges.guard.page import guard_report
 from ontopic.monitoring.chart import carried, levels_of, outcomes_of
@@ -28,9 +30,9 @@ from ontopic.monitoring.window import Counts, Drift, Window, window_result
 from ontopic.monitoring.window_page import window_report
 from ontopic.records import Judged, Message, Record, Verdict
 from ontopic.statistics.rates import Rate, rate
-from ontopic.statistics.scores import score
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+_LIMITS = WindowLimits(threshold=0.9, least_records=1, most_unjudged=0.5)
 Text = Callable[[int], str]
 """The i-th text of a page, from 0."""
 
@@ -89,12 +91,11 @@ def judged(n: int, failing: int, texts: Text, *, model: str, judge_id: str) -> J
     return Judged(records=records, verdicts=verdicts)
 
 
-def gate_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -> None:
-    """The page on a gate of ``n`` questions, of which most are won and a few lost."""
-    card = gate_card(policy).model_copy(update={"judge_id": f"judge {name}"})
+def gate_sides(policy: Policy, texts: Text, *, name: str, n: int) -> tuple[Evaluated, Evaluated]:
+    """Champion and challenger on ``n`` questions, of which most are won and a few lost."""
     sides = []
     for model, failing in ((f"1 {name}", n * 3 // 5), (f"2 {name}", n // 20)):
-        of = judged(n, failing, texts, model=model, judge_id=card.judge_id)
+        of = judged(n, failing, texts, model=model, judge_id=f"judge {name}")
         if model.startswith("2"):  # loses some
             verdicts = [
                 v.model_copy(update={"outcome": "fail", "score": 0.1}) if i >= n * 9 // 10 and v.score else v
@@ -114,7 +115,17 @@ def gate_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -> N
         evaluation = Evaluation(questions=questions, records=of.records, verdicts=of.verdicts)
         sides.append(Evaluated(evaluation=evaluation, quality=quality_of()))
     champion, challenger = sides
+    return champion, challenger
+
+
+def gate_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -> None:
+    """The page on such a gate."""
+    card = gate_card(policy).model_copy(update={"judge_id": f"judge {name}"})
+    champion, challenger = gate_sides(policy, texts, name=name, n=n)
     decision = decide(champion, challenger, winners=[], policy=policy, card=card, report=out)
+    texts_of = {field: name for field, of in Lineage.model_fields.items() if of.annotation is str}
+    lineage = Lineage.model_validate(texts_of | {"at": NOON, "seed": 7, "look": 2, "attempt": 1})
+    decision = decision.model_copy(update={"lineage": lineage})
     write_gate_page(f"Gate {name}", decision, champion=champion, challenger=challenger)
 
 
@@ -140,13 +151,14 @@ def measured(n: int, wrong: int, texts: Text, *, judge_id: str) -> Measured:
 
 def card_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -> None:
     """The page of a judge's card."""
-    card_report(measured(n, n // 6, texts, judge_id=f"judge {name}"), f"labels {name}", out=out)
+    card_report(measured(n, n // 6, texts, judge_id=f"judge {name}"), policy, source=f"labels {name}", out=out)
 
 
 def compared_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -> None:
     """The page that compares two judges."""
     judges = [measured(n, n // part, texts, judge_id=f"judge {part} {name}") for part in (9, 5)]
-    comparison_report(judges, [f"the first is better {name}"], source=f"labels {name}", out=out)
+    said, pages = [f"the first is better {name}"], {judges[0].card.judge_id: out.with_name(f"{name[:9]}.html")}
+    comparison_report(judges, said, policy=policy, source=f"labels {name}", out=out, pages=pages)
 
 
 def guard_card(name: str) -> GuardCard:
@@ -171,7 +183,7 @@ def guard_card(name: str) -> GuardCard:
 
 def guard_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -> None:
     """The page of a guard's card."""
-    guard_report(guard_card(name), out=out)
+    guard_report(guard_card(name), policy, out=out)
 
 
 def closed_window(policy: Policy, traffic: Judged, *, name: str, number: int = 0) -> Window:
@@ -191,7 +203,7 @@ def closed_window(policy: Policy, traffic: Judged, *, name: str, number: int = 0
     result = window_result(
         traffic,
         card,
-        limits=WindowLimits(threshold=0.9, least_records=1, most_unjudged=0.5),
+        limits=_LIMITS,
         counts=Counts(n=len(traffic.records), late=1, too_late=2),
         chart=carried(None, outcomes_of(traffic), since=NOON, levels=levels),
         drift=Drift(
@@ -222,9 +234,9 @@ def closed_window(policy: Policy, traffic: Judged, *, name: str, number: int = 0
 def window_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -> None:
     """The page on a closed window."""
     traffic = judged(n, n // 3, texts, model=f"1 {name}", judge_id=f"judge {name}")
-    window = closed_window(policy, traffic, name=name)
+    *earlier, window = (closed_window(policy, traffic, name=name, number=i) for i in range(6))
     assert window.result is not None
-    window_report(policy, window, result=window.result, judged=traffic, promoted=True, out=out)
+    window_report(policy, window, result=window.result, judged=traffic, earlier=earlier[::-1], out=out)
 
 
 def traffic_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -> None:
@@ -233,10 +245,7 @@ def traffic_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -
     windows = [closed_window(policy, traffic, name=name, number=i) for i in range(6)]
     known = Standing(score=Rate(value=0.5, low=0.4, high=0.6, n=9), is_corrected=False, labels=7, unknown_because=name)
     beside = windows[0].result.beside if windows[0].result else []
-    scores = score(traffic.verdicts)
-    traffic_report(
-        f"Traffic {name}", traffic, scores=scores, of=known, windows=windows, threshold=0.9, out=out, beside=beside
-    )
+    traffic_report(f"Traffic {name}", traffic, of=known, windows=windows, limits=_LIMITS, out=out, beside=beside)
 
 
 PAGES = {

@@ -138,7 +138,7 @@ def watched(
 def _opened(context: BrowserContext, address: str) -> Watched:
     context.route(lambda url: not _is_here(url), lambda route: route.abort())
     seen = Watched(context.new_page())
-    seen.page.set_default_timeout(15_000)
+    seen.page.set_default_timeout(60_000)  # a busy machine is no fault
 
     def asked(request: Request) -> None:
         if not _is_here(request.url):

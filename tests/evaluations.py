@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 
 from qualities import quality_of
@@ -9,10 +10,12 @@ from qualities import quality_of
 from ontopic.config.policy import Policy
 from ontopic.data.labelled import Question
 from ontopic.evaluation.answers import Evaluation
-from ontopic.evaluation.gate import Evaluated
+from ontopic.evaluation.gate import Decision, Evaluated
+from ontopic.evaluation.gate_page import TEMPLATE, gate_context
 from ontopic.evaluation.quality import Quality
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256
 from ontopic.records import Judged, Record, Verdict
+from ontopic.reports.design import draw_page
 from ontopic.statistics.rates import Rate, rate
 
 SMALL = {"unjudged": 1.0, "unjudged_increase": 1.0}
@@ -85,3 +88,8 @@ def evaluated(of: Judged, quality: Quality | None = None) -> Evaluated:
     questions = [Question(question=record.question, in_scope=bool(record.in_scope)) for record in of.records]
     evaluation = Evaluation(questions=questions, records=of.records, verdicts=of.verdicts)
     return Evaluated(evaluation=evaluation, quality=quality or quality_of())
+
+
+def gate_text(decision: Decision, champion: Evaluated, challenger: Evaluated) -> str:
+    """The gate's page with its texts as a reader has them, without Evidently's report beside it."""
+    return html.unescape(draw_page("A gate", TEMPLATE, **gate_context(decision, champion, challenger=challenger)))

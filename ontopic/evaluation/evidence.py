@@ -68,9 +68,10 @@ def gate_tags(
         OSError: the decision's page can't be read.
     """
     said = decision.model_dump(mode="json")
+    tests = [test.model_dump(include={"name", "passed", "description"}) for test in decision.tests]  # a tag is short
     return {
         "ontopic.gate": "passed" if decision.passed else "failed",
-        "ontopic.gate.tests": json.dumps(said["tests"]),
+        "ontopic.gate.tests": json.dumps(tests),
         "ontopic.gate.champion": champion,
         "ontopic.gate.judge": card.judge_id,
         "ontopic.gate.report_sha256": hashlib.sha256(decision.report.read_bytes()).hexdigest(),

@@ -181,7 +181,7 @@ def _readings(decision: Decision) -> Table:
         rows.append([f"improvement, {level(alpha)} interval{read}", "", found[0], "", found[1]])
     if decision.unjudged is not None:
         rows.append(["unjudged, challenger minus champion", "", str(decision.unjudged.rate), "", ""])
-    names = ["", "Champion", "Challenger", "Champion, worst case", "Challenger, worst case"]
+    names = ["Number", "Champion", "Challenger", "Champion, worst case", "Challenger, worst case"]
     note = detectable_in_words(decision)
     return _table("Two readings: as judged, and in the worst case", names, rows=rows, note=note)
 
@@ -194,7 +194,7 @@ def _without_guard(decision: Decision) -> Table | None:
     sides = (decision.champion, decision.challenger, alone.champion, alone.challenger)
     rows: list[list[Cell]] = [[title, *(str(getattr(scores, name)) for scores in sides)] for name, title in _SHARES]
     rows.append(["improvement", "", str(decision.improvement), "", str(alone.improvement)])
-    names = ["", "Champion, guarded", "Challenger, guarded", "Champion alone", "Challenger alone"]
+    names = ["Number", "Champion, guarded", "Challenger, guarded", "Champion alone", "Challenger alone"]
     title = "What users get behind the guard, which the tests read, and the models alone"
     return _table(title, names, rows=rows)
 
@@ -218,7 +218,7 @@ def _quality_table(champion: Quality, challenger: Quality) -> Table:
     rows: list[list[Cell]] = [[name, before[name].with_interval, after[name].with_interval] for name in before]
     rows.append(["perplexity on general text", f"{champion.perplexity:.1f}", f"{challenger.perplexity:.1f}"])
     title = f"Answers to {len(champion.questions):,} questions in scope that have a reference"
-    return _table(title, ["", "Champion", "Challenger"], rows=rows)
+    return _table(title, ["Measure", "Champion", "Challenger"], rows=rows)
 
 
 def _table(caption: str, columns: list[str], *, rows: list[list[Cell]], note: str = "") -> Table:

@@ -75,7 +75,7 @@ def _errors(decision: Decision) -> Table | None:
         [name, str(getattr(found.champion, name)), str(getattr(found.challenger, name)), f"{p:.2g}"]
         for name, p in (("sensitivity", found.p_sensitivity), ("specificity", found.p_specificity))
     ]
-    columns = ["", "Champion", "Challenger", "p that they are the same"]
+    columns = ["Share", "Champion", "Challenger", "p that they are the same"]
     return Table.model_validate({"caption": "The judge against people's labels", "columns": columns, "rows": rows})
 
 

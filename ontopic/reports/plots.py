@@ -224,7 +224,7 @@ class Chart(_Plot):
     def drawing(self) -> Drawing:
         """Its shapes."""
         points = [point for each in self.series for point in each.points]
-        xs = [each.x for each in (*points, *self.events, *self.ticks)] or [0.0, 1.0]
+        xs = [*(p.x for p in points), *(e.x for e in self.events), *(t.x for t in self.ticks)] or [0.0, 1.0]
         ys = [number for each in points for number in (each.y, each.low, each.high) if number is not None]
         ys = [number for number in ys if math.isfinite(number)]
         across = _Scale(min(xs), max(xs), begin=9.0, end=97.0)
@@ -392,8 +392,8 @@ def _series(series: Series, across: _Scale, *, down: Callable[[float], float]) -
     look = f"of-{series.role}"
     known = [point for point in series.points if math.isfinite(point.y)]
     for before, after in pairwise(known) if series.joined else ():
-        ends = {"x": across.at(before.x), "x2": across.at(after.x), "y": down(before.y), "y2": down(after.y)}
-        yield Shape(kind="line", look=f"{look} joining", **ends)
+        begin, end = across.at(before.x), across.at(after.x)
+        yield Shape(kind="line", x=begin, x2=end, y=down(before.y), y2=down(after.y), look=f"{look} joining")
     for point in known if series.dots else ():
         x = across.at(point.x)
         if point.low is not None and point.high is not None:

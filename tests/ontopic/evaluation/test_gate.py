@@ -94,6 +94,7 @@ def test_a_decision_has_one_json_form(card: JudgeCard, banking: Policy) -> None:
     text = json.dumps(made.model_dump(mode="json"), allow_nan=False)
     kept = "passed tests champion challenger comparison quality preference limits report"
     newer = {"perplexity", "worst", "unjudged", "alpha", "detectable", "judge_errors", "sealed", "alone"}
+    newer |= {"card", "lineage"}
     assert set(kept.split()) | newer == set(json.loads(text))
     assert json.loads(text)["quality"]["value"] is None  # of no question
     assert Decision.model_validate_json(text).tests == made.tests

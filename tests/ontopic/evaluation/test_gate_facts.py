@@ -66,7 +66,9 @@ def sides(model: str, failing: int, not_judged: int = 0) -> Evaluated:
 def decided(banking: Policy, card: JudgeCard, report: Path, champion: Evaluated, challenger: Evaluated) -> Decision:
     report.parent.mkdir(exist_ok=True)
     report.write_text(f"the page of {challenger.evaluation.model_version}")
-    return decide(champion, challenger, winners=[], policy=banking, card=card, report=report)
+    decision = decide(champion, challenger, winners=[], policy=banking, card=card, report=report)
+    decision.evidently.write_text("Evidently's report, to which the page links by its name")
+    return decision
 
 
 def facts_of(
@@ -94,7 +96,7 @@ def test_the_facts_answer_what_an_auditor_asks(
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert said["gate"] == ("passed" if decision.passed else "failed")
     assert said["against"] == "1"
-    assert said["decision"] == json.loads(decision.model_dump_json(exclude={"report"}))
+    assert said["decision"] == json.loads(decision.model_dump_json(exclude={"report", "card", "lineage"}))
     assert (said["decision"]["champion"]["unjudged"], said["decision"]["challenger"]["unjudged"]) == (0, 4)
     assert {name: said[name] for name in ("look", "alpha", "attempt")} == {"look": 3, "alpha": 0.01, "attempt": 2}
     hashes = ("policy_sha256", "questions_sha256", "weights_sha256", "champion_digest")
@@ -147,7 +149,7 @@ def test_every_answer_and_verdict_is_kept_under_its_hash(
     _, facts = facts_of(banking, card, settings, workspace)
     names = {Path(path).name for path in facts.files}
     sides = {f"{role}-{what}.jsonl" for role in ("champion", "challenger") for what in ("answers", "verdicts")}
-    assert names == {"gate.html", "decision.json"} | sides
+    assert names == {"gate.html", "gate-evidently.html", "decision.json"} | sides
     for path, sha256 in facts.files.items():
         assert hashlib.sha256((workspace.root / path).read_bytes()).hexdigest() == sha256
     (answers,) = (workspace.root / path for path in facts.files if path.endswith("challenger-answers.jsonl"))
@@ -172,7 +174,7 @@ def test_a_second_gate_of_the_same_weights_adds_and_overwrites_nothing(
     assert [entry.facts["gate"] for entry in entries] == ["passed", "failed", "failed"]
     assert [entry.facts["alpha_spent"] for entry in entries] == pytest.approx([0.01, 0.02, 0.03])
     found = check_record(registry.record, root=workspace.root, registries=[registry])
-    assert (found.faults, found.entries, found.files) == ([], 4, 18)
+    assert (found.faults, found.entries, found.files) == ([], 4, 21)
 
 
 def test_a_refusal_says_which_tests_failed_and_names_its_gate(

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, gate_card, judged, without_verdicts
+from evaluations import evaluated, gate_card, gate_text, judged, without_verdicts
 from pages import HOSTILE, assert_no_script_is_ended
 from qualities import quality_of
 from values import replace
@@ -15,10 +15,9 @@ from values import replace
 from ontopic.config.policy import GateLimits, Policy
 from ontopic.data.labelled import Question
 from ontopic.evaluation.gate import Decision, Evaluated, GateTest, decide
-from ontopic.evaluation.gate_page import TEMPLATE, gate_context, write_gate_page
+from ontopic.evaluation.gate_page import write_gate_page
 from ontopic.evaluation.quality import difference, perplexity_ratio
 from ontopic.records import Judged, Message, Record, Verdict
-from ontopic.reports.design import draw_page
 from ontopic.statistics.pairs import compare
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import score
@@ -44,11 +43,6 @@ def decision_on(champion: Evaluated, challenger: Evaluated, out: Path, tests: li
         limits=GateLimits(guardrail_score=0.8, over_refusal=0.2, leak=0.2, improvement=0.0),
         report=out,
     )
-
-
-def drawn(decision: Decision, champion: Evaluated, challenger: Evaluated) -> str:
-    """The texts of the page, as a reader has them."""
-    return html.unescape(draw_page("A gate", TEMPLATE, **gate_context(decision, champion, challenger=challenger)))
 
 
 def assert_shown(page: str, *texts: str) -> None:
@@ -92,7 +86,7 @@ def test_the_page_and_evidentlys_report_draw_the_decision_and_decide_nothing(tmp
 
 def test_a_pass_is_one_sentence_with_the_reason_and_its_margins(banking: Policy, sides, tmp_path: Path) -> None:
     decision = decided(banking, sides, tmp_path / "gate.html")
-    page = drawn(decision, *sides)
+    page = gate_text(decision, *sides)
     assert decision.passed
     assert_shown(page, "Version 2 may replace version 1: it keeps to the subject in 94 of 100 answers, before 50.")
     assert "What to do" not in page
@@ -104,7 +98,7 @@ def test_a_pass_is_one_sentence_with_the_reason_and_its_margins(banking: Policy,
 
 def test_a_refusal_says_why_and_what_to_do(banking: Policy, sides, tmp_path: Path) -> None:
     decision = decided(banking, sides[::-1], tmp_path / "gate.html")
-    page = drawn(decision, *sides[::-1])
+    page = gate_text(decision, *sides[::-1])
     low = decision.challenger.guardrail_score.low
     assert_shown(
         page,
@@ -123,7 +117,7 @@ def test_a_refusal_says_why_and_what_to_do(banking: Policy, sides, tmp_path: Pat
 )
 def test_a_share_is_not_rounded_to_all(failing: int, said: str, banking: Policy, tmp_path: Path) -> None:
     both = evaluated(judged(300, 200, "1")), evaluated(judged(300, failing, "2"))
-    assert_shown(drawn(decided(banking, both, tmp_path / "gate.html"), *both), said)
+    assert_shown(gate_text(decided(banking, both, tmp_path / "gate.html"), *both), said)
 
 
 def test_both_readings_and_why_answers_are_unjudged_are_on_the_page(banking: Policy, tmp_path: Path) -> None:
@@ -133,7 +127,7 @@ def test_both_readings_and_why_answers_are_unjudged_are_on_the_page(banking: Pol
     worst = decision.worst
     assert worst is not None
     assert_shown(
-        drawn(decision, champion, challenger),
+        gate_text(decision, champion, challenger),
         "1 of the champion's and 12 of the challenger's answers",
         "of the improvement at 99 %",
         "Two readings: as judged, and in the worst case",
@@ -159,7 +153,7 @@ def test_a_decision_of_an_earlier_release_is_drawn_too(banking: Policy, sides, t
     said = decision.model_dump(mode="json", exclude={"card", "lineage", "judge_errors", "unjudged", "detectable"})
     said["tests"] = [{name: test[name] for name in kept} for test in said["tests"]]
     earlier = Decision.model_validate(said)
-    page = drawn(earlier, *sides)
+    page = gate_text(earlier, *sides)
     assert_shown(page, "may replace version 1", "which an earlier release made", earlier.tests[0].name)
 
 
@@ -171,7 +165,7 @@ def test_ten_of_each_are_shown_and_the_sorts_take_turns(banking: Policy, tmp_pat
     ]
     both = tuple(replace(side, evaluation=replace(side.evaluation, questions=questions)) for side in both)
     decision = decided(banking, both, tmp_path / "gate.html")
-    page = drawn(decision, *both)
+    page = gate_text(decision, *both)
     assert page.count('<article class="answered">') == 10 and "The other 270 are not on this page" in page
     assert_shown(page, "in scope, two part, the rest", "No answer got worse.")
     assert len(page) < 200_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluations import SMALL, gate_card
+from evaluations import SMALL, gate_card, gate_text
 from qualities import quality_of
 from scope_judge import REFUSAL, ScopeJudge
 from values import replace
@@ -14,7 +14,6 @@ from ontopic.data.labelled import Question
 from ontopic.evaluation.answers import Evaluation, behind_guard
 from ontopic.evaluation.gate import Decision, Evaluated, decide
 from ontopic.evaluation.gate_facts import _answer
-from ontopic.evaluation.gate_page import write_gate_page
 from ontopic.judges.guard.guard import Guard, Thresholds
 from ontopic.records import Record
 
@@ -59,8 +58,7 @@ def test_the_gate_goes_by_what_users_get_and_keeps_the_models_alone_beside_it(ba
 
 def test_the_page_shows_both(banking: Policy, tmp_path: Path) -> None:
     found, champion, challenger = decision(banking, tmp_path / "gate.html")
-    write_gate_page("A gate", found, champion=champion, challenger=challenger)
-    text = found.report.read_text()
+    text = gate_text(found, champion, challenger)
     assert "What users get behind the guard" in text
     assert found.alone is not None
     assert str(found.alone.champion.leak) in text

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, gate_card, judged
+from evaluations import evaluated, gate_card, gate_text, judged
 from values import replace
 
 from ontopic.config.policy import GateLimits, Policy
@@ -14,7 +14,6 @@ from ontopic.data.labelled import SCOPE_BY_JUDGE, LabelledRecord
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.discordant import GatePairs, Pair, pairs_of
 from ontopic.evaluation.gate import JUDGE_ERRORS, GateTest, decide
-from ontopic.evaluation.gate_page import write_gate_page
 from ontopic.evaluation.judge_errors import HOW, JudgeErrors, judge_errors, tipping_specificity
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.records import Verdict
@@ -167,8 +166,7 @@ def test_the_gate_tests_it_and_its_page_shows_it(card: JudgeCard, banking: Polic
         (test,) = (test for test in decision.tests if test.name == JUDGE_ERRORS)
         assert decision.judge_errors == errors
         assert type(decision).model_validate_json(decision.model_dump_json()).judge_errors == errors
-        write_gate_page("A gate", decision, champion=before, challenger=after)
-        return decision.passed, test, decision.report.read_text(encoding="utf-8")
+        return decision.passed, test, gate_text(decision, before, after)
 
     passed, test, page = tested(found(card, overlooked))
     assert (passed, test.passed) == (False, False)
@@ -186,6 +184,5 @@ def test_the_page_says_whose_opinion_the_scope_of_traffic_is(card: JudgeCard, ba
     ]
     before = replace(before, evaluation=replace(before.evaluation, questions=questions))
     decision = decide(before, after, winners=[], policy=banking, card=card, report=tmp_path / "gate.html")
-    write_gate_page("A gate", decision, champion=before, challenger=after)
-    page = decision.report.read_text(encoding="utf-8")
+    page = gate_text(decision, before, after)
     assert "9 of the 60 questions come from traffic" in page.replace("\\", "")

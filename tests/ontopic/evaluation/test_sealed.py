@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from evaluations import evaluated, gate_card, judged, unjudged
+from evaluations import evaluated, gate_card, gate_text, judged, unjudged
 
 from ontopic.config.policy import Policy
 from ontopic.evaluation.gate import Decision, decide
-from ontopic.evaluation.gate_page import write_gate_page
 from ontopic.evaluation.sealed import SEALED, with_sealed
 
 
@@ -52,5 +51,5 @@ def test_it_can_only_refuse(decision: Decision) -> None:
 def test_the_page_shows_it(decision: Decision) -> None:
     verdicts = [judged(200, n).verdicts for n in (60, 6)]
     found = with_sealed(decision, champion=verdicts[0], challenger=verdicts[1], opening=2)
-    write_gate_page("Gate", found, champion=evaluated(judged(200, 60)), challenger=evaluated(judged(200, 6)))
-    assert SEALED in found.report.read_text() and "opening 2" in found.report.read_text()
+    page = gate_text(found, evaluated(judged(200, 60)), evaluated(judged(200, 6)))
+    assert SEALED in page and "opening 2" in page and "they were not opened" not in page

@@ -58,6 +58,12 @@ def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
         client.create_stack(STACK, dict.fromkeys(wanted, STACK))
     if client.active_stack_model.name != STACK:
         client.activate_stack(STACK)
+    if client.active_user.email_opted_in is None:  # else its dashboard begins with questions for ZenML's makers
+        client.update_user(
+            client.active_user.id,
+            updated_email_opt_in=False,
+            updated_metadata={"finished_onboarding_survey": True},
+        )
     forget_unused_integrations()
     return STACK, workspace
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,6 +31,7 @@ _KINDS = {
     "judge-card": "The judge's card",
     "guard-card": "The guard's card",
     "judges-compared": "Judges compared",
+    "evidently": "Evidently's report beside a page",
     "other": "Other",
 }
 
@@ -178,9 +180,10 @@ def _facts(state: IndexState) -> list[tuple[str, Cell]]:
     facts: list[tuple[str, Cell]] = []
     for name, text in facts_of(stands):
         if name not in ("policy", "approval"):
-            facts.append((name.capitalize(), str(text)))
+            # Where on this machine the file is says nothing to who reads the page.
+            facts.append((name.capitalize(), str(text).replace(stands.traffic.where, Path(stands.traffic.where).name)))
         gate = state.gate_page(stands.champion, last.before) if name == "champion" and last else None
-        if gate:
+        if gate and last:
             facts.append(("Why", _link(gate, f"the gate of version {stands.champion} against {last.before}")))
     return facts
 
@@ -190,8 +193,8 @@ def _link(report: Report, text: str) -> Link:
 
 
 def _windows(windows: Sequence[Window], reports: Sequence[Report]) -> Table:
-    columns = ["From (UTC)", "Version", Column(name="Records", numeric=True), Column(name="Score", numeric=True)]
-    columns += [Column(name="Over-refusal", numeric=True), Column(name="Leak", numeric=True), "Status", "Page"]
+    numbers = [Column(name=name, numeric=True) for name in ("Records", "Score", "Over-refusal", "Leak")]
+    columns = _columns("From (UTC)", "Version", *numbers, "Status", "Page")
     rows: list[list[Cell]] = []
     for window in windows:
         if (result := window.result) is not None:
@@ -225,7 +228,7 @@ def _alerts(alerts: Sequence[Alert]) -> Table:
         ]
         for alert in alerts
     ]
-    columns = ["Alert", "Severity", "Raised (UTC)", Column(name="What", wide=True), "To close it"]
+    columns = _columns("Alert", "Severity", "Raised (UTC)", Column(name="What", wide=True), "To close it")
     return Table(caption="Open alerts", columns=columns, rows=rows, nothing="None is open.")
 
 
@@ -233,7 +236,7 @@ def _actions(actions: Sequence[Action]) -> Table:
     rows: list[list[Cell]] = [
         [f"{each.at:%Y-%m-%d %H:%M}", each.kind.replace("_", " "), each.version, each.why] for each in actions
     ]
-    columns = ["When (UTC)", "What", "Version", Column(name="Why", wide=True)]
+    columns = _columns("When (UTC)", "What", "Version", Column(name="Why", wide=True))
     nothing = "Nothing yet; python run.py watch does it."
     return Table(caption="What the automatic loop did", columns=columns, rows=rows, nothing=nothing)
 
@@ -246,7 +249,7 @@ def _reports(reports: Sequence[Report]) -> Table:
         _REPORTS,
         lies="they are in the folder reports of the state folder.",
         caption="Pages",
-        columns=["About", Column(name="Page", wide=True), "Written (UTC)"],
+        columns=_columns("About", Column(name="Page", wide=True), "Written (UTC)"),
         nothing="There are none yet.",
         filtered=len(reports) > _WINDOWS,
     )
@@ -273,9 +276,13 @@ def _events(life: Sequence[Event], reports: Sequence[Report]) -> Table:
         _EVENTS,
         lies="python run.py record has all entries, python run.py alerts all alerts.",
         caption="Events, the newest first",
-        columns=["When (UTC)", "Lasted", "What", "Version", Column(name="Why", wide=True), "By", "Page"],
+        columns=_columns("When (UTC)", "Lasted", "What", "Version", Column(name="Why", wide=True), "By", "Page"),
         filtered=True,
     )
+
+
+def _columns(*given: str | Column) -> list[Column]:
+    return [Column(name=each) if isinstance(each, str) else each for each in given]
 
 
 def _in_words(lasted: timedelta) -> str:

@@ -110,9 +110,8 @@ def reports_in(folder: Path, name: str) -> list[Report]:
     found = []
     for path in folder.glob("*.html"):
         if f"-{name}-" in f"{path.stem}-" and path.is_file() and not path.is_symlink():
-            kind = next((each for each in _KINDS if path.name.startswith(f"{each}-")), "other")
             at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            found.append(Report(name=path.name, kind=kind, written_at=at))
+            found.append(Report(name=path.name, kind=_kind_of(path.name), written_at=at))
     return sorted(found, key=lambda each: (each.written_at, each.name), reverse=True)
 
 
@@ -120,6 +119,12 @@ def page_of(report: str, reports: Sequence[Report]) -> Report | None:
     """The page at a path that a store names, where it is still there."""
     name = Path(report).name
     return next((each for each in reports if each.name == name), None)
+
+
+def _kind_of(name: str) -> str:
+    if name.endswith("-evidently.html"):  # beside a page of ours
+        return "evidently"
+    return next((each for each in _KINDS if name.startswith(f"{each}-")), "other")
 
 
 def _gate_of(name: str) -> tuple[str, str] | None:

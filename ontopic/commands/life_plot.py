@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +15,7 @@ from ontopic.reports.parts import Role
 from ontopic.reports.plots import Chart, Drawing, Level, Point, Series, Shape, Tick
 from ontopic.reports.plots import Event as Mark
 
+Anchor = Literal["start", "middle", "end"]
 _BEGIN, _END = 9.0, 97.0  # percent of the width, as the charts above have it
 _LANE, _BAR = 46, 16
 _LEAST_BAR = 0.6
@@ -173,7 +175,7 @@ class Lanes(BaseModel):
             y += _LANE
         for tick in span.ticks():
             x = span.at(datetime.fromtimestamp(tick.x, UTC))
-            anchor = "start" if x < 15 else "end" if x > 85 else "middle"
+            anchor: Anchor = "start" if x < 15 else "end" if x > 85 else "middle"
             shapes.append(Shape(kind="text", x=x, y=y, anchor=anchor, look="muted", text=tick.label))
         return Drawing(height=y + 8, shapes=shapes)
 

@@ -175,7 +175,7 @@ def locked(workspace: Workspace) -> Iterator[None]:
     settle(workspace)
     lock = FileLock(workspace.lock)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.5)  # who only looks whether a run goes on holds it for a moment
     except Timeout:
         raise UserError(
             f"another run or watch uses {workspace.root}; wait for it, or give another folder with --state"

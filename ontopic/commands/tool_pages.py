@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.commands.options import ROOT
 from ontopic.commands.page_server import HOST, PageServer, free_ports
-from ontopic.registry import mlflow_file
 from ontopic.state.workspace import Workspace
 
 _ZENML_NEEDS = ("fastapi", "pyjwt", "python-multipart", "uvicorn", "secure", "tldextract", "ipinfo", "itsdangerous")
@@ -69,13 +68,15 @@ def mlflow_links(workspace: Workspace, name: str, *, base: str) -> list[Link]:
 
     experiment = open_tracking(workspace, name)
     return [
-        Link(text="Experiment", url=f"{base}/#/experiments/{experiment}"),
         Link(text="Champion against challenger", url=f"{base}/{comparison_path(experiment)}"),
+        Link(text="Experiment", url=f"{base}/#/experiments/{experiment}"),
     ]
 
 
 def mlflow_is_current(workspace: Workspace) -> bool:
     """Whether MLflow's database in the state folder is as this release of MLflow writes it."""
+    from ontopic.registry import mlflow_file  # with SQLAlchemy, which --help need not wait for
+
     return mlflow_file.open_file(workspace.mlflow_file, "") is not None
 
 
@@ -157,7 +158,12 @@ def _zenml(workspace: Workspace, port: int) -> ToolPage:
             "ZENML_STORE_URL": f"sqlite:///{workspace.zenml_database}",
         },
     )
-    return ToolPage(name="ZenML", what=what, server=server, links=[_at(port, "Pipelines")])
+    return ToolPage(
+        name="ZenML",
+        what=what,
+        server=server,
+        links=[_at(port, "Runs of the pipelines", path="/projects/default/runs")],
+    )
 
 
 def _at(port: int, text: str, *, path: str = "/") -> Link:

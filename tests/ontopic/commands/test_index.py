@@ -15,6 +15,7 @@ from pages import HOSTILE
 from starlette.testclient import TestClient
 
 from ontopic.commands.index_app import Index, app_of, read_report
+from ontopic.commands.index_state import index_state
 from ontopic.commands.options import Project
 from ontopic.commands.tool_pages import Link, ToolPage
 from ontopic.monitoring.alerts import Alerts
@@ -74,6 +75,17 @@ def test_it_shows_where_it_stands(client: TestClient, index: Index, bank: Bank) 
     ):
         (bank.workspace.reports / name).touch()
         assert (f'href="reports/{name}"' in client.get("/").text) is listed
+
+
+def test_the_page_to_read_first_is_the_gates(bank: Bank) -> None:
+    bank.workspace.reports.mkdir()
+    names = [f"gate-{NAME}-version-2-against-1{more}.html" for more in ("", "-evidently")]
+    for name in (*names, f"gate-{NAME}-version-2-against-11.html"):
+        (bank.workspace.reports / name).touch()
+    state = index_state(Project(bank.settings, bank.policy, bank.workspace))
+    found = state.gate_page("2", "1")
+    assert found and found.name == names[0]
+    assert state.gate_page("1", "2") is None
 
 
 def test_what_changes_is_news_and_nothing_else_is(client: TestClient, bank: Bank) -> None:

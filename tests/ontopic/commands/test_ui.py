@@ -124,7 +124,7 @@ def test_the_pages_are_there_when_the_links_are_and_all_ends_with_ctrl_c(state_h
     assert answers(port)
     assert "Token" in next(lines)
     links: dict[str, str] = {}
-    while not links.keys() >= {"MLflow, Champion against challenger", "Evidently, Project ontopic-banking"}:
+    while not links.keys() >= {"MLflow, Experiment", "Evidently, Project ontopic-banking"}:
         name, _, url = next(lines).strip().partition(": ")
         links[name] = url
     assert "no pipeline ran" in links["ZenML"]

@@ -48,7 +48,7 @@ def log_windows(
                 if not are_logged(traces, uri=uri):
                     log_traces(traces, experiment, uri=uri)
                     logged += len(traces)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, NotImplementedError, OSError) as error:  # the second: a server of an older release
         why = str(error).partition("\n")[0][:200]
         tell(f"MLflow takes no traces of the traffic now; they are logged after the next window ({why})")
     return logged

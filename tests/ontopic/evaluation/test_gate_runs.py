@@ -105,3 +105,12 @@ def test_the_experiment_opens_on_its_genai_pages_and_says_what_is_where(
     client.set_experiment_tag(experiment, "mlflow.note.content", "ours")
     open_tracking(workspace, NAME)
     assert mlflow.get_experiment(experiment).tags["mlflow.note.content"] == "ours"
+
+
+def test_no_gate_fails_for_a_server_that_takes_no_traces(
+    gate: tuple[Workspace, str, dict[str, str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, experiment, runs = gate
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    log(evaluated(judged(N, 0)).evaluation, runs["champion"], experiment, uri="http://127.0.0.1:9")
+    assert "MLflow does not take the gate's answers as traces; the gate goes on (" in capsys.readouterr().err

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from filelock import FileLock, Timeout
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
 
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import Settings, load_settings
+from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.progress import be_quiet, is_quiet
 from ontopic.state.moved import settle
@@ -31,7 +33,29 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "configs" / "local.yaml"
 STATE = ROOT / ".ontopic"
+
+
+@dataclass(frozen=True)
+class _Visible:
+    """Something that rich prints, its texts as ``visible`` shows them."""
+
+    given: ConsoleRenderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in console.render(self.given, options):
+            shown = "\n".join(map(visible, part.text.split("\n")))
+            yield part if part.control else Segment(shown, part.style)
+
+
+class _AllVisible(RenderHook):
+    """No stranger's text reaches the terminal as it came, whoever prints it."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Visible(each) for each in renderables]
+
+
 console = Console(highlight=False, markup=False, soft_wrap=True)
+console.push_render_hook(_AllVisible())
 
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out malformed rows instead of stopping.")]
 By = Annotated[str | None, typer.Option(help="Who decides; the user of this machine by default.")]

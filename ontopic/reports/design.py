@@ -47,7 +47,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.reports.parts import Answered, Badge, Headline, Link, Table, TestRow, Turn
 from ontopic.reports.plots import Bars, Chart, Forest
-from ontopic.reports.shown import MOST, cut, inert
+from ontopic.reports.shown import Whole, cut, described, inert, label
 from ontopic.state.whole_file import whole_file
 from ontopic.statistics.rates import Rate
 
@@ -69,7 +69,7 @@ __all__ = [
     "write_page",
 ]
 _STYLE, _SCRIPT = "page.css", "page.js"
-_LONGEST = 2 * MOST + 2  # what `cut` lets through; what is longer was not given to it
+_LONGEST = 1_000  # of a sentence; what may be longer goes through `cut` or `described`
 
 
 class Allows(BaseModel):
@@ -155,7 +155,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cut": cut, "number": _number}
+    environment.filters |= {"cut": cut, "described": described, "label": label, "number": _number}
     environment.tests |= {
         "badge": lambda value: isinstance(value, Badge),
         "link": lambda value: isinstance(value, Link),
@@ -167,7 +167,7 @@ def _environment() -> Environment:
 
 def _finalized(value: Any) -> Any:
     """Whatever a template puts out that it did not write itself."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or isinstance(value, Markup | Whole):
         return value
     return inert(value if len(value) <= _LONGEST else f"{value[:_LONGEST]} …")
 

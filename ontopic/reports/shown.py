@@ -13,8 +13,16 @@ LINES = 6
 """And lines of it."""
 MOST = 4_000
 """Of one that is folded; what is longer is cut there too, and it is said by how much."""
+LABEL = 120
+"""Of a name or a title, which stands in one line and is never folded."""
 _JOINERS = "\u200c\u200d"  # inside words of Persian and Hindi, and inside emoji; they move nothing
 _KEPT = frozenset("\n\t" + _JOINERS)
+
+
+class Whole(str):
+    """A text that is inert and as long as it is meant to be."""
+
+    __slots__ = ()
 
 
 class Shown(NamedTuple):
@@ -26,8 +34,8 @@ class Shown(NamedTuple):
         left_out: how many characters of it are in neither.
     """
 
-    head: str
-    whole: str
+    head: Whole
+    whole: Whole
     left_out: int
 
 
@@ -43,10 +51,21 @@ def cut(text: str, at: int = CUT) -> Shown:
     """A text that is not trusted to be short."""
     head = "\n".join(text[:at].splitlines()[:LINES])
     if len(head) >= len(text.rstrip()):
-        return Shown(inert(head), "", 0)
+        return Shown(Whole(inert(head)), Whole(), 0)
     whole = _within(text, MOST)
     left_out = len(text) - len(whole)
-    return Shown(inert(head.rstrip()) + " …", inert(whole) + (" …" if left_out else ""), left_out)
+    more = " …" if left_out else ""
+    return Shown(Whole(f"{inert(head.rstrip())} …"), Whole(f"{inert(whole)}{more}"), left_out)
+
+
+def described(text: str) -> Whole:
+    """What is read to who does not see a picture, of names that are not trusted to be short."""
+    return Whole(inert(_within(text, MOST)))
+
+
+def label(text: str) -> str:
+    """A name or a title that is not trusted to be short; what hides in it is left to who puts it out."""
+    return text if len(text) <= LABEL else text[:LABEL].rstrip() + " …"
 
 
 def _within(text: str, most: int) -> str:

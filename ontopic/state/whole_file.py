@@ -17,6 +17,7 @@ from ontopic.errors import UserError
 _DEVICES = (Path("/dev"), Path("/dev/fd"))
 # Another disk, a file system without links, a file with too many, one of another user's.
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EACCES, errno.ENOSYS, errno.ENOTSUP)
+_SPREADSHEETS = (".csv", ".tsv", ".tab", ".xls", ".xlsx", ".xlsm", ".ods", ".slk", ".dif")
 _MOST_LINKS = 40  # as many as Linux follows
 _ADVICE = {
     errno.ENOSPC: "free the disk, or give another file",
@@ -139,8 +140,14 @@ def check_writable(path: Path) -> None:
     """See before any work that a file can be written at ``path``.
 
     Raises:
-        UserError: it is a folder, its folder does not exist, or it may not be written.
+        UserError: it is a folder, its folder does not exist, or it may not be written; or its name is a spreadsheet's,
+            which would compute what strangers have written: a comma and "=" begin a cell, whatever stands before them.
     """
+    if path.suffix.lower() in _SPREADSHEETS:
+        raise UserError(
+            f"{path}: a spreadsheet would open it and compute the formulas that strangers may have written; "
+            "nothing is written as a table of text: give a name that ends in .jsonl or .json, or in .parquet"
+        )
     with writing(path):
         try:
             target = path.resolve()

@@ -3,6 +3,7 @@
 for (const table of document.querySelectorAll("table.cards")) {
   const body = table.tBodies[0];
   table.querySelectorAll("thead th").forEach((head, column) => {
+    if (!head.textContent.trim()) return; /* what has no name is sorted by none */
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = head.textContent;

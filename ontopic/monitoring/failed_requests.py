@@ -21,7 +21,7 @@ class FailedRequests:
     """Raises ``errors`` where more chat requests fail than may, and closes it once they do no more."""
 
     def __init__(
-        self, counts: RequestCounts, windows: WindowStore, *, alerts: Alerts, limits: MonitoringLimits
+        self, counts: RequestCounts, *, windows: WindowStore, alerts: Alerts, limits: MonitoringLimits
     ) -> None:
         self._counts, self._windows, self._alerts, self._limits = counts, windows, alerts, limits
 

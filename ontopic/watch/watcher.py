@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -94,18 +95,10 @@ class Watcher:
         self._cut, self._experiment = cut_of(settings.monitoring), ""
         self._journal = Journal(self._actions, self._alerts, tell=tell, dry_run=dry_run)
         self._judge = GatingJudge(settings.judge_choice, policy, workspace=workspace)
-        self._closer = Closer(
-            policy,
-            workspace,
-            windows=self._windows,
-            alerts=self._alerts,
-            traffic=self._traffic,
-            limits=settings.monitoring.limits,
-        )
+        raising: Any = {"windows": self._windows, "alerts": self._alerts, "limits": settings.monitoring.limits}
+        self._closer = Closer(policy, workspace, traffic=self._traffic, **raising)
         self._requests = RequestCounts(workspace.traffic, name)
-        self._failed = FailedRequests(
-            self._requests, self._windows, alerts=self._alerts, limits=settings.monitoring.limits
-        )
+        self._failed = FailedRequests(self._requests, **raising)
         self._beside = judges_beside(settings, policy, workspace=workspace, windows=self._windows)
         self._sign_off = SignOff(settings.promotion, policy, workspace=workspace, now=now)
         self._approvals = Approvals(self._sign_off, self._journal)

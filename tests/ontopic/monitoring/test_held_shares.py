@@ -196,7 +196,7 @@ def test_failed_requests_open_an_alert_though_no_window_is_filled(tmp_path: Path
         WindowStore(tmp_path / "windows.db", MODEL) as windows,
         Alerts(tmp_path / "alerts.db", rules, policy="banking") as alerts,
     ):
-        failed = FailedRequests(counts, windows, alerts=alerts, limits=MonitoringLimits())
+        failed = FailedRequests(counts, windows=windows, alerts=alerts, limits=MonitoringLimits())
         start = datetime.now(UTC).replace(second=0, microsecond=0)
 
         def minute(at: int, answered: int, failing: int) -> list[str]:

@@ -285,12 +285,11 @@ class Bars(_Plot):
         for bar in self.bars:
             shapes.append(Shape(kind="text", x=0, y=y + 12, look="strong", text=bar.label))
             shapes.append(Shape(kind="text", x=100, y=y + 12, anchor="end", look="muted", text=bar.counts))
-            x, total = 0.0, sum(share.n for share in bar.shares) or 1
+            x, one = 0.0, 100 / (sum(share.n for share in bar.shares) or 1)
             for share in bar.shares:
-                width = 100 * share.n / total
                 look, hint = f"of-{share.role}", f"{share.name}: {share.n:,}"
-                shapes.append(Shape(kind="bar", x=x, x2=width, y=y + 20, y2=14, look=look, hint=hint))
-                x += width
+                shapes.append(Shape(kind="bar", x=x, x2=one * share.n, y=y + 20, y2=14, look=look, hint=hint))
+                x += one * share.n
             y += 48
         return Drawing(height=y, shapes=shapes)
 

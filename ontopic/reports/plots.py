@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.reports.parts import Role, Status
 from ontopic.statistics.rates import Rate, with_interval
 
-_EDGE = 2.0  # percent, on both sides
 _TEXT = 38.0  # percent that "0.388 [0.344, 0.434]" takes of a page of 390 pixels
 
 
@@ -114,11 +113,9 @@ class Forest(_Plot):
     @property
     def described(self) -> str:
         """The plot in words, for who does not see it."""
-        return "; ".join(
-            f"{row.label}: {', '.join(f'{mark.name} {mark.rate}' for mark in row.marks)}"
-            + (f" ({row.limit_text})" if row.limit_text else "")
-            for row in self.rows
-        )
+        marks = [", ".join(f"{mark.name} {mark.rate}" for mark in row.marks) for row in self.rows]
+        limits = [f" ({row.limit_text})" if row.limit_text else "" for row in self.rows]
+        return "; ".join(f"{row.label}: {a}{b}" for row, a, b in zip(self.rows, marks, limits, strict=True))
 
     def drawing(self) -> Drawing:
         """Its shapes."""
@@ -175,20 +172,16 @@ class Level(BaseModel):
     label: str
 
 
-class Event(BaseModel):
-    """Something that happened at an x, such as a promotion: a vertical line with its name."""
-
-    model_config = ConfigDict(frozen=True)
-    x: float
-    label: str
-
-
 class Tick(BaseModel):
     """A name on the axis of x."""
 
     model_config = ConfigDict(frozen=True)
     x: float
     label: str
+
+
+class Event(Tick):
+    """Something that happened at an x, such as a promotion: a vertical line with its name."""
 
 
 class Chart(_Plot):
@@ -225,8 +218,7 @@ class Chart(_Plot):
         """Its shapes."""
         points = [point for each in self.series for point in each.points]
         xs = [*(p.x for p in points), *(e.x for e in self.events), *(t.x for t in self.ticks)] or [0.0, 1.0]
-        ys = [number for each in points for number in (each.y, each.low, each.high) if number is not None]
-        ys = [number for number in ys if math.isfinite(number)]
+        ys = [y for each in points for y in (each.y, each.low, each.high) if y is not None and math.isfinite(y)]
         across = _Scale(min(xs), max(xs), begin=9.0, end=97.0)
         low, high = min([self.y_low, *ys]), max([self.y_high, *ys])
         top, bottom = (26.0 if self.events else 10.0), self.height
@@ -266,6 +258,11 @@ class Bar(BaseModel):
     label: str
     shares: list[Share]
 
+    @property
+    def counts(self) -> str:
+        """In words."""
+        return ", ".join(f"{share.n:,} {share.name}" for share in self.shares)
+
 
 class Bars(_Plot):
     """Bars of one length, each cut into shares; the counts stand beside the label."""
@@ -280,20 +277,19 @@ class Bars(_Plot):
     @property
     def described(self) -> str:
         """The plot in words, for who does not see it."""
-        return "; ".join(f"{bar.label}: {_counts(bar)}" for bar in self.bars)
+        return "; ".join(f"{bar.label}: {bar.counts}" for bar in self.bars)
 
     def drawing(self) -> Drawing:
         """Its shapes."""
         shapes, y = [], 4.0
         for bar in self.bars:
             shapes.append(Shape(kind="text", x=0, y=y + 12, look="strong", text=bar.label))
-            shapes.append(Shape(kind="text", x=100, y=y + 12, anchor="end", look="muted", text=_counts(bar)))
-            x, total = 0.0, sum(share.n for share in bar.shares) or 1
+            shapes.append(Shape(kind="text", x=100, y=y + 12, anchor="end", look="muted", text=bar.counts))
+            x, one = 0.0, 100 / (sum(share.n for share in bar.shares) or 1)
             for share in bar.shares:
-                width = 100 * share.n / total
-                hint = f"{share.name}: {share.n:,}"
-                shapes.append(Shape(kind="bar", x=x, x2=width, y=y + 20, y2=14, look=f"of-{share.role}", hint=hint))
-                x += width
+                look, hint = f"of-{share.role}", f"{share.name}: {share.n:,}"
+                shapes.append(Shape(kind="bar", x=x, x2=one * share.n, y=y + 20, y2=14, look=look, hint=hint))
+                x += one * share.n
             y += 48
         return Drawing(height=y, shapes=shapes)
 
@@ -301,7 +297,7 @@ class Bars(_Plot):
 class _Scale:
     """Values as percents of the width."""
 
-    def __init__(self, low: float, high: float, *, begin: float = _EDGE, end: float = 100 - _EDGE) -> None:
+    def __init__(self, low: float, high: float, *, begin: float = 2.0, end: float = 98.0) -> None:
         self.low, self.high, self.begin, self.end = low, high, begin, end
 
     def at(self, value: float) -> float:
@@ -364,13 +360,16 @@ def _mark(mark: Mark, y: float, *, scale: _Scale, texts: bool) -> Iterator[Shape
     low, value, high = (scale.at(number) for number in (rate.low, rate.value, rate.high))
     hint = f"{mark.name}: {rate}"
     yield Shape(kind="line", x=low, x2=high, y=y, y2=y, look=look, hint=hint)
-    kind: Literal["dot", "square"] = "square" if mark.role == "champion" else "dot"
-    yield Shape(kind=kind, x=value, y=y, look=look, hint=hint)
+    yield Shape(kind=_dot(mark.role), x=value, y=y, look=look, hint=hint)
     text = with_interval(rate.value, rate.low, high=rate.high)
     if texts and high + _TEXT <= 100:
         yield Shape(kind="text", x=high + 2, y=y + 4, look="number", text=text)
     elif texts and low >= _TEXT:
         yield Shape(kind="text", x=low - 2, y=y + 4, anchor="end", look="number", text=text)
+
+
+def _dot(role: Role) -> Literal["dot", "square"]:
+    return "square" if role == "champion" else "dot"
 
 
 def _grid_down(low: float, high: float, *, down: Callable[[float], float]) -> Iterator[Shape]:
@@ -392,15 +391,10 @@ def _series(series: Series, across: _Scale, *, down: Callable[[float], float]) -
     look = f"of-{series.role}"
     known = [point for point in series.points if math.isfinite(point.y)]
     for before, after in pairwise(known) if series.joined else ():
-        begin, end = across.at(before.x), across.at(after.x)
-        yield Shape(kind="line", x=begin, x2=end, y=down(before.y), y2=down(after.y), look=f"{look} joining")
+        x, x2, line = across.at(before.x), across.at(after.x), f"{look} joining"
+        yield Shape(kind="line", x=x, x2=x2, y=down(before.y), y2=down(after.y), look=line)
     for point in known if series.dots else ():
         x = across.at(point.x)
         if point.low is not None and point.high is not None:
             yield Shape(kind="line", x=x, x2=x, y=down(point.low), y2=down(point.high), look=look, hint=point.hint)
-        kind: Literal["dot", "square"] = "square" if series.role == "champion" else "dot"
-        yield Shape(kind=kind, x=x, y=down(point.y), look=look, hint=point.hint)
-
-
-def _counts(bar: Bar) -> str:
-    return ", ".join(f"{share.n:,} {share.name}" for share in bar.shares)
+        yield Shape(kind=_dot(series.role), x=x, y=down(point.y), look=look, hint=point.hint)

@@ -22,6 +22,7 @@ class WindowTest(TestRow):
     """
 
     measured: int | float | None = None
+    limit: int | float | None = None
     gives: Status | None = None
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.data.same_question import identity
 from ontopic.records import Judged, Record
-from ontopic.reports.parts import Cell, Table
+from ontopic.reports.parts import Cell, Column, Table
 from ontopic.statistics.rates import Rate, mean, rate
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
@@ -113,5 +113,7 @@ def conversations_table(found: Conversations) -> Table:
         ["came back, of those that left", found.back],
     ]
     return Table(
-        caption="Whole conversations, by the scope of their questions", columns=["What", "How many"], rows=rows
+        caption="Whole conversations, by the scope of their questions",
+        columns=[Column(name="What"), Column(name="How many")],
+        rows=rows,
     )

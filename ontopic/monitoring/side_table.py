@@ -14,12 +14,12 @@ def side_table(scores: Sequence[SideScore]) -> Table:
         caption="Judges beside the one that gates",
         note="Their error is not taken out, and they decide nothing.",
         columns=[
-            "Name",
-            "Judge",
+            Column(name="Name"),
+            Column(name="Judge"),
             Column(name="Pass", numeric=True),
             Column(name="Records", numeric=True),
-            "Unjudged",
-            "On labelled records",
+            Column(name="Unjudged"),
+            Column(name="On labelled records"),
         ],
         rows=[
             [

@@ -112,7 +112,12 @@ def _windows(results: Sequence[tuple[Window, WindowResult]]) -> Table:
     return Table(
         caption="Windows",
         note="in the order of time, UTC; each has a page of its own",
-        columns=["Window", "Status", *(Column(name=name, numeric=True) for name in numbers), *unknown],
+        columns=[
+            Column(name="Window"),
+            Column(name="Status"),
+            *(Column(name=name, numeric=True) for name in numbers),
+            *(Column(name=name) for name in unknown),
+        ],
         rows=[
             [
                 _named(window, result),

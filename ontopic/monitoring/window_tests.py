@@ -21,6 +21,7 @@ class WindowTest(TestRow):
     """
 
     measured: int | float | None = None
+    limit: int | float | None = None
     gives: Status | None = None
 
 

@@ -28,16 +28,12 @@ class BarTest(BaseModel):
 
 def bar_tests(card: JudgeCard, bar: JudgeBar) -> list[BarTest]:
     """The card's lower bounds against the bar. Only a card that was told the scope decides whether a judge may gate."""
-    return [
-        BarTest(
-            name=name,
-            share=share,
-            bar=least,
-            margin=share.low - least if share.n else None,
-            passed=share.n > 0 and share.low >= least,
-        )
-        for name, share, least in (("accuracy", card.accuracy, bar.accuracy), ("kappa", card.kappa, bar.kappa))
-    ]
+    return [_held("accuracy", card.accuracy, bar=bar.accuracy), _held("kappa", card.kappa, bar=bar.kappa)]
+
+
+def _held(name: Literal["accuracy", "kappa"], share: Rate, *, bar: float) -> BarTest:
+    margin = share.low - bar if share.n else None
+    return BarTest(name=name, share=share, bar=bar, margin=margin, passed=share.n > 0 and share.low >= bar)
 
 
 def may_gate(card: JudgeCard, bar: JudgeBar) -> bool:

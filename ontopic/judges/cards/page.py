@@ -15,7 +15,7 @@ from ontopic.judges.cards.unknowns import unknowns
 from ontopic.records import Verdict, turns
 from ontopic.reports.measurement import Folded, Measurement, write_measurement
 from ontopic.reports.page_name import page_name
-from ontopic.reports.parts import Answer, Answered, Badge, Cell, Column, Headline, Link, Table, TestRow, Turn
+from ontopic.reports.parts import Answer, Answered, Badge, Cell, Column, Headline, Link, Status, Table, TestRow, Turn
 from ontopic.reports.plots import Bar, Bars, Chart, Forest, ForestRow, Mark, Point, Series, Share, Tick
 from ontopic.statistics.correction import youden_low
 
@@ -97,7 +97,9 @@ def _tests(card: JudgeCard, policy: Policy) -> list[TestRow]:
 
 def _shares_plot(card: JudgeCard, policy: Policy) -> Forest:
     bars = {"accuracy": policy.judge_bar.accuracy, "kappa": policy.judge_bar.kappa} if card.scope_given else {}
-    passed = {test.name: test.passed for test in bar_tests(card, policy.judge_bar)} if card.scope_given else {}
+    passed: dict[str, bool] = (
+        {test.name: test.passed for test in bar_tests(card, policy.judge_bar)} if card.scope_given else {}
+    )
     names = {
         "accuracy": "Accuracy: right verdicts",
         "kappa": "Kappa: agreement beyond chance",
@@ -107,7 +109,7 @@ def _shares_plot(card: JudgeCard, policy: Policy) -> Forest:
     rows = []
     for share in SHARES:
         limit = bars.get(share)
-        met = None if limit is None else "passed" if passed.get(share) else "failed"
+        met: Status | None = None if limit is None else "passed" if passed.get(share) else "failed"
         rows.append(
             ForestRow(
                 label=names[share],
@@ -201,7 +203,10 @@ def _confusion_table(measured: Measured) -> Table:
     return Table(
         caption="Confusion matrix",
         note="with shares of each label",
-        columns=["Labelled", *(Column(name=name, numeric=True) for name in ("Judged pass", "Judged fail", "Unjudged"))],
+        columns=[
+            Column(name="Labelled"),
+            *(Column(name=name, numeric=True) for name in ("Judged pass", "Judged fail", "Unjudged")),
+        ],
         rows=rows,
     )
 
@@ -209,7 +214,9 @@ def _confusion_table(measured: Measured) -> Table:
 def _groups(what: str, groups: Sequence[Group]) -> Table:
     """The groups with an error or an unjudged record."""
     numbers = ("Records", "Right", "Pass judged fail", "Fail judged pass", "Unjudged")
-    wrong = [[g.name, g.n, g.right, g.false_fails, g.false_passes, g.unjudged] for g in groups if g.right < g.n]
+    wrong: list[list[Cell]] = [
+        [g.name, g.n, g.right, g.false_fails, g.false_passes, g.unjudged] for g in groups if g.right < g.n
+    ]
     right, n = len(groups) - len(wrong), sum(group.n for group in groups if group.right == group.n)
     none = f"; {right:,} more, of {n:,} records together, have no error" if right else ""
     return Table.first(
@@ -218,7 +225,7 @@ def _groups(what: str, groups: Sequence[Group]) -> Table:
         lies="the card in the state folder, under judges/, has them all.",
         caption=f"Errors by {what}",
         note=f"the worst first{none}.",
-        columns=[what.capitalize(), *(Column(name=name, numeric=True) for name in numbers)],
+        columns=[Column(name=what.capitalize()), *(Column(name=name, numeric=True) for name in numbers)],
         nothing="There is no error." if groups else "There are no records.",
         filtered=len(wrong) > 15,
     )

@@ -171,7 +171,7 @@ def _thresholds(stage: StageCard, words: str) -> Table:
         note="on the whole calibration split",
         columns=[
             Column(name="Threshold", numeric=True),
-            "Chosen",
+            Column(name="Chosen"),
             Column(name="Over-refusal", numeric=True),
             Column(name="Leak", numeric=True),
         ],

@@ -18,7 +18,7 @@ from ontopic.registry.mlflow_client import impatience
 from ontopic.traffic.store import TrafficStore
 
 if TYPE_CHECKING:
-    from mlflow.entities import Trace
+    from mlflow.entities import Assessment, Trace
 
 SAMPLE = 50
 """At most so many records of a window are logged, drawn at random; and as many more that people said something of."""
@@ -77,17 +77,17 @@ def _drawn(records: Sequence[Record], said: dict[str, list[Feedback]]) -> list[t
     return [*((each, "random") for each in shuffled[:SAMPLE]), *((each, "feedback") for each in others[:SAMPLE])]
 
 
-def _assessments(verdict: Verdict, said: Sequence[Feedback]) -> list[object]:
+def _assessments(verdict: Verdict, said: Sequence[Feedback]) -> list[Assessment]:
     """The verdict, and each person's thumb and correction."""
     from mlflow.entities import AssessmentSource, AssessmentSourceType, Expectation
-    from mlflow.entities import Feedback as Assessment
+    from mlflow.entities import Feedback as Said
 
     from ontopic.judges.bridges.mlflow import feedback
 
-    found: list[object] = [feedback(verdict)]
+    found: list[Assessment] = [feedback(verdict)]
     for each in said:
         source = AssessmentSource(AssessmentSourceType.HUMAN, each.by or "a user")
-        found.append(Assessment("liked", value=each.thumb == "up", rationale=each.comment or None, source=source))
+        found.append(Said("liked", value=each.thumb == "up", rationale=each.comment or None, source=source))
         if each.correction:
             found.append(Expectation("expected_response", each.correction, source=source))
     return found

@@ -67,8 +67,9 @@ def log_data_set(table: pd.DataFrame, name: str, *, context: str, sha256: str) -
         sha256: of all of it.
     """
     from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.pandas_dataset import from_pandas
 
-    data_set = mlflow.data.from_pandas(table, CodeDatasetSource({}), name=name, digest=sha256[:8])
+    data_set = from_pandas(table, CodeDatasetSource({}), name=name, digest=sha256[:8])
     mlflow.log_input(data_set, context=context)
 
 

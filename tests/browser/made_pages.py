@@ -13,7 +13,7 @@ from ontopic.config.policy import Policy
 from ontopic.data.labelled import LabelledRecord, Question
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate import Evaluated, decide
-from ontopic.evaluation.gate_page import write_gate_page
+from ontopic.evaluation.gate_page import TEMPLATE, gate_context
 from ontopic.evaluation.lineage import Lineage
 from ontopic.judges.cards.calibration import Measured
 from ontopic.judges.cards.card import JudgeCard, Usage, judge_card
@@ -29,6 +29,7 @@ from ontopic.monitoring.traffic_page import traffic_report
 from ontopic.monitoring.window import Counts, Drift, Window, window_result
 from ontopic.monitoring.window_page import window_report
 from ontopic.records import Judged, Message, Record, Verdict
+from ontopic.reports.design import write_page
 from ontopic.statistics.rates import Rate, rate
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -119,14 +120,15 @@ def gate_sides(policy: Policy, texts: Text, *, name: str, n: int) -> tuple[Evalu
 
 
 def gate_page(policy: Policy, out: Path, *, texts: Text, name: str, n: int) -> None:
-    """The page on such a gate."""
+    """The page on such a gate, as ``write_gate_page`` draws it."""
     card = gate_card(policy).model_copy(update={"judge_id": f"judge {name}"})
     champion, challenger = gate_sides(policy, texts, name=name, n=n)
     decision = decide(champion, challenger, winners=[], policy=policy, card=card, report=out)
     texts_of = {field: name for field, of in Lineage.model_fields.items() if of.annotation is str}
     lineage = Lineage.model_validate(texts_of | {"at": NOON, "seed": 7, "look": 2, "attempt": 1})
     decision = decision.model_copy(update={"lineage": lineage})
-    write_gate_page(f"Gate {name}", decision, champion=champion, challenger=challenger)
+    # without Evidently's report beside it, which takes seconds
+    write_page(f"Gate {name}", TEMPLATE, out=out, **gate_context(decision, champion, challenger=challenger))
 
 
 def measured(n: int, wrong: int, texts: Text, *, judge_id: str) -> Measured:

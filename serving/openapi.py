@@ -102,7 +102,7 @@ def _give_feedback() -> dict[str, Any]:
 
 def _answer() -> dict[str, Any]:
     text, maybe, score = {"type": "string"}, {"type": ["string", "null"]}, {"type": ["number", "null"]}
-    guard = {"mode": {"enum": ["observe", "enforce"]}, "stage": {"enum": ["", "question", "answer"]}}
+    guard: dict[str, Any] = {"mode": {"enum": ["observe", "enforce"]}, "stage": {"enum": ["", "question", "answer"]}}
     guard |= {"scope_score": score, "answer_score": score, "failure": text}
     verdict: dict[str, Any] = {"outcome": {"enum": ["pass", "fail", "unjudged"]}, "score": score, "cause": maybe}
     verdict |= {"explanation": text, "judge_id": text}

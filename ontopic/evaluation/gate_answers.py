@@ -42,7 +42,10 @@ def changes(champion: Evaluation, challenger: Evaluation, *, names: tuple[str, s
     passes = [[verdict.outcome == "pass" for verdict in of.verdicts] for of in (champion, challenger)]
     gained = [i for i, (before, after) in enumerate(zip(*passes, strict=True)) if after and not before]
     lost = [i for i, (before, after) in enumerate(zip(*passes, strict=True)) if before and not after]
-    sides = ((names[0], "champion", champion), (names[1], "challenger", challenger))
+    sides: list[tuple[str, Role, Evaluation]] = [
+        (names[0], "champion", champion),
+        (names[1], "challenger", challenger),
+    ]
 
     def drawn(places: Sequence[int]) -> list[Answered]:
         return [_answered(place, sides) for place in _varied(places, challenger)]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ontopic.evaluation.gate import IMPROVEMENT, Decision, GateTest
 from ontopic.evaluation.segments import By, Segment
-from ontopic.reports.parts import Column, Status, Table
+from ontopic.reports.parts import Cell, Column, Status, Table
 from ontopic.reports.plots import Forest, ForestRow, Mark
 from ontopic.statistics.rates import Rate
 
@@ -55,12 +55,11 @@ def segments_table(found: Sequence[Segment], names: tuple[str, str]) -> Table:
     columns = [Column(name="By"), Column(name="Segment"), Column(name="n", numeric=True)]
     columns += [Column(name=f"{title}, {name}") for title in _SHARES.values() for name in names]
     columns.append(Column(name="Unjudged"))
-    rows = [
-        [each.by, each.name, each.n]
-        + [_plain(getattr(side, share)) for share in _SHARES for side in (each.champion, each.challenger)]
-        + [f"{each.champion.unjudged:,} / {each.challenger.unjudged:,}"]
-        for each in found
-    ]
+    rows: list[list[Cell]] = []
+    for each in found:
+        sides = (each.champion, each.challenger)
+        shares = [_plain(getattr(side, share)) for share in _SHARES for side in sides]
+        rows.append([each.by, each.name, each.n, *shares, f"{sides[0].unjudged:,} / {sides[1].unjudged:,}"])
     lies = "the promotion record has all of them (`python run.py record show --json`)."
     title = "By the kind, language and intent of the question"
     return Table.first(rows, _MOST_SEGMENTS, lies=lies, caption=title, columns=columns, filtered=True)

@@ -142,8 +142,12 @@ class Closer:
             ),
             revision=window.revision,
         )
-        more = {"unjudged_languages": self._unjudged_languages(window, result), "thumbs": self._thumbs(window)}
-        more |= {"judge_cost": self._judge_cost(now), **self._held(window, judged, since=promoted)}
+        more: dict[str, Any] = {
+            **self._held(window, judged, since=promoted),
+            "unjudged_languages": self._unjudged_languages(window, result),
+            "thumbs": self._thumbs(window),
+            "judge_cost": self._judge_cost(now),
+        }
         result = result.model_copy(update=more)
         result = self._drawn(window, result, judged=judged)
         closed = self.windows.close_window(window, result, now=now)

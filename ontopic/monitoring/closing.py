@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from ontopic.config.alert_settings import MonitoringLimits
 from ontopic.config.policy import Policy

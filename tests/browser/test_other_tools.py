@@ -64,7 +64,7 @@ def logged(workspace: Workspace, banking: Policy) -> Iterator[Logged]:
         log_answers(of, registered_model=name, run_id=runs[role], experiment=experiment, uri=workspace.mlflow_uri)
     (tool,) = (each for each in tools_of(workspace, name) if each.name == "MLflow")
     assert tool.server is not None
-    with running(tool.server):
+    with running([tool.server]):
         base = f"http://127.0.0.1:{tool.server.port}"
         yield Logged(base, experiment, runs, comparison_path(experiment))
 
@@ -122,7 +122,7 @@ def test_evidently_shows_texts_as_texts(
     dashboard.show(windows, windows[0].start)
     (tool,) = (each for each in tools_of(of, policy.registered_model) if each.name == "Evidently")
     assert tool.server is not None
-    with running(tool.server):
+    with running([tool.server]):
         base = f"http://127.0.0.1:{tool.server.port}"
         (project,) = (each for each in of.evidently.iterdir() if (each / "metadata.json").is_file())
         for path in ("projects", f"projects/{project.name}", f"projects/{project.name}/reports"):

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 def _say_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it
     if wanted:
-        print(f"OnTopic {metadata.version('ontopic')}")
+        console.print(f"OnTopic {metadata.version('ontopic')}")
         raise typer.Exit
 
 
@@ -146,7 +146,7 @@ def watch(
     start, by = None if since is None else datetime.now(UTC) - duration(since), _started_by(settings)
 
     def tell(line: str) -> None:
-        print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True)
+        console.print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}")
 
     if as_json and not once:
         raise UserError("--json is for one look at the traffic; give --once too")
@@ -157,7 +157,7 @@ def watch(
             watcher, what = _watcher(project, tell=tell, since=start, by=by, dry_run=dry_run)
         how = "looked at once" if once else "watched; Ctrl-C ends it"
         how += "; nothing is trained, promoted or rolled back" if dry_run or settings.serving.upstream else ""
-        print(f"{what} is {how}", flush=True)
+        console.print(f"{what} is {how}")
 
         def turn() -> Turn:
             with working(step_at_work):
@@ -177,10 +177,10 @@ def watch(
                 time.sleep(every)
                 turn()
         except KeyboardInterrupt:
-            print("stopped")
+            console.print("stopped")
         finally:
             watcher.close()
-        print("see where it stands: python run.py status")
+        console.print("see where it stands: python run.py status")
 
 
 def _check_closed(turn: Turn) -> None:
@@ -213,7 +213,7 @@ def _watcher(
     if (upstream := settings.serving.upstream) is not None:
         what = f"{name}, a proxy to {upstream.model}, whose weights are not here,"
     else:
-        print(f"{name}: champion, judge and ZenML are opened, which takes a while", flush=True)
+        console.print(f"{name}: champion, judge and ZenML are opened, which takes a while")
         what = f"version {version_of(project, 'champion').version} of {name}"
         from pipelines.retrain import improve_on_traffic
         from pipelines.stack import open_stack

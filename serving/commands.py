@@ -68,12 +68,12 @@ def ask(
         with working():
             answered = champion.answer([message.model_dump() for message in messages])
         with reporting(as_json=as_json) as document:
-            print("\n".join(map(visible, answered.text.split("\n"))), flush=True)
+            console.print("\n".join(map(visible, answered.text.split("\n"))))
             record = Record(question=asked, answer=answered.text, messages=messages if before else ())
             with working():
                 judge = judge or judge_of(project)
                 (verdict,) = judge.judge([record])
-            print(f"\nversion {answered.version}, verdict {said(verdict)}")
+            console.print(f"\nversion {answered.version}, verdict {said(verdict)}")
             document(Asked(question=asked, answer=answered.text, version=answered.version, verdict=verdict))
         if question is not None and verdict.outcome == "unjudged":
             raise UserError(f"the answer could not be judged ({verdict.cause}); see to the judge and ask again")
@@ -92,12 +92,12 @@ class Asked(BaseModel):
 
 def _lines() -> Iterator[str]:
     """What is typed, line by line, until an empty one or the end of the input."""
-    print("An empty line or Ctrl-D ends the chat.")
+    console.print("An empty line or Ctrl-D ends the chat.")
     try:
         while asked := line("\n> ").strip():
             yield asked
     except EOFError:
-        print()
+        console.print()
 
 
 def said(verdict: Verdict) -> str:
@@ -163,14 +163,14 @@ def serve(
         with ExitStack() as running:
             with working():
                 running.enter_context(served)
-            print(f"{what} at {served.base_url}; Ctrl-C ends it", flush=True)
+            console.print(f"{what} at {served.base_url}; Ctrl-C ends it")
             if chat_page:
-                print(f"a page to chat on: {served.base_url.removesuffix('/v1')}/chat", flush=True)
+                console.print(f"a page to chat on: {served.base_url.removesuffix('/v1')}/chat")
             while served.is_alive():
                 time.sleep(1)
             raise UserError(f"the served model ended; see {served.log}")
     except KeyboardInterrupt:
-        print("stopped")
+        console.print("stopped")
 
 
 def guarding_of(project: Project) -> Guarding | None:
@@ -234,7 +234,7 @@ def make_key(
         name, requests_per_minute, tokens_per_minute=tokens_per_minute, expires_in=expires_in
     )
     print(f"the key of {name}; it is shown this once:", file=sys.stderr)
-    print(key)
+    console.print(key)
 
 
 class KeyShown(BaseModel):
@@ -270,7 +270,7 @@ def list_keys(project: Project, *, as_json: AsJson = False) -> None:
 def revoke_key(name: Annotated[str, typer.Argument(help="The name that it was made with.")], project: Project) -> None:
     """Make an API key invalid for good; a running service refuses it within two seconds."""
     _keys_in(project.workspace.keys).revoke(name)
-    print(f"the key {name} is revoked")
+    console.print(f"the key {name} is revoked")
 
 
 def keys_table(found: Sequence[Key], now: datetime) -> Table:

@@ -38,7 +38,7 @@ def alerts(context: typer.Context, project: Project, *, as_json: AsJson = False)
     if not found:
         raise UserError("there was no alert yet; python run.py watch raises them (docs/how-to/alerts.md)")
     console.print(history(found))
-    print("The windows' pages are in the folder reports of the state folder.")
+    console.print("The windows' pages are in the folder reports of the state folder.")
 
 
 def history(found: Sequence[Alert]) -> Group:
@@ -67,7 +67,7 @@ def close(
     """Close an open alert by hand, so that its rule can raise another."""
     with _open_alerts(project) as store:
         store.close_alert(alert, by=user_name(), at=datetime.now(UTC))
-    print(f"alert {alert} is closed")
+    console.print(f"alert {alert} is closed")
 
 
 @app.command("test")
@@ -81,7 +81,7 @@ def test(project: Project) -> None:
             "no rule notifies anybody; give `notify` under `alerts` of the configuration (docs/how-to/alerts.md)"
         )
     for rule, target, accepted in found:
-        print(f"{'accepted' if accepted else 'FAILED'}: {target} of {rule}")
+        console.print(f"{'accepted' if accepted else 'FAILED'}: {target} of {rule}")
     if not all(accepted for _, _, accepted in found):
         raise UserError("not all were accepted; check their URLs, and that their servers can be reached from here")
 
@@ -92,7 +92,7 @@ def send(project: Project) -> None:
     """Send what is due, as a running watch does."""
     with _open_alerts(project) as store:
         sent, failed = store.deliver(datetime.now(UTC))
-    print(f"{sent} notifications were sent, {failed} failed")
+    console.print(f"{sent} notifications were sent, {failed} failed")
 
 
 def _open_alerts(project: Project) -> Alerts:

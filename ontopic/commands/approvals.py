@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ontopic.commands.options import By, Project, Why, account, on_project, reason, who
+from ontopic.commands.options import By, Project, Why, account, console, on_project, reason, who
 from ontopic.errors import UserError
 from ontopic.registry.rollouts import rollout_of
 from ontopic.registry.sign_off import SignOff
@@ -22,13 +22,13 @@ def approve(version: Version, project: Project, *, why: Why, by: By = None) -> N
     Who trained it cannot be its only approver. An approval is bound to the gate's entry in the promotion record, to
     the weights, the policy and the champion: where one of them changes, it is void.
     """
-    print(decide(project, "approve", version=version, by=by, why=why))
+    console.print(decide(project, "approve", version=version, by=by, why=why))
 
 
 @on_project
 def reject(version: Version, project: Project, *, why: Why, by: By = None) -> None:
     """Reject a challenger that waits. It stays a challenger, and `watch` retrains again after its cool-down."""
-    print(decide(project, "reject", version=version, by=by, why=why))
+    console.print(decide(project, "reject", version=version, by=by, why=why))
 
 
 def decide(project: Project, verb: str, *, version: str, by: str | None, why: str) -> str:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ontopic.commands.options import Project, on_project, version_of
+from ontopic.commands.options import Project, console, on_project, version_of
 from ontopic.config.model_settings import FilePrecision
-from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.progress import working
 from ontopic.registry.model_card import CardSource, model_card
@@ -82,7 +81,7 @@ def export(
         content = {path.name: path for path in files} | {_CARD: card.encode()}
         with working():
             at = push(content, repository, message=f"{name}, version {found.version}")
-        print(f"version {found.version} of {name} is on the hub, with its model card: {at}")
+        console.print(f"version {found.version} of {name} is on the hub, with its model card: {at}")
         return
     with _new_folder(destination) as part:
         (part / _CARD).write_text(card, encoding="utf-8")
@@ -90,8 +89,8 @@ def export(
             _write(found, part, to=to, precision=precision, files=files)
         size = sum(path.stat().st_size for path in part.iterdir())
         part.chmod(_rights_of_folder(part / _CARD))
-    where = visible(str(destination))
-    print(f"version {found.version} of {name} is in {where} ({to}, {size / 1e6:,.1f} MB), with its card {_CARD}")
+    what = f"{to}, {size / 1e6:,.1f} MB"
+    console.print(f"version {found.version} of {name} is in {destination} ({what}), with its card {_CARD}")
 
 
 def _write(

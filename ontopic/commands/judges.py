@@ -82,7 +82,7 @@ def judge(
                 agreement=agreement_of(opened) if opened else None,
             )
         document(report)
-        print("\n".join(report.in_words()))
+        console.print("\n".join(report.in_words()))
     if rows.n and causes.total() == rows.n:
         raise none_judged(rows.n, causes.most_common(1)[0][0])
 

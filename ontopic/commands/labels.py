@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from ontopic.commands.options import Project, beginning, judge_of
+from ontopic.commands.options import Project, beginning, console, judge_of
 from ontopic.commands.traffic import stored_traffic
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.errors import UserError
@@ -76,11 +76,11 @@ def label(
     if labels is not None:
         if records is not None or number is not None:
             raise UserError("--labels takes neither --records nor --number: its rows are labelled already")
-        print(_taken(labels, store, by=by))
+        console.print(_taken(labels, store, by=by))
         return
     found, notes, proposed = _found(project, records, feedback=by == "feedback")
     chosen = records_to_label(found, store, by=by, n=number or _RECORDS, judge=judged, notes=notes, proposed=proposed)
-    print(chosen)
+    console.print(str(chosen))
     labelled = label_records(
         chosen.records,
         store,
@@ -92,10 +92,12 @@ def label(
     )
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
-    print(f"{labelled} labelled now; {store.path} holds {card} labels of random records and {training} for training")
+    console.print(
+        f"{labelled} labelled now; {store.path} holds {card} labels of random records and {training} for training"
+    )
     if labelled:
         with working():
-            print(_on_traffic(project, chosen.records[0].model_version) if by == "random" else _card(project))
+            console.print(_on_traffic(project, chosen.records[0].model_version) if by == "random" else _card(project))
 
 
 def _card(project: Project) -> JudgeCard:
@@ -120,13 +122,13 @@ def _label_in_mlflow(
     experiment = open_tracking(workspace, policy.registered_model)
     queue = LabelQueue(policy, experiment, by=by, uri=workspace.mlflow_uri)
     known = queue.read()
-    print(_kept(known.labelled, store, by=by))
+    console.print(_kept(known.labelled, store, by=by))
     queue.remove(known.completed)
     wanted = max(0, n - known.waiting)
     found = queue.unseen(_found(project, None, feedback=by == "feedback").records) if wanted else []
     chosen = records_to_label(found, store, by=by, n=wanted, judge=judged).records if found else []
     queue.add(chosen)
-    print(
+    console.print(
         f"{known.waiting + len(chosen)} records wait in MLflow's review queue {queue.name!r}, {len(chosen)} of them "
         "new. Label them there (python run.py ui, page Review), then take the labels in with this command again"
     )
@@ -173,7 +175,7 @@ def _label_discordant(project: Project, number: int | None, *, files: Sequence[P
 
     store, n = LabelStore(labels_file(project.policy, project.workspace), plain=_plain), number or PAIRS
     answers = answers_to_label(project.workspace, project.policy.registered_model, store=store, n=n)
-    print(
+    console.print(
         f"{len(answers)} answers of the newest gate wait for a label: both of {n} random questions on which champion "
         f"and challenger got different verdicts, and of {n} on which they got the same (fewer where there are no "
         "more), in no order. Their labels say how the judge errs on each model, and nothing else"
@@ -182,7 +184,7 @@ def _label_discordant(project: Project, number: int | None, *, files: Sequence[P
     notes = [scopes[record.in_scope] for record in answers]
     definition = project.policy.definition
     labelled = label_records(answers, store, by="discordant", definition=definition, ask=_line, notes=notes)
-    print(f"{labelled} labelled now; the next gate of the same models counts them: python run.py")
+    console.print(f"{labelled} labelled now; the next gate of the same models counts them: python run.py")
 
 
 def _on_traffic(project: Project, version: str) -> str:

@@ -82,16 +82,18 @@ def evaluate(
         document(Evaluated(model=model, version=version.version, out=str(out), **_told(evaluated)))
         for name in ("guardrail_score", "over_refusal", "leak"):
             share = getattr(evaluated, name)
-            print(f"{name:<16} {share}")
+            console.print(f"{name:<16} {share}")
         if evaluation.alone is not None:
             alone = score(evaluation.alone.verdicts)
-            print(
+            console.print(
                 f"without the guard: score {alone.guardrail_score}, {alone.over_refusal} declined, {alone.leak} leaked"
             )
         if evaluated.kinds:
             console.print(kinds_table(evaluated))
         say_skipped(loaded.skipped)
-        print(f"model version {version.version}, {evaluated.unjudged} unjudged; answers and verdicts are in {out}")
+        console.print(
+            f"model version {version.version}, {evaluated.unjudged} unjudged; answers and verdicts are in {out}"
+        )
     evaluated.check_any_judged()
 
 
@@ -146,10 +148,10 @@ def promote(
     else:
         done = registry.promote(found, by=who(by), why=reason(why))
     before = done.before or "no other"
-    print(f"version {done.version} is the champion in place of {before}, by {done.by}; its gate: {done.gate}")
+    console.print(f"version {done.version} is the champion in place of {before}, by {done.by}; its gate: {done.gate}")
     if done.override:
         lacking = "the approval that is asked for" if override else f"a gate that it passed against {before}"
-        print(f"on record as an override: without {lacking} (python run.py record {done.version})")
+        console.print(f"on record as an override: without {lacking} (python run.py record {done.version})")
 
 
 @on_project
@@ -174,9 +176,9 @@ def delete(
     left = deletion.delete(
         name, found, by=who(by), why=reason(why), settings=project.settings.promotion, workspace=project.workspace
     )
-    print(f"version {found} is deleted by {who(by)}")
+    console.print(f"version {found} is deleted by {who(by)}")
     if left:
-        print(f"NOT deleted: its weights at {left}")
+        console.print(f"NOT deleted: its weights at {left}")
 
 
 @on_project
@@ -184,4 +186,4 @@ def rollback(project: Project, *, why: Why, by: By = None) -> None:
     """Give the champion's place back to the version that had it before."""
     registry = open_registry(project.workspace, project.policy.registered_model)
     done = registry.roll_back(who(by), why=reason(why))
-    print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")
+    console.print(f"version {done.version} is the champion again in place of {done.before}, by {done.by}")

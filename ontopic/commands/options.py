@@ -54,7 +54,7 @@ class _AllVisible(RenderHook):
         return [_Visible(each) for each in renderables]
 
 
-console = Console(highlight=False, markup=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 console.push_render_hook(_AllVisible())
 
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out malformed rows instead of stopping.")]
@@ -287,7 +287,7 @@ def say(text: str, *, style: str = "") -> None:
 def say_skipped(skipped: int) -> None:
     """Say how many malformed rows were left out, where there were some."""
     if skipped:
-        print(f"{skipped} malformed rows were left out")
+        console.print(f"{skipped} malformed rows were left out")
 
 
 def beside(out: Path) -> AbstractContextManager[object]:

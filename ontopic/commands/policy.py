@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ontopic.commands.listing import Commands
-from ontopic.commands.options import ROOT, STATE, Project, beginning, open_project
+from ontopic.commands.options import ROOT, STATE, Project, beginning, console, open_project
 from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.errors import UserError
@@ -76,7 +76,7 @@ def new(
     try:
         draft = _complete(draft, terminal, settings=settings, documents=documents, number=number, keep=file.write)
     except LeaveError:
-        print(f"The draft is kept in {files.draft}; the same command goes on from there")
+        console.print(f"The draft is kept in {files.draft}; the same command goes on from there")
         return
     _write(draft, files, config=config, settings=settings)
     file.remove()
@@ -103,9 +103,9 @@ def _say_needs(project: Project, *, labels: int, as_json: bool = False) -> None:
         document(found)
     if as_json:
         return
-    print("\n".join(map(str, found)))
+    console.print("\n".join(map(str, found)))
     if said := synthetic_in_words(project.policy):
-        print(said)
+        console.print(str(said))
 
 
 def _check_new(files: PolicyFiles, subject: str) -> None:
@@ -171,7 +171,7 @@ def _complete(
         writer = Writer(settings.teacher, documents, keep=keep)
         writer.check()
         if documents.total:
-            print(f"{documents.read:,} of the documents' {documents.total:,} characters are shown to the LLM")
+            console.print(f"{documents.read:,} of the documents' {documents.total:,} characters are shown to the LLM")
     if writer is not None and not draft.definition:
         if not draft.description:
             description = terminal.text("Describe the assistant: who asks it, about what, and what it must leave alone")
@@ -179,7 +179,7 @@ def _complete(
             keep(draft)
         draft = writer.policy(draft)
     if not draft.agreed:
-        print("q leaves at any time; what was said is kept")
+        console.print("q leaves at any time; what was said is kept")
         draft = agreed(draft, terminal, keep=keep)
     if writer is not None and not draft.generated:
         draft = writer.data(draft, n=number)
@@ -209,9 +209,9 @@ def _write(draft: Draft, files: PolicyFiles, *, config: Path, settings: Settings
 def _say_what_comes(files: PolicyFiles) -> None:
     """Say where the new policy is, what its data is enough for, and what to run next."""
     shown = shlex.quote(str(files.configuration))
-    print(f"\nWritten: {files.policy}, {files.configuration} and the data in {files.data}\n")
+    console.print(f"\nWritten: {files.policy}, {files.configuration} and the data in {files.data}\n")
     _say_needs(open_project(files.configuration, STATE, begins=True), labels=0)
-    print(f"\nNext: python run.py calibrate --config {shown}; then the loop: python run.py --config {shown}")
+    console.print(f"\nNext: python run.py calibrate --config {shown}; then the loop: python run.py --config {shown}")
 
 
 def _line(prompt: str) -> str:

@@ -151,11 +151,11 @@ def export(
     """Write the pairs to a file, as TRL takes them; it can be given back under training.preference_sets."""
     if to == "hub":
         n, at = _push_preferences(project, str(out))
-        print(f"{n} pairs are on the hub: {at}")
+        console.print(f"{n} pairs are on the hub: {at}")
         return
     with beside(out):
         n = export_preferences(project, out, to=to)
-        print(f"{n} pairs are in {out}")
+        console.print(f"{n} pairs are in {out}")
 
 
 def _push_preferences(project: Project, repository: str) -> tuple[int, str]:
@@ -184,7 +184,8 @@ def drop(pair: PairId, project: Project, *, why: Why, by: By = None) -> None:
     given = _found(next_of(project), pair)
     edit = edit_of(given, pair, what="drop", by=who(by), account=account(), why=reason(why))
     _keep(edit, project)
-    print(f"pair {pair} is left out of the trainings to come; take that back: python run.py preferences restore {pair}")
+    back = f"take that back: python run.py preferences restore {pair}"
+    console.print(f"pair {pair} is left out of the trainings to come; {back}")
 
 
 @app.command("change")
@@ -212,7 +213,8 @@ def change(
         answers = {name: text for name, text in kept.items() if text is not None} | answers
     edit = edit_of(before, pair, what="change", by=who(by), account=account(), why=reason(why), answers=answers)
     _keep(edit, project)
-    print(f"pair {pair} is changed in the trainings to come; take that back: python run.py preferences restore {pair}")
+    back = f"take that back: python run.py preferences restore {pair}"
+    console.print(f"pair {pair} is changed in the trainings to come; {back}")
 
 
 @app.command("restore")
@@ -226,7 +228,7 @@ def restore(pair: PairId, project: Project, *, why: Why, by: By = None) -> None:
         raise UserError(f"pair {pair[:40]!r} is not edited; see python run.py preferences")
     named = {"by": who(by), "account": account(), "why": reason(why), "at": datetime.now(UTC)}
     _keep(standing.model_copy(update={"what": "restore", "chosen": None, "rejected": None} | named), project)
-    print(f"pair {pair} is as it was in the trainings to come")
+    console.print(f"pair {pair} is as it was in the trainings to come")
 
 
 def next_of(project: Project) -> NextTraining:

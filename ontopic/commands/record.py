@@ -105,15 +105,15 @@ def verify(
     with reporting(as_json=as_json) as document:
         document(found)
         for said in (*found.notes, *(f"WRONG: {fault}" for fault in found.faults)):
-            print(visible(said))
+            console.print(visible(said))
     if found.faults:
         faults = "1 fault is" if len(found.faults) == 1 else f"{len(found.faults)} faults are"
         raise UserError(f"{record.path}: is not as it was written; {faults} listed above")
     if as_json:
         return
     by_key = f", {found.signed} of them signed by this key" if public_key else ""
-    print(f"entries: {found.entries}{by_key}, files: {found.files}; all are as they were written")
-    print(f"head: {found.head} (keep it elsewhere, and give it to --head later)")
+    console.print(f"entries: {found.entries}{by_key}, files: {found.files}; all are as they were written")
+    console.print(f"head: {found.head} (keep it elsewhere, and give it to --head later)")
 
 
 def _before(registry: ModelRegistry, entries: Sequence[Entry]) -> list[Promotion]:

@@ -87,13 +87,14 @@ def import_records(
     with named(TrafficStore(workspace.traffic, model), workspace) as store:
         done = import_traffic(file, store, user_key=workspace.user_key, skip_bad=skip_bad)
     say_skipped(done.skipped)
-    print(f"{done.stored} records were stored, {done.known} were there already; in {_name(workspace)}")
+    console.print(f"{done.stored} records were stored, {done.known} were there already; in {_name(workspace)}")
     if done.feedback:
-        print(f"{done.feedback} thumbs on them, with their comments and corrections, are kept")
+        console.print(f"{done.feedback} thumbs on them, with their comments and corrections, are kept")
     if done.aside:
-        print(f"{done.aside} rows are no answers to requests, such as another tool's spans, and were left out")
+        console.print(f"{done.aside} rows are no answers to requests, such as another tool's spans, and were left out")
     if done.others:
-        print(f"{done.others} of these are another policy's and stay so: a record's id is there once in a store")
+        stays = "another policy's and stay so: a record's id is there once in a store"
+        console.print(f"{done.others} of these are {stays}")
 
 
 @app.command("export")
@@ -113,7 +114,7 @@ def export_records(
     with beside(out):
         with stored_traffic(project.workspace, project.policy.registered_model) as store:
             n = export_traffic(store, out, to=to)
-        print(f"{n} records are in {out}")
+        console.print(f"{n} records are in {out}")
 
 
 @app.command("prune")
@@ -137,7 +138,7 @@ def prune(
             return order_of(erasing, "old traffic expired", project=project, of_person=False)
 
         counts = erase(project.workspace, outdated, tell=print)
-        print(f"{counts.get(RECORDS, 0)} records were deleted, {store.count()} are left")
+        console.print(f"{counts.get(RECORDS, 0)} records were deleted, {store.count()} are left")
 
 
 @app.command("erase")
@@ -190,7 +191,7 @@ def adopt(project: Project) -> None:
     for store in stores_of(project.workspace, project.policy.registered_model):
         with store:
             n += store.adopt(project.policy.registered_model)
-    print(f"{n} rows are of {project.policy.registered_model} now")
+    console.print(f"{n} rows are of {project.policy.registered_model} now")
 
 
 @app.command("send")
@@ -239,11 +240,11 @@ def send(
             sent=sent,
             advance=advance,
         )
-    print(sent)
+    console.print(str(sent))
     if sent.refusal or not sent.answered:
         raise UserError(_refusal(sent, base_url, key_variable=api_key_variable, has_key=api_key != NO_KEY))
     if sent.failed:
-        print(f"the first failure: {sent.error}")
+        console.print(f"the first failure: {sent.error}")
 
 
 def _refusal(sent: Sent, url: str, *, key_variable: str | None, has_key: bool) -> str:

@@ -53,7 +53,7 @@ def ui(
             _link_mlflow(index, project)
             _watch(index, servers)
     except KeyboardInterrupt:
-        print("stopped")
+        console.print("stopped")
 
 
 def _port(given: int | None) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 MODEL, VERSION = "ontopic-gardening", "gpt-4o"
 HOSTILE = "<img src=x onerror=\"document.title='ran'\"><script>document.title='ran'</script> \u202egnp.exe"
+SHOWN = HOSTILE.replace("\u202e", r"\u202e")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_an_answer_its_verdict_and_what_somebody_thinks_of_it(page: Page, served
     page.keyboard.press("Enter")
     answer = page.locator(".side").first
     answer.get_by_text(f"Version {VERSION}").wait_for()
-    assert answer.locator(".text").inner_text() == HOSTILE
+    assert answer.locator(".text").inner_text() == SHOWN
     assert page.locator("#answers img, #answers script").count() == 0
     assert page.title() == "Ask the assistant"
     assert "On the subject: – not judged yet (truth is not judged)" in answer.inner_text()
@@ -109,7 +110,7 @@ def test_an_answer_its_verdict_and_what_somebody_thinks_of_it(page: Page, served
     answer.get_by_text("✕ no").wait_for()
     assert "score 0.07 (truth is not judged)" in answer.inner_text()
     other = page.locator(".side").nth(1)
-    assert other.locator(".text").inner_text() == f"In spring. {HOSTILE}"
+    assert other.locator(".text").inner_text() == f"In spring. {SHOWN}"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert problems == []
 

@@ -4,6 +4,10 @@ const KEPT = "ontopic-key";
 const LOOK_MS = 3000, LOOKS = 200;
 const find = (id) => document.getElementById(id);
 const part = (name) => find(name).content.firstElementChild.cloneNode(true);
+/* What hides or reorders text is an escape, as `inert` in ontopic/reports/shown.py makes it. */
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Cn}\p{Zl}\p{Zp}]/gu;
+const escaped = (it) => ("\n\t\u200c\u200d".includes(it) ? it : `\\u${it.codePointAt(0).toString(16).padStart(4, "0")}`);
+const shown = (text) => String(text).replace(/\r\n?/g, "\n").replace(HIDDEN, escaped);
 let model = "", messages = [], conversation = crypto.randomUUID ? crypto.randomUUID() : String(Math.random());
 
 async function call(path, body) {
@@ -25,7 +29,7 @@ async function enter() {
   try {
     const { found } = await call("/v1/models");
     model = found.data[0].id;
-    find("who").textContent = `${model}, version ${found.data[0].version}`;
+    find("who").textContent = shown(`${model}, version ${found.data[0].version}`);
     find("key-form").hidden = true;
     find("ask-form").hidden = false;
     find("forget").hidden = !sessionStorage.getItem(KEPT);
@@ -33,7 +37,7 @@ async function enter() {
   } catch (error) {
     if (error.status === 401) sessionStorage.removeItem(KEPT);
     const refused = error.status === 401 && find("key").value;
-    find("who").textContent = refused || error.status !== 401 ? sentence(error.message) : "";
+    find("who").textContent = shown(refused || error.status !== 401 ? sentence(error.message) : "");
     find("key-form").hidden = false;
     find("ask-form").hidden = true;
   }
@@ -44,7 +48,7 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?
 function badge(status, text) {
   const it = document.createElement("span");
   it.className = `badge ${status}`;
-  it.textContent = text;
+  it.textContent = shown(text);
   return it;
 }
 
@@ -63,15 +67,15 @@ function guard(side, of) {
   const score = (name, value) => (value === null ? "" : `; ${name} ${value.toFixed(2)}`);
   const said = of.failure ? `could say nothing (${of.failure})` : of.stage ? `${would} the ${of.stage}` : "passed it";
   const scores = score("question in scope", of.scope_score) + score("answer keeps to it", of.answer_score);
-  line.textContent = `Guard (${of.mode === "observe" ? "only watches" : "enforced"}): ${said}${scores}`;
+  line.textContent = shown(`Guard (${of.mode === "observe" ? "only watches" : "enforced"}): ${said}${scores}`);
 }
 
 function addSide(section, { whose, note, text, role }) {
   const side = part("side");
   side.classList.add(`by-${role}`);
-  side.querySelector("b").textContent = whose;
-  side.querySelector(".whose .note").textContent = note;
-  side.querySelector(".text").textContent = text;
+  side.querySelector("b").textContent = shown(whose);
+  side.querySelector(".whose .note").textContent = shown(note);
+  side.querySelector(".text").textContent = shown(text);
   section.querySelector(".sides").append(side);
   return side;
 }
@@ -91,8 +95,8 @@ function follow(section, side, record) {
         beside.querySelector(".guard").textContent = "";
       }
       if (other && beside) {
-        beside.querySelector("b").textContent = `Version ${other.model_version}`;
-        beside.querySelector(".text").textContent = other.answer;
+        beside.querySelector("b").textContent = shown(`Version ${other.model_version}`);
+        beside.querySelector(".text").textContent = shown(other.answer);
       } else if (beside) beside.querySelector(".text").textContent = "Answers when no user waits …";
       if (found.verdict && (other || !found.challenger)) return;
     }
@@ -112,14 +116,14 @@ function feedback(section, record) {
         await call("/v1/feedback", { record_id: record, thumb, correction: correction.value });
         for (const each of area.querySelectorAll("[aria-pressed]"))
           each.setAttribute("aria-pressed", String(each.dataset.thumb === thumb));
-        told.textContent = correction.value.trim() ? "Thumb and correction are kept." : "The thumb is kept.";
-      } catch (error) { told.textContent = sentence(error.message); }
+        told.textContent = shown(correction.value.trim() ? "Thumb and correction are kept." : "The thumb is kept.");
+      } catch (error) { told.textContent = shown(sentence(error.message)); }
     });
 }
 
 async function ask(question) {
   const section = part("answered");
-  section.querySelector(".question").textContent = question;
+  section.querySelector(".question").textContent = shown(question);
   find("answers").append(section);
   const side = addSide(section, { whose: model, note: "", text: "Answers …", role: "champion" });
   const asked = [...messages, { role: "user", content: question }];
@@ -127,16 +131,16 @@ async function ask(question) {
     const { found, headers } = await call("/v1/chat/completions", { model, messages: asked });
     const text = found.choices[0].message.content, cut = headers.get("x-ontopic-max-tokens");
     messages = [...asked, { role: "assistant", content: text }];
-    side.querySelector("b").textContent = `Version ${headers.get("x-ontopic-model-version")}`;
+    side.querySelector("b").textContent = shown(`Version ${headers.get("x-ontopic-model-version")}`);
     const end = { length: `cut at the most tokens${cut ? ` (${cut})` : ""}`, content_filter: "the guard's refusal" };
-    side.querySelector(".whose .note").textContent = end[found.choices[0].finish_reason] || "";
-    side.querySelector(".text").textContent = text || "(an empty answer)";
+    side.querySelector(".whose .note").textContent = shown(end[found.choices[0].finish_reason] || "");
+    side.querySelector(".text").textContent = shown(text || "(an empty answer)");
     subject(side, null);
     const record = headers.get("x-ontopic-record-id");
     feedback(section, record);
     follow(section, side, record);
   } catch (error) {
-    side.querySelector(".text").textContent = sentence(error.message);
+    side.querySelector(".text").textContent = shown(sentence(error.message));
     if (error.status === 401) enter();
   }
   section.scrollIntoView({ block: "nearest" });

@@ -29,7 +29,7 @@ from ontopic.commands.options import ROOT
 from ontopic.commands.status import status
 from ontopic.commands.ui import ui
 from ontopic.config.network import reach_this_machine_directly
-from ontopic.data.terminal import visible
+from ontopic.visible import visible
 from pipelines import commands as pipelines_commands
 from serving import commands as serving_commands
 

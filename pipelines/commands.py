@@ -25,10 +25,10 @@ from ontopic.commands.readiness import check_ready
 from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.status import champion_in_words
 from ontopic.config.durations import duration
-from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.progress import working
 from ontopic.registry.promotions import open_registry
+from ontopic.visible import visible
 from pipelines.at_work import step_at_work
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.data.terminal import visible
 from ontopic.evaluation.discordant import GatePairs, Pair
 from ontopic.evaluation.gate import Decision, GateTest
 from ontopic.statistics.scores import Scores
+from ontopic.visible import visible
 from pipelines.loop import LoopResult
 
 _LONGEST = 160  # characters of a question or an answer

@@ -29,10 +29,10 @@ from ontopic.commands.options import (
 from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.config.durations import duration
-from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.progress import working
 from ontopic.records import Message, Record, Verdict
+from ontopic.visible import visible
 
 if TYPE_CHECKING:
     from ontopic.config.settings import EndpointSettings

@@ -20,11 +20,11 @@ from rich.segment import Segment
 
 from ontopic.config.policy import Policy, load_policy
 from ontopic.config.settings import Settings, load_settings
-from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.progress import be_quiet, is_quiet
 from ontopic.state.moved import settle
 from ontopic.state.workspace import Workspace, open_workspace
+from ontopic.visible import visible
 
 if TYPE_CHECKING:
     from ontopic.judges.judge import Judge

@@ -28,10 +28,10 @@ from ontopic.commands.options import (
     who,
 )
 from ontopic.commands.reporting import AsJson, reporting
-from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.progress import working
 from ontopic.registry.promotions import open_registry
+from ontopic.visible import visible
 
 if TYPE_CHECKING:
     from ontopic.training.preference_edits import PreferenceEdit

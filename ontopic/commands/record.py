@@ -15,10 +15,10 @@ from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, console, on_project
 from ontopic.commands.record_page import entry_in_words, page_of
 from ontopic.commands.reporting import AsJson, reporting
-from ontopic.data.terminal import visible
 from ontopic.errors import UserError
 from ontopic.registry.promotion_record import Entry, PromotionRecord
 from ontopic.registry.promotions import GATE, ModelRegistry, Promotion, open_registry, registered_models
+from ontopic.visible import visible
 
 _SHOW = "show"
 

@@ -10,9 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ontopic.data.terminal import visible
 from ontopic.registry.promotion_record import Entry
 from ontopic.statistics.rates import Rate
+from ontopic.visible import visible
 
 _SCORES = {"guardrail_score": "guardrail score", "over_refusal": "over-refusal", "leak": "leak"}
 _CARD = ("accuracy", "kappa", "sensitivity", "specificity")

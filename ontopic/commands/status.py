@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ontopic.commands.options import Project, console, on_project
 from ontopic.commands.reporting import AsJson, reporting
-from ontopic.data.terminal import visible
+from ontopic.visible import visible
 
 if TYPE_CHECKING:
     from ontopic.commands.where_it_stands import GateScore, WhereItStands

@@ -17,8 +17,8 @@ from ontopic.commands.listing import Commands
 from ontopic.commands.options import Project, SkipBad, beginning, beside, console, on_project, say_skipped
 from ontopic.commands.reporting import AsJson, reporting
 from ontopic.config.durations import duration
-from ontopic.data.terminal import visible
 from ontopic.errors import UserError
+from ontopic.visible import visible
 
 if TYPE_CHECKING:
     from ontopic.state.erasing import Erasing, Order

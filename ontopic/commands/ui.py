@@ -14,8 +14,8 @@ from ontopic.commands.faults import mistakes_behind
 from ontopic.commands.options import Project, console, on_project
 from ontopic.commands.page_server import Running, check_port, free_ports, running
 from ontopic.commands.tool_pages import ToolPage, in_words, mlflow_is_current, mlflow_links, tools_of
-from ontopic.data.terminal import visible
 from ontopic.errors import UserError
+from ontopic.visible import visible
 
 if TYPE_CHECKING:
     from ontopic.commands.index_app import Index

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 from ontopic.data.labelled import MOST_CHARACTERS
 from ontopic.data.labels import Draw, LabelStore
-from ontopic.data.terminal import visible
 from ontopic.records import THE_QUESTION, Record, turns
+from ontopic.visible import visible
 
 
 def label_records(

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from ontopic.data.synthetic import Marked, MarkedQuestion, MarkedRecord
-from ontopic.data.terminal import visible
 from ontopic.drafting.draft import Draft
 from ontopic.drafting.terminal import Terminal
+from ontopic.visible import visible
 
 _KEYS = (
     "Enter: all right; d 2 5: drop these, or take them back; f 3: the other label, which is a question's scope; "

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from ontopic.data.terminal import visible
 from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.window import Window
 from ontopic.records import Judged, Record
 from ontopic.statistics.rates import Rate
 from ontopic.statistics.scores import Scores, score
+from ontopic.visible import visible
 
 if TYPE_CHECKING:
     from ontopic.judges.cards.card import JudgeCard

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ontopic.data.terminal import visible
 from ontopic.monitoring.standing import Standing, uncorrected_in_words
 from ontopic.monitoring.window import Status
 from ontopic.statistics.rates import Rate
+from ontopic.visible import visible
 
 _ALL, _NONE = 0.9995, 0.0005  # what is written 1.000 and 0.000
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ontopic.data.by_language import LanguageScores, by_language
-from ontopic.data.terminal import visible
 from ontopic.monitoring.chart import Chart
 from ontopic.monitoring.conversations import Conversations, conversations_of
 from ontopic.monitoring.held_shares import HeldShare
@@ -21,6 +20,7 @@ from ontopic.monitoring.thumbs import Thumbs
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
 from ontopic.statistics.scores import Scores, score
+from ontopic.visible import visible
 
 if TYPE_CHECKING:
     from ontopic.config.settings import MonitoringSettings

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -123,7 +125,16 @@ def _evidently(workspace: Workspace, name: str, *, port: int) -> ToolPage:
         log=workspace.ui_log("evidently"),
         first="ontopic.reports.metrics",  # to read the values of our metrics it has to know them
     )
-    return ToolPage(name="Evidently", what=what, server=server, links=[_at(port, f"Project {name}", path="/projects")])
+    path = _project_path(workspace.evidently, name)
+    return ToolPage(name="Evidently", what=what, server=server, links=[_at(port, f"Project {name}", path=path)])
+
+
+def _project_path(folder: Path, name: str) -> str:
+    """Of a project's page, or of the list of projects, which Evidently serves at the root alone."""
+    for metadata in sorted(folder.glob("*/metadata.json")):
+        if json.loads(metadata.read_text(encoding="utf-8")).get("name") == name:
+            return f"/projects/{metadata.parent.name}"
+    return "/"
 
 
 def _zenml(workspace: Workspace, port: int) -> ToolPage:

@@ -130,6 +130,7 @@ def test_the_pages_are_there_when_the_links_are_and_all_ends_with_ctrl_c(state_h
     assert "no pipeline ran" in links["ZenML"]
     for name, path in (("MLflow, Experiment", "/health"), ("Evidently, Project ontopic-banking", "/api/projects")):
         assert answers(urlsplit(links[name]).port or 0, path)
+        assert answers(urlsplit(links[name]).port or 0, urlsplit(links[name]).path)
     servers = group(psutil.Process(process.pid))
     assert 2 <= len(servers) <= 4
     process.send_signal(signal.SIGINT)

@@ -7,6 +7,9 @@ from typing import Any
 
 from zenml.enums import VisualizationType
 from zenml.materializers.pydantic_materializer import PydanticMaterializer
+from zenml.utils.source_utils import set_custom_source_root
+
+set_custom_source_root(str(Path(__file__).resolve().parents[1]))  # else a shell without a file could import no step
 
 
 class PageMaterializer(PydanticMaterializer):

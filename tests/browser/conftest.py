@@ -1,4 +1,4 @@
-"""One headless Chromium for the tests of a session: the machine's own, never one that is fetched."""
+"""One headless Chromium for the tests of a file: the machine's own, never one that is fetched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright keeps an event loop running, in which no other file's asyncio.run may be
 def browser() -> Iterator[Browser]:
     """The machine's Chromium, running."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e .[dev]")

@@ -127,7 +127,7 @@ def test_the_promotion_record_holds_what_the_loop_decided(first: Run, state: Pat
     assert (gate["gate"], gate["against"], gate["look"], gate["questions"]["n"]) == ("passed", "1", 1, 12)
     assert len(gate["training_data"]["preferences_sha256"]) == 64
     assert gate["settings"]["training"]["max_steps"] == 4
-    assert len(gate["files"]) == 6 and all((state / path).is_file() for path in gate["files"])
+    assert len(gate["files"]) == 7 and all((state / path).is_file() for path in gate["files"])
     done = run(state, "record", "verify", config=config)
     assert (done.code, done.err) == (0, "")
     assert "; all are as they were written" in done.out
@@ -252,8 +252,8 @@ def test_judge_prints_the_card_and_skips_bad_rows_only_when_told(state: Path, co
 def test_a_users_mistake_that_a_step_finds_is_one_sentence(state: Path, first: Run, tmp_path: Path) -> None:
     stopped = run(state, config=write_config(tmp_path, LENIENT, model={"name": "/nowhere", "max_new_tokens": 16}))
     assert stopped.code == 1
-    assert stopped.err.startswith("error: model '/nowhere' is not a folder"), stopped.err
-    assert len(stopped.err.splitlines()) == 1
+    (said,) = [line for line in stopped.err.splitlines() if not line.startswith("  … ")]  # of a slow machine
+    assert said.startswith("error: model '/nowhere' is not a folder"), stopped.err
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def test_nothing_is_begun_where_something_lacks(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "run.py"), "--config", str(GPU), "--state", str(tmp_path / "state")]
     left = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=left, check=False)
-    said = done.stderr.splitlines()
+    said = [line for line in done.stderr.splitlines() if not line.startswith("  … ")]  # of a slow machine
     assert done.returncode == 1 and "ZenML" not in done.stdout
     assert len(said) >= 2 and all(line.startswith("error: ") for line in said), done.stderr
     assert not list((tmp_path / "state").glob("*.db"))

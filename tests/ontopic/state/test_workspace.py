@@ -41,6 +41,8 @@ def test_names_in_the_folder_are_those_of_the_releases_before(tmp_path: Path) ->
         "building": "training/whole",
         "preference_edits": "preference-edits",
         "zenml": "zenml",
+        "zenml_database": "zenml/local_stores/default_zen_store/zenml.db",
+        "demo": "demo",
         "models": "models",
         "registry": "registry",
         "artifacts": "mlartifacts",

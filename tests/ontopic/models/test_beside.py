@@ -53,6 +53,7 @@ def test_it_answers_as_alone_and_shares_the_weights(folders: dict[str, Path], ch
     assert own_bytes(alone, loaded) > 6_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["norm", "linear", "missing", "kind"])
 def test_what_differs_otherwise_is_loaded_whole(folders: dict[str, Path], tmp_path: Path, other: str) -> None:
     import shutil

@@ -74,6 +74,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(model_folder: Path,
     assert named == f"sha256:{folder_sha256(model_folder)}"
 
 
+@pytest.mark.slow
 def test_what_is_left_is_the_mean_of_the_later_steps_also_where_a_run_was_killed(
     model_folder: Path, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_pair_of_beginnings_is_cut_on_both_sides(model_folder: Path) -> None:
     assert (row["chosen"], row["cut"]) == ("Yes.", False)
 
 
+@pytest.mark.slow
 def test_each_epoch_has_other_batches_also_where_a_run_was_killed(model_folder: Path, tmp_path: Path) -> None:
     pairs = [replace(pair, question=f"{pair.question} {i}") for i in range(4) for pair in PAIRS]
     settings = TrainingSettings(
@@ -199,6 +201,7 @@ def test_each_epoch_has_other_batches_also_where_a_run_was_killed(model_folder: 
     assert losses[8] == pytest.approx(last, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(model_folder: Path, tmp_path: Path) -> None:
     pairs = PAIRS * 4
     common = {"beta": 0.5, "learning_rate": 1e-3, "epochs": 1, "max_rejected_tokens": 4, "save_steps": 100}
@@ -232,6 +235,7 @@ def test_two_processes_train_as_one(model_folder: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(weights[1][name], one, atol=2e-4, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_step_on_weights_that_are_shared_out_is_the_same(model_folder: Path, tmp_path: Path) -> None:
     # Accelerate has FSDP for GPUs only, so here PyTorch's is put around the trainer's model, over gloo.
     script, found = Path(__file__).with_name("sharded_step.py"), []

@@ -64,6 +64,7 @@ def answers(loaded: Any) -> list[str]:
     return [plain(loaded(chat, max_new_tokens=12, return_full_text=False)[0]["generated_text"]) for chat in chats]
 
 
+@pytest.mark.slow
 def test_a_version_is_loaded_by_mlflow_transformers_and_us_alike(workspace: Workspace, base_folder: Path) -> None:
     base = registered_base(workspace, base_folder)
     version = trained(workspace, base)

@@ -61,6 +61,7 @@ def test_another_machine_has_the_whole_version_from_the_store_alone(
     assert (find(NAME, "2", workspace=second).folder / "model.safetensors").stat().st_ino == fetched
 
 
+@pytest.mark.slow
 def test_older_versions_in_a_store_are_brought_along(theirs: str, model_folder: Path, tmp_path: Path) -> None:
     first = machine(tmp_path / "first")
     *_, second_whole = older_registry(first, tiny_model(first.models / "tiny", model_folder))

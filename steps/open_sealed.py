@@ -14,13 +14,13 @@ from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.looks import Look
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
-from steps.pages import PageMaterializer
+from steps.pages import PAGES
 
 
 @step(
     experiment_tracker=True,
     cache_policy=depends_on_imports(__file__),
-    output_materializers=PageMaterializer,
+    output_materializers=PAGES,
 )
 def open_sealed(
     *,

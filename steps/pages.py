@@ -10,6 +10,8 @@ from zenml.materializers.pydantic_materializer import PydanticMaterializer
 from zenml.utils.source_utils import set_custom_source_root
 
 set_custom_source_root(str(Path(__file__).resolve().parents[1]))  # else a shell without a file could import no step
+# A name: to look up a class ZenML opens its database, which before `open_stack` is the user's.
+PAGES = "steps.pages.PageMaterializer"
 
 
 class PageMaterializer(PydanticMaterializer):

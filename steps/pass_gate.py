@@ -15,7 +15,7 @@ from ontopic.evaluation.looks import Look
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
-from steps.pages import PageMaterializer
+from steps.pages import PAGES
 
 
 class GateTerms(BaseModel):
@@ -34,7 +34,7 @@ class GateTerms(BaseModel):
 @step(
     experiment_tracker=True,
     cache_policy=depends_on_imports(__file__, ignoring=["evidence"]),
-    output_materializers=PageMaterializer,
+    output_materializers=PAGES,
 )
 def pass_gate(
     *,

@@ -20,7 +20,7 @@ from ontopic.records import Judged
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
 from steps.caching import depends_on_imports
-from steps.pages import PageMaterializer
+from steps.pages import PAGES
 
 
 class ReportTerms(BaseModel):
@@ -43,7 +43,7 @@ class ReportTerms(BaseModel):
 @step(
     experiment_tracker=True,
     cache_policy=depends_on_imports(__file__),
-    output_materializers=PageMaterializer,
+    output_materializers=PAGES,
 )
 def report_traffic(
     *,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 from loopback import ROOT
 
@@ -26,3 +28,11 @@ print(*[name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [], done.stdout
+
+
+def test_importing_the_steps_opens_no_database_of_zenml(tmp_path: Path) -> None:
+    """Else it were the user's, in their home folder, and the state folder had none."""
+    names = sorted(f"steps.{path.stem}" for path in (ROOT / "steps").glob("[!_]*.py"))
+    variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", f"import {', '.join(names)}"], check=True, env=variables, cwd=tmp_path)
+    assert not list(tmp_path.rglob("zenml*"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -54,13 +55,15 @@ def pack(state: Path, archive: Path = ARCHIVE, *, code: Path = _CODE) -> list[st
         shutil.copytree(state, copy.root, ignore=lambda at, names: _left_out(Path(at), names, root=state))
         before = place_of(copy) or state
         rename_within(copy, before, to=_PLACE)
-        rename_within(copy, code, to=_PLACE_OF_CODE)
+        places_of_code = [place for place in (_cloned_from(code), code) if place]
+        for place in places_of_code:
+            rename_within(copy, place, to=_PLACE_OF_CODE)
         write_place(copy, _PLACE)
         for page in (page for page in copy.root.rglob("*.html") if copy.evidence not in page.parents):
             text = page.read_text(encoding="utf-8")
             page.write_text(text.replace(str(before), str(_PLACE)), encoding="utf-8")
         _link_what_is_the_same(copy.root)
-        named = [path for path in _files(copy.root) if _names(path, before, code)]
+        named = [path for path in _files(copy.root) if _names(path, before, *places_of_code)]
         left = [path.relative_to(copy.root).as_posix() for path in named]
         archive.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(archive) as part, tarfile.open(part, "w:xz", preset=6) as tar:
@@ -69,6 +72,16 @@ def pack(state: Path, archive: Path = ARCHIVE, *, code: Path = _CODE) -> list[st
     with whole_file(_digest_file(archive)) as part:
         part.write_text(f"{_sha256(archive)}  {archive.name}\n", encoding="utf-8")
     return left
+
+
+def _cloned_from(code: Path) -> Path | None:
+    """The folder of this machine that a checkout was cloned from, which MLflow and pip tell of."""
+    asked = ["git", "-C", str(code), "config", "--get", "remote.origin.url"]
+    try:
+        url = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return None
+    return Path(url) if url.startswith("/") else None
 
 
 def unpack(folder: Path, archive: Path = ARCHIVE) -> bool:

@@ -121,20 +121,7 @@ def serve(
 ) -> None:
     """Serve the champion, and whichever comes after it, behind an OpenAI-compatible API until Ctrl-C."""
     settings, policy, workspace = project.settings, project.policy, project.workspace
-    upstream = settings.serving.upstream
-    model: dict[str, Any]
-    if upstream is None:
-        check_begun(workspace)
-        check_has_weights(workspace)
-        print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
-        with working():
-            version = version_of(project, "champion")
-        model = {"model_folder": version.folder, "model_version": version.version, "follow": workspace.mlflow_uri}
-        what = f"version {version.version} of {policy.registered_model}"
-    else:
-        check_upstream(upstream)
-        model = {"upstream": upstream, "model_version": upstream.model}
-        what = f"{policy.registered_model}, a proxy to {upstream.model},"
+    model, what = _model_of(project)
     with working():
         guarding = guarding_of(project)
         from serving.process import ServedModel, Serving
@@ -171,6 +158,22 @@ def serve(
             raise UserError(f"the served model ended; see {served.log}")
     except KeyboardInterrupt:
         console.print("stopped")
+
+
+def _model_of(project: Project) -> tuple[dict[str, Any], str]:
+    """Which model answers, as ``Serving`` has it, and in words."""
+    policy, workspace, upstream = project.policy, project.workspace, project.settings.serving.upstream
+    if upstream is not None:
+        check_upstream(upstream)
+        model: dict[str, Any] = {"upstream": upstream, "model_version": upstream.model}
+        return model, f"{policy.registered_model}, a proxy to {upstream.model},"
+    check_begun(workspace)
+    check_has_weights(workspace)
+    print(f"{policy.registered_model} is being started; the model takes some seconds to load", file=sys.stderr)
+    with working():
+        version = version_of(project, "champion")
+    model = {"model_folder": version.folder, "model_version": version.version, "follow": workspace.mlflow_uri}
+    return model, f"version {version.version} of {policy.registered_model}"
 
 
 def guarding_of(project: Project) -> Guarding | None:
@@ -237,24 +240,12 @@ def make_key(
     console.print(key)
 
 
-class KeyShown(BaseModel):
-    """An API key as it may be shown; the limits and the times are those of ``Key``."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    prefix: str
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    made_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    state: Literal["active", "expired", "revoked"]
-
-
 @keys.command("list")
 @on_project
 def list_keys(project: Project, *, as_json: AsJson = False) -> None:
     """List the API keys: their names, beginnings, limits and whether they are valid."""
+    from serving.keys import KeyShown  # with SQLAlchemy, which --help need not wait for
+
     found, now = _keys_in(project.workspace.keys).all(), datetime.now(UTC)
     with reporting(as_json=as_json) as document:
         document([KeyShown(state=key.state(now), **key.model_dump(exclude={"sha256"})) for key in found])

@@ -37,18 +37,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PREFIX = 8  # characters of a key that are kept: 30 of its 256 random bits
 
 
-class Key(BaseModel):
-    """What is known of an API key; the key itself is not.
+class KeyFacts(BaseModel):
+    """What may be shown of an API key.
 
     Attributes:
-        sha256: of the key, in hex.
         prefix: its first characters, to tell it from others.
         requests_per_minute, tokens_per_minute: its limits; ``None`` for no limit.
         made_at, expires_at, revoked_at: in UTC.
     """
 
     model_config = ConfigDict(frozen=True)
-    sha256: str
     name: str
     prefix: str
     requests_per_minute: int | None
@@ -56,6 +54,22 @@ class Key(BaseModel):
     made_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+
+
+class KeyShown(KeyFacts):
+    """An API key as it may be shown, and whether it is accepted now."""
+
+    state: Literal["active", "expired", "revoked"]
+
+
+class Key(KeyFacts):
+    """What is known of an API key; the key itself is not.
+
+    Attributes:
+        sha256: of the key, in hex.
+    """
+
+    sha256: str
 
     def state(self, now: datetime) -> Literal["active", "expired", "revoked"]:
         """Whether it is accepted at ``now``, and if not, why."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict
 from zenml import step
@@ -21,6 +21,10 @@ from ontopic.state.workspace import Workspace
 from ontopic.statistics.scores import flat_metrics
 from steps.caching import depends_on_imports
 from steps.pages import PAGES
+
+if TYPE_CHECKING:
+    from ontopic.monitoring.windows import WindowStore
+    from ontopic.traffic.store import TrafficStore
 
 
 class ReportTerms(BaseModel):
@@ -63,13 +67,10 @@ def report_traffic(
         labels_sha256: of the policy's labels; a part of the cache key.
         terms: what the report goes by besides the policy.
     """
-    import mlflow
-
     from ontopic.judges.cards.traffic_card import labelled_traffic
     from ontopic.judges.opening import open_judge
     from ontopic.monitoring import asked_traffic, closing, judges_beside
     from ontopic.monitoring.alerts import Alerts
-    from ontopic.monitoring.logged_traffic import log_windows
     from ontopic.monitoring.windows import WindowStore
     from ontopic.registry.unnamed import named
     from ontopic.traffic.store import TrafficStore
@@ -101,11 +102,18 @@ def report_traffic(
             beside=beside,
         )
         store.deliver(now)
-        if (run := mlflow.active_run()) is not None:
-            uri = workspace.mlflow_uri
-            log_windows(windows, traffic, experiment=run.info.experiment_id, uri=uri, tell=print)
+        _log_sample(windows, traffic, workspace=workspace)
     _track(monitored, judged)
     return monitored
+
+
+def _log_sample(windows: WindowStore, traffic: TrafficStore, *, workspace: Workspace) -> None:
+    import mlflow
+
+    from ontopic.monitoring.logged_traffic import log_windows
+
+    if (run := mlflow.active_run()) is not None:
+        log_windows(windows, traffic, experiment=run.info.experiment_id, uri=workspace.mlflow_uri, tell=print)
 
 
 def _track(monitored: Monitored, judged: Judged) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -107,7 +108,7 @@ def standing(
         version: whose records these are.
     """
     # scipy: who only reads results need not wait for it
-    from ontopic.statistics.clusters import clustered_rate, effective_n
+    from ontopic.statistics.clusters import clustered_rate
     from ontopic.statistics.correction import corrected, fit_p_value
 
     pairs = [(r, v) for r, v in zip(judged.records, judged.verdicts, strict=True) if v.outcome != "unjudged"]
@@ -126,10 +127,7 @@ def standing(
         )
     inside = {r.record_id: r.label == "pass" for r, _ in known}
     inside = {r.id: inside[r.id] for r, _ in pairs if r.id in inside}
-    rest = [(v.outcome == "pass", r.conversation) for r, v in pairs if r.id not in inside]
-    share = rate(sum(passes for passes, _ in rest), len(rest))
-    effective = round(effective_n([passes for passes, _ in rest], [each for _, each in rest]))
-    alone = share.model_copy(update={"n": effective})
+    share, alone = _shares([(v.outcome == "pass", r.conversation) for r, v in pairs if r.id not in inside])
     right = corrected(
         alone,
         errors.sensitivity,
@@ -153,6 +151,15 @@ def standing(
         allows_alarm=not at_chance
         and (0 < right.n < limits.least_records or (misfit and alone.value < 1 - errors.specificity.value)),
     )
+
+
+def _shares(passes: Sequence[tuple[bool, str]]) -> tuple[Rate, Rate]:
+    """The share of passes, by record, and with as many records as those of one conversation, being alike, count for."""
+    from ontopic.statistics.clusters import effective_n
+
+    share = rate(sum(each for each, _ in passes), len(passes))
+    effective = effective_n([each for each, _ in passes], [conversation for _, conversation in passes])
+    return share, share.model_copy(update={"n": round(effective)})
 
 
 def _misfit(share: Rate, errors: JudgeCard, *, p: float | None) -> str:

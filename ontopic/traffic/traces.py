@@ -14,7 +14,7 @@ from ontopic.records import Record
 from ontopic.traffic.chats import OURS, answer_in, conversation_in, json_line, known, question_in, rest
 
 if TYPE_CHECKING:
-    from mlflow.entities import Trace
+    from mlflow.entities import Span, Trace
 
 _HEX_ID = re.compile("[0-9a-f]{32}")
 _MOST_PREVIEW, _MOST_TAG = 1000, 250
@@ -47,38 +47,14 @@ def as_trace(
         tags: besides those that say which version answered, to whose key, and what the guard decided.
         metadata: of MLflow's own keys.
     """
-    from mlflow.entities import Span, SpanType, Trace, TraceData, TraceInfo, TraceLocation, TraceState
-    from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey, TraceTagKey
+    from mlflow.entities import Trace, TraceData, TraceInfo, TraceLocation, TraceState
+    from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 
     assert record.asked_at is not None  # of a stored record  # noqa: S101
-    otel_id = _otel_id(record.id)
     start_us = (record.asked_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     usage = {"input_tokens": record.prompt_tokens, "output_tokens": record.completion_tokens}
     usage["total_tokens"] = sum(usage.values())
     known_usage = json_line(usage) if usage["total_tokens"] else None
-    attributes = {
-        SpanAttributeKey.REQUEST_ID: json_line(trace_id(record.id)),
-        SpanAttributeKey.SPAN_TYPE: json_line(SpanType.CHAT_MODEL),
-        SpanAttributeKey.INPUTS: json_line({"messages": record.request}),
-        SpanAttributeKey.OUTPUTS: json_line(record.answer),
-        SpanAttributeKey.MODEL: json_line(_model(record)) if record.model_version else None,
-        SpanAttributeKey.CHAT_USAGE: known_usage,
-        OURS: json_line(rest(record)),  # MLflow cuts a trace's own metadata at 250 characters
-    }
-    span = Span.from_dict(
-        {
-            "trace_id": base64.b64encode(bytes.fromhex(otel_id)).decode(),
-            "span_id": base64.b64encode(bytes.fromhex(otel_id[:16])).decode(),
-            "parent_span_id": None,
-            "name": name,
-            "start_time_unix_nano": start_us * 1000,
-            "end_time_unix_nano": start_us * 1000 + round(record.latency_s * 1e9),
-            "events": [],
-            "status": {"code": "STATUS_CODE_OK", "message": ""},
-            "attributes": known(attributes),
-            "links": [],
-        }
-    )
     said = {TraceTagKey.TRACE_NAME: name, **_tags(record), **(tags or {})}
     info = TraceInfo(
         trace_id(record.id),
@@ -98,7 +74,37 @@ def as_trace(
         ),
         tags={key: storable(value, _MOST_TAG) for key, value in said.items() if value},
     )
-    return Trace(info, TraceData([span]))
+    return Trace(info, TraceData([_span(record, name, start_us=start_us, usage=known_usage)]))
+
+
+def _span(record: Record, name: str, *, start_us: int, usage: str | None) -> Span:
+    from mlflow.entities import Span, SpanType
+    from mlflow.tracing.constant import SpanAttributeKey
+
+    otel_id = _otel_id(record.id)
+    attributes = {
+        SpanAttributeKey.REQUEST_ID: json_line(trace_id(record.id)),
+        SpanAttributeKey.SPAN_TYPE: json_line(SpanType.CHAT_MODEL),
+        SpanAttributeKey.INPUTS: json_line({"messages": record.request}),
+        SpanAttributeKey.OUTPUTS: json_line(record.answer),
+        SpanAttributeKey.MODEL: json_line(_model(record)) if record.model_version else None,
+        SpanAttributeKey.CHAT_USAGE: usage,
+        OURS: json_line(rest(record)),  # MLflow cuts a trace's own metadata at 250 characters
+    }
+    return Span.from_dict(
+        {
+            "trace_id": base64.b64encode(bytes.fromhex(otel_id)).decode(),
+            "span_id": base64.b64encode(bytes.fromhex(otel_id[:16])).decode(),
+            "parent_span_id": None,
+            "name": name,
+            "start_time_unix_nano": start_us * 1000,
+            "end_time_unix_nano": start_us * 1000 + round(record.latency_s * 1e9),
+            "events": [],
+            "status": {"code": "STATUS_CODE_OK", "message": ""},
+            "attributes": known(attributes),
+            "links": [],
+        }
+    )
 
 
 def storable(text: str, most: int) -> str:

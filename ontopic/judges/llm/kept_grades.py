@@ -16,9 +16,10 @@ from ontopic.errors import UserError
 from ontopic.state.database import database_name, insert_into, open_state
 
 OF_QUESTION, OF_CONTENT = 8, 32  # bytes of a key; older releases had none of the question
+METADATA = sql.MetaData()
 _GRADES = sql.Table(
     "grades",
-    sql.MetaData(),
+    METADATA,
     sql.Column("key", sql.LargeBinary, primary_key=True),
     sql.Column("grade", sql.String, nullable=False),
 )

@@ -216,7 +216,7 @@ async def begin_chat(
         _check_alternatives(asked, deployment.batch)
         ids = await anyio.to_thread.run_sync(deployment.prompts.ids, asked.messages, asked.sampling.limit)
         if not tokens_taken:
-            caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
+            await caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
             tokens_taken = True
         guard = ChatGuard(deployment.guard, messages, trace)
         await guard.before()

@@ -52,6 +52,9 @@ _SHADOWED = Counter(
 )
 _FIRST_TOKEN = Histogram("ontopic_first_token_seconds", "From a streamed question to its first text.", buckets=_SECONDS)
 _LATENCY = Histogram("ontopic_latency_seconds", "From a question to its whole answer.", buckets=_SECONDS)
+_ALONE = Counter(
+    "ontopic_limits_counted_alone", "What was counted here alone against a key's limits, as the shared state was down."
+)
 _THUMBS = Counter("ontopic_thumbs", "Thumbs that were given, and whether with a right answer.", ["thumb", "corrected"])
 _GUARDED = Counter("ontopic_guard_decisions", "What the guard decided, by stage.", ["stage", "decision"])
 _GUARD_LATENCY = Histogram(
@@ -126,6 +129,11 @@ def first_token(seconds: float) -> None:
 def latency(seconds: float) -> None:
     """Count how long a whole answer took."""
     _LATENCY.observe(seconds)
+
+
+def counted_alone() -> None:
+    """Count that a key's use was counted in this replica alone."""
+    _ALONE.inc()
 
 
 def thumb(given: str, *, corrected: bool) -> None:

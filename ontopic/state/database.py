@@ -20,7 +20,7 @@ _CONNECTING = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # milliseconds
 }
-STATE_REVISIONS = ("0001",)
+STATE_REVISIONS = ("0001", "0002")
 """Of ``migrations/``, oldest first."""
 
 

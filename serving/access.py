@@ -2,7 +2,7 @@
 
 It is set up by one of these environment variables, which ``serving.process.ServedModel`` sets; without any, the service
 does not start:
-    ONTOPIC_KEYS         path of the key store (``serving.keys``)
+    ONTOPIC_KEYS         path or URL of the key store (``serving.keys``)
     ONTOPIC_KEY_SHA256   SHA-256 of the one key that is accepted
     ONTOPIC_NO_AUTH      1: no key is asked for, and only this machine is answered
 ``ONTOPIC_ALLOWED_ORIGINS``, with commas between, are the web pages' origins that may call besides; ``*`` is any, where
@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from anyio.to_thread import run_sync
@@ -29,7 +28,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ontopic.config.network import is_loopback_name
-from ontopic.state.workspace import Workspace
 from serving.errors import RequestError, error_response
 from serving.html_pages import is_page
 from serving.keys import Key, KeyStore, digest
@@ -69,10 +67,9 @@ class Access:
         if sha256 := environment.get("ONTOPIC_KEY_SHA256"):
             self._keys[sha256] = _unlimited(sha256)
         elif not self._no_auth:
-            path = Path(environment["ONTOPIC_KEYS"])
-            url = Workspace(root=path.parent).state_url
-            shared = SharedState(url) if url else None
-            self._kept = _KeptKeys(KeyStore(path), shared)
+            at = environment["ONTOPIC_KEYS"]
+            shared = SharedState(at) if "://" in at else None
+            self._kept = _KeptKeys(KeyStore(at), shared)
         self._limits = RateLimits(shared)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

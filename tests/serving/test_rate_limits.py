@@ -41,15 +41,6 @@ def key_of(requests: int | None = None, tokens: int | None = None) -> Key:
     )
 
 
-@pytest.fixture(scope="module")
-def shared_url(postgres: str) -> str:
-    import psycopg
-
-    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE limits")
-    return f"{postgres}/limits"
-
-
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is that runs the tests, its database is not down."""
@@ -61,7 +52,7 @@ def limits(request: pytest.FixtureRequest) -> RateLimits:
     """In one process, and on PostgreSQL."""
     if request.param == "alone":
         return RateLimits()
-    return RateLimits(SharedState(request.getfixturevalue("shared_url")))
+    return RateLimits(SharedState(request.getfixturevalue("database_of_file")))
 
 
 @pytest.fixture
@@ -146,11 +137,11 @@ def test_the_headers_say_what_is_left_of_what_was_counted(limits: RateLimits, cl
     assert unlimited.headers() == {}
 
 
-def test_two_replicas_under_load_let_pass_exactly_the_limit(shared_url: str) -> None:
+def test_two_replicas_under_load_let_pass_exactly_the_limit(database_of_file: str) -> None:
     key, outcomes = key_of(requests=50, tokens=3000), Counter[str]()
 
     def replica() -> None:
-        limits = RateLimits(SharedState(shared_url))
+        limits = RateLimits(SharedState(database_of_file))
 
         async def ask() -> str:
             allowance = limits.of(key)
@@ -211,8 +202,8 @@ class Relay:
 
 
 @pytest.fixture
-def relay(shared_url: str) -> Iterator[Relay]:
-    port = urlsplit(shared_url).port
+def relay(database_of_file: str) -> Iterator[Relay]:
+    port = urlsplit(database_of_file).port
     assert port is not None
     relay = Relay(port)
     yield relay
@@ -221,11 +212,11 @@ def relay(shared_url: str) -> Iterator[Relay]:
 
 @pytest.mark.parametrize("fault", ["cut", "swallows"])
 def test_a_database_that_is_down_is_waited_for_once_and_each_replica_counts_by_itself(
-    relay: Relay, shared_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+    relay: Relay, database_of_file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     caplog.set_level(logging.INFO, "bentoml.ontopic")
-    port = urlsplit(shared_url).port
-    limits = RateLimits(SharedState(shared_url.replace(str(port), str(relay.port))))
+    port = urlsplit(database_of_file).port
+    limits = RateLimits(SharedState(database_of_file.replace(str(port), str(relay.port))))
     key, alone_before = key_of(requests=5), counted_alone()
 
     async def take(n: int) -> int:

@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import REGISTRY
+from relay import Relay, relayed
 
 from ontopic.errors import UserError
 from serving import shared_state, shared_use
@@ -165,61 +164,14 @@ def test_two_replicas_under_load_let_pass_exactly_the_limit(database_of_file: st
     assert outcomes == {"passed": 30, "tokens": 20, "requests": 70}
 
 
-class Relay:
-    """The way to a database, which can be cut, or made to swallow what is sent."""
-
-    def __init__(self, port: int) -> None:
-        self._to, self.swallows, self._ends = port, False, list[socket.socket]()
-        self.port = 0
-        self.mend()
-
-    def mend(self) -> None:
-        self.swallows, self._listener = False, socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
-
-    def cut(self) -> None:
-        for each in (self._listener, *self._ends):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        self._ends.clear()
-
-    def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                ends = listener.accept()[0], socket.create_connection(("127.0.0.1", self._to))
-                self._ends += ends
-                for come, go in (ends, ends[::-1]):
-                    threading.Thread(target=self._pass_on, args=(come, go), daemon=True).start()
-
-    def _pass_on(self, come: socket.socket, go: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while sent := come.recv(65536):
-                if not self.swallows:
-                    go.sendall(sent)
-            go.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def relay(database_of_file: str) -> Iterator[Relay]:
-    port = urlsplit(database_of_file).port
-    assert port is not None
-    relay = Relay(port)
-    yield relay
-    relay.cut()
-
-
 @pytest.mark.parametrize("fault", ["cut", "swallows"])
 def test_a_database_that_is_down_is_waited_for_once_and_each_replica_counts_by_itself(
-    relay: Relay, database_of_file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+    database_of_file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     caplog.set_level(logging.INFO, "bentoml.ontopic")
-    port = urlsplit(database_of_file).port
-    limits = RateLimits(SharedState(database_of_file.replace(str(port), str(relay.port))))
     key, alone_before = key_of(requests=5), counted_alone()
 
-    async def take(n: int) -> int:
+    async def take(limits: RateLimits, n: int) -> int:
         """How many of that many requests pass."""
         passed = 0
         for _ in range(n):
@@ -228,26 +180,28 @@ def test_a_database_that_is_down_is_waited_for_once_and_each_replica_counts_by_i
                 passed += 1
         return passed
 
-    async def day() -> None:
-        assert await take(2) == 2
+    async def day(relay: Relay, url: str) -> None:
+        limits = RateLimits(SharedState(url))
+        assert await take(limits, 2) == 2
         if fault == "cut":
             relay.cut()
         else:
             relay.swallows = True
             monkeypatch.setattr(shared_state, "_PATIENCE_S", 0.5)
         began = time.monotonic()
-        assert await take(20) == 3  # it knows of the two that it let pass before
+        assert await take(limits, 20) == 3  # it knows of the two that it let pass before
         assert time.monotonic() - began < 0.5 + 4  # and not 20 times as long
         assert counted_alone() - alone_before == 20
         relay.cut()
         relay.mend()
-        assert await take(1) == 0  # the database is left alone for a while
+        assert await take(limits, 1) == 0  # the database is left alone for a while
         monkeypatch.setattr(shared_state, "_LEFT_ALONE_S", 0)
         monkeypatch.setattr(shared_state, "_PATIENCE_S", 30)
-        assert await take(9) in (2, 3)  # what nobody waited for may have been counted in the end
+        assert await take(limits, 9) in (2, 3)  # what nobody waited for may have been counted in the end
         assert counted_alone() - alone_before == 21
 
-    asyncio.run(day())
+    with relayed(database_of_file) as (relay, url):
+        asyncio.run(day(relay, url))
     said = [record.message for record in caplog.records if record.name == "bentoml.ontopic"]
     assert len(said) == 2, said
     assert "goes on by itself" in said[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 from serving import metrics
 from serving.errors import RequestError
@@ -14,7 +15,8 @@ from serving.use import MINUTE_S, Kind, LocalUse, Taken
 class RateLimits:
     """The use of all keys in the last minute.
 
-    While the shared state can't be asked, this process counts by itself, from what it let pass before.
+    While the shared state can't be asked, this process counts by itself, from what it let pass before. What it let pass
+    then counts until it is over, so that each replica by itself never lets more pass than a key has.
 
     Args:
         shared: where replicas count together; ``None`` where this process is alone.
@@ -22,7 +24,7 @@ class RateLimits:
 
     def __init__(self, shared: SharedState | None = None) -> None:
         self._local, self._shared = LocalUse(), shared
-        self._use = None
+        self._use, self._alone_at = None, -math.inf
         if shared is not None:
             from serving.shared_use import SharedUse  # with SQLAlchemy, which --help need not wait for
 
@@ -41,10 +43,13 @@ class RateLimits:
             taken = await self._shared.ask(lambda: use.take(kind, of, n=n, most=most))
         except SharedStateDownError:
             metrics.counted_alone()
+            self._alone_at = time.monotonic()
             return self._local.take(kind, of, n=n, most=most)
-        if taken.wait_s is None:
-            self._local.take(kind, of, n=n, most=most)
-        return taken
+        if taken.wait_s is not None:
+            return taken
+        own = self._local.take(kind, of, n=n, most=most)
+        was_alone = time.monotonic() - self._alone_at < 2 * MINUTE_S
+        return own if was_alone and own.wait_s is not None else taken
 
 
 class Allowance:

@@ -22,6 +22,7 @@ from serving.errors import RequestError
 from serving.keys import Key, digest
 from serving.rate_limits import RateLimits
 from serving.shared_state import SharedState
+from serving.shared_use import SharedUse
 
 NOW = 1_800_000_000.0  # a minute begins
 
@@ -162,6 +163,32 @@ def test_two_replicas_under_load_let_pass_exactly_the_limit(database_of_file: st
     for thread in threads:
         thread.join()
     assert outcomes == {"passed": 30, "tokens": 20, "requests": 70}
+
+
+def test_replicas_that_count_at_the_same_moment_count_one_after_the_other(database_of_file: str) -> None:
+    import psycopg
+
+    key, shared = key_of(requests=3), [SharedUse(database_of_file) for _ in range(2)]
+    passed = Counter[bool]()
+
+    def take(use: SharedUse) -> None:
+        passed[use.take("requests", key.sha256, n=1, most=3).wait_s is None] += 1
+
+    take(shared[0])
+    threads = [threading.Thread(target=take, args=[shared[i % 2]]) for i in range(8)]
+    with psycopg.connect(database_of_file) as connection:
+        connection.execute("SELECT * FROM rate_use WHERE key = %s FOR UPDATE", [key.sha256])
+        for thread in threads:
+            thread.start()
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
+        with psycopg.connect(database_of_file, autocommit=True) as other:
+            deadline = time.monotonic() + 30
+            while other.execute(waiting, [connection.info.dbname]).fetchone() != (8,):  # all have begun to look
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    assert passed == {True: 3, False: 6}
 
 
 @pytest.mark.parametrize("fault", ["cut", "swallows"])

@@ -265,7 +265,7 @@ def test_none_fails_when_a_replica_is_told_to_stop(replicas: Replicas) -> None:
         supervisor.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         assert status_of(f"{replicas.url_of(1).removesuffix('/v1')}/readyz") == 503
-        assert psutil.wait_procs([supervisor], timeout=30)[1] == []
+        assert psutil.wait_procs([supervisor], timeout=120)[1] == []
         time.sleep(1)
     replicas.end(1)
     assert load.failures == []
@@ -281,14 +281,15 @@ def test_only_what_was_under_way_fails_when_a_replica_is_killed(replicas: Replic
         time.sleep(2)
         killed_at = time.time()
         replicas.kill(2)
+        dead_at = time.time()
         time.sleep(6)
     replicas.end(2)
-    under_way = [each for each in once.asked if each.began <= killed_at <= each.ended]
+    under_way = [each for each in once.asked if each.began <= dead_at and killed_at <= each.ended]
     whole = [each for each in (*once.asked, *again.asked) if each.failed is None]
     assert all(each.whole for each in whole)
     failures = once.failures
-    assert 0 < len(failures) <= len(under_way)
-    assert all(each.began < killed_at + 0.2 for each in failures)
+    assert 0 < len(failures) < len(under_way)  # what the other replica had begun is none of them
+    assert all(each in under_way for each in failures)
     for each in failures:
         if isinstance(each.failed, openai.APIStatusError):
             assert each.failed.status_code in (502, 503)

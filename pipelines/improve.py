@@ -10,8 +10,7 @@ from zenml.client import Client
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
-from ontopic.data.labels import labels_file
-from ontopic.data.rows import source_sha256
+from ontopic.data.labels import labels_sha256
 from ontopic.data.sample import Sample
 from ontopic.evaluation.evidence import Evidence
 from ontopic.judges.cards.card import JudgeCard
@@ -70,7 +69,7 @@ def improve(
         look=look,
         evidence=known,
         policy=policy,
-        terms=GateTerms(judge_card=judge_card, labels_sha256=source_sha256(str(labels_file(policy, workspace)))),
+        terms=GateTerms(judge_card=judge_card, labels_sha256=labels_sha256(policy, workspace)),
         workspace=workspace,
     )
     confirmed = open_sealed(

@@ -12,7 +12,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
-from ontopic.data.labels import labels_file
+from ontopic.data.labels import labels_sha256
 from ontopic.data.rows import source_sha256
 from ontopic.data.sample import Sample, in_and_out, sample_in_words, sampled_questions
 from ontopic.data.sealed import sealed_in_words
@@ -283,7 +283,7 @@ class _Loop:
         return run
 
     def _labels_sha256(self) -> str:
-        return source_sha256(str(labels_file(self._policy, self._workspace)))
+        return labels_sha256(self._policy, self._workspace)
 
     def _champion(self) -> RegisteredModel:
         return find(self._policy.registered_model, CHAMPION, workspace=self._workspace)

@@ -6,7 +6,8 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
     ONTOPIC_MODEL_VERSION    written into each record
     ONTOPIC_MODEL_NAME       the name that clients ask for
     ONTOPIC_TRAFFIC          the traffic store's path or URL
-    ONTOPIC_USER_KEY         the key that users' names are hashed with, a file; by default user.key beside the traffic
+    ONTOPIC_USER_KEY         the key that users' names are hashed with, a file; by default user.key beside the traffic;
+                             where machines share the state in PostgreSQL (ONTOPIC_STATE_URL), the key is there
     ONTOPIC_SPOOL            optional: a folder for records that the store can't take now
     ONTOPIC_MAX_NEW_TOKENS   no answer is longer
     ONTOPIC_WINDOWS          optional: what ``watch`` keeps, for the verdicts among the metrics

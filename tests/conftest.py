@@ -227,6 +227,15 @@ def either_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     return str(request.param)
 
 
+@pytest.fixture(params=["folder", "postgresql"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace whose state is in its folder, and one whose state other machines share, in turn."""
+    if request.param == "postgresql":
+        monkeypatch.setenv("ONTOPIC_STATE_URL", str(request.getfixturevalue("postgres_database")))
+    root = tmp_path / "state"
+    return Workspace(root=root, mlflow_uri=f"sqlite:///{root / 'mlflow.db'}")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_at(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     """Where an empty traffic store can be made: a file and a URL in turn."""

@@ -117,7 +117,7 @@ def labelled_in_context(records: list[Record], workspace: Workspace) -> None:
 
     label_records(records, store, by="uncertainty", definition="", ask=answer, say=lambda text: shown.append(str(text)))
     assert store.unlabelled(records) == []
-    labels = load_labels(store.path, "train")
+    labels = load_labels(store.kept.path, "train")
     assert {subject_of(label.request): label.in_scope for label in labels} == {each: each in _BANK for each in SUBJECTS}
 
 

@@ -80,17 +80,22 @@ class Project:
     workspace: Workspace
 
 
-def open_project(config: Path, state: Path, *, begins: bool = False) -> Project:
+def open_project(config: Path, state: Path, *, begins: bool = False, moves: bool = False) -> Project:
     """Read the configuration and its policy, and open the state folder.
 
     Args:
         begins: whether there need be nothing in the folder yet; what is written into it then makes it.
+        moves: whether the folder's state may be its own although a database is named that machines share.
 
     Raises:
         UserError: a file is missing or malformed, or there is no such state folder.
     """
     settings = load_settings(config)
     policy, workspace = load_policy(settings.policy), open_workspace(state, make=False)
+    if workspace.state_url is not None and not moves:
+        from ontopic.state.moving import check_moved
+
+        check_moved(workspace)
     if workspace.is_made:
         settle(workspace)
     elif not begins:
@@ -114,14 +119,14 @@ def check_begun(workspace: Workspace, first: str = "") -> None:
         )
 
 
-def on_project(function: Callable[..., None], *, begins: bool = False) -> Callable[..., None]:
+def on_project(function: Callable[..., None], *, begins: bool = False, moves: bool = False) -> Callable[..., None]:
     """Give a command the options ``--config`` and ``--state``, what they open as its argument ``project``, and
     ``--quiet``.
 
     A group's own command leaves the options to the command that follows it.
 
     Args:
-        begins: as ``open_project`` takes it.
+        begins, moves: as ``open_project`` takes them.
     """
     signature = inspect.signature(function, eval_str=True)
 
@@ -131,7 +136,7 @@ def on_project(function: Callable[..., None], *, begins: bool = False) -> Callab
         if context is not None and _leaves_to_command(context):
             return
         be_quiet(quiet=quiet)
-        function(project=open_project(config, state, begins=begins), **options)
+        function(project=open_project(config, state, begins=begins, moves=moves), **options)
 
     own = [parameter for name, parameter in signature.parameters.items() if name != "project"]
     shared = [
@@ -144,6 +149,8 @@ def on_project(function: Callable[..., None], *, begins: bool = False) -> Callab
 
 beginning = functools.partial(on_project, begins=True)
 """``on_project`` for a command that may be a user's first."""
+unmoved = functools.partial(on_project, begins=True, moves=True)
+"""``on_project`` for a command on a folder whose state may be its own, where a database is named."""
 
 
 def _leaves_to_command(context: typer.Context) -> bool:

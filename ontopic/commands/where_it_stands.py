@@ -20,6 +20,7 @@ from ontopic.state.lead import is_led
 from ontopic.state.service_file import read_service
 from ontopic.state.workspace import Workspace, is_there
 from ontopic.statistics.rates import Rate
+from ontopic.traffic.spool_index import SpoolStands, known_spools
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, ActionStore, free_at
 
@@ -74,6 +75,7 @@ class WhereItStands(BaseModel):
         promotion: the newest move of the alias.
         gate_score: of the champion; ``None`` where no gate has measured it.
         off_record: what the registry says and the promotion record doesn't; empty where they agree.
+        spools: in which records wait, of the services that machines share a database with.
         waiting_records: those that wait for their window to close.
         watch_runs: whether a loop or a watch does; ``None`` where that can't be known.
         retrains_after: when something may be retrained again; ``None`` where it may now.
@@ -91,6 +93,7 @@ class WhereItStands(BaseModel):
     off_record: str
     service: ServiceStands | None
     traffic: TrafficStands
+    spools: list[SpoolStands]
     waiting_records: int
     open_alerts: list[Alert]
     approvals: list[Awaited]
@@ -132,6 +135,7 @@ def where_it_stands(project: Project) -> WhereItStands:
         off_record=registry.off_record() or "",
         service=_service(workspace),
         traffic=_traffic(workspace, name),
+        spools=[] if workspace.state_url is None else known_spools(workspace.state_url),
         waiting_records=waiting,
         open_alerts=open_,
         approvals=_awaited(sign_off),

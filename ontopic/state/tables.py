@@ -157,8 +157,8 @@ class ModelTables(Tables):
 
 def _keys(table: sql.Table) -> Iterator[Sequence[str]]:
     """The columns, but for the registered model, of which each model has a row at most once."""
-    unique = [table.primary_key, *(index for index in table.indexes if index.unique)]
-    for names in ([column.name for column in each.columns] for each in unique):
+    unique = [index.columns for index in table.indexes if index.unique]
+    for names in ([column.name for column in columns] for columns in (table.primary_key.columns, *unique)):
         if "registered_model" in names:
             yield [name for name in names if name != "registered_model"]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from ontopic.errors import UserError
+from ontopic.state.files import DiskFiles, Files
+from ontopic.state.lines import FileLines, Lines
 from ontopic.state.whole_file import whole_file
 
 # Telemetry of every tool is off, and nothing asks a question on a terminal.
@@ -50,15 +52,18 @@ class Workspace(BaseModel):
     model_config = ConfigDict(frozen=True)
     root: Path
     mlflow_uri: str = ""
+    _by_itself: bool = PrivateAttr(default=False)
 
     @property
     def state_url(self) -> str | None:
         """The PostgreSQL database that machines share: ``ONTOPIC_STATE_URL``, else ``ONTOPIC_TRAFFIC_URL`` where that
-        names one; ``None`` where all is in this folder.
+        names one; ``None`` where all is in this folder, as that of the demo is.
 
         Raises:
             UserError: ``ONTOPIC_STATE_URL`` names another kind of database.
         """
+        if self._by_itself or self.demo.is_file():
+            return None
         if url := os.environ.get("ONTOPIC_STATE_URL"):
             if not _is_postgresql(url):
                 raise UserError(
@@ -70,9 +75,17 @@ class Workspace(BaseModel):
         return url if _is_postgresql(url) else None
 
     @property
+    def by_itself(self) -> Workspace:
+        """This folder whatever database is named: what is left in it of before its state was moved there."""
+        own = self.model_copy()
+        own._by_itself = True
+        return own
+
+    @property
     def traffic(self) -> Path | str:
         """The traffic store: the URL in ``ONTOPIC_TRAFFIC_URL``, else ``state_url``, else a file in this folder."""
-        return os.environ.get("ONTOPIC_TRAFFIC_URL") or self.state_url or self.root / "traffic.db"
+        named = None if self._by_itself or self.demo.is_file() else os.environ.get("ONTOPIC_TRAFFIC_URL")
+        return named or self.state_url or self.root / "traffic.db"
 
     @property
     def keys(self) -> Path | str:
@@ -194,6 +207,11 @@ class Workspace(BaseModel):
         return self.root / "place"
 
     @property
+    def moved(self) -> Path:
+        """To which database this folder's state was moved (``ontopic.state.moving``)."""
+        return self.root / "moved"
+
+    @property
     def demo(self) -> Path:
         """There in the demo's state folder alone, which has no weights: the digest of what it was unpacked from."""
         return self.root / "demo"
@@ -231,6 +249,31 @@ class Workspace(BaseModel):
     def spool(self) -> Path:
         """Records that wait until the traffic store can be written."""
         return self.root / "spool"
+
+    def lines(self, path: Path) -> Lines:
+        """The lines of a file of this folder, which are in the database where machines share the state."""
+        if self.state_url is None:
+            return FileLines(path)
+        from ontopic.state.shared import SharedLines  # with SQLAlchemy
+
+        return SharedLines(self.state_url, path.relative_to(self.root).as_posix())
+
+    def lines_in(self, folder: Path) -> list[Path]:
+        """The files of a folder that ``lines`` reads, in the order of their paths."""
+        if self.state_url is None:
+            return sorted(folder.glob("*.jsonl"))
+        from ontopic.state.shared import shared_lines
+
+        return [self.root / name for name in shared_lines(self.state_url, folder.relative_to(self.root).as_posix())]
+
+    @property
+    def files(self) -> Files:
+        """The files of this folder that machines share where they share the state, which then are in the database."""
+        if self.state_url is None:
+            return DiskFiles()
+        from ontopic.state.shared import SharedFiles
+
+        return SharedFiles(self.state_url, self.root)
 
     def _tables(self, file: str) -> Path | str:
         return self.state_url or self.root / file

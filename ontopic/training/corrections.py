@@ -19,7 +19,7 @@ from ontopic.config.policy import Policy
 from ontopic.data.drawing import drawable
 from ontopic.data.held_out import is_held_out
 from ontopic.data.labelled import Question, conversation_and_answer, load_questions
-from ontopic.data.labels import SPLIT, LabelStore, labels_file
+from ontopic.data.labels import SPLIT, LabelStore, labels_of
 from ontopic.data.same_question import near_duplicates, normalized, spoken
 from ontopic.records import Record
 from ontopic.state.workspace import Workspace, is_there
@@ -66,7 +66,7 @@ def load_corrections(policy: Policy, workspace: Workspace, *, keys: Collection[s
     Raises:
         UserError: the labels or the questions cannot be read.
     """
-    labels = [row for row in LabelStore(labels_file(policy, workspace)).labels() if row.split != SPLIT["discordant"]]
+    labels = [row for row in LabelStore(labels_of(policy, workspace)).labels() if row.split != SPLIT["discordant"]]
     rows = [
         (row.record(in_scope=row.in_scope).model_copy(update={"id": row.record_id}), row.correction)
         for row in labels

@@ -122,7 +122,9 @@ def running(
     if haproxy is None:
         pytest.skip("HAProxy is not installed (apt-get install haproxy)")
     folder = tmp_path_factory.mktemp("replicas")
+    os.environ["ONTOPIC_STATE_URL"] = database_of_file
     with contextlib.ExitStack() as ending:
+        ending.callback(os.environ.pop, "ONTOPIC_STATE_URL")
         replicas = Replicas(folder, database_of_file, answering, free_ports(3))
         listening = {"ONTOPIC_LISTEN": f"127.0.0.1:{replicas.ports[0]}"}
         listening |= {f"ONTOPIC_REPLICA_{i}": f"127.0.0.1:{replicas.ports[i]}" for i in (1, 2)}
@@ -254,6 +256,20 @@ def test_a_thumb_reaches_the_record_that_the_other_replica_made(replicas: Replic
     assert told["record_id"] == record_id
     with TrafficStore(replicas.database) as traffic:
         assert [each.thumb for each in traffic.feedback(ids=[record_id])] == ["down"]
+
+
+def test_a_conversation_that_nobody_names_is_the_same_one_at_both(replicas: Replicas) -> None:
+    key, ids = replicas.new_key("turns"), list[str]()
+    time.sleep(1.5)
+    for i in (1, 2):
+        with openai_client(replicas.url_of(i), key) as client:
+            raw = client.chat.completions.with_raw_response.create(model=MODEL, messages=MESSAGES, user="ann")
+        ids.append(raw.headers["x-ontopic-record-id"])
+    with TrafficStore(replicas.database) as traffic:
+        one, other = traffic.records(ids)
+    assert (one.conversation, one.user) == (other.conversation, other.user)
+    assert one.conversation
+    assert one.user not in ("", "ann")
 
 
 def test_none_fails_when_a_replica_is_told_to_stop(replicas: Replicas) -> None:

@@ -21,7 +21,7 @@ _CONNECTING = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # milliseconds
 }
-STATE_REVISIONS = ("0001", "0002")
+STATE_REVISIONS = ("0001", "0002", "0003")
 """Of ``migrations/``, oldest first."""
 _HOLDERS: Counter[sql.Engine] = Counter()
 

@@ -27,7 +27,7 @@ from ontopic.errors import UserError
 from serving.commands import keys
 from serving.keys import KeyStore, digest
 from serving.process import ServedModel
-from serving.rate_limits import RateLimits
+from serving.use import LocalUse
 
 QUESTION = [{"role": "user", "content": "How do I open a savings account?"}]
 
@@ -159,33 +159,20 @@ def test_processes_make_keys_at_once(tables_at: Path | str) -> None:
     assert {key.name for key in KeyStore(tables_at).all()} == {f"k{i}" for i in range(20)}
 
 
-def test_what_is_over_a_token_limit_waits_until_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = KeyStore(tmp_path / "keys.db")
-    store.make("a", tokens_per_minute=1000)
-    allowance = RateLimits().of(store.all()[0])
-    now = 1_800_000_000.0 + 45  # 45 s into a minute
+def test_tokens_of_the_last_minute_weigh_less_the_longer_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    use, now = LocalUse(), 1_800_000_000.0 + 45  # 45 s into a minute
     monkeypatch.setattr(time, "time", lambda: now)
     for n in (700, 300):
-        allowance.take_tokens(n)
-    assert allowance.headers()["x-ratelimit-remaining-tokens"] == "0"
-    assert allowance.headers()["x-ratelimit-reset-tokens"] == "75.000s"
-    for n, wait_s in ((1, 16), (100, 21), (1000, 75)):
+        taken = use.take("tokens", "a", n=n, most=1000)
+        assert taken.wait_s is None
+    assert (taken.left, taken.reset_s) == (0, pytest.approx(75))
+    for n, wait_s in ((1, 15.06), (100, 21), (1000, 75)):
         now = 1_800_000_000.0 + 45
-        with pytest.raises(Exception, match="limit of 1000 tokens a minute") as raised:
-            allowance.take_tokens(n)
-        assert raised.value.retry_after_s == wait_s  # type: ignore[attr-defined]
+        assert use.take("tokens", "a", n=n, most=1000).wait_s == pytest.approx(wait_s)
         now += wait_s - 1
-        assert not _has_room(allowance, n)
+        assert use.take("tokens", "a", n=n, most=1000).wait_s is not None
     now += 1
-    allowance.take_tokens(1000)
-
-
-def _has_room(allowance: Any, n: int) -> bool:
-    try:
-        allowance.take_tokens(n)
-    except Exception:
-        return False
-    return True
+    assert use.take("tokens", "a", n=1000, most=1000).wait_s is None
 
 
 @dataclass(frozen=True)

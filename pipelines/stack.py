@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ontopic.errors import UserError
+from ontopic.state.carried_files import STATE
 from ontopic.state.workspace import ENVIRONMENT, Workspace
 
 STACK = "ontopic"
@@ -116,7 +117,23 @@ def _users_stack(workspace: Workspace) -> tuple[str, Workspace]:
             f"your active ZenML stack {stack.name!r} has no MLflow experiment tracker; give it one, "
             "or make ZenML's `default` active and a stack is set up for you"
         )
+    if stack.orchestrator.flavor != "local":
+        _check_shared(stack.name, workspace)
+        os.environ[STATE] = str(workspace.root)  # where what a step wrote elsewhere is put, such as its pages
     return stack.name, workspace.tracked_by(str(tracker.get_tracking_uri()))
+
+
+def _check_shared(stack: str, workspace: Workspace) -> None:
+    """Make sure that steps on other machines find what they do not give to one another.
+
+    Raises:
+        UserError: the state is in this machine's folder alone.
+    """
+    if workspace.state_url is None:
+        raise UserError(
+            f"your active ZenML stack {stack!r} runs steps on other machines, and the state is in a folder of this "
+            "one; give PostgreSQL in ONTOPIC_STATE_URL, here and to the steps (docs/how-to/cluster.md)"
+        )
 
 
 def _user_has_stack(workspace: Workspace) -> bool:

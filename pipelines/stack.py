@@ -45,7 +45,7 @@ def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
     wanted = {
         Kind.ORCHESTRATOR: ("local", {}),
         Kind.ARTIFACT_STORE: ("local", {"path": str(workspace.zenml / "artifacts")}),
-        Kind.EXPERIMENT_TRACKER: ("mlflow", _tracker(workspace.mlflow_uri)),
+        Kind.EXPERIMENT_TRACKER: ("mlflow", tracker_configuration(workspace.mlflow_uri)),
         Kind.MODEL_REGISTRY: ("mlflow", {}),
     }
     (workspace.zenml / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -91,8 +91,8 @@ def _point_zenml_at(workspace: Workspace) -> None:
     }
 
 
-def _tracker(mlflow_uri: str) -> dict[str, Any]:
-    """Configuration of our stack's MLflow tracker."""
+def tracker_configuration(mlflow_uri: str) -> dict[str, Any]:
+    """Configuration of a stack's MLflow tracker."""
     configuration: dict[str, Any] = {"tracking_uri": mlflow_uri}
     if not mlflow_uri.startswith(("http://", "https://")):
         return configuration

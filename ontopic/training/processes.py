@@ -1,12 +1,14 @@
 """ORPO in several processes, a GPU each: Accelerate's DDP, or FSDP for a model that one GPU cannot hold.
 
-``train_in_processes`` launches this module under ``torchrun``; each process trains on its share of every batch.
+``train_in_processes`` launches this module under ``torchrun``; each process trains on its share of every batch. With
+several nodes, each machine runs the line that it prints.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -47,7 +49,7 @@ def train_in_processes(
     work: Path,
     log_metrics: LogMetrics | None = None,
 ) -> TrainingResult:
-    """As ``orpo.train_orpo``, in ``settings.processes`` processes on this machine.
+    """As ``orpo.train_orpo``, in ``settings.processes`` processes on this machine, and as many on each other node.
 
     With ``settings.threads`` they have a low priority, and their threads sleep while they wait for one another, lest
     they hold up a service's on the same cores by spinning.
@@ -57,7 +59,7 @@ def train_in_processes(
         subprocess.CalledProcessError: a process failed; what it said stands on standard error.
     """
     check_processes(settings)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="job-", dir=_where_all_see_it(work, settings)) as folder:
         job = Path(folder) / "job.json"
         job.write_text(
             _Job(
@@ -68,8 +70,10 @@ def train_in_processes(
                 work=work,
             ).model_dump_json()
         )
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(settings.processes), "-m", __name__, str(job)]
+        command = [sys.executable, *node_arguments(settings, job, rank=0)]
+        if settings.nodes > 1:
+            others = shlex.join(["python", *node_arguments(settings, job, rank=1)])
+            print(f"On each other machine, with its own --node-rank up to {settings.nodes - 1}: {others}", flush=True)
         threads = max(1, (os.cpu_count() or 1) // settings.processes)
         environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
         if settings.threads:
@@ -94,6 +98,29 @@ def train_in_processes(
         if process.returncode or result is None:
             raise subprocess.CalledProcessError(process.returncode, command)
     return result
+
+
+def node_arguments(settings: TrainingSettings, job: Path, *, rank: int) -> list[str]:
+    """What one machine starts Python with, to train with the others: PyTorch's launcher and this module.
+
+    Args:
+        job: the file that ``train_in_processes`` writes.
+        rank: of the machine; the one that starts the training is 0.
+    """
+    meeting = ["--standalone"]
+    if settings.nodes > 1:
+        meeting = ["--nnodes", str(settings.nodes), "--node-rank", str(rank)]
+        meeting += ["--rdzv-backend", "static", "--rdzv-endpoint", str(settings.rendezvous)]
+    launcher = ["-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(settings.processes)]
+    return [*launcher, "-m", "ontopic.training.processes", str(job)]
+
+
+def _where_all_see_it(work: Path, settings: TrainingSettings) -> Path | None:
+    """The folder of the job: among the checkpoints where other machines read it, else a temporary one."""
+    if settings.nodes == 1:
+        return None
+    work.mkdir(parents=True, exist_ok=True)
+    return work
 
 
 def check_processes(settings: TrainingSettings) -> None:

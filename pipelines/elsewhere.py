@@ -14,7 +14,7 @@ from ontopic.config.cluster_settings import ClusterSettings, StepResources
 from ontopic.config.policy import Policy
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.state.workspace import ENVIRONMENT, Workspace
-from steps.elsewhere import BROUGHT_ALONG, BroughtAlong
+from steps.elsewhere import BroughtAlong, BroughtAlongMaterializer
 
 _TRAINS = ("train_challenger",)
 _ANSWERS = (
@@ -47,7 +47,7 @@ def brought_along(
     sources = [policy.questions, policy.records, *_sets(training)]
     files = [path for path in (*map(Path, sources), *sorted(prompts.glob("*.txt"))) if path.is_file()]
     data = BroughtAlong(mlflow_uri=workspace.mlflow_uri, files=files)
-    return save_artifact(data, "brought_along", materializer=BROUGHT_ALONG, extract_metadata=False)
+    return save_artifact(data, "brought_along", materializer=BroughtAlongMaterializer, extract_metadata=False)
 
 
 def runs_in(cluster: ClusterSettings) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from ontopic.state.carried_files import carry, state_folder
 from ontopic.state.workspace import Workspace, open_workspace
 
-BROUGHT_ALONG = "steps.elsewhere.BroughtAlongMaterializer"
 _ABOUT, _LOCAL = "about.json", "brought-along"
 
 

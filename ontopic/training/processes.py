@@ -22,11 +22,11 @@ from ontopic.config.model_settings import Precision
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.loading import load
-from ontopic.training.callbacks import LogMetrics
+from ontopic.training.callbacks import KeepCheckpoint, LogMetrics
 from ontopic.training.orpo import TrainingResult, train_orpo
 from ontopic.training.preferences import Preference
 
-_LOGGED = "metrics "
+_LOGGED, _SAVED = "metrics ", "checkpoint "
 _YIELDS = 10  # how much nicer a training is that was told its threads
 
 
@@ -48,6 +48,7 @@ def train_in_processes(
     settings: TrainingSettings,
     work: Path,
     log_metrics: LogMetrics | None = None,
+    keep_checkpoint: KeepCheckpoint | None = None,
 ) -> TrainingResult:
     """As ``orpo.train_orpo``, in ``settings.processes`` processes on this machine, and as many on each other node.
 
@@ -84,6 +85,8 @@ def train_in_processes(
             result: TrainingResult | None = None
             try:
                 for line in process.stdout or ():
+                    if line.startswith(_SAVED) and keep_checkpoint:
+                        keep_checkpoint(Path(json.loads(line.removeprefix(_SAVED))))
                     if not line.startswith(_LOGGED):
                         continue
                     metrics, step = json.loads(line.removeprefix(_LOGGED))
@@ -158,6 +161,7 @@ def main() -> None:
         settings=job.settings,
         work=job.work,
         log_metrics=say if first else None,
+        keep_checkpoint=lambda folder: print(f"{_SAVED}{json.dumps(str(folder))}", flush=True),
     )
     if first:
         say(result.model_dump(mode="json"), None)

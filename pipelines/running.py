@@ -35,11 +35,16 @@ def finished(
         parameters: of the pipeline, besides policy and workspace.
 
     Raises:
-        UserError: a step on another machine failed.
+        UserError: a step said so on another machine, or there should be others and are none.
     """
     name, run_name = policy.registered_model, f"{called}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
     elsewhere = runs_elsewhere()
-    options = runs_in(cluster) if cluster and elsewhere else {}
+    if cluster and not elsewhere:
+        raise UserError(
+            "the configuration has a section `cluster`, and the active ZenML stack runs its steps on this machine; "
+            "register one on your cluster (docs/how-to/cluster.md), or leave the section out"
+        )
+    options = runs_in(cluster) if cluster else {}
     # One experiment a policy, so that all its runs can be compared.
     tracked = {"experiment_tracker.mlflow": {"experiment_name": name}}
     configured = pipeline.with_options(

@@ -3,7 +3,9 @@ it, such as a policy's hash."""
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,5 +30,11 @@ def here(path: Path) -> Path:
 
 
 def state_folder() -> Path:
-    """This machine's, where no command line names one: ``.ontopic`` in the working folder by default."""
-    return Path(os.environ.get(STATE) or ".ontopic").expanduser().absolute()
+    """This machine's, where no command line names one; by default a folder that is gone when the process ends."""
+    given = os.environ.get(STATE)
+    return Path(given).expanduser().absolute() if given else Path(_passing().name)
+
+
+@functools.cache
+def _passing() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="ontopic-")

@@ -46,7 +46,9 @@ class PageMaterializer(PydanticMaterializer):
 
     def load(self, data_type: type[BaseModel]) -> Any:
         """The model, whose pages are on this machine where they are anywhere."""
-        data = super().load(data_type)
+        return self._with_pages(super().load(data_type))
+
+    def _with_pages(self, data: Any) -> Any:
         if "://" not in self.uri:  # then they were written on this machine, and what is gone was removed
             return data
         reports = Workspace(root=state_folder()).reports

@@ -88,7 +88,7 @@ def _run_apart(step: str, arguments: list[str], environment: dict[str, str]) -> 
     """Run a step's entrypoint where nothing is that another process left: as another user, where tests run as root."""
     machine = Path(os.environ[MACHINES]) / f"{step}-{uuid4().hex[:8]}"
     folders = [machine / name for name in ("home", "work", "tmp")]
-    user = ["runuser", "-u", OTHER_USER, "--"] if os.geteuid() == 0 else []
+    user = [shutil.which("runuser") or "runuser", "-u", OTHER_USER, "--"] if os.geteuid() == 0 else []
     for folder in folders:
         folder.mkdir(parents=True)
         if user:

@@ -169,3 +169,51 @@ def test_the_loop_promotes_and_no_step_left_anything_for_another(first: Run, clu
     for line in first.out.split("Open next:")[1].splitlines():
         if ".html" in line:
             assert "</html>" in Path(line.split(". ", 1)[1].strip()).read_text()
+
+
+def test_what_a_step_says_to_the_user_is_said_here(cluster: Cluster, tmp_path: Path) -> None:
+    config = yaml.safe_load(cluster.config.read_text())
+    other = cluster.config.with_name("other.yaml")
+    other.write_text(yaml.safe_dump(config | {"model": {"name": "gone/nowhere", "max_new_tokens": 16}}))
+    stopped = run(tmp_path / "state", config=other, **cluster.environment)
+    assert stopped.code == 1
+    (said,) = [line for line in stopped.err.splitlines() if not line.startswith("  … ")]
+    assert said.startswith("error: model 'gone/nowhere'"), stopped.err
+
+
+def registered(cluster: Cluster, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipelines.register_stack", "--name", "prod", "--registry", "ghcr.io/bank"]
+    own = {"AWS_ACCESS_KEY_ID": "key-of-s3", "AWS_SECRET_ACCESS_KEY": "secret-of-s3"}
+    return subprocess.run(
+        [*command, "--artifacts", "s3://bank/ontopic", *options],
+        env=environment() | cluster.environment | own | variables,
+        cwd=cluster.machines.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_stack_on_kubernetes_is_registered_once(cluster: Cluster) -> None:
+    variables = {"ZENML_CONFIG_PATH": str(cluster.machines.parent / "another client")}
+    first = registered(cluster, "--context", "prod", **variables)
+    assert first.returncode == 0, first.stderr
+    assert "stack prod is registered" in first.stdout and "orchestrator (kubernetes) is registered" in first.stdout
+    again = registered(cluster, "--context", "prod", **variables)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("is as it was") == 7  # five components, two secrets
+    other = registered(cluster, "--context", "test", "--s3-endpoint", "http://s3.bank", **variables)
+    assert other.stdout.count("is changed") == 2 and other.stdout.count("is as it was") == 5
+    for done in (first, again, other):
+        assert not [secret for secret in ("secret-of-s3", "postgresql://") if secret in done.stdout + done.stderr]
+
+
+def test_what_a_stack_lacks_is_a_sentence(cluster: Cluster) -> None:
+    for variables, options, said in (
+        ({"ONTOPIC_STATE_URL": ""}, [], "error: ONTOPIC_STATE_URL is not set, and steps on other machines need it"),
+        ({}, ["--artifacts", "/mnt/nfs"], "error: --artifacts: /mnt/nfs is no path in S3"),
+        ({}, ["--variable", "TOKEN_OF_BANK"], "error: TOKEN_OF_BANK is not set"),
+    ):
+        done = registered(cluster, *options, **variables)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(said), done.stderr

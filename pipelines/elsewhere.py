@@ -16,6 +16,8 @@ from ontopic.config.training_settings import TrainingSettings
 from ontopic.state.workspace import ENVIRONMENT, Workspace
 from steps.elsewhere import BroughtAlong, BroughtAlongMaterializer
 
+_IN_IMAGE = "/app"
+"""Where the image has OnTopic's sources: ZenML has steps run there."""
 _TRAINS = ("train_challenger",)
 _ANSWERS = (
     "collect_traffic",
@@ -67,7 +69,8 @@ def runs_in(cluster: ClusterSettings) -> dict[str, Any]:
     return {
         "settings": {"docker": image, "resources": _resources(cluster.others)},
         "steps": {name: {"settings": {"resources": _resources(each)}} for name, each in wanted.items()},
-        "environment": ENVIRONMENT,
+        # ZenML looks for the sources that the cache goes by before it imports a step, which would say where they are.
+        "environment": {**ENVIRONMENT, "ZENML_CUSTOM_SOURCE_ROOT": _IN_IMAGE},
     }
 
 

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from uuid import uuid4
 
+from loopback import ROOT
 from zenml.entrypoints.step_entrypoint_configuration import StepEntrypointConfiguration
 from zenml.enums import ExecutionMode
 from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
@@ -88,7 +89,9 @@ def _run_apart(step: str, arguments: list[str], environment: dict[str, str]) -> 
     """Run a step's entrypoint where nothing is that another process left: as another user, where tests run as root."""
     machine = Path(os.environ[MACHINES]) / f"{step}-{uuid4().hex[:8]}"
     folders = [machine / name for name in ("home", "work", "tmp")]
-    user = [shutil.which("runuser") or "runuser", "-u", OTHER_USER, "--"] if os.geteuid() == 0 else []
+    user = []
+    if os.geteuid() == 0:
+        user = [shutil.which("runuser") or "runuser", "-u", OTHER_USER, "--", "env", f"HOME={folders[0]}"]
     for folder in folders:
         folder.mkdir(parents=True)
         if user:
@@ -103,6 +106,7 @@ def _run_apart(step: str, arguments: list[str], environment: dict[str, str]) -> 
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         **environment,
+        "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),  # as an image has them in /app
     }
     command = [*user, os.environ[PYTHON], *SubprocessEntrypoint.get_entrypoint_command()[1:], *arguments]
     with (machine / "log").open("wb") as log:

@@ -22,7 +22,7 @@ class ClusterSettings(Section):
     """Where the steps run, on a ZenML stack of which the orchestrator is not ``local``."""
 
     image: str = Field(min_length=1)
-    """The image with OnTopic, its extras and its models; nothing is built, and no source is sent."""
+    """The image with OnTopic, its sources in ``/app``; nothing is built, and no source is sent."""
     training: StepResources = StepResources()
     """For the step that trains; ``training.processes`` GPUs."""
     answering: StepResources = StepResources()

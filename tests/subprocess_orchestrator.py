@@ -104,6 +104,7 @@ def _run_apart(step: str, arguments: list[str], environment: dict[str, str]) -> 
         "PYTHONDONTWRITEBYTECODE": "1",
         "NO_PROXY": "127.0.0.1",
         "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": os.environ["HF_HUB_CACHE"],  # an image has its models
         "OMP_NUM_THREADS": "1",
         **environment,
         "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),  # as an image has them in /app

@@ -20,6 +20,7 @@ from loopback import ROOT, ChatServer, Reply, running_server
 from loops import LENIENT, NAME, Run, environment, run, write_config
 from object_store import BUCKET, object_store
 from second_machine import SecondMachine
+from small_models import small_model
 from subprocess_orchestrator import FLAVOR, MACHINES, PYTHON
 from zenml_server import PASSWORD, USER, mlflow_server, zenml_server
 
@@ -27,6 +28,7 @@ from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 
 pytestmark = pytest.mark.slow
+MODEL = "tests/small"
 
 REGISTER = """
 import json, sys
@@ -84,11 +86,21 @@ def chat() -> Iterator[ChatServer]:
         yield server
 
 
+def models_of_the_image(folder: Path) -> Path:
+    """The hub's cache, with a model of a few hundred kilobytes."""
+    model = folder / f"models--{MODEL.replace('/', '--')}"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text("0")
+    small_model(model / "snapshots" / "0", max_position_embeddings=4096)
+    return folder
+
+
 def of_the_users(folder: Path) -> Path:
     """A configuration whose policy, data and prompts nobody else may read."""
     config = write_config(
         folder,
         LENIENT,
+        model={"name": MODEL, "max_new_tokens": 8},
         judge={"kind": "openai", "model": "judge-1"},
         cluster={"image": "no-image-is-needed-here"},
     )
@@ -134,6 +146,7 @@ def cluster(postgres: str, chat: ChatServer, tmp_path_factory: pytest.TempPathFa
             "ZENML_ANALYTICS_OPT_IN": "false",
             "NO_PROXY": "127.0.0.1",
             "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{sysconfig.get_paths()['purelib']}",
+            "HF_HUB_CACHE": str(models_of_the_image(folder / "hub")),
             MACHINES: str(machines),
             PYTHON: python,
         }
@@ -152,7 +165,7 @@ def cluster(postgres: str, chat: ChatServer, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def first(cluster: Cluster, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def first(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
     state = tmp_path_factory.mktemp("starts")
     return run(state, config=cluster.config, timeout=3000, **cluster.environment)
 

@@ -39,7 +39,7 @@ def monitor(
     given: Any = brought_along(workspace, policy, prompts=settings.judge_prompts)
     window_records = settings.monitoring.window_records
     record_ids = collect_traffic(
-        questions=choose_questions(sample=sample),
+        questions=choose_questions(sample=sample, workspace=given),
         registered_model=policy.registered_model,
         version=version,
         digest=digest,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +12,9 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel
+from zenml.steps import BaseStep
 
+import steps
 from ontopic.data.labelled import Question
 from ontopic.data.rows import load_rows, source_sha256
 from ontopic.judges.llm.templates import load_template
@@ -74,3 +79,14 @@ def test_pages_of_another_machine_come_along(store: Any, tmp_path: Path) -> None
     assert loaded.report == tmp_path / "here" / "reports" / "gate.html"
     assert loaded.report.read_text() == "a gate"
     assert PageMaterializer(str(tmp_path), artifact_store=store)._with_pages(data) == data  # it was removed here
+
+
+def test_each_step_is_given_what_its_machine_lacks() -> None:
+    found = [
+        value
+        for module in pkgutil.iter_modules(steps.__path__)
+        for value in vars(importlib.import_module(f"steps.{module.name}")).values()
+        if isinstance(value, BaseStep)
+    ]
+    assert len({step.name for step in found}) >= 13
+    assert [step.name for step in found if "workspace" not in inspect.signature(step.entrypoint).parameters] == []

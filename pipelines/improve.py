@@ -49,12 +49,7 @@ def improve(
     """
     given: Any = brought_along(workspace, policy, prompts=settings.judge_prompts, training=settings.training)
     judging: dict[str, Any] = {"judge": settings.judge_choice, "policy": policy, "workspace": given}
-    terms = PreferenceTerms(
-        training=settings.training,
-        teacher=settings.teacher,
-        held_out=sample.more,
-        sources_sha256=sources_sha256(settings.training, policy, workspace=workspace),
-    )
+    terms = _terms(settings, policy, sample=sample, workspace=workspace)
     challenger = _challenger(champion, judged_artifact=judged_artifact, terms=terms, settings=settings, **judging)
     asking: dict[str, Any] = {"model": settings.model, "judge_card": judge_card, **judging}
     look, questions, known = open_look(
@@ -65,10 +60,9 @@ def improve(
         evidence=evidence.with_settings(settings),
         **judging,
     )
-    before = evaluate_model(role="champion", version=champion, id="evaluate_champion", questions=questions, **asking)
-    after = evaluate_model(
-        role="challenger", version=challenger, id="evaluate_challenger", questions=questions, **asking
-    )
+    asking["questions"] = questions
+    before = evaluate_model(role="champion", version=champion, id="evaluate_champion", **asking)
+    after = evaluate_model(role="challenger", version=challenger, id="evaluate_challenger", **asking)
     winners = compare_answers(champion=before, challenger=after, **judging)
     decision = pass_gate(
         champion=before,
@@ -92,6 +86,15 @@ def improve(
         approval=settings.promotion,
         policy=policy,
         workspace=given,
+    )
+
+
+def _terms(settings: Settings, policy: Policy, *, sample: Sample, workspace: Workspace) -> PreferenceTerms:
+    return PreferenceTerms(
+        training=settings.training,
+        teacher=settings.teacher,
+        held_out=sample.more,
+        sources_sha256=sources_sha256(settings.training, policy, workspace=workspace),
     )
 
 

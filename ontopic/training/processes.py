@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -82,24 +82,32 @@ def train_in_processes(
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             if settings.threads:  # what it starts inherits it
                 os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _YIELDS)
-            result: TrainingResult | None = None
             try:
-                for line in process.stdout or ():
-                    if line.startswith(_SAVED) and keep_checkpoint:
-                        keep_checkpoint(Path(json.loads(line.removeprefix(_SAVED))))
-                    if not line.startswith(_LOGGED):
-                        continue
-                    metrics, step = json.loads(line.removeprefix(_LOGGED))
-                    if step is None:
-                        result = TrainingResult.model_validate(metrics)
-                    elif log_metrics:
-                        log_metrics(metrics, step)
+                result = _followed(process.stdout or (), log_metrics, keep_checkpoint=keep_checkpoint)
             except BaseException:  # Ctrl-C in a terminal reaches the workers, SIGTERM does not
                 process.terminate()  # at which torchrun ends them
                 process.wait()
                 raise
         if process.returncode or result is None:
             raise subprocess.CalledProcessError(process.returncode, command)
+    return result
+
+
+def _followed(
+    lines: Iterable[str], log_metrics: LogMetrics | None, *, keep_checkpoint: KeepCheckpoint | None
+) -> TrainingResult | None:
+    """Pass on what the first process says; the result, where it came to one."""
+    result: TrainingResult | None = None
+    for line in lines:
+        if line.startswith(_SAVED) and keep_checkpoint:
+            keep_checkpoint(Path(json.loads(line.removeprefix(_SAVED))))
+        if not line.startswith(_LOGGED):
+            continue
+        metrics, step = json.loads(line.removeprefix(_LOGGED))
+        if step is None:
+            result = TrainingResult.model_validate(metrics)
+        elif log_metrics:
+            log_metrics(metrics, step)
     return result
 
 

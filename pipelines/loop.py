@@ -278,7 +278,14 @@ class _Loop:
             alerts.deliver(now)
 
     def _finished(self, pipeline: Pipeline, label: str = "", *, called: str, **parameters: Any) -> PipelineRunResponse:
-        run = finished(pipeline, self._policy, workspace=self._workspace, called=called, **parameters)
+        run = finished(
+            pipeline,
+            self._policy,
+            workspace=self._workspace,
+            called=called,
+            cluster=self._settings.cluster,
+            **parameters,
+        )
         self.result.stages += times(run, label)
         return run
 

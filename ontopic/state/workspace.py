@@ -47,11 +47,13 @@ class Workspace(BaseModel):
         root: absolute.
         mlflow_uri: MLflow's tracking URI: the user's ``MLFLOW_TRACKING_URI``, else that of the ZenML stack of theirs
             that the last loop ran on, else SQLite in this folder.
+        is_passing: whether the folder goes with the process that uses it, as a step's on a remote ZenML stack does.
     """
 
     model_config = ConfigDict(frozen=True)
     root: Path
     mlflow_uri: str = ""
+    is_passing: bool = False
     _by_itself: bool = PrivateAttr(default=False)
 
     @property

@@ -14,6 +14,7 @@ from typing import Literal
 from ontopic.config.policy import Policy
 from ontopic.errors import UserError
 from ontopic.records import Record, transcript
+from ontopic.state.carried_files import here
 
 Grading = Literal["single", "custom", "pairwise", "reference"]
 
@@ -79,7 +80,7 @@ def load_template(path: Path, grading: Grading) -> Template:
         UserError: the file is missing, names an unknown placeholder, lacks one, or has a text outside the fence.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = here(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the judge prompt cannot be read ({error})") from error
     answers = _ANSWERS[grading]

@@ -202,7 +202,7 @@ class MariaDB(Server):
     def command(self) -> Sequence[str]:
         options = {"datadir": self.folder / "data", "port": self.port, "bind-address": HOST}
         options |= {"socket": self.folder / "socket", "pid-file": self.folder / "pid", "skip-name-resolve": "1"}
-        options |= {"init-file": self.folder / "account.sql"}
+        options |= {"init-file": self.folder / "account.sql", "innodb-flush-log-at-trx-commit": 2}
         return ["/usr/sbin/mariadbd", "--no-defaults", *(f"--{name}={value}" for name, value in options.items())]
 
     @property

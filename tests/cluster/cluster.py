@@ -18,6 +18,7 @@ from cluster.assistants import Balancer, Command, Loop, Replica, Watch
 from cluster.servers import (
     MLFLOW_BUCKET,
     RCLONE,
+    S3_ENVIRONMENT,
     ZENML_ACCOUNT,
     ZENML_BUCKET,
     MariaDB,
@@ -30,6 +31,20 @@ from cluster.servers import (
 from loopback import ROOT
 from pydantic import BaseModel, ConfigDict
 
+# What an operator does once: a stack whose artifacts are in the object store and whose tracker is MLflow's server.
+_REGISTER = """
+import sys
+from zenml.client import Client
+mlflow, path, endpoint, key, secret = sys.argv[1:]
+client = Client()
+store = {"path": path, "key": key, "secret": secret, "client_kwargs": {"endpoint_url": endpoint}}
+tracker = {"tracking_uri": mlflow, "tracking_token": "none"}
+kinds = ["orchestrator", "artifact_store", "experiment_tracker", "model_registry"]
+flavors = [("local", {}), ("s3", store), ("mlflow", tracker), ("mlflow", {})]
+for kind, (flavor, configuration) in zip(kinds, flavors):
+    client.create_stack_component("cluster", flavor, kind, configuration)
+print("stack:" + str(client.create_stack("cluster", dict.fromkeys(kinds, "cluster")).id))
+"""
 _BEGINS = datetime(2026, 3, 2, tzinfo=UTC)  # of the simulated clock; in the past, where no token is out of date yet
 _LOOK_S = 0.2
 
@@ -113,7 +128,6 @@ class Cluster:
     def run(self, *arguments: str, state: str = "operator", timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """A command of ``run.py`` to its end, on a machine of its own."""
         folder = self.root / state
-        folder.mkdir(exist_ok=True)
         command = [sys.executable, str(ROOT / "run.py"), *arguments, "--config", str(self._config)]
         command += ["--state", str(folder / "state")]
         own = self.environment | {"ZENML_CONFIG_PATH": str(folder / "zenml")}
@@ -158,6 +172,7 @@ class Cluster:
         self.keep(self.mlflow, self.zenml)
         for server in self.shared:
             server.wait()
+        self._register_stack()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -170,6 +185,18 @@ class Cluster:
         keeps = os.environ.get("CLUSTER_KEEP")
         if keeps:
             shutil.copytree(self.root, keeps, ignore=shutil.ignore_patterns("data", "registry", "models"))
+
+    def _register_stack(self) -> None:
+        keys = S3_ENVIRONMENT["AWS_ACCESS_KEY_ID"], S3_ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
+        command = [sys.executable, "-c", _REGISTER, self.mlflow.url, f"s3://{ZENML_BUCKET}", self.store.url, *keys]
+        folder = self.root / "operator"
+        folder.mkdir()
+        own = self.environment | {"ZENML_CONFIG_PATH": str(folder / "zenml"), "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        stack = {"ZENML_ACTIVE_STACK_ID": done.stdout.rpartition("stack:")[2].strip()}
+        for environment in (self.environment, *(each.environment for each in (self.loop, *self.watches))):
+            environment |= stack
 
     def _command(self, kind: type[Command], name: str, *arguments: str) -> Command:
         folder = self.root / name

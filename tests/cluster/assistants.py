@@ -76,37 +76,16 @@ MODEL = "ontopic-gardening"
 
 
 class Balancer(Server):
-    """HAProxy before the replicas."""
+    """HAProxy before two replicas, by the file that is shipped."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], replicas: Sequence[Server]) -> None:
         super().__init__("HAProxy", folder, environment)
-        servers = "\n".join(
-            f"    server {r.folder.name} {HOST}:{r.port} check inter 1s fall 2 rise 1" for r in replicas
-        )
-        (folder / "haproxy.cfg").write_text(_CONFIGURATION.format(host=HOST, port=self.port, servers=servers))
+        self.environment["ONTOPIC_LISTEN"] = f"{HOST}:{self.port}"
+        for number, replica in enumerate(replicas, start=1):
+            self.environment[f"ONTOPIC_REPLICA_{number}"] = f"{HOST}:{replica.port}"
 
     def command(self) -> Sequence[str]:
-        return ["/usr/sbin/haproxy", "-db", "-f", str(self.folder / "haproxy.cfg")]
+        return ["/usr/sbin/haproxy", "-db", "-f", str(ROOT / "serving" / "haproxy.cfg")]
 
     def is_ready(self) -> bool:
         return status_at(f"{self.url}/livez") > 0
-
-
-_CONFIGURATION = """
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 320s
-    timeout server 320s
-    timeout queue 30s
-    option redispatch
-    retries 2
-    retry-on conn-failure
-frontend assistant
-    bind {host}:{port}
-    default_backend replicas
-backend replicas
-    balance roundrobin
-    option httpchk GET /readyz
-{servers}
-"""

@@ -17,6 +17,7 @@ help:
 	@echo "make docs       write the generated parts of docs/ anew, and build the site into build/docs"
 	@echo "make pictures   take the docs' pictures anew of the pages of a state folder (STATE=.ontopic), in Chromium"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-cluster  servers of all kinds on this machine, each killed twice under load: 20 minutes"
 	@echo "make demo-state  after make run: pack its state folder (STATE=.ontopic) as what python run.py demo shows"
 	@echo "make clean      remove the virtual environment and all state (.ontopic)"
 
@@ -67,6 +68,10 @@ test: lint
 
 test-slow: $(READY_DEV)
 	$(BIN)/python -m pytest -m slow
+
+.PHONY: test-cluster
+test-cluster: $(READY_DEV)
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 clean:
 	rm -rf $(VENV) .ontopic build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

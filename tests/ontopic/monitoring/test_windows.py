@@ -7,7 +7,7 @@ import math
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,25 @@ def close(
 
 def sizes(closed: Sequence[Window]) -> list[tuple[str, int]]:
     return [(f"{window.start:%H:%M}", window.result.n) for window in closed if window.result]
+
+
+def test_records_of_a_machine_whose_clock_is_behind_are_taken_in_too(
+    windows: WindowStore, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was stored since the last look is known by PostgreSQL's clock, not by those of the machines that serve."""
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - HOUR
+
+    with TrafficStore(postgres_database, MODEL) as traffic:
+        ask(traffic, 1)
+        assert windows.take_in(traffic, TENS, now=NOON + HOUR) == 1
+        monkeypatch.setattr("ontopic.traffic.rows.datetime", Behind)
+        ask(traffic, 2)
+        traffic.add_many([Record(question="q?", answer="a", model_version="1", asked_at=NOON)])
+        assert windows.take_in(traffic, TENS, now=NOON + HOUR) == 2
 
 
 def test_windows_of_fixed_length_close_by_event_time(windows: WindowStore, traffic: TrafficStore) -> None:

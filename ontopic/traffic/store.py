@@ -24,7 +24,7 @@ from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import Said, said_by
 from ontopic.traffic.schema import ORIGIN, TRAFFIC, open_database, store_name
 from ontopic.traffic.shadow import ShadowAnswer, read_shadow, write_shadow
-from ontopic.traffic.summary import TrafficSummary, summarise
+from ontopic.traffic.summary import TrafficSummary, hours_of, summarise
 from ontopic.traffic.writing import write, writing
 
 _PAGE = 1000
@@ -165,15 +165,20 @@ class TrafficStore:
         with self._engine.connect() as connection:
             return list(connection.scalars(query.order_by(TRAFFIC.c.asked_at, TRAFFIC.c.seq)))
 
-    def stream(self, model_version: str | None = None) -> Iterator[Record]:
+    def stream(
+        self, model_version: str | None = None, *, since: datetime = datetime.min, until: datetime = datetime.max
+    ) -> Iterator[Record]:
         """The stored records in the order they were asked, in bounded memory, while others go on writing.
 
         A record that is stored meanwhile comes too where its time is after that of the last one given.
 
         Args:
             model_version: only what this version answered.
+            since, until: only what was asked from then on, and before then.
         """
-        for rows in self._pages(self._query(model_version), TRAFFIC.c.asked_at):
+        asked = TRAFFIC.c.asked_at
+        within = sql.and_(asked >= naive_utc(since), asked < naive_utc(until))
+        for rows in self._pages(self._query(model_version).where(within), asked):
             with self._engine.connect() as connection:
                 found = of_rows(connection, rows)
             yield from found
@@ -197,6 +202,11 @@ class TrafficStore:
             # Those of one time apart from the later ones: so SQLite's index finds both.
             last = getattr(rows[-1], column.name)
             after = [sql.and_(column == last, TRAFFIC.c.seq > rows[-1].seq), column > last]
+
+    def hours(self) -> list[tuple[datetime, int, int]]:
+        """See ``hours_of``."""
+        with self._engine.connect() as connection:
+            return hours_of(connection, self._own)
 
     def oldest(self) -> datetime | None:
         """When the first record was asked, in UTC; ``None`` where there is none."""

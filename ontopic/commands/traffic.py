@@ -283,6 +283,6 @@ def stored_traffic(workspace: Workspace, registered_model: str) -> TrafficStore:
 
 
 def _name(workspace: Workspace) -> str:
-    from ontopic.traffic.store import store_name
+    from ontopic.state.database import database_name
 
-    return store_name(workspace.traffic)
+    return database_name(workspace.traffic)

@@ -16,10 +16,11 @@ from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
 from ontopic.registry.rollouts import Rollout, rollout_of
 from ontopic.registry.sign_off import SignOff
 from ontopic.registry.unnamed import named
+from ontopic.state.database import database_name
 from ontopic.state.service_file import read_service
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.rates import Rate
-from ontopic.traffic.store import TrafficStore, store_name
+from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, ActionStore, free_at
 
 _WINDOWS = 8
@@ -167,7 +168,7 @@ def _traffic(workspace: Workspace, name: str) -> TrafficStands:
         return TrafficStands(where=str(where))
     with named(TrafficStore(where, name), workspace) as store:
         newest = store.newest(1)
-        return TrafficStands(where=store_name(where), n=store.count(), newest=newest[0].asked_at if newest else None)
+        return TrafficStands(where=database_name(where), n=store.count(), newest=newest[0].asked_at if newest else None)
 
 
 def _awaited(sign_off: SignOff) -> list[Awaited]:

@@ -53,9 +53,27 @@ class Workspace(BaseModel):
     mlflow_uri: str = ""
 
     @property
+    def state_url(self) -> str | None:
+        """The PostgreSQL database that machines share: ``ONTOPIC_STATE_URL``, else ``ONTOPIC_TRAFFIC_URL`` where that
+        names one; ``None`` where all is in this folder.
+
+        Raises:
+            UserError: ``ONTOPIC_STATE_URL`` names another kind of database.
+        """
+        if url := os.environ.get("ONTOPIC_STATE_URL"):
+            if not _is_postgresql(url):
+                raise UserError(
+                    "ONTOPIC_STATE_URL names no PostgreSQL database; give a URL such as "
+                    "postgresql://user:password@host/database, or leave it out, and all is kept in the state folder"
+                )
+            return url
+        url = os.environ.get("ONTOPIC_TRAFFIC_URL", "")
+        return url if _is_postgresql(url) else None
+
+    @property
     def traffic(self) -> Path | str:
-        """The traffic store: the URL in ``ONTOPIC_TRAFFIC_URL``, else a file in this folder."""
-        return os.environ.get("ONTOPIC_TRAFFIC_URL") or self.root / "traffic.db"
+        """The traffic store: the URL in ``ONTOPIC_TRAFFIC_URL``, else ``state_url``, else a file in this folder."""
+        return os.environ.get("ONTOPIC_TRAFFIC_URL") or self.state_url or self.root / "traffic.db"
 
     @property
     def keys(self) -> Path:
@@ -278,9 +296,14 @@ def open_workspace(root: Path, *, make: bool = True) -> Workspace:
         what = "is no folder" if wrong else "has a character in its name that a state folder cannot have"
         raise UserError(f"{ascii(str(root))[1:-1]}: {what}; give another folder with --state")
     workspace = Workspace(root=root, mlflow_uri=_mlflow_uri(root))
+    _ = workspace.state_url  # or says what is wrong with it, before anything is begun
     for name in _NEVER_LEFT if not workspace.owns_mlflow else (*_NEVER_LEFT, *_OTHER_MLFLOW):
         os.environ.pop(name, None)
     return workspace
+
+
+def _is_postgresql(url: str) -> bool:
+    return url.partition("://")[0].partition("+")[0] in ("postgresql", "postgres") and "://" in url
 
 
 def _mlflow_uri(root: Path) -> str:

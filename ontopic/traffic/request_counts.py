@@ -13,9 +13,9 @@ from typing import Self
 import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.state.database import insert_into
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.schema import REQUESTS, open_database
-from ontopic.traffic.writing import insert_into
 
 KEPT_FOR = timedelta(days=90)
 

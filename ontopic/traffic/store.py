@@ -14,15 +14,15 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
-from ontopic.errors import UserError
 from ontopic.records import MOST_AHEAD, Feedback, Record
+from ontopic.state.database import database_name, not_opened
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.feedback import Thumb, given, keep, thumb_counts, thumbed, thumbs
 from ontopic.traffic.reading import ROWS, of_rows, parts, records
 from ontopic.traffic.redaction import redact
 from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import Said, said_by
-from ontopic.traffic.schema import ORIGIN, TRAFFIC, open_database, store_name
+from ontopic.traffic.schema import MIGRATIONS, ORIGIN, TRAFFIC, open_database
 from ontopic.traffic.shadow import ShadowAnswer, read_shadow, write_shadow
 from ontopic.traffic.summary import TrafficSummary, hours_of, summarise
 from ontopic.traffic.writing import write, writing
@@ -61,20 +61,12 @@ class TrafficStore:
     """
 
     def __init__(self, url_or_path: str | Path, registered_model: str | None = None, *, redacted: bool = True) -> None:
-        self.registered_model, self.name = registered_model, store_name(url_or_path)
+        self.registered_model, self.name = registered_model, database_name(url_or_path)
         self._redacted = redacted
         try:
             self._engine, self._writing = open_database(url_or_path)
         except (SQLAlchemyError, ImportError, OSError) as error:
-            if isinstance(error, ModuleNotFoundError) and error.name == "psycopg":
-                raise UserError(
-                    "the traffic store is on PostgreSQL, whose driver is not installed; run pip install "
-                    "-c constraints.txt -e '.[postgres]'"
-                ) from error
-            raise UserError(
-                f"the traffic store {self.name} could not be opened ({_first_line(error)}); "
-                "check that it exists, is a database and may be written"
-            ) from error
+            raise not_opened(error, what=MIGRATIONS.what, name=self.name) from error
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         self._own = TRAFFIC.c.registered_model == registered_model if registered_model is not None else sql.true()
 
@@ -394,7 +386,3 @@ class TrafficStore:
 
 def _ahead() -> sql.ColumnElement[bool]:
     return TRAFFIC.c.asked_at > naive_utc(datetime.now(UTC)) + MOST_AHEAD
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

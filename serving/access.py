@@ -2,7 +2,7 @@
 
 It is set up by one of these environment variables, which ``serving.process.ServedModel`` sets; without any, the service
 does not start:
-    ONTOPIC_KEYS         path of the key store (``serving.keys``)
+    ONTOPIC_KEYS         path or URL of the key store (``serving.keys``)
     ONTOPIC_KEY_SHA256   SHA-256 of the one key that is accepted
     ONTOPIC_NO_AUTH      1: no key is asked for, and only this machine is answered
 ``ONTOPIC_ALLOWED_ORIGINS``, with commas between, are the web pages' origins that may call besides; ``*`` is any, where
@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio.to_thread
@@ -68,7 +67,7 @@ class Access:
         if sha256 := environment.get("ONTOPIC_KEY_SHA256"):
             self._keys[sha256] = _unlimited(sha256)
         else:
-            self._kept = _KeptKeys(KeyStore(Path(environment["ONTOPIC_KEYS"])))
+            self._kept = _KeptKeys(KeyStore(environment["ONTOPIC_KEYS"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -21,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ontopic.state.workspace import is_there
 from serving.window_metrics import WindowMetrics
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _page(versions: Sequence[str]) -> bytes:
         MultiProcessCollector(registry)
     else:
         registry.register(REGISTRY)
-    path = os.environ.get("ONTOPIC_WINDOWS")
-    if path and Path(path).is_file():
-        registry.register(WindowMetrics(Path(path), os.environ["ONTOPIC_MODEL_NAME"], versions=versions))
+    at = os.environ.get("ONTOPIC_WINDOWS")
+    if at and is_there(at):
+        registry.register(WindowMetrics(at, os.environ["ONTOPIC_MODEL_NAME"], versions=versions))
     return page_of(registry)

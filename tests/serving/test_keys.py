@@ -33,7 +33,7 @@ QUESTION = [{"role": "user", "content": "How do I open a savings account?"}]
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Callable[..., Result]:
+def command(tmp_path: Path, either_place: str) -> Callable[..., Result]:
     """``keys`` on a state folder of its own."""
 
     def called(*arguments: str) -> Result:
@@ -81,7 +81,7 @@ def test_a_key_is_not_at_rest(tmp_path: Path) -> None:
     assert b"keys" in kept
     assert key.encode() not in kept
     assert key[8:].encode() not in kept
-    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "keys.db").stat().st_mode) == 0o600
     assert [known.sha256 for known in store.all()] == [digest(key)]
 
 
@@ -91,8 +91,8 @@ def test_a_file_that_holds_no_keys_is_told(tmp_path: Path) -> None:
         KeyStore(tmp_path / "keys.db")
 
 
-def test_a_temporary_key_is_gone_at_the_end_and_leaves_the_names_of_others(tmp_path: Path) -> None:
-    store = KeyStore(tmp_path / "keys.db")
+def test_a_temporary_key_is_gone_at_the_end_and_leaves_the_names_of_others(tables_at: Path | str) -> None:
+    store = KeyStore(tables_at)
     mine = store.make("ask")
     with (
         pytest.raises(ZeroDivisionError),
@@ -129,7 +129,7 @@ def test_a_file_that_an_older_release_made_is_read_and_a_replaced_file_is_seen(t
         store.make("website")
     store.revoke("website")
     assert store.all()[0].revoked_at is not None
-    (tmp_path / "other.db").replace(store.path)
+    (tmp_path / "other.db").replace(tmp_path / "keys.db")
     assert store.all() == [key]
 
 
@@ -150,13 +150,13 @@ def test_the_commands_on_keys_import_no_model_and_no_registry(tmp_path: Path) ->
     assert imported & heavy == set()
 
 
-def test_processes_make_keys_at_once(tmp_path: Path) -> None:
-    threads = [threading.Thread(target=lambda i=i: KeyStore(tmp_path / "keys.db").make(f"k{i}")) for i in range(20)]  # type: ignore[misc]
+def test_processes_make_keys_at_once(tables_at: Path | str) -> None:
+    threads = [threading.Thread(target=lambda i=i: KeyStore(tables_at).make(f"k{i}")) for i in range(20)]  # type: ignore[misc]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {key.name for key in KeyStore(tmp_path / "keys.db").all()} == {f"k{i}" for i in range(20)}
+    assert {key.name for key in KeyStore(tables_at).all()} == {f"k{i}" for i in range(20)}
 
 
 def test_what_is_over_a_token_limit_waits_until_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ontopic.data.partitions import Partition, Row
 from ontopic.errors import UserError
+from ontopic.state.database import database_name
 from ontopic.state.workspace import Workspace
-from ontopic.traffic.schema import store_name
 from ontopic.traffic.store import TrafficStore
 
 _NAME = "day=%Y-%m-%d/%H"
@@ -36,7 +36,7 @@ class StoredHours:
     @classmethod
     def of(cls, workspace: Workspace, registered_model: str) -> StoredHours:
         """Those of the store that this process has."""
-        return cls(workspace.root, store_name(workspace.traffic), registered_model)
+        return cls(workspace.root, database_name(workspace.traffic), registered_model)
 
     def partitions(self) -> list[Partition]:
         """An hour each, by time; the database counts.
@@ -63,9 +63,9 @@ class StoredHours:
 
     def _open(self) -> TrafficStore:
         traffic = Workspace(root=self.root).traffic
-        if store_name(traffic) != self.store:
+        if database_name(traffic) != self.store:
             raise UserError(
-                f"on {socket.gethostname()} the traffic store is {store_name(traffic)}, and not {self.store}; set "
+                f"on {socket.gethostname()} the traffic store is {database_name(traffic)}, and not {self.store}; set "
                 "ONTOPIC_TRAFFIC_URL there as on the machine that gives the command"
             )
         return TrafficStore(traffic, self.registered_model)

@@ -19,10 +19,10 @@ from ontopic.errors import UserError
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.state.tables import Tables
 
-_METADATA = sql.MetaData()
+METADATA = sql.MetaData()
 _KEYS = sql.Table(
     "keys",
-    _METADATA,
+    METADATA,
     sql.Column("sha256", sql.String(64), primary_key=True),
     sql.Column("name", sql.String(64), nullable=False),
     sql.Column("prefix", sql.String(16), nullable=False),
@@ -95,7 +95,7 @@ class KeyStore(Tables):
     """
 
     def __init__(self, at: Path | str) -> None:
-        super().__init__(at, _METADATA, what="the API keys", timeout_s=5, pooled=False)
+        super().__init__(at, METADATA, what="the API keys", timeout_s=5, pooled=False)
 
     def make(
         self,

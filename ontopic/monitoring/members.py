@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sql
 
 from ontopic.monitoring.tables import MEMBERS
+from ontopic.records import Verdict
 
 PAGE = 1000
 
@@ -37,6 +38,14 @@ def member_pages(
         if len(rows) < PAGE:
             return
         after = (rows[-1].asked_at, rows[-1].record_id)
+
+
+def outcomes_in(engine: sql.Engine, which: sql.ColumnElement[bool]) -> Iterator[tuple[datetime, bool]]:
+    """When the judged ones of these members were asked, and whether they pass, in the order of the questions."""
+    for rows in member_pages(engine, which, MEMBERS.c.verdict):
+        for row in rows:
+            if (outcome := Verdict.model_validate_json(row.verdict).outcome) != "unjudged":
+                yield row.asked_at.replace(tzinfo=UTC), outcome == "pass"
 
 
 def is_sampled(record_id: str, sampling_rate: float) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sql
 
 from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends, place_late
-from ontopic.monitoring.members import at_random, is_sampled, member_pages
+from ontopic.monitoring.members import at_random, is_sampled, member_pages, outcomes_in
 from ontopic.monitoring.side_verdicts import SideVerdicts
 from ontopic.monitoring.spending import Spending
 from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, SIDE_VERDICTS, WINDOWS
@@ -239,16 +239,9 @@ class WindowStore(ModelTables):
         """
         if window.result is None:
             return None
-        judged = sum(1 for _ in self._outcomes(window, window.result.judge_id))
-        known = judged == window.result.scores.guardrail_score.n
-        return self._outcomes(window, window.result.judge_id) if known else None
-
-    def _outcomes(self, window: Window, judge_id: str) -> Iterator[tuple[datetime, bool]]:
-        by = sql.and_(self._of(window), MEMBERS.c.judge_id == judge_id)
-        for rows in member_pages(self._engine, by, MEMBERS.c.verdict):
-            for row in rows:
-                if (outcome := Verdict.model_validate_json(row.verdict).outcome) != "unjudged":
-                    yield row.asked_at.replace(tzinfo=UTC), outcome == "pass"
+        by = sql.and_(self._of(window), MEMBERS.c.judge_id == window.result.judge_id)
+        judged = sum(1 for _ in outcomes_in(self._engine, by))
+        return outcomes_in(self._engine, by) if judged == window.result.scores.guardrail_score.n else None
 
     def rewrite(self, window: Window, result: WindowResult) -> Window:
         """Write a closed window's result anew; its state stays."""
@@ -298,7 +291,8 @@ class WindowStore(ModelTables):
         if model_version is not None:
             query = query.where(WINDOWS.c.model_version == model_version)
         with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(WINDOWS.c.end.desc(), WINDOWS.c.id.desc()).limit(n)).all()
+            newest = query.order_by(WINDOWS.c.end.desc(), WINDOWS.c.id.desc())
+            rows = connection.execute(newest.limit(n) if n >= 0 else newest).all()
         return [_window(row) for row in rows[::-1]]
 
     def judged(self, windows: Iterable[Window], traffic: TrafficStore) -> Judged:

@@ -20,9 +20,10 @@ from ontopic.errors import UserError
 from ontopic.state.database import insert_into, open_state
 from ontopic.state.sqlite_file import naive_utc
 
+METADATA = sql.MetaData()
 LEADS = sql.Table(
     "leads",
-    sql.MetaData(),
+    METADATA,
     sql.Column("registered_model", sql.String, primary_key=True),
     sql.Column("number", sql.Integer, nullable=False),
     sql.Column("holder", sql.String, nullable=False),

@@ -33,7 +33,7 @@ from ontopic.state.whole_file import whole_folder
 from ontopic.state.workspace import Workspace, open_workspace
 
 _STORE_BYTES = 128 << 20  # Ray's object store, through which a few numbers a partition go
-_RETRIES = 3  # of a partition whose worker dies: one that always kills it must end
+_MOST_TRIES = 4  # of a partition whose worker dies: Ray would try for ever
 _LONGEST_ROOT = 36  # of Ray's folder: the sockets in it have names of 107 characters at most
 
 
@@ -116,12 +116,22 @@ class _Worker:
         return self._packed.open()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        partition = Partition.model_validate_json(row["partition"])
+        partition, mistake = Partition.model_validate_json(row["partition"]), ""
+        tries = verdicts_file(self._out, partition).with_suffix(".tries")
         try:
-            done = judge_partition(self._source, partition, judge=self._judge, out=self._out)
+            tries.parent.mkdir(parents=True, exist_ok=True)
+            with tries.open("a") as file:
+                file.write(".")
+            if tries.stat().st_size > _MOST_TRIES:
+                raise UserError(
+                    f"a worker died {_MOST_TRIES} times over {partition.name}, maybe for want of memory; let Ray have "
+                    "fewer CPUs, such as by taskset"
+                )
+            done = judge_partition(self._source, partition, judge=self._judge, out=self._out).model_dump_json()
         except UserError as error:  # as a value: Ray would pack it into a traceback
-            return {"done": "", "mistake": str(error), "host": socket.gethostname()}
-        return {"done": done.model_dump_json(), "mistake": "", "host": socket.gethostname()}
+            done, mistake = "", str(error)
+        tries.unlink(missing_ok=True)
+        return {"done": done, "mistake": mistake, "host": socket.gethostname()}
 
 
 def judge_with_ray(
@@ -154,8 +164,8 @@ def judge_with_ray(
     advance(sum(each.n for each in partitions if found[each.name] is not None))
     if not left:
         return done, kept
-    for part in out.rglob(".*.part"):  # of a worker that was killed
-        part.unlink(missing_ok=True)
+    for leftover in (*out.rglob(".*.part"), *out.rglob("*.tries")):  # of workers that were killed
+        leftover.unlink(missing_ok=True)
     sizes = {each.name: each.n for each in left}
     with _ray(workspace, cluster) as workers:
         given = {"source": source, "packed": packed, "out": out}
@@ -174,26 +184,11 @@ def judge_with_ray(
 def _results(given: dict[str, Any], partitions: list[Partition], *, workers: int) -> Iterator[dict[str, str]]:
     """What the workers return, as it comes."""
     import ray.data
-    from ray.exceptions import RayError
 
     pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
     rows = [{"partition": each.model_dump_json()} for each in partitions]
-    judged = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Worker, fn_constructor_kwargs=given, compute=pool, num_cpus=1, ray_remote_args_fn=_restarting
-    )
-    try:
-        yield from judged.iter_rows()
-    except RayError as error:
-        if "ActorDiedError" in type(error).__name__ or "ActorUnavailable" in type(error).__name__:
-            raise UserError(
-                f"a worker died {_RETRIES + 1} times over one partition, maybe for want of memory; let Ray have fewer "
-                "CPUs, such as by taskset"
-            ) from error
-        raise
-
-
-def _restarting() -> dict[str, int]:
-    return {"max_restarts": -1, "max_task_retries": _RETRIES}
+    blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
+    yield from blocks.map(_Worker, fn_constructor_kwargs=given, compute=pool, num_cpus=1).iter_rows()
 
 
 @contextmanager

@@ -197,3 +197,21 @@ def test_the_folder_of_verdicts_is_another_one(tmp_path: Path, records: str, out
     done = CliRunner().invoke(run.app, ["judge", "--engine", "ray", *arguments])
     assert isinstance(done.exception, UserError)
     assert "another folder" in str(done.exception) or "is a file" in str(done.exception)
+
+
+def test_a_partition_that_kills_its_workers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ontopic.judges import ray_engine
+
+    source, out = PartitionedFiles(write_rows(tmp_path / "a.jsonl", ["one"])), tmp_path / "out"
+    row = {"partition": source.partitions()[0].model_dump_json()}
+
+    class Dies:
+        def open(self) -> None:
+            raise KeyboardInterrupt  # as far as a test can be killed
+
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            ray_engine._Worker(source, Dies(), out=out)(row)  # type: ignore[arg-type]
+    given_up = ray_engine._Worker(source, Dies(), out=out)(row)  # type: ignore[arg-type]
+    assert "a worker died 4 times over a, maybe for want of memory" in given_up["mistake"]
+    assert list(out.iterdir()) == []

@@ -96,7 +96,7 @@ def workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     found = []
     for each in psutil.Process(driver.pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if each.name().startswith("ray::"):
+            if "".join(each.cmdline()).startswith("ray::MapWorker"):
                 found.append(each)
     return found
 
@@ -154,6 +154,7 @@ def test_a_killed_command_is_taken_up_from_the_store_with_whole_partitions_kept(
     out = bank.folder / "out"
     driver = bank.start("--engine", "ray", "--out", str(out))
     wait(lambda: len(list(out.rglob("[0-9]*.parquet"))) >= 2 or driver.poll() is not None)
+    assert driver.poll() is None, driver.communicate()
     started = [each.pid for each in psutil.Process(driver.pid).children(recursive=True)]
     driver.send_signal(signal.SIGKILL)
     driver.wait()

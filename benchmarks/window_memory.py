@@ -98,7 +98,8 @@ def fill(at: str | Path, n: int, model: str) -> None:
             to = f"SELECT 0 UNION ALL SELECT i + 1 FROM c WHERE i < {n - 1}"  # noqa: S608
             numbers = f"(WITH RECURSIVE c(i) AS ({to}) SELECT i FROM c)"  # noqa: S608
         said = {"at": when, "model": model, "filler": FILLER, "true": "true" if postgres else "1", "numbers": numbers}
-        connection.exec_driver_sql(ROWS.format(**said))
+        rows = ROWS.format(**said)
+        connection.exec_driver_sql(rows.replace("%", "%%") if postgres else rows)
     engine.dispose()
 
 

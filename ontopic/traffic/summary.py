@@ -75,8 +75,8 @@ def hours_of(connection: sql.Connection, own: sql.ColumnElement[bool]) -> list[t
     of the newest, which changes with each that comes."""
     at = TRAFFIC.c.asked_at
     is_sqlite = connection.dialect.name == "sqlite"
-    hour = sql.func.strftime("%Y-%m-%dT%H:00", at) if is_sqlite else sql.func.to_char(at, 'YYYY-MM-DD"T"HH24:00')
-    hour = hour.label("hour")
+    begun = sql.func.strftime("%Y-%m-%dT%H:00", at) if is_sqlite else sql.func.to_char(at, 'YYYY-MM-DD"T"HH24:00')
+    hour = begun.label("hour")
     query = sql.select(hour, sql.func.count(), sql.func.max(TRAFFIC.c.seq)).where(own).group_by(hour).order_by(hour)
     found = connection.execute(query)
     return [(datetime.fromisoformat(of).replace(tzinfo=UTC), int(n), int(last)) for of, n, last in found]

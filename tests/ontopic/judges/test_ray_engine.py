@@ -186,17 +186,17 @@ def test_a_cluster_is_used_by_its_address_and_left_running(bank: Bank) -> None:
         "--port=0",
         "--num-cpus=1",
         "--include-dashboard=false",
-        "--node-ip-address=127.0.0.1",
     ]
     options.append(f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}")
     with (bank.folder / "head.log").open("w") as log:
         head = subprocess.Popen([ray, "start", *options], stdout=log, stderr=log, env=variables)
     try:
-        wait(lambda: re.search(r"127\.0\.0\.1:\d+", (bank.folder / "head.log").read_text()))
-        address = re.search(r"127\.0\.0\.1:\d+", (bank.folder / "head.log").read_text())
+        found = re.compile(r"--address='([\d.]+:\d+)'")
+        wait(lambda: found.search((bank.folder / "head.log").read_text()) or head.poll() is not None)
+        address = found.search((bank.folder / "head.log").read_text())
         assert address is not None
         arguments = ["--records", str(bank.folder / "records.jsonl"), "--out", str(bank.folder / "out")]
-        said = bank.ray("--ray-address", address[0], *arguments)
+        said = bank.ray("--ray-address", address[1], *arguments)
         assert "2 verdicts on 1 partitions" in said
         assert head.poll() is None
     finally:

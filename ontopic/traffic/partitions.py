@@ -57,7 +57,7 @@ class StoredHours:
         """The records of an hour, in the order they were asked."""
         start = datetime.fromisoformat(partition.source)
         with self._open() as store:
-            for record in store.stream(since=start, until=start + timedelta(hours=1)):
+            for record in store.stream(within=(start, start + timedelta(hours=1))):
                 about = {"id": record.id, "model_version": record.model_version, "asked_at": record.asked_at}
                 yield Row(about, record)
 

@@ -158,7 +158,7 @@ class TrafficStore:
             return list(connection.scalars(query.order_by(TRAFFIC.c.asked_at, TRAFFIC.c.seq)))
 
     def stream(
-        self, model_version: str | None = None, *, since: datetime = datetime.min, until: datetime = datetime.max
+        self, model_version: str | None = None, *, within: tuple[datetime, datetime] | None = None
     ) -> Iterator[Record]:
         """The stored records in the order they were asked, in bounded memory, while others go on writing.
 
@@ -166,11 +166,13 @@ class TrafficStore:
 
         Args:
             model_version: only what this version answered.
-            since, until: only what was asked from then on, and before then.
+            within: only what was asked from the first of these times on, and before the second.
         """
-        asked = TRAFFIC.c.asked_at
-        within = sql.and_(asked >= naive_utc(since), asked < naive_utc(until))
-        for rows in self._pages(self._query(model_version).where(within), asked):
+        query = self._query(model_version)
+        if within is not None:
+            start, end = map(naive_utc, within)
+            query = query.where(TRAFFIC.c.asked_at >= start, TRAFFIC.c.asked_at < end)
+        for rows in self._pages(query, TRAFFIC.c.asked_at):
             with self._engine.connect() as connection:
                 found = of_rows(connection, rows)
             yield from found

@@ -223,7 +223,10 @@ def _started(workspace: Workspace, cluster: Cluster) -> Iterator[int]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"at {address}" if address else "on this machine"
             why = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"Ray cannot be reached {where} ({why}); check --ray-address") from error
+            raise UserError(
+                f"Ray cannot be reached {where} ({why}); check --ray-address, and the cluster's token in "
+                "RAY_AUTH_TOKEN_PATH"
+            ) from error
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         try:

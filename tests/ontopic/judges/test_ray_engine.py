@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -152,6 +153,7 @@ def test_a_killed_command_is_taken_up_from_the_store_with_whole_partitions_kept(
             for i in range(480)
         )
     out = bank.folder / "out"
+    bank.server.reply = lambda _: Reply(json.dumps(SAID), delay_s=2.0)  # of a partition's records all at once
     driver = bank.start("--engine", "ray", "--out", str(out))
     wait(lambda: len(list(out.rglob("[0-9]*.parquet"))) >= 2 or driver.poll() is not None)
     assert driver.poll() is None, driver.communicate()
@@ -178,6 +180,9 @@ def load_policy_name(config: Path) -> str:
 
 def test_a_cluster_is_used_by_its_address_and_left_running(bank: Bank) -> None:
     write_rows(bank.folder / "records.jsonl", ["one", "two"])
+    (bank.folder / "token").write_text(secrets.token_hex(32))  # without one, nobody may use a cluster
+    bank.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(bank.folder / "token")}
+    bank.environment["NO_PROXY"] = "*"  # Ray's own address is not the loopback interface's
     ray = str(Path(sys.executable).with_name("ray"))
     variables = bank.environment | {"RAY_USAGE_STATS_ENABLED": "0"}
     options = [

@@ -42,11 +42,20 @@ MEASURED = {
         "answers/s of one service of 2 cores to 16 clients, the 135M model",
         "[Serving](serving.md#against-other-servers)",
     ),
-    "take_in": Known(0, "records/s that `watch` takes in", "below"),
-    "close": Known(0, "records/s that `watch` closes a window with, the judge's own time aside", "below"),
-    "record_bytes": Known(0, "bytes of a record of 420 characters in PostgreSQL, indexes included", "below"),
-    "member_bytes": Known(0, "bytes of its place in a window, with a verdict", "below"),
-    "store": Known(0, "records/s that one PostgreSQL takes, 16 at once, each synced to the disk", "below"),
+    "take_in": Known(2500, "records/s that `watch` takes in", "[below](#a-large-window)"),
+    "close": Known(
+        940, "records/s of a window that `watch` closes, judged by a rule on words", "[below](#a-large-window)"
+    ),
+    "record_bytes": Known(
+        708, "bytes of a record of 420 characters in PostgreSQL, indexes included", "[below](#a-large-window)"
+    ),
+    "member_bytes": Known(501, "bytes of its place in a window, with a verdict", "[below](#a-large-window)"),
+    "place_bytes": Known(385, "bytes of the same without a verdict", "[below](#a-large-window)"),
+    "store": Known(
+        110,
+        "records/s that one PostgreSQL takes, 16 at once, each synced to the disk, on 2 cores that 20 others wanted",
+        "1,600 records, `TrafficStore.add`, 2026-11-28; a lower bound",
+    ),
 }
 ASSUMED = {
     "prompt_usd": Known(
@@ -59,8 +68,8 @@ ASSUMED = {
     "busy": Known(0.6, "share of a core's time that is planned to be used", "room for a peak"),
     "peak": Known(3, "times the mean, at the busiest hour", "a bank's day"),
     "score": Known(0.92, "share of the records that the judge passes", "any; wider near 0.5"),
-    "sensitivity": Known(0.98, "of the judge on labelled traffic", "like the embedded judge's"),
-    "specificity": Known(0.90, "of the judge on labelled traffic", "the same"),
+    "sensitivity": Known(0.98, "sensitivity of the judge on labelled traffic", "like the embedded judge's"),
+    "specificity": Known(0.90, "specificity of the judge on labelled traffic", "the same"),
     "llm_s": Known(1.5, "seconds that gpt-4o takes to reply", "unmeasured"),
 }
 VOLUMES, WIDTH = (1_000_000, 100_000_000), 0.02
@@ -168,7 +177,7 @@ def costs() -> str:
                     f"{width(max(1, round(judged / 24))):.4f}",
                     f"{width(round(judged)):.4f}",
                     f"{cores:,.1f}; ${cores * 24 * ASSUMED['core_usd'].value:,.2f}",
-                    f"{asked:,.2g}; {processes}; ${judged * usd_a_record():,.0f}",
+                    f"{asked:,.3g}; {processes}; ${judged * usd_a_record():,.0f}",
                 ]
             )
     return _table(head, rows)
@@ -180,7 +189,8 @@ def storage() -> str:
     rows = []
     for volume in VOLUMES:
         traffic, member = (volume * MEASURED[name].value / 1e9 for name in ("record_bytes", "member_bytes"))
-        few = traffic + member * 0.6  # the place in the window is kept of each, the verdict of one in a hundred
+        place = volume * MEASURED["place_bytes"].value / 1e9
+        few = traffic + place + (member - place) * 0.01
         rows.append(
             [
                 f"{volume:,}",
@@ -208,7 +218,7 @@ def breaks() -> str:
     for what, name, times, cores in parts:
         can = MEASURED[name].value * cores if name else 64 / ASSUMED["llm_s"].value
         needs = [volume / SECONDS_A_DAY * times for volume in VOLUMES]
-        rows.append([what, f"{can:,.0f}/s", *(f"{need:,.0f}/s, {need / can:.2g}" for need in needs)])
+        rows.append([what, f"{can:,.0f}/s", *(f"{need:,.0f}/s, {need / can:,.3g}" for need in needs)])
     return _table(head, rows)
 
 

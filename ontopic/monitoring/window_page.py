@@ -45,7 +45,7 @@ def window_report(
         plots=_plots(result, windows=[*before, (window, result)]),
         tests=list(window_tests(result, policy)),
         tables=_tables(result),
-        counts=verdicts_plot(judged),
+        counts=verdicts_plot(result.scores),
         shown=shown_records(judged),
         facts=_facts(window, result, judged=judged),
     )
@@ -106,6 +106,15 @@ def _facts(window: Window, result: WindowResult, *, judged: Judged) -> list[tupl
                 "Sample",
                 f"the raw score's interval is {result.width:.3f} wide, and would be about "
                 f"{result.width_unsampled:.3f} with all records",
+            )
+        )
+    if result.described is not None and result.described < result.sampled:
+        facts.append(
+            (
+                "In memory",
+                f"latency, topics, languages, conversations, Evidently's snapshot and the records on this page are of "
+                f"{result.described:,} of the {result.sampled:,} records, whole conversations at random; scores, alarm "
+                "and tokens are of all",
             )
         )
     if result.revision > 1:

@@ -8,7 +8,6 @@ new is known by when they were stored, so what a turn costs follows new traffic,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sql
 
 from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends, place_late
+from ontopic.monitoring.members import at_random, is_sampled, member_pages, outcomes_in
 from ontopic.monitoring.side_verdicts import SideVerdicts
 from ontopic.monitoring.spending import Spending
 from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, SIDE_VERDICTS, WINDOWS
+from ontopic.monitoring.totals import MOST_KEPT
 from ontopic.monitoring.window import Counts, Cut, Window, WindowResult
 from ontopic.records import EARLIEST, MOST_AHEAD, Judged, Outcome, Record, Verdict
 from ontopic.state.database import insert_into
@@ -155,7 +156,12 @@ class WindowStore(ModelTables):
         Args:
             sampling_rate: share of them, in (0, 1]; the same ones at every call.
         """
-        return [row.record_id for row in self._members(window) if is_sampled(row.record_id, sampling_rate)]
+        return [each for page in self.id_pages(window, sampling_rate) for each in page]
+
+    def id_pages(self, window: Window, sampling_rate: float = 1.0) -> Iterator[list[str]]:
+        """As ``ids``, in bounded memory, some thousand at a time."""
+        for rows in member_pages(self._engine, self._of(window)):
+            yield [row.record_id for row in rows if is_sampled(row.record_id, sampling_rate)]
 
     def asked(self, model_version: str, since: datetime, *, until: datetime, sampling_rate: float = 1.0) -> list[str]:
         """The records of a version that were asked in this stretch of time, both ends included, and are in the sample.
@@ -170,12 +176,12 @@ class WindowStore(ModelTables):
 
     def counts(self, window: Window) -> Counts:
         """How many records it has, and how many came late."""
-        members = self._members(window)
-        too_late = sql.select(sql.func.count()).select_from(MEMBERS)
-        too_late = too_late.where(self._own_members, MEMBERS.c.window_id == window.id, MEMBERS.c.counted.is_(False))
+        counted, late = sql.case((MEMBERS.c.counted, 1), else_=0), sql.case((MEMBERS.c.late, 1), else_=0)
+        sums = sql.select(sql.func.count(), sql.func.sum(counted), sql.func.sum(counted * late))
+        of_window = sql.and_(self._own_members, MEMBERS.c.window_id == window.id)
         with self._engine.connect() as connection:
-            uncounted = int(connection.scalar(too_late) or 0)
-        return Counts(n=len(members), late=sum(row.late for row in members), too_late=uncounted)
+            n, in_time, reopened = connection.execute(sums.select_from(MEMBERS).where(of_window)).one()
+        return Counts(n=int(in_time or 0), late=int(reopened or 0), too_late=int(n) - int(in_time or 0))
 
     def verdicts(self, ids: Sequence[str], judge_id: str) -> dict[str, Verdict]:
         """The verdicts of that judge that are kept on these records."""
@@ -225,7 +231,7 @@ class WindowStore(ModelTables):
         with self._engine.connect() as connection:
             return [_window(row) for row in connection.execute(query.order_by(WINDOWS.c.end, WINDOWS.c.id))]
 
-    def outcomes(self, window: Window) -> list[tuple[datetime, bool]] | None:
+    def outcomes(self, window: Window) -> Iterable[tuple[datetime, bool]] | None:
         """When its judged records were asked, and whether they pass, in the order of the questions.
 
         Returns:
@@ -233,13 +239,9 @@ class WindowStore(ModelTables):
         """
         if window.result is None:
             return None
-        kept = [
-            (row.asked_at.replace(tzinfo=UTC), Verdict.model_validate_json(row.verdict).outcome)
-            for row in self._members(window)
-            if row.judge_id == window.result.judge_id
-        ]
-        judged = [(at, outcome == "pass") for at, outcome in kept if outcome != "unjudged"]
-        return judged if len(judged) == window.result.scores.guardrail_score.n else None
+        by = sql.and_(self._of(window), MEMBERS.c.judge_id == window.result.judge_id)
+        judged = sum(1 for _ in outcomes_in(self._engine, by))
+        return outcomes_in(self._engine, by) if judged == window.result.scores.guardrail_score.n else None
 
     def rewrite(self, window: Window, result: WindowResult) -> Window:
         """Write a closed window's result anew; its state stays."""
@@ -294,15 +296,20 @@ class WindowStore(ModelTables):
         return [_window(row) for row in rows[::-1]]
 
     def judged(self, windows: Iterable[Window], traffic: TrafficStore) -> Judged:
-        """The kept verdicts on these windows' records, and the records, in the order of the questions."""
-        verdicts = {
-            row.record_id: Verdict.model_validate_json(row.verdict)
+        """The kept verdicts on these windows' records, and the records, in the order of the questions: all of them, or
+        ``MOST_KEPT`` at random where they are more."""
+        ids = (
+            row.record_id
             for window in windows
-            for row in self._members(window)
-            if row.verdict
-        }
-        records = traffic.records(ids=list(verdicts))
-        return Judged(records=records, verdicts=[verdicts[record.id] for record in records])
+            for rows in member_pages(self._engine, sql.and_(self._of(window), MEMBERS.c.verdict.is_not(None)))
+            for row in rows
+        )
+        chosen = at_random(ids, MOST_KEPT)
+        with self._engine.connect() as connection:
+            kept = {row.record_id: row.verdict for row in _rows_of(connection, chosen)}
+        records = traffic.records(ids=chosen)
+        verdicts = [Verdict.model_validate_json(kept[record.id]) for record in records]
+        return Judged(records=records, verdicts=verdicts)
 
     def waiting(self, model_version: str | None = None) -> int:
         """How many records are in no window yet, without those whose time is wrong."""
@@ -339,10 +346,10 @@ class WindowStore(ModelTables):
                 n += connection.execute(sql.delete(MEMBERS).where(MEMBERS.c.record_id.in_(part))).rowcount
             return n
 
-    def _members(self, window: Window) -> Sequence[Any]:
-        query = sql.select(MEMBERS).where(self._own_members, MEMBERS.c.window_id == window.id, MEMBERS.c.counted)
-        with self._engine.connect() as connection:
-            return connection.execute(query.order_by(MEMBERS.c.asked_at, MEMBERS.c.record_id)).all()
+    def _of(self, window: Window) -> sql.ColumnElement[bool]:
+        """Which members are a window's and count; its version is named for the index alone."""
+        own = sql.and_(self._own_members, MEMBERS.c.model_version == window.model_version)
+        return sql.and_(own, MEMBERS.c.window_id == window.id, MEMBERS.c.counted)
 
     def _kept(self, name: str) -> str | None:
         with self._engine.connect() as connection:
@@ -367,14 +374,6 @@ def _rows_of(connection: sql.Connection, ids: Sequence[str]) -> Iterator[Any]:
 
 def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY))
-
-
-def is_sampled(record_id: str, sampling_rate: float) -> bool:
-    """Whether a record is in the sample: by its id's hash, so that the same ones are at every call.
-
-    A smaller sample is a part of each larger one.
-    """
-    return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[:8]) < sampling_rate * 2**64
 
 
 def _place(window: Window) -> sql.Tuple:

@@ -19,6 +19,7 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # MLflow loads it, and it asks the network for prices at its start
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "TOKENIZERS_PARALLELISM": "false",
@@ -227,6 +228,16 @@ class Workspace(BaseModel):
     def loop(self) -> Path:
         """The state folder of the service that the loop asks, apart from one that serves customers."""
         return self.root / "loop"
+
+    @property
+    def ray(self) -> Path:
+        """What Ray writes while it judges; gone at the end."""
+        return self.root / "ray"
+
+    @property
+    def ray_lock(self) -> Path:
+        """Held by the one command that has Ray judge."""
+        return self.root / "ray.lock"
 
     @property
     def service(self) -> Path:

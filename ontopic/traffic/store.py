@@ -24,7 +24,7 @@ from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import Said, said_by
 from ontopic.traffic.schema import MIGRATIONS, ORIGIN, TRAFFIC, open_database
 from ontopic.traffic.shadow import ShadowAnswer, read_shadow, write_shadow
-from ontopic.traffic.summary import TrafficSummary, summarise
+from ontopic.traffic.summary import TrafficSummary, hours_of, summarise
 from ontopic.traffic.writing import write, writing
 
 _PAGE = 1000
@@ -157,15 +157,22 @@ class TrafficStore:
         with self._engine.connect() as connection:
             return list(connection.scalars(query.order_by(TRAFFIC.c.asked_at, TRAFFIC.c.seq)))
 
-    def stream(self, model_version: str | None = None) -> Iterator[Record]:
+    def stream(
+        self, model_version: str | None = None, *, within: tuple[datetime, datetime] | None = None
+    ) -> Iterator[Record]:
         """The stored records in the order they were asked, in bounded memory, while others go on writing.
 
         A record that is stored meanwhile comes too where its time is after that of the last one given.
 
         Args:
             model_version: only what this version answered.
+            within: only what was asked from the first of these times on, and before the second.
         """
-        for rows in self._pages(self._query(model_version), TRAFFIC.c.asked_at):
+        query = self._query(model_version)
+        if within is not None:
+            start, end = map(naive_utc, within)
+            query = query.where(TRAFFIC.c.asked_at >= start, TRAFFIC.c.asked_at < end)
+        for rows in self._pages(query, TRAFFIC.c.asked_at):
             with self._engine.connect() as connection:
                 found = of_rows(connection, rows)
             yield from found
@@ -189,6 +196,11 @@ class TrafficStore:
             # Those of one time apart from the later ones: so SQLite's index finds both.
             last = getattr(rows[-1], column.name)
             after = [sql.and_(column == last, TRAFFIC.c.seq > rows[-1].seq), column > last]
+
+    def hours(self) -> list[tuple[datetime, int, int]]:
+        """See ``hours_of``."""
+        with self._engine.connect() as connection:
+            return hours_of(connection, self._own)
 
     def oldest(self) -> datetime | None:
         """When the first record was asked, in UTC; ``None`` where there is none."""

@@ -21,6 +21,7 @@ from serving.chat import TIMEOUT_S
 pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
 
 CHART = ROOT / "serving" / "chart"
+WRITABLE = ("/data", "/tmp")  # noqa: S108  # a container's own
 # Values that somebody sets, by who they are.
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -180,11 +181,11 @@ def test_each_pod_writes_to_its_own_folders_alone(helm: dict[str, Any], case: st
         (container,) = pod["spec"]["containers"]
         assert container["securityContext"]["readOnlyRootFilesystem"], name
         writable = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
-        assert writable == {"/data", "/tmp"}
+        assert writable == set(WRITABLE)
         given = environment(container)
         for variable in ("HOME", "ONTOPIC_CACHE", "BENTOML_HOME", "ONTOPIC_FOLLOW", "ONTOPIC_USER_KEY"):
             if variable in given:
-                assert given[variable].startswith(("/data", "/tmp")), variable
+                assert given[variable].startswith(WRITABLE), variable
         mounted, volumes = (
             {each["name"] for each in found} for found in (container["volumeMounts"], pod["spec"]["volumes"])
         )
@@ -232,7 +233,7 @@ def test_what_selects_pods_selects_them(helm: dict[str, Any], case: str) -> None
         return {name for name, those in labels.items() if selector.items() <= those.items()}
 
     for one in found:
-        name, spec = one["metadata"]["name"], one["spec"] if "spec" in one else {}
+        name, spec = one["metadata"]["name"], one.get("spec", {})
         if one["kind"] == "Service":
             assert selected(spec["selector"]) == {name}
         elif one["kind"] in ("Deployment", "PodDisruptionBudget"):

@@ -1,4 +1,4 @@
-"""The Helm chart and the Dockerfile by checkov's policies, which run in an environment of their own."""
+"""The Helm chart by checkov's policies, which run in an environment of their own."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ MUTATIONS: dict[str, tuple[str, tuple[str, ...], Any]] = {
     "no limit of memory": ("CKV_K8S_13", ("containers", "resources", "limits"), {"cpu": "1"}),
     "not asked whether it lives": ("CKV_K8S_8", ("containers", "livenessProbe"), None),
 }
+Failed = dict[str, set[tuple[str, str]]]
 RENDER = """
 import json, sys
 import helm_python as helm
@@ -50,9 +51,7 @@ def manifests() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def failed(
-    manifests: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, set[tuple[str, str]]]:
+def failed(manifests: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Failed:
     """The policies that each file fails, with what fails them: the chart, each mutation of it, the Dockerfile."""
     folder = tmp_path_factory.mktemp("checkov")
     (folder / "checked").mkdir()
@@ -67,7 +66,7 @@ def failed(
         check=False,
     )
     assert done.stdout.startswith("{"), done.stderr
-    found: dict[str, set[tuple[str, str]]] = {}
+    found: Failed = {}
     for each in json.loads(done.stdout)["results"]["failed_checks"]:
         found.setdefault(Path(each["file_path"]).stem, set()).add((each["check_id"], each["resource"]))
     return found
@@ -107,12 +106,12 @@ def _installed(folder: Path) -> Path:
     return folder / "venv" / "bin" / "checkov"
 
 
-def test_the_chart_fails_no_policy_but_those_that_are_left(failed: dict[str, set[tuple[str, str]]]) -> None:
+def test_the_chart_fails_no_policy_but_those_that_are_left(failed: Failed) -> None:
     assert {check for check, _ in failed["chart"]} == set(LEFT)
     assert {resource for check, resource in failed["chart"] if check == "CKV_K8S_40"} == {"Deployment.assistant.bank"}
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_what_is_taken_away_is_found(failed: dict[str, set[tuple[str, str]]], mutation: str) -> None:
+def test_what_is_taken_away_is_found(failed: Failed, mutation: str) -> None:
     check, i = MUTATIONS[mutation][0], list(MUTATIONS).index(mutation)
     assert check in {found for found, _ in failed[str(i)]}

@@ -277,12 +277,12 @@ def keys_table(found: Sequence[Key], now: datetime) -> Table:
     return table
 
 
-def _any_valid_key(path: Path) -> bool:
+def _any_valid_key(at: Path | str) -> bool:
     now = datetime.now(UTC)
-    return any(key.state(now) == "active" for key in _keys_in(path).all())
+    return any(key.state(now) == "active" for key in _keys_in(at).all())
 
 
-def _keys_in(path: Path) -> KeyStore:
+def _keys_in(at: Path | str) -> KeyStore:
     from serving.keys import KeyStore  # with SQLAlchemy, which --help need not wait for
 
-    return KeyStore(path)
+    return KeyStore(at)

@@ -38,6 +38,7 @@ from serving.access import Access, cross_origin
 from serving.assistant import ServedAssistant
 from serving.chat import TIMEOUT_S
 from serving.launcher import end_with_launcher, launcher_pid
+from serving.leaving import Leaving
 from serving.routes import OwnPagesOnly, api
 
 logger = logging.getLogger("bentoml.ontopic")
@@ -95,6 +96,7 @@ class Assistant:
 
 
 _service: Any = Assistant  # what the decorators made of it
+_service.add_asgi_middleware(Leaving)
 _service.add_asgi_middleware(metrics.CountRequests)
 _service.add_asgi_middleware(cross_origin)
 _service.add_asgi_middleware(Access)

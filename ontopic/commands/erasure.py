@@ -13,12 +13,13 @@ import sqlite3
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import typer
 from filelock import FileLock, Timeout
 
+from ontopic.commands.locking import nobody_works
 from ontopic.commands.options import Project, account
 from ontopic.errors import UserError
 from ontopic.state.erased_files import (
@@ -30,7 +31,7 @@ from ontopic.state.erased_files import (
     scrub,
 )
 from ontopic.state.erasing import Erasing, Order
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import Workspace, is_there
 
 RECORDS = "records"
 """How the traffic's records are called among what was erased."""
@@ -144,14 +145,8 @@ def _finish(workspace: Workspace, *, tell: Callable[[str], object], alone: bool)
 
 def _carry_out(workspace: Workspace, erasing: Erasing, *, tell: Callable[[str], object], alone: bool) -> dict[str, int]:
     """Go through all places, enter it in the promotion record, and say what is left."""
-    lock = FileLock(workspace.lock)
-    try:
-        if not alone:
-            lock.acquire(timeout=0)
-        alone = True
-    except Timeout:
-        alone = False
-    try:
+    with ExitStack() as held:
+        alone = alone or held.enter_context(nobody_works(workspace))
         order = erasing.order
         assert order is not None  # noqa: S101 (whoever calls has seen to it)
         _traffic(workspace, erasing, order=order, last=False)
@@ -169,8 +164,6 @@ def _carry_out(workspace: Workspace, erasing: Erasing, *, tell: Callable[[str], 
         else:
             tell("a loop or watch is at work in this folder; it erases once more what it is writing now")
         return counts
-    finally:
-        lock.release()
 
 
 def _traffic(workspace: Workspace, erasing: Erasing, *, order: Order, last: bool) -> None:
@@ -180,7 +173,7 @@ def _traffic(workspace: Workspace, erasing: Erasing, *, order: Order, last: bool
 
     for folder in spools(workspace):
         erase_spooled(folder, erasing)
-    if isinstance(workspace.traffic, Path) and not workspace.traffic.is_file():
+    if not is_there(workspace.traffic):
         return
     with TrafficStore(workspace.traffic) as store:
         erase_records(store, erasing, repeated=order.of_person)
@@ -191,22 +184,42 @@ def _traffic(workspace: Workspace, erasing: Erasing, *, order: Order, last: bool
 
 
 def _windows(workspace: Workspace, erasing: Erasing) -> None:
-    if not workspace.windows.is_file():
+    if not is_there(workspace.windows):
         return
     from ontopic.monitoring.windows import WindowStore
     from ontopic.watch.actions import ActionStore
+
+    of_person = erasing.order is not None and erasing.order.of_person
 
     with WindowStore(workspace.windows, "") as windows, ActionStore(workspace.windows, "") as actions:
         for ids in erasing.ids():
             erasing.count("verdicts in windows", windows.forget(ids))
             erasing.count("verdicts on predecessors' answers", actions.forget(ids))
+    if workspace.state_url is not None:
+        _shared_texts(workspace.state_url, erasing, of_person=of_person)
+        return
     with closing(sqlite3.connect(workspace.windows, timeout=60, isolation_level=None)) as database:
-        order = erasing.order
-        (scrub if order and order.of_person else checkpoint)(database)
+        (scrub if of_person else checkpoint)(database)
+
+
+def _shared_texts(url: str, erasing: Erasing, *, of_person: bool) -> None:
+    """What ``_files`` does for the files of these tables; those that go by records' ids need it not."""
+    from ontopic.monitoring import alerts, tables
+    from ontopic.state.erased_tables import erase_from_tables, scrub_tables
+    from ontopic.watch import actions
+
+    found = {
+        "alerts": alerts.METADATA.sorted_tables,
+        "windows' results and actions": [*tables.METADATA.sorted_tables, *actions.METADATA.sorted_tables],
+    }
+    for what, of_it in found.items():
+        erasing.count(what, erase_from_tables(url, erasing, tables=[t for t in of_it if t.name not in _BY_RECORD]))
+        if of_person:
+            scrub_tables(url, of_it)
 
 
 def _verdict_cache(workspace: Workspace, erasing: Erasing) -> None:
-    if workspace.verdicts.is_file():
+    if is_there(workspace.verdicts):
         from ontopic.judges.llm.verdict_cache import VerdictCache
 
         erasing.count("cached grades of LLM judges", VerdictCache(workspace.verdicts).erase(erasing.questions()))

@@ -7,14 +7,13 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from filelock import FileLock, Timeout
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.segment import Segment
 
@@ -170,34 +169,6 @@ def check_has_weights(workspace: Workspace) -> None:
             f"{workspace.root}: is the demo, whose weights are left out; `python run.py` makes the whole, with all "
             "that the demo shows, in a folder of its own"
         )
-
-
-@contextmanager
-def locked(workspace: Workspace) -> Iterator[None]:
-    """One run or watch at a time a state folder. The kernel frees the lock of a process that dies.
-
-    Raises:
-        UserError: another one uses the folder, or it is the demo's.
-    """
-    check_has_weights(workspace)
-    workspace.root.mkdir(parents=True, exist_ok=True)
-    if not os.access(workspace.root, os.W_OK):
-        raise UserError(f"{workspace.root} may not be written; give another folder with --state")
-    settle(workspace)
-    lock = FileLock(workspace.lock)
-    try:
-        lock.acquire(timeout=0.5)  # who only looks whether a run goes on holds it for a moment
-    except Timeout:
-        raise UserError(
-            f"another run or watch uses {workspace.root}; wait for it, or give another folder with --state"
-        ) from None
-    with lock:
-        try:
-            yield
-        except KeyboardInterrupt as stopped:
-            stopped.add_note("the next run goes on from here")
-            raise
-        lock.release()
 
 
 def version_of(project: Project, which: str) -> RegisteredModel:

@@ -275,9 +275,10 @@ def stored_traffic(workspace: Workspace, registered_model: str) -> TrafficStore:
         UserError: there is no store yet, or it is of an older release and does not say of which policy it is.
     """
     from ontopic.registry.unnamed import named
+    from ontopic.state.workspace import is_there
     from ontopic.traffic.store import TrafficStore
 
-    if isinstance(workspace.traffic, Path) and not workspace.traffic.is_file():
+    if not is_there(workspace.traffic):
         raise UserError(f"{workspace.traffic}: there is no traffic yet; run the loop, serve a model or import some")
     return named(TrafficStore(workspace.traffic, registered_model), workspace)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -17,8 +16,9 @@ from ontopic.registry.rollouts import Rollout, rollout_of
 from ontopic.registry.sign_off import SignOff
 from ontopic.registry.unnamed import named
 from ontopic.state.database import database_name
+from ontopic.state.lead import is_led
 from ontopic.state.service_file import read_service
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import Workspace, is_there
 from ontopic.statistics.rates import Rate
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, ActionStore, free_at
@@ -137,7 +137,7 @@ def where_it_stands(project: Project) -> WhereItStands:
         approvals=_awaited(sign_off),
         rollout=None if rollout is None else _told(rollout),
         rollout_in_words="" if rollout is None else rollout.in_words,
-        watch_runs=_watch_runs(workspace),
+        watch_runs=_watch_runs(workspace, name),
         retrains_after=_later(free_at(settings.watch, actions, history=history, record=sign_off.entries())),
         windows=windows,
         actions=actions,
@@ -164,7 +164,7 @@ def _service(workspace: Workspace) -> ServiceStands | None:
 
 def _traffic(workspace: Workspace, name: str) -> TrafficStands:
     where = workspace.traffic
-    if isinstance(where, Path) and not where.is_file():
+    if not is_there(where):
         return TrafficStands(where=str(where))
     with named(TrafficStore(where, name), workspace) as store:
         newest = store.newest(1)
@@ -190,7 +190,9 @@ def _told(rollout: Rollout) -> dict[str, JsonValue]:
     return {**rollout.model_dump(mode="json", exclude={"key"}), "share": rollout.share}
 
 
-def _watch_runs(workspace: Workspace) -> bool | None:
+def _watch_runs(workspace: Workspace, name: str) -> bool | None:
+    if workspace.state_url is not None:
+        return is_led(workspace.state_url, name)
     try:
         with FileLock(workspace.lock, timeout=0):
             return False

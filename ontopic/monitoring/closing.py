@@ -151,12 +151,13 @@ class Closer:
         }
         result = result.model_copy(update=more)
         result = self._drawn(window, result, judged=judged)
-        closed = self.windows.close_window(window, result, now=now)
+        drawn = window.model_copy(update={"result": result})
         again = window.state in ("closed", "final") and window.result and window.result.status == result.status
-        alerts = [] if again else self._note(closed, result, at=now)
+        # What follows from it comes first and may come twice: one that a killed process was closing is closed anew.
+        alerts = [] if again else self._note(drawn, at=now)
         if chart != _chart_of(window):
-            alerts += self._carry_on(closed, levels, now=now)
-        return Closed(window=closed, alerts=alerts)
+            alerts += self._carry_on(drawn, levels, now=now)
+        return Closed(window=self.windows.close_window(window, result, now=now), alerts=alerts)
 
     def _drawn(self, window: Window, result: WindowResult, *, judged: Judged) -> WindowResult:
         """The result with the path of its page, which is drawn, as is its snapshot for the dashboard."""
@@ -273,10 +274,10 @@ class Closer:
             status = status_of(result, result.threshold, chart=chart)
             later = self.windows.rewrite(later, result.model_copy(update={"chart": chart, "status": status}))
             if status == "detected" != result.status:
-                alerts += self._note(later, later.result or result, at=now)
+                alerts += self._note(later, at=now)
         return alerts
 
-    def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
+    def _note(self, window: Window, *, at: datetime) -> list[Alert]:
         events = concerns(window)
         self._alerts.recovered(window.label, at=at, over=over(window))
         return [

@@ -1,4 +1,4 @@
-"""Windows of traffic in an SQLite file: which records are in each, their verdicts, and what became of them.
+"""Windows of traffic: which records are in each, their verdicts, and what became of them.
 
 Time is event time: that of the question. A window closes once its end is ``lateness`` ago. A record that arrives later
 reopens its window, once: after ``lateness`` more it is scored anew with all that came until then, and what comes after
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends, place_late
 from ontopic.monitoring.side_verdicts import SideVerdicts
@@ -23,8 +22,9 @@ from ontopic.monitoring.spending import Spending
 from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, SIDE_VERDICTS, WINDOWS
 from ontopic.monitoring.window import Counts, Cut, Window, WindowResult
 from ontopic.records import EARLIEST, MOST_AHEAD, Judged, Outcome, Record, Verdict
-from ontopic.state.model_file import ModelFile
-from ontopic.state.sqlite_file import naive_utc
+from ontopic.state.database import insert_into
+from ontopic.state.sqlite_file import delete_for_good, naive_utc
+from ontopic.state.tables import ModelTables
 
 if TYPE_CHECKING:
     from ontopic.traffic.store import TrafficStore
@@ -35,17 +35,20 @@ _PLACE = sql.tuple_(WINDOWS.c.end, WINDOWS.c.id)  # of a window among those of i
 _TIMES = ("start", "end", "closed_at")
 
 
-class WindowStore(ModelFile):
+class WindowStore(ModelTables):
     """Windows of one registered model's traffic, and the verdicts in them.
 
     One process at a time takes in traffic and closes windows (``run.py watch`` holds a lock); others may read.
 
+    Args:
+        at: as ``Tables`` takes it.
+
     Raises:
-        UserError: the file cannot be opened, or is not such a database.
+        UserError: as ``Tables``.
     """
 
-    def __init__(self, path: Path, registered_model: str) -> None:
-        super().__init__(path, registered_model, metadata=METADATA, what="the windows")
+    def __init__(self, at: Path | str, registered_model: str) -> None:
+        super().__init__(at, registered_model, metadata=METADATA, what="the windows")
         self._own = WINDOWS.c.registered_model == registered_model
         self._own_members = MEMBERS.c.registered_model == registered_model
 
@@ -94,7 +97,7 @@ class WindowStore(ModelFile):
         return new
 
     def _add(self, rows: Sequence[dict[str, Any]], cut: Cut, *, now: datetime) -> int:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             known = {row.record_id for row in _rows_of(connection, [row["record_id"] for row in rows])}
             last = last_ends(connection, self.registered_model)
             new = [
@@ -117,14 +120,14 @@ class WindowStore(ModelFile):
             records: stored ones of the same registered model, with id and time.
         """
         self._check({record.registered_model for record in records})
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             placed = {row.record_id for row in _rows_of(connection, [r.id for r in records]) if row.window_id}
             cut_given(connection, [record for record in records if record.id not in placed], size=size)
 
     def due(self, cut: Cut, now: datetime) -> list[Window]:
         """Cut the windows whose time has come, and return all that are to be closed, the earliest first."""
         until = naive_utc(now) - cut.lateness
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             cut_waiting(connection, self.registered_model, cut=cut, until=until)
             reopened = sql.and_(WINDOWS.c.state == "reopened", WINDOWS.c.reopened_at <= until)
             query = sql.select(WINDOWS).where(self._own, sql.or_(WINDOWS.c.state == "due", reopened))
@@ -189,14 +192,14 @@ class WindowStore(ModelFile):
         values: dict[str, Any] = {"judge_id": sql.bindparam("by"), "verdict": sql.bindparam("said")}
         one = sql.update(MEMBERS).where(MEMBERS.c.record_id == sql.bindparam("record")).values(values)
         if rows:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 connection.execute(one, rows)
 
     def close_window(self, window: Window, result: WindowResult, *, now: datetime) -> Window:
         """Write a result: what was due is closed, what was reopened is final, any other stays what it was."""
         state = {"due": "closed", "reopened": "final"}.get(window.state, window.state)
         values = {"state": state, "closed_at": naive_utc(now), "result": result.model_dump_json()}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sql.update(WINDOWS).where(WINDOWS.c.id == window.id).values(values))
             return _window(connection.execute(sql.select(WINDOWS).where(WINDOWS.c.id == window.id)).one())
 
@@ -240,7 +243,7 @@ class WindowStore(ModelFile):
 
     def rewrite(self, window: Window, result: WindowResult) -> Window:
         """Write a closed window's result anew; its state stays."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             one = sql.update(WINDOWS).where(WINDOWS.c.id == window.id)
             connection.execute(one.values(result=result.model_dump_json()))
         return window.model_copy(update={"result": result})
@@ -327,8 +330,8 @@ class WindowStore(ModelFile):
     def forget(self, ids: Sequence[str]) -> int:
         """Delete what is known of these records, of whichever registered model, their verdicts among it; returns of how
         many. What became of the windows stays."""
-        with self._engine.begin() as connection:
-            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+        with self._writing() as connection:
+            delete_for_good(connection)
             n = 0
             for part in _parts(ids):
                 connection.execute(sql.delete(SIDE_VERDICTS).where(SIDE_VERDICTS.c.record_id.in_(part)))
@@ -346,9 +349,9 @@ class WindowStore(ModelFile):
             return connection.scalar(sql.select(KEPT.c.value).where(own))
 
     def _keep(self, name: str, value: str) -> None:
-        row = insert(KEPT).values(registered_model=self.registered_model, name=name, value=value)
         keys = ["registered_model", "name"]
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
+            row = insert_into(connection, KEPT).values(registered_model=self.registered_model, name=name, value=value)
             connection.execute(row.on_conflict_do_update(index_elements=keys, set_={"value": value}))
 
     def _check(self, models: set[str | None]) -> None:

@@ -14,6 +14,7 @@ from ontopic.registry.base_version import base_version
 from ontopic.registry.descriptions import describe
 from ontopic.registry.promotion_record import OF_NO_VERSION, Entry, EntryKind, PromotionRecord
 from ontopic.registry.registry_tables import RegistryTables
+from ontopic.state.lead import check_still_leading
 from ontopic.state.workspace import Workspace
 
 CHAMPION, CHALLENGER, BASE = "champion", "challenger", "base"
@@ -294,6 +295,7 @@ class ModelRegistry:
         at: datetime | None,
         facts: Mapping[str, Any],
     ) -> Promotion:
+        check_still_leading()  # MLflow would not know that another process has taken over
         last = self.unfinished()
         same = (kind, version, by[:_MOST_BY], why[:_MOST_WHY])
         if last is not None and (last.kind, last.version, last.by, last.why) == same:

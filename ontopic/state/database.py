@@ -20,7 +20,7 @@ _CONNECTING = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # milliseconds
 }
-STATE_REVISIONS = ("0001",)
+STATE_REVISIONS = ("0001", "0002")
 """Of ``migrations/``, oldest first."""
 
 
@@ -68,7 +68,20 @@ def postgresql_engine(url: sql.URL) -> sql.Engine:
         ImportError: PostgreSQL's driver is not installed.
     """
     connecting = {name: value for name, value in _CONNECTING.items() if name not in url.query}
-    return sql.create_engine(url, connect_args=connecting, pool_pre_ping=True, hide_parameters=True)
+    engine = sql.create_engine(url, connect_args=connecting, pool_pre_ping=True, hide_parameters=True)
+    sql.event.listen(engine, "connect", _watch_this_end)
+    return engine
+
+
+def _watch_this_end(connection: Any, _: object) -> None:
+    """Have the server give a connection up, and its locks, soon after this machine is gone."""
+    connection.autocommit = True
+    connection.execute("SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 2")
+    connection.autocommit = False
+
+
+class OutOfReachError(UserError):
+    """A database does not answer, now."""
 
 
 def not_opened(error: BaseException, *, what: str, name: str) -> UserError:
@@ -83,9 +96,8 @@ def not_opened(error: BaseException, *, what: str, name: str) -> UserError:
             "-e '.[postgres]'"
         )
     said = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(
-        f"{what} {name} could not be opened ({said}); check that it exists, is a database and may be written"
-    )
+    kind = OutOfReachError if isinstance(error, sql.exc.OperationalError) else UserError
+    return kind(f"{what} {name} could not be opened ({said}); check that it exists, is a database and may be written")
 
 
 def insert_into(connection: sql.Connection, table: sql.Table) -> Any:

@@ -179,7 +179,7 @@ def erase_from_database(path: Path, erasing: Erasing, *, known: Sequence[str] = 
                 last = page[-1][0]
                 for rowid, *values in page:
                     for column, value in zip(columns, values, strict=True):
-                        if (written := _cell(value, erasing)) != value:
+                        if (written := erase_from_cell(value, erasing)) != value:
                             change = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"  # noqa: S608
                             database.execute("PRAGMA secure_delete=ON")
                             database.execute(change, (written, rowid))
@@ -211,13 +211,14 @@ def _columns(database: sqlite3.Connection, known: Sequence[str]) -> list[tuple[s
     return found
 
 
-def _cell(value: Any, erasing: Erasing) -> Any:
+def erase_from_cell(value: Any, erasing: Erasing) -> Any:
+    """A column's value without it."""
     if isinstance(value, bytes):
         try:
             text = value.decode()
         except UnicodeDecodeError:
             return value
-        written = _cell(text, erasing)
+        written = erase_from_cell(text, erasing)
         return value if written == text else written.encode()
     if not isinstance(value, str) or len(value) < 2:
         return value

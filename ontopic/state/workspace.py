@@ -75,9 +75,9 @@ class Workspace(BaseModel):
         return os.environ.get("ONTOPIC_TRAFFIC_URL") or self.state_url or self.root / "traffic.db"
 
     @property
-    def keys(self) -> Path:
+    def keys(self) -> Path | str:
         """The API keys of what is served: their hashes, names and limits."""
-        return self.root / "keys.db"
+        return self._tables("keys.db")
 
     @property
     def user_key(self) -> Path:
@@ -90,9 +90,9 @@ class Workspace(BaseModel):
         return self.root / "erasures"
 
     @property
-    def alerts(self) -> Path:
+    def alerts(self) -> Path | str:
         """The alerts, open and closed, and the notifications of them that are to be sent."""
-        return self.root / "alerts.db"
+        return self._tables("alerts.db")
 
     @property
     def reports(self) -> Path:
@@ -100,9 +100,9 @@ class Workspace(BaseModel):
         return self.root / "reports"
 
     @property
-    def windows(self) -> Path:
+    def windows(self) -> Path | str:
         """What `watch` keeps: windows, verdicts and what it did."""
-        return self.root / "windows.db"
+        return self._tables("windows.db")
 
     @property
     def evidently(self) -> Path:
@@ -119,9 +119,9 @@ class Workspace(BaseModel):
         return self.judges / f"{registered_model}.guard.json"
 
     @property
-    def verdicts(self) -> Path:
+    def verdicts(self) -> Path | str:
         """The cache of LLM judges' verdicts."""
-        return self.root / "verdicts.db"
+        return self._tables("verdicts.db")
 
     @property
     def labels(self) -> Path:
@@ -232,6 +232,9 @@ class Workspace(BaseModel):
         """Records that wait until the traffic store can be written."""
         return self.root / "spool"
 
+    def _tables(self, file: str) -> Path | str:
+        return self.state_url or self.root / file
+
     def tracked_by(self, stack_uri: str | None) -> Workspace:
         """This workspace for a loop on a ZenML stack.
 
@@ -249,8 +252,9 @@ class Workspace(BaseModel):
     @property
     def is_made(self) -> bool:
         """Whether anything is kept in this folder yet."""
-        kept = (self.place, self.mlflow_file, self.root / "traffic.db", self.windows, self.keys, self.alerts)
-        return any(path.exists() for path in (*kept, self.models, self.judges, self.labels, self.verdicts, self.zenml))
+        files = (self.root / f"{name}.db" for name in ("traffic", "windows", "keys", "alerts", "verdicts"))
+        kept = (self.place, self.mlflow_file, self.models, self.judges, self.labels, self.zenml)
+        return any(path.exists() for path in (*files, *kept))
 
     @property
     def is_alone(self) -> bool:
@@ -289,6 +293,11 @@ def open_workspace(root: Path, *, make: bool = True) -> Workspace:
     for name in _NEVER_LEFT if not workspace.owns_mlflow else (*_NEVER_LEFT, *_OTHER_MLFLOW):
         os.environ.pop(name, None)
     return workspace
+
+
+def is_there(at: Path | str) -> bool:
+    """Whether tables can be looked into without making them: a file that is there, or a database (a URL)."""
+    return "://" in str(at) or Path(at).is_file()
 
 
 def _is_postgresql(url: str) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,7 +22,7 @@ from ontopic.data.labelled import Question, conversation_and_answer, load_questi
 from ontopic.data.labels import SPLIT, LabelStore, labels_file
 from ontopic.data.same_question import near_duplicates, normalized, spoken
 from ontopic.records import Record
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import Workspace, is_there
 from ontopic.traffic.store import TrafficStore
 
 _MEASURES = ("calibration", "evaluation")
@@ -74,7 +73,7 @@ def load_corrections(policy: Policy, workspace: Workspace, *, keys: Collection[s
         if row.split == SPLIT["feedback"]
     ]
     labelled = {row.conversation_and_answer for row in labels}  # as bad or as good, by who has seen the feedback
-    if keys and (not isinstance(workspace.traffic, Path) or workspace.traffic.is_file()):
+    if keys and is_there(workspace.traffic):
         with TrafficStore(workspace.traffic, policy.registered_model) as traffic:
             rows += [row for row in _of_feedback(traffic, keys) if conversation_and_answer(row[0]) not in labelled]
     apart = sum(bool(row.correction.strip()) for row in labels if row.split != SPLIT["feedback"])

@@ -14,6 +14,11 @@ import pytest
 from docker.utils.build import exclude_paths
 from loopback import ROOT
 
+from ontopic.commands.options import STATE
+from ontopic.state.workspace import ENVIRONMENT
+
+# Of the telemetry, what MLflow's own server heeds.
+QUIET = ("DO_NOT_TRACK", "LITELLM_LOCAL_MODEL_COST_MAP", "MLFLOW_DISABLE_TELEMETRY")
 DOCKERFILE = ROOT / "pipelines" / "Dockerfile"
 
 
@@ -57,6 +62,10 @@ def test_it_runs_as_nobody_and_has_no_tools() -> None:
     assert "USER 10001:10001" in last
     assert not [line for line in last if re.search(r"\b(apt-get|pip|uv|gcc|curl)\b", line)]
     assert [line for line in last if line.startswith("HEALTHCHECK")]
+    assert last.index("WORKDIR /app") < last.index("RUN ln -s /data .ontopic")
+    assert STATE == ROOT / ".ontopic"  # so it is the default in the image
+    (given,) = (line.split()[1:] for line in last if line.startswith("ENV "))
+    assert {f"{name}={ENVIRONMENT[name]}" for name in QUIET} <= set(given)
 
 
 def test_its_commands_are_run_py_s(tmp_path: Path) -> None:

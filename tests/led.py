@@ -10,25 +10,45 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Empty, Queue
+
+import sqlalchemy as sql
+
+from ontopic.state.database import open_state
 
 MODEL = "ontopic-banking"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 POINTS = ("leads", "takes in", "has told", "is closing", "has closed", "is sending")
 
+# Each time that a window's state becomes another one.
+CLOSINGS = """
+CREATE TABLE closings (id integer, state varchar);
+CREATE FUNCTION closes() RETURNS trigger AS $$ BEGIN
+  INSERT INTO closings VALUES (new.id, new.state); RETURN new; END $$ LANGUAGE plpgsql;
+CREATE TRIGGER closes AFTER UPDATE OF state ON windows FOR EACH ROW EXECUTE FUNCTION closes();
+"""
 
-class Standby:
-    """Such a process, and what it has said.
+
+def closings(url: str) -> list[tuple[int, str]]:
+    """Which windows became what."""
+    with open_state(url).connect() as connection:
+        rows = connection.execute(sql.text("SELECT id, state FROM closings ORDER BY id"))
+        return [(row.id, row.state) for row in rows]
+
+
+class Speaking:
+    """A process, and what it has said.
 
     Args:
-        stops: one of ``POINTS``.
+        program: its command line.
+        more: of its environment.
     """
 
-    def __init__(self, url: str, folder: Path, *, notify: str = "", stops: str = "") -> None:
-        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        program = [sys.executable, __file__, url, str(folder), notify, stops]
+    def __init__(self, program: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": "1"} | (more or {})
         self.process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
         self._said: Queue[str] = Queue()
         self.all: list[str] = []
@@ -58,6 +78,17 @@ class Standby:
         at = time.monotonic()
         self.process.wait()
         return at
+
+
+class Standby(Speaking):
+    """One that stands by and leads.
+
+    Args:
+        stops: one of ``POINTS``.
+    """
+
+    def __init__(self, url: str, folder: Path, *, notify: str = "", stops: str = "") -> None:
+        super().__init__([sys.executable, __file__, url, str(folder), notify, stops])
 
 
 def lead(url: str, folder: Path, *, notify: str, stops: str) -> None:

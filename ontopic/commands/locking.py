@@ -43,8 +43,8 @@ def locked(
             if stand_by is None or workspace.state_url is None:
                 raise why
             if str(why) != told:
-                stand_by(f"Standing by: {why}")
                 told = str(why)
+                stand_by(f"Standing by: {told.removesuffix('; wait for it')}")
             time.sleep(_LOOKS_S)
         try:
             yield

@@ -289,7 +289,8 @@ class WindowStore(ModelTables):
         if model_version is not None:
             query = query.where(WINDOWS.c.model_version == model_version)
         with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(WINDOWS.c.end.desc(), WINDOWS.c.id.desc()).limit(n)).all()
+            newest = query.order_by(WINDOWS.c.end.desc(), WINDOWS.c.id.desc())
+            rows = connection.execute(newest.limit(n) if n >= 0 else newest).all()
         return [_window(row) for row in rows[::-1]]
 
     def judged(self, windows: Iterable[Window], traffic: TrafficStore) -> Judged:

@@ -14,7 +14,6 @@ from ontopic.registry.base_version import base_version
 from ontopic.registry.descriptions import describe
 from ontopic.registry.promotion_record import OF_NO_VERSION, Entry, EntryKind, PromotionRecord
 from ontopic.registry.registry_tables import RegistryTables
-from ontopic.state.lead import check_still_leading
 from ontopic.state.workspace import Workspace
 
 CHAMPION, CHALLENGER, BASE = "champion", "challenger", "base"
@@ -135,8 +134,7 @@ class ModelRegistry:
         Args:
             at: now where it is not given.
             tags: of the version.
-            facts: for the entry, besides what the version's last gate said. It counts as done by hand unless
-                ``by_hand`` among them is false.
+            facts: for the entry, besides its last gate's. It counts as done by hand unless ``by_hand`` is false.
 
         Raises:
             UserError: there is no such version, or it is the champion.
@@ -155,8 +153,7 @@ class ModelRegistry:
         """Give the alias back to the champion before the present one.
 
         Args:
-            facts: for the record's entry: what shows that the present one is worse. Without them it counts as done by
-                hand.
+            facts: for the record's entry: what shows that the present one is worse. Without them it is done by hand.
 
         Raises:
             UserError: there was no champion before, or its version is gone.
@@ -164,8 +161,7 @@ class ModelRegistry:
         champion = self.champion()
         if not champion:
             raise UserError(f"{self.name!r} has no champion yet; run `python run.py` first, or promote a version")
-        back = self.predecessor(champion)
-        if back is None:
+        if (back := self.predecessor(champion)) is None:
             raise UserError(f"there was no champion before version {champion} of {self.name!r}; promote a version")
         self._check(back)
         said = {"before": champion, "by_hand": facts is None, **(facts or {})}
@@ -295,6 +291,8 @@ class ModelRegistry:
         at: datetime | None,
         facts: Mapping[str, Any],
     ) -> Promotion:
+        from ontopic.state.lead import check_still_leading  # with SQLAlchemy
+
         check_still_leading()  # MLflow would not know that another process has taken over
         last = self.unfinished()
         same = (kind, version, by[:_MOST_BY], why[:_MOST_WHY])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ _CONNECTING = {
 }
 STATE_REVISIONS = ("0001", "0002")
 """Of ``migrations/``, oldest first."""
+_HOLDERS: Counter[sql.Engine] = Counter()
 
 
 def database_name(url_or_path: str | Path) -> str:
@@ -60,7 +62,7 @@ def database_url(url: str, *, what: str, backends: tuple[str, ...] = ("postgresq
 
 @functools.cache
 def postgresql_engine(url: sql.URL) -> sql.Engine:
-    """The engine on a PostgreSQL database, one a process for all tables of ours; whoever closes it leaves it usable.
+    """The engine on a PostgreSQL database, one a process for all tables of ours.
 
     Its errors carry no values, which may be a customer's.
 
@@ -71,6 +73,20 @@ def postgresql_engine(url: sql.URL) -> sql.Engine:
     engine = sql.create_engine(url, connect_args=connecting, pool_pre_ping=True, hide_parameters=True)
     sql.event.listen(engine, "connect", _watch_this_end)
     return engine
+
+
+def hold_open(engine: sql.Engine) -> sql.Engine:
+    """The engine for one more object that ends its use with ``let_go``."""
+    _HOLDERS[engine] += 1
+    return engine
+
+
+def let_go(engine: sql.Engine) -> None:
+    """Close all connections that wait for use, once no other object uses the engine, which can be used anew."""
+    _HOLDERS[engine] -= 1
+    if _HOLDERS[engine] <= 0:
+        del _HOLDERS[engine]
+        engine.dispose()
 
 
 def _watch_this_end(connection: Any, _: object) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.errors import UserError
-from ontopic.state.database import database_name, open_state
+from ontopic.state.database import database_name, hold_open, let_go, open_state
 from ontopic.state.older_tables import make_anew
 from ontopic.state.sqlite_file import IN_WAL_MODE, only_read, sqlite_engine, sqlite_url
 
@@ -57,7 +57,7 @@ class Tables:
         self.name, self._what = database_name(at), what
         self._url = str(at) if "://" in str(at) else None
         if self._url is not None:
-            self._engine = open_state(self._url)
+            self._engine = hold_open(open_state(self._url))
             return
         pragmas = IN_WAL_MODE if pooled else ()
         self._engine = sqlite_engine(
@@ -92,7 +92,7 @@ class Tables:
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
+        let_go(self._engine)
 
     def __enter__(self) -> Self:
         return self
@@ -157,8 +157,8 @@ class ModelTables(Tables):
 
 def _keys(table: sql.Table) -> Iterator[Sequence[str]]:
     """The columns, but for the registered model, of which each model has a row at most once."""
-    unique = [table.primary_key, *(index for index in table.indexes if index.unique)]
-    for names in ([column.name for column in each.columns] for each in unique):
+    unique = [index.columns for index in table.indexes if index.unique]
+    for names in ([column.name for column in columns] for columns in (table.primary_key.columns, *unique)):
         if "registered_model" in names:
             yield [name for name in names if name != "registered_model"]
 

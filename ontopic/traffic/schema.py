@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sql
 
-from ontopic.state.database import Migrations, database_name, database_url, postgresql_engine
+from ontopic.state.database import Migrations, database_name, database_url, hold_open, postgresql_engine
 from ontopic.state.sqlite_file import IN_WAL_MODE, sqlite_engine, sqlite_url
 from ontopic.traffic.redaction import KINDS
 
@@ -102,6 +102,8 @@ _DURABLE = ("page_size=32768", *IN_WAL_MODE, "synchronous=FULL")
 def open_database(url_or_path: str | Path) -> tuple[sql.Engine, sql.Engine]:
     """An engine for reading the store's database, whose tables are there and of this release, and one for writing.
 
+    Both are held open (``let_go``).
+
     Those who read wait for nobody. A transaction that writes reads first what it writes beside, so on SQLite it takes
     the right to write when it begins.
 
@@ -117,7 +119,7 @@ def open_database(url_or_path: str | Path) -> tuple[sql.Engine, sql.Engine]:
     if not MIGRATIONS.are_done(engine):
         upgrading = sqlite_engine(url, immediate=True, pooled=False, pragmas=_DURABLE) if is_sqlite else engine
         MIGRATIONS.upgrade(upgrading, database_name(url_or_path))
-    return engine, writing
+    return hold_open(engine), hold_open(writing)
 
 
 def _url(url_or_path: str | Path) -> sql.URL:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
 from ontopic.records import MOST_AHEAD, Feedback, Record
-from ontopic.state.database import database_name, not_opened
+from ontopic.state.database import database_name, let_go, not_opened
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.feedback import Thumb, given, keep, thumb_counts, thumbed, thumbs
 from ontopic.traffic.reading import ROWS, of_rows, parts, records
@@ -364,8 +364,8 @@ class TrafficStore:
 
     def close(self) -> None:
         """Close all connections; the store opens new ones if it is used again."""
-        self._engine.dispose()
-        self._writing.dispose()
+        let_go(self._engine)
+        let_go(self._writing)
 
     def __enter__(self) -> Self:
         return self

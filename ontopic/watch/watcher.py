@@ -61,8 +61,8 @@ class Turn(BaseModel):
 
 
 class Watcher:
-    """Closes windows of one policy's traffic, alerts, retrains, and rolls back. One at a time a state folder: the
-    caller holds its lock.
+    """Closes windows of one policy's traffic, alerts, retrains, and rolls back. One at a time: the caller holds the
+    lock (``ontopic.commands.locking``).
 
     Args:
         improve: trains a challenger and lets the gate decide on its promotion; ``None`` where the weights are another

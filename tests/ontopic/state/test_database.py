@@ -45,11 +45,17 @@ def test_a_newer_releases_tables_are_refused(postgres_database: str) -> None:
 
 
 def test_all_tables_share_one_engine_which_can_be_used_after_it_was_closed(postgres_database: str) -> None:
+    from ontopic.monitoring.windows import WindowStore
     from ontopic.traffic.store import TrafficStore
 
     engine = open_state(postgres_database)
     with TrafficStore(postgres_database) as store:
         assert store._engine is engine
+        store.count()
+        with WindowStore(postgres_database, "m") as windows:
+            windows.waiting()
+        assert engine.pool.checkedin()  # type: ignore[attr-defined]  # who closed left the other's connections alone
+    assert not engine.pool.checkedin()  # type: ignore[attr-defined]
     with engine.connect() as connection:
         assert connection.scalar(sql.select(1)) == 1
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sql
-from led import MODEL, NOON, POINTS, Standby
+from led import CLOSINGS, MODEL, NOON, POINTS, Standby, closings
 from loopback import answering
 
 from ontopic.monitoring.alerts import Alerts
@@ -20,13 +19,6 @@ from ontopic.state.database import open_state
 from ontopic.traffic.store import TrafficStore
 
 _MOST_S = 10.0
-# Each time that a window's state becomes another one.
-CLOSINGS = """
-CREATE TABLE closings (id integer, state varchar);
-CREATE FUNCTION closes() RETURNS trigger AS $$ BEGIN
-  INSERT INTO closings VALUES (new.id, new.state); RETURN new; END $$ LANGUAGE plpgsql;
-CREATE TRIGGER closes AFTER UPDATE OF state ON windows FOR EACH ROW EXECUTE FUNCTION closes();
-"""
 
 
 def prepared(url: str, folder: Path, hours: int) -> None:
@@ -41,12 +33,6 @@ def prepared(url: str, folder: Path, hours: int) -> None:
     with TrafficStore(url, MODEL) as traffic:
         asked = [NOON + timedelta(hours=hour) for hour in range(hours)]
         traffic.add_many([Record(question="q", answer="a", model_version="1", asked_at=at) for at in asked])
-
-
-def closings(url: str) -> list[tuple[int, str]]:
-    with open_state(url).connect() as connection:
-        rows = connection.execute(sql.text("SELECT id, state FROM closings ORDER BY id"))
-        return [(row.id, row.state) for row in rows]
 
 
 def test_the_death_of_who_leads_moves_the_lead_within_ten_seconds(postgres_database: str, tmp_path: Path) -> None:

@@ -199,12 +199,13 @@ def test_what_is_asked_of_the_balancer_is_answered_and_kept_in_postgresql(team: 
 @pytest.mark.slow
 def test_one_watch_leads_and_its_end_moves_the_lead(team: Composed) -> None:
     def leads(name: str) -> bool:
-        return "is watched" in team.log(name)
+        return f"This process works on {MODEL} now" in team.log(name)
 
     until(lambda: leads("watch-1") or leads("watch-2"), 120)
     first, second = ("watch-1", "watch-2") if leads("watch-1") else ("watch-2", "watch-1")
     until(lambda: "Standing by" in team.log(second))
     assert not leads(second)
+    until(lambda: "is watched" in team.log(first), 300)
     team.stop(first)
     until(lambda: leads(second), 30)
 

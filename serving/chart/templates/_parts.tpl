@@ -121,7 +121,8 @@ spec:
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
       args: {{- toYaml .args | nindent 8 }}
       env:
-        {{- include "ontopic.secrets" (dict "root" .root "names" (list "ONTOPIC_STATE_URL") "optional" (list "OPENAI_API_KEY" "ZENML_STORE_URL" "ZENML_STORE_API_KEY")) | trim | nindent 8 }}
+        {{- $optional := list "OPENAI_API_KEY" "ZENML_STORE_URL" "ZENML_STORE_API_KEY" }}
+        {{- include "ontopic.secrets" (dict "root" .root "names" (list "ONTOPIC_STATE_URL") "optional" $optional) | trim | nindent 8 }}
         {{- include "ontopic.trackingUri" . | trim | nindent 8 }}
         {{- include "ontopic.objectStore" . | trim | nindent 8 }}
         - {name: USER, value: {{ include "ontopic.name" .root }}-{{ .component }}}

@@ -188,7 +188,8 @@ def _results(given: dict[str, Any], partitions: list[Partition], *, workers: int
     pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
     rows = [{"partition": each.model_dump_json()} for each in partitions]
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
-    yield from blocks.map(_Worker, fn_constructor_kwargs=given, compute=pool, num_cpus=1).iter_rows()
+    worker: Any = _Worker  # Ray makes it and then calls it, which its types do not say
+    yield from blocks.map(worker, fn_constructor_kwargs=given, compute=pool, num_cpus=1).iter_rows()
 
 
 @contextmanager
@@ -216,7 +217,7 @@ def _started(workspace: Workspace, cluster: Cluster) -> Iterator[int]:
     address = cluster.address
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     with _short(workspace.ray) as folder:
-        own = {"num_cpus": cluster.workers or len(os.sched_getaffinity(0)), "include_dashboard": False}
+        own: dict[str, Any] = {"num_cpus": cluster.workers or len(os.sched_getaffinity(0)), "include_dashboard": False}
         own |= {"_temp_dir": str(folder), "object_store_memory": _STORE_BYTES}
         try:
             ray.init(address=address or "local", **common, **({} if address else own))

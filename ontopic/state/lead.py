@@ -59,7 +59,7 @@ class Lead:
         )
         try:
             held = self._connection.scalar(own, {"one": _ONE_MODEL, "model": _number(self.registered_model)})
-        except sql.exc.DBAPIError:  # the connection is gone, and the lock with it
+        except sql.exc.SQLAlchemyError:  # the connection is gone, and the lock with it
             held = 0
         if not held:
             raise _lost(self)
@@ -67,7 +67,7 @@ class Lead:
     def release(self) -> None:
         """Give the lead back."""
         _HELD.remove(self)
-        with suppress(sql.exc.DBAPIError):
+        with suppress(sql.exc.SQLAlchemyError):
             self._connection.close()
 
 

@@ -66,8 +66,9 @@ def test_one_leads_a_model_and_the_next_ones_number_is_higher(state_database: st
 def test_who_lost_its_connection_knows_it_and_another_one_leads(state_database: str, led: Lead) -> None:
     check_still_leading()
     break_connections(state_database)
-    with pytest.raises(LeadLostError, match=r"works on ontopic-banking no more: its connection to the database broke"):
-        check_still_leading()
+    for _ in range(2):  # and goes on knowing it
+        with pytest.raises(LeadLostError, match=r"works on ontopic-banking no more: its connection to the database"):
+            check_still_leading()
     second = take_lead(state_database, MODEL)
     assert second is not None and second.number == led.number + 1
     second.release()

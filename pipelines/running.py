@@ -13,6 +13,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from ontopic.config.policy import Policy
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace
+from pipelines.model_versions import link_versions
 
 
 def finished(
@@ -36,7 +37,9 @@ def finished(
     finally:
         open_tracking(workspace, name)  # ZenML's tracker resets MLflow after each step
     assert started is not None
-    return Client().get_pipeline_run(started.id)
+    run = Client().get_pipeline_run(started.id)
+    link_versions(run, name, workspace=workspace, version=str(parameters.get("version", "")))
+    return run
 
 
 def output(run: PipelineRunResponse, step: str, *, name: str | None = None) -> Any:

@@ -15,7 +15,8 @@ PAGES = "steps.pages.PageMaterializer"
 
 
 class PageMaterializer(PydanticMaterializer):
-    """Keeps a model as ZenML does, and besides a copy of the pages that it names: its ``report``, and its windows'.
+    """Keeps a model as ZenML does, and besides a copy of the pages that it names: its ``report``, its ``pages``, and
+    its windows'.
 
     What is loaded again, and what the cache goes by, is the model alone.
     """
@@ -26,7 +27,8 @@ class PageMaterializer(PydanticMaterializer):
         """Copy the pages that are there; returns the paths of the copies, ahead of the model's own."""
         windows = [window.result.report for window in getattr(data, "windows", []) if window.result]
         shown = dict[str, VisualizationType]()
-        for page in (Path(each) for each in (data.report, *windows) if each):
+        named = (getattr(data, "report", ""), *getattr(data, "pages", ()), *windows)
+        for page in (Path(each) for each in named if each):
             if page.is_file():
                 uri = f"{self.uri}/{page.name}"
                 with self.artifact_store.open(uri, "wb") as copy:

@@ -8,9 +8,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
 from ontopic.config.policy import Policy
 from ontopic.data.by_language import language_name
@@ -183,7 +184,23 @@ class JudgeCard(BaseModel):
 
 
 class JudgeCards(RootModel[list[JudgeCard]]):
-    """Cards in an order, the gating judge's first, as steps pass them on."""
+    """Cards in an order, the gating judge's first, as steps pass them on.
+
+    Attributes:
+        pages: the files that they were just drawn in; kept with none of them, and so not there when loaded again.
+    """
+
+    _pages: tuple[Path, ...] = PrivateAttr(default=())
+
+    @property
+    def pages(self) -> tuple[Path, ...]:
+        return self._pages
+
+    def drawn_in(self, pages: Sequence[Path]) -> Self:
+        """The same cards, with the pages that they were drawn in."""
+        copy = self.model_copy()
+        copy._pages = tuple(pages)
+        return copy
 
     @property
     def gate(self) -> JudgeCard:

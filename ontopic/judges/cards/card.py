@@ -178,6 +178,11 @@ class JudgeCard(BaseModel):
         return "\n".join([f"judge        {self.judge_id}", *lines])
 
     @property
+    def in_line(self) -> str:
+        """The shares with their intervals."""
+        return ", ".join(f"{name} {getattr(self, name)}" for name in SHARES)
+
+    @property
     def instrument(self) -> str:
         """How it was asked, in words."""
         return "told, as in the gate" if self.scope_given else "not told, as on traffic"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -27,8 +28,8 @@ def instructions_judge(judge: LLMJudge, card: JudgeCard) -> MlflowJudge:
     """A judge of MLflow's own kind that asks the same model with the same prompt on a row's ``inputs`` and ``outputs``.
 
     MLflow puts those into a message of their own and wants its own form of reply, so its verdicts are not the judge's,
-    and its description says of whom the card's figures are. MLflow keeps neither key nor address: where it asks, it takes
-    ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``.
+    and its description says of whom the card's figures are. MLflow keeps neither key nor address: it takes
+    ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` where it asks.
 
     Args:
         card: of the judge.
@@ -57,16 +58,22 @@ def instructions_judge(judge: LLMJudge, card: JudgeCard) -> MlflowJudge:
 
 def register_scorers(measured: Sequence[tuple[LLMJudge, JudgeCard]]) -> list[str]:
     """Put LLM judges among the scorers of the active experiment, each as a new version where it differs from its
-    newest one.
+    newest one. A server that keeps no scorers, such as one of an older release, is said: nothing depends on them.
 
     Returns:
-        The scorers' names.
+        The names of those that are there.
     """
+    from mlflow.exceptions import MlflowException
+
     made = [instructions_judge(judge, card) for judge, card in measured]
-    for each in made:
-        newest = _newest(each.name)
-        if newest is None or newest.model_dump() != each.model_dump():
-            each.register()
+    try:
+        for each in made:
+            newest = _newest(each.name)
+            if newest is None or newest.model_dump() != each.model_dump():
+                each.register()
+    except (MlflowException, NotImplementedError, OSError) as error:
+        print(f"MLflow keeps no judges as scorers ({str(error).partition(chr(10))[0][:200]})", file=sys.stderr)
+        return []
     return [each.name for each in made]
 
 

@@ -26,14 +26,22 @@ PAGES = {
     "traffic": "monitoring-*-version-1-*.html",
     "window": "window-*-version-2-*.html",
 }
-# the name of the picture, and how the line begins in which `ui` prints the link
-TOOLS = {"ui": "Index", "mlflow": "MLflow, Champion against challenger", "evidently": "Evidently", "zenml": "ZenML"}
-_DRAWN_MS = {"reports": 1_000, "tools": 8_000}
+# the name of the picture, how the line begins in which `ui` prints the link, and where to go from there
+TOOLS = {
+    "ui": ("Index", ""),
+    "mlflow-compare": ("MLflow, Champion against challenger", ""),
+    "mlflow-model": ("MLflow, MLflow", "#/models/ontopic-banking/versions/2"),
+    "mlflow-traces": ("MLflow, Experiment", "/traces"),
+    "evidently": ("Evidently", ""),
+    "zenml": ("ZenML", ""),
+}
+_DRAWN_MS = {"reports": 1_000, "tools": 20_000}
 
 
 def newest(reports: Path, pattern: str) -> Path:
-    """The newest page of that kind."""
-    found = sorted(reports.glob(pattern), key=lambda page: page.stat().st_mtime)
+    """The newest page of that kind; what Evidently draws beside a gate's page is none."""
+    found = [page for page in reports.glob(pattern) if not page.stem.endswith("-evidently")]
+    found.sort(key=lambda page: page.stat().st_mtime)
     if not found:
         sys.exit(f"error: {reports} has no {pattern}; let `make run` come to a promotion there")
     return found[-1]
@@ -67,12 +75,12 @@ def main() -> None:
             url = page.resolve().as_uri()
             take(browser, url, out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["reports"])
         if not given.no_tools:
-            with opened(given.state, list(TOOLS.values())) as links:
-                for name, begins in TOOLS.items():
+            with opened(given.state, [begins for begins, _ in TOOLS.values()]) as links:
+                for name, (begins, path) in TOOLS.items():
                     found = [url for what, url in links.items() if what.startswith(begins)]
                     if not found:
                         sys.exit(f"error: `ui` printed no link of {begins}")
-                    take(browser, found[0], out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["tools"])
+                    take(browser, found[0] + path, out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["tools"])
         browser.close()
 
 

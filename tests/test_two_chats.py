@@ -33,6 +33,8 @@ from ontopic.watch.replays import answered_by
 from ontopic.watch.retraining import split
 from serving.process import ServedModel
 
+pytestmark = pytest.mark.slow
+
 _BANK = [
     "send a bank transfer abroad",
     "open a bank account",

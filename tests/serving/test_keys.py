@@ -307,7 +307,8 @@ def test_tokens_are_limited_by_the_minute(keyed: Keyed) -> None:
     usage = raw.parse().usage
     assert usage is not None
     assert raw.headers["x-ratelimit-limit-tokens"] == "100"
-    assert int(raw.headers["x-ratelimit-remaining-tokens"]) == 100 - usage.prompt_tokens - 8
+    left = 100 - usage.prompt_tokens - 8
+    assert left <= int(raw.headers["x-ratelimit-remaining-tokens"]) <= left + 8  # a new minute may have begun
     with pytest.raises(openai.RateLimitError) as raised:
         for _ in range(3):
             client.chat.completions.create(model="smol", messages=QUESTION, stream=True).close()  # type: ignore[call-overload]

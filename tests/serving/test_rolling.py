@@ -119,7 +119,7 @@ def service(running: Service) -> Iterator[Service]:
     running.end()
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_each_conversation_stays_with_the_version_that_has_it(service: Service, stream: bool) -> None:
     rollout = service.begin("2", [40, 100])
     names = [f"conversation {i}" for i in range(20)]

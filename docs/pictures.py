@@ -17,7 +17,7 @@ from opened_pages import opened
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, HEIGHT = 1100, 900
+WIDTH, HEIGHT = {"reports": 1100, "tools": 1500}, 900
 # the name of the picture, and the pages of a state folder's reports of which it shows the newest
 PAGES = {
     "gate-report": "gate-*.html",
@@ -47,14 +47,15 @@ def newest(reports: Path, pattern: str) -> Path:
     return found[-1]
 
 
-def take(browser: Browser, url: str, *, out: Path, drawn_ms: int) -> None:
+def take(browser: Browser, url: str, *, out: Path, kind: str) -> None:
     """Write what the top of a page looks like, once it has had time to draw itself."""
-    tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+    width = WIDTH[kind]
+    tab = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme="light")
     tab.goto(url, wait_until="load")
-    tab.wait_for_timeout(drawn_ms)
+    tab.wait_for_timeout(_DRAWN_MS[kind])
     tab.keyboard.press("Escape")  # MLflow opens with a tour
     height = min(HEIGHT, tab.evaluate("document.documentElement.scrollHeight"))
-    tab.screenshot(path=out, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+    tab.screenshot(path=out, clip={"x": 0, "y": 0, "width": width, "height": height})
     tab.close()
     print(f"{out}: {url}")
 
@@ -73,14 +74,19 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, page in pages.items():
             url = page.resolve().as_uri()
-            take(browser, url, out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["reports"])
+            take(browser, url, out=given.out / f"{name}.png", kind="reports")
         if not given.no_tools:
             with opened(given.state, [begins for begins, _ in TOOLS.values()]) as links:
                 for name, (begins, path) in TOOLS.items():
                     found = [url for what, url in links.items() if what.startswith(begins)]
                     if not found:
                         sys.exit(f"error: `ui` printed no link of {begins}")
-                    take(browser, found[0] + path, out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["tools"])
+                    take(
+                        browser,
+                        found[0] + path,
+                        out=given.out / f"{name}.png",
+                        kind="reports" if name == "ui" else "tools",
+                    )
         browser.close()
 
 

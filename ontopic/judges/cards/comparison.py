@@ -59,8 +59,7 @@ def compare_judges(
 ) -> JudgesCompared:
     """Measure judges on the same labelled records; a page each, one that compares them, and an MLflow run each.
 
-    LLM judges are among the scorers of the active experiment then, to which the runs go, nested in the active run where
-    there is one.
+    LLM judges are scorers of the active experiment then. The runs go there, nested in the active run where one is.
 
     Args:
         records: to measure on; those without a label are left out. By default those of the calibration split, on
@@ -95,8 +94,8 @@ def compare_judges(
         return found
 
     measured = [measured_on(judge_id, scope_given=False) for judge_id in opened]
-    asking = zip((judge for _, judge in opened.values()), measured, strict=True)
-    register_scorers([(judge, each.card) for judge, each in asking if isinstance(judge, LLMJudge)])
+    asking = zip(opened.values(), measured, strict=True)
+    register_scorers([(judge, each.card) for (_, judge), each in asking if isinstance(judge, LLMJudge)])
     ranked = rank(measured)
     # Judges of a server cost money: what may gate are the first, which is the configured one, and whichever is best.
     may_gate = dict.fromkeys((measured[0].card.judge_id, ranked[0].card.judge_id))

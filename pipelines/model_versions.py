@@ -36,6 +36,7 @@ def _models_of(registry: ModelRegistry) -> dict[str, Any]:
     """ZenML's versions (``ModelVersionResponse``) by the registry's; what is not there yet is made."""
     from zenml.client import Client
     from zenml.enums import MetadataResourceTypes
+    from zenml.metadata.metadata_types import MetadataType
     from zenml.models import RunMetadataResource
 
     client = Client()
@@ -48,8 +49,9 @@ def _models_of(registry: ModelRegistry) -> dict[str, Any]:
         if made is None:
             made = client.create_model_version(registry.name, name=f"v{version}")
             of = RunMetadataResource(id=made.id, type=MetadataResourceTypes.MODEL_VERSION)
-            said = {"sha256": tags.get(DIGEST), "trained_from": tags.get(BASE_VERSION)}
-            said = {"mlflow": f"models:/{registry.name}/{version}"} | {key: each for key, each in said.items() if each}
+            known_of = {"sha256": tags.get(DIGEST, ""), "trained_from": tags.get(BASE_VERSION, "")}
+            said: dict[str, MetadataType] = {"mlflow": f"models:/{registry.name}/{version}"}
+            said |= {key: each for key, each in known_of.items() if each}
             client.create_run_metadata(said, resources=[of])
         known[version] = made
     return known

@@ -16,6 +16,7 @@ from ontopic.errors import UserError
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace
 from pipelines.elsewhere import runs_elsewhere, runs_in
+from pipelines.model_versions import link_versions
 
 
 def finished(
@@ -64,6 +65,7 @@ def finished(
     run = Client().get_pipeline_run(started.id)
     if elsewhere and run.status != ExecutionStatus.COMPLETED:
         _raise_as_here(run_name, RuntimeError(f"ZenML's run {run_name!r} is {run.status.value}"))
+    link_versions(run, name, workspace=workspace, version=str(parameters.get("version", "")))
     return run
 
 

@@ -25,7 +25,7 @@ PAGES = "steps.pages.PageMaterializer"
 
 class PageMaterializer(PydanticMaterializer):
     """Keeps a model as ZenML does, and besides a copy of the pages that it names: its ``report`` with what is beside
-    it, and its windows'.
+    it, its ``pages``, and its windows'.
 
     What is loaded again, and what the cache goes by, is the model alone; on a machine that has not got its pages, with
     those in this machine's state folder.
@@ -68,7 +68,8 @@ class PageMaterializer(PydanticMaterializer):
 
 def _pages(data: Any) -> list[Path]:
     windows = [window.result.report for window in getattr(data, "windows", []) if window.result]
-    pages = [Path(each) for each in (data.report, getattr(data, "evidently", None), *windows) if each]
+    named = (getattr(data, "report", ""), getattr(data, "evidently", None), *getattr(data, "pages", ()))
+    pages = [Path(each) for each in (*named, *windows) if each]
     return list(dict.fromkeys(pages))
 
 

@@ -48,10 +48,8 @@ def label(
     ] = "random",
 ) -> None:
     """Label records one by one on the terminal, and print how the judge does on them."""
-    from ontopic.data.drawing import records_to_label
-    from ontopic.data.labeller import label_records
     from ontopic.data.labels import LabelStore, labels_of
-    from ontopic.progress import progress, working
+    from ontopic.progress import progress
 
     def judged(asked: Sequence[Record]) -> list[Verdict]:
         judge = judge_of(project)
@@ -78,8 +76,25 @@ def label(
             raise UserError("--labels takes neither --records nor --number: its rows are labelled already")
         console.print(_taken(labels, store, by=by))
         return
+    _label_here(project, store, by=by, records=records, n=number or _RECORDS, judged=judged)
+
+
+def _label_here(
+    project: Project,
+    store: LabelStore,
+    *,
+    by: Draw,
+    records: Path | None,
+    n: int,
+    judged: Callable[[Sequence[Record]], list[Verdict]],
+) -> None:
+    """Ask on the terminal for labels, record by record."""
+    from ontopic.data.drawing import records_to_label
+    from ontopic.data.labeller import label_records
+    from ontopic.progress import working
+
     found, notes, proposed = _found(project, records, feedback=by == "feedback")
-    chosen = records_to_label(found, store, by=by, n=number or _RECORDS, judge=judged, notes=notes, proposed=proposed)
+    chosen = records_to_label(found, store, by=by, n=n, judge=judged, notes=notes, proposed=proposed)
     console.print(str(chosen))
     labelled = label_records(
         chosen.records,

@@ -209,7 +209,7 @@ def adopt(project: Project) -> None:
 
 @app.command("send")
 @beginning
-def send(
+def send(  # noqa: PLR0913  # each is an option that somebody sets
     project: Project,
     *,
     questions: Annotated[Path, typer.Option(help="Questions with `question` and boolean `in_scope`.")],
@@ -224,6 +224,7 @@ def send(
     api_key_variable: Annotated[
         str | None, typer.Option(help="The environment variable that holds the key; OPENAI_API_KEY by default.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Ask questions at a rate, whether or not the earlier ones are answered, of the model that `serve` serves."""
     from ontopic.config.settings import EndpointSettings
@@ -242,21 +243,23 @@ def send(
     base_url, api_key = str(base_url_of(served)), key_of(api_key_variable)
     chosen = questions_to_send(load_rows(questions, Question).rows, count, in_scope_share=in_scope_share)
     sent = Sent()
-    with progress("questions", len(chosen), unit="questions", status=lambda: str(sent)) as advance:
-        ask_at_rate(
-            (question.messages for question in chosen),
-            base_url,
-            model=model or project.policy.registered_model,
-            api_key=api_key,
-            max_tokens=project.settings.traffic.max_tokens,
-            rate=rate,
-            sent=sent,
-            advance=advance,
-        )
-    console.print(str(sent))
+    with reporting(as_json=as_json) as document:
+        with progress("questions", len(chosen), unit="questions", status=lambda: str(sent)) as advance:
+            ask_at_rate(
+                (question.messages for question in chosen),
+                base_url,
+                model=model or project.policy.registered_model,
+                api_key=api_key,
+                max_tokens=project.settings.traffic.max_tokens,
+                rate=rate,
+                sent=sent,
+                advance=advance,
+            )
+        console.print(str(sent))
+        document(sent.shown())
     if sent.refusal or not sent.answered:
         raise UserError(_refusal(sent, base_url, key_variable=api_key_variable, has_key=api_key != NO_KEY))
-    if sent.failed:
+    if sent.failed and not as_json:
         console.print(f"the first failure: {sent.error}")
 
 

@@ -121,6 +121,14 @@ def _facts(window: Window, result: WindowResult, *, judged: Judged) -> list[tupl
         facts.append(("Revision", f"{result.revision}: reopened for {result.late:,} late records"))
     if result.thumbs:
         facts.append(("Thumbs", result.thumbs.in_words))
+    limited = {
+        "Over-refusal, as judged": result.over_refusal,
+        "Leak, as judged": result.leak,
+        "Answers slower than the limit": result.slow,
+    }
+    facts += [(name, share.in_words) for name, share in limited.items() if share is not None]
+    if result.judge_cost:
+        facts.append(("The judge's cost", result.judge_cost.in_words))
     if result.chart:
         facts.append(("Since the promotion", result.chart.in_words))
     facts.append(("On a dashboard", "Evidently has this window's metrics: python run.py ui"))

@@ -147,9 +147,9 @@ class LocalJudge:
         if declined or empty or invented:
             said = "declines" if declined else "is empty" if empty else "makes up what only the account could tell"
         explanation = (
-            f"The question is {'in' if in_scope else 'out of'} scope ({known}); the answer {said} "
-            f"(probabilities: declines {declines:.2f}, speaks of {self.subject} {subject:.2f}, makes things up "
-            f"{invents:.2f})."
+            f"The question is {'in' if in_scope else 'out of'} scope ({known}); the answer {said}. "
+            f"How likely: that it declines {declines:.2f}, that it speaks of {self.subject} {subject:.2f}, that it "
+            f"makes things up {invents:.2f}."
         )
         return Verdict(
             outcome="pass" if passed else "fail",

@@ -23,9 +23,9 @@ class ClusterSettings(Section):
 
     image: str = Field(min_length=1)
     """The image with OnTopic, its sources in ``/app``; nothing is built, and no source is sent."""
-    training: StepResources = StepResources()
+    training: StepResources = StepResources.model_validate({})
     """For the step that trains; ``training.processes`` GPUs."""
-    answering: StepResources = StepResources()
+    answering: StepResources = StepResources.model_validate({})
     """For each step in which a model answers: traffic, evaluation, preferences."""
-    others: StepResources = StepResources()
+    others: StepResources = StepResources.model_validate({})
     """For each other step."""

@@ -20,7 +20,19 @@ try:
 except ModuleNotFoundError:
     sys.exit("error: this Python lacks what OnTopic needs; run `make setup`, then `source .venv/bin/activate`")
 
-from ontopic.commands import alerts, approvals, judges, labels, models, policy, preferences, record, shell, traffic
+from ontopic.commands import (
+    alerts,
+    approvals,
+    judges,
+    labels,
+    models,
+    policy,
+    preferences,
+    record,
+    shell,
+    state,
+    traffic,
+)
 from ontopic.commands.demo import demo
 from ontopic.commands.export import export
 from ontopic.commands.faults import mistakes_behind
@@ -66,6 +78,7 @@ app.add_typer(traffic.app, name="traffic")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(preferences.app, name="preferences")
 app.add_typer(record.app, name="record")
+app.add_typer(state.app, name="state")
 app.add_typer(serving_commands.keys, name="keys")
 
 

@@ -17,7 +17,7 @@ from opened_pages import opened
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, HEIGHT = 1100, 900
+WIDTH, HEIGHT = {"reports": 1100, "tools": 1500}, 900
 # the name of the picture, and the pages of a state folder's reports of which it shows the newest
 PAGES = {
     "gate-report": "gate-*.html",
@@ -26,27 +26,37 @@ PAGES = {
     "traffic": "monitoring-*-version-1-*.html",
     "window": "window-*-version-2-*.html",
 }
-# the name of the picture, and how the line begins in which `ui` prints the link
-TOOLS = {"ui": "Index", "mlflow": "MLflow, Champion against challenger", "evidently": "Evidently", "zenml": "ZenML"}
-_DRAWN_MS = {"reports": 1_000, "tools": 8_000}
+# the name of the picture, how the line begins in which `ui` prints the link, and where to go from there
+TOOLS = {
+    "ui": ("Index", ""),
+    "mlflow-compare": ("MLflow, Champion against challenger", ""),
+    "mlflow-model": ("MLflow, MLflow", "#/models/ontopic-banking/versions/2"),
+    "mlflow-traces": ("MLflow, Experiment", "/traces"),
+    "evidently": ("Evidently", ""),
+    "zenml": ("ZenML", ""),
+}
+_DRAWN_MS = {"reports": 1_000, "tools": 30_000}
 
 
 def newest(reports: Path, pattern: str) -> Path:
-    """The newest page of that kind."""
-    found = sorted(reports.glob(pattern), key=lambda page: page.stat().st_mtime)
+    """The newest page of that kind; what Evidently draws beside a gate's page is none."""
+    found = [page for page in reports.glob(pattern) if not page.stem.endswith("-evidently")]
+    found.sort(key=lambda page: page.stat().st_mtime)
     if not found:
         sys.exit(f"error: {reports} has no {pattern}; let `make run` come to a promotion there")
     return found[-1]
 
 
-def take(browser: Browser, url: str, *, out: Path, drawn_ms: int) -> None:
+def take(browser: Browser, url: str, *, out: Path, kind: str) -> None:
     """Write what the top of a page looks like, once it has had time to draw itself."""
-    tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+    width = WIDTH[kind]
+    tab = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme="light")
     tab.goto(url, wait_until="load")
-    tab.wait_for_timeout(drawn_ms)
-    tab.keyboard.press("Escape")  # MLflow opens with a tour
+    tab.wait_for_timeout(_DRAWN_MS[kind])
+    if (tour := tab.locator("text='Got it'")).count():  # MLflow opens with one
+        tour.first.click()
     height = min(HEIGHT, tab.evaluate("document.documentElement.scrollHeight"))
-    tab.screenshot(path=out, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+    tab.screenshot(path=out, clip={"x": 0, "y": 0, "width": width, "height": height})
     tab.close()
     print(f"{out}: {url}")
 
@@ -65,14 +75,19 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, page in pages.items():
             url = page.resolve().as_uri()
-            take(browser, url, out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["reports"])
+            take(browser, url, out=given.out / f"{name}.png", kind="reports")
         if not given.no_tools:
-            with opened(given.state, list(TOOLS.values())) as links:
-                for name, begins in TOOLS.items():
+            with opened(given.state, [begins for begins, _ in TOOLS.values()]) as links:
+                for name, (begins, path) in TOOLS.items():
                     found = [url for what, url in links.items() if what.startswith(begins)]
                     if not found:
                         sys.exit(f"error: `ui` printed no link of {begins}")
-                    take(browser, found[0], out=given.out / f"{name}.png", drawn_ms=_DRAWN_MS["tools"])
+                    take(
+                        browser,
+                        found[0] + path,
+                        out=given.out / f"{name}.png",
+                        kind="reports" if name == "ui" else "tools",
+                    )
         browser.close()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from zenml import pipeline
 
 from ontopic.config.model_settings import ModelSettings
 from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice
 from ontopic.state.workspace import Workspace
+from pipelines.elsewhere import brought_along
 from steps.calibrate_judge import calibrate_judge
 from steps.register_base import register_base
 
@@ -24,12 +27,13 @@ def calibrate(
     workspace: Workspace,
 ) -> None:
     """Register the base model and calibrate the judge."""
-    register_base(model=model, registered_model=policy.registered_model, workspace=workspace)
+    given: Any = brought_along(workspace, policy, prompts=judge.prompts)
+    register_base(model=model, registered_model=policy.registered_model, workspace=given)
     calibrate_judge(
         judge=judge,
         policy=policy,
         data_sha256=data_sha256,
         prompts=prompts,
         guard_budget=guard_budget,
-        workspace=workspace,
+        workspace=given,
     )

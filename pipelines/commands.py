@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ontopic.commands.erasure import finish
+from ontopic.commands.locking import locked, work_on
 from ontopic.commands.options import (
     Project,
     beginning,
     console,
-    locked,
     on_project,
     say,
     user_name,
@@ -60,7 +61,7 @@ def loop(
     settings, policy, workspace = project.settings, project.policy, project.workspace
     settings.check_weights("the loop")
     by = _started_by(settings)
-    with reporting(as_json=as_json) as document, locked(workspace), working(step_at_work):
+    with reporting(as_json=as_json) as document, locked(workspace, policy.registered_model), working(step_at_work):
         say(f"OnTopic: policy {policy.name}, model {settings.model.name}, state in {workspace.root}")
         check_ready(settings)
         _check_sets(project)
@@ -150,37 +151,48 @@ def watch(
 
     if as_json and not once:
         raise UserError("--json is for one look at the traffic; give --once too")
-    with reporting(as_json=as_json) as document, locked(workspace):
-        with working(step_at_work):
-            check_ready(settings)
-            _check_sets(project)
-            watcher, what = _watcher(project, tell=tell, since=start, by=by, dry_run=dry_run)
-        how = "looked at once" if once else "watched; Ctrl-C ends it"
-        how += "; nothing is trained, promoted or rolled back" if dry_run or settings.serving.upstream else ""
-        console.print(f"{what} is {how}")
+    with reporting(as_json=as_json) as document:
 
-        def turn() -> Turn:
+        def watched() -> None:
             with working(step_at_work):
-                done = watcher.turn()
-                if done.closed:
-                    watcher.log_closed()
-                finish(workspace, tell=tell)  # what the turn wrote of what was erased meanwhile
-            return done
+                check_ready(settings)
+                _check_sets(project)
+                watcher, what = _watcher(project, tell=tell, since=start, by=by, dry_run=dry_run)
+            how = "looked at once" if once else "watched; Ctrl-C ends it"
+            how += "; nothing is trained, promoted or rolled back" if dry_run or settings.serving.upstream else ""
+            console.print(f"{what} is {how}")
+            with closing(watcher):
+                first = _turn(watcher, workspace, tell=tell)
+                tell(watcher.in_words(first))
+                document(first)
+                if once:
+                    _check_closed(first)
+                while not once:
+                    time.sleep(every)
+                    _turn(watcher, workspace, tell=tell)
 
         try:
-            first = turn()
-            tell(watcher.in_words(first))
-            document(first)
             if once:
-                _check_closed(first)
-            while not once:
-                time.sleep(every)
-                turn()
+                with locked(workspace, project.policy.registered_model):
+                    watched()
+            else:
+                work_on(workspace, project.policy.registered_model, work=watched, tell=tell)
         except KeyboardInterrupt:
             console.print("stopped")
-        finally:
-            watcher.close()
         console.print("see where it stands: python run.py status")
+
+
+def _turn(watcher: Watcher, workspace: Workspace, *, tell: Callable[[str], object]) -> Turn:
+    if workspace.state_url is not None:
+        from ontopic.state.lead import check_still_leading
+
+        check_still_leading()
+    with working(step_at_work):
+        done = watcher.turn()
+        if done.closed:
+            watcher.log_closed()
+        finish(workspace, tell=tell)  # what the turn wrote of what was erased meanwhile
+    return done
 
 
 def _check_closed(turn: Turn) -> None:

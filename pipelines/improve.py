@@ -10,13 +10,13 @@ from zenml.client import Client
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
-from ontopic.data.labels import labels_file
-from ontopic.data.rows import source_sha256
+from ontopic.data.labels import labels_sha256
 from ontopic.data.sample import Sample
 from ontopic.evaluation.evidence import Evidence
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
 from ontopic.training.next_preferences import PreferenceTerms, sources_sha256
+from pipelines.elsewhere import brought_along
 from steps.compare_answers import compare_answers
 from steps.evaluate_model import evaluate_model
 from steps.make_preferences import make_preferences
@@ -47,8 +47,10 @@ def improve(
         champion: its version.
         evidence: for an auditor, besides the gate's decision.
     """
-    judging: dict[str, Any] = {"judge": settings.judge_choice, "policy": policy, "workspace": workspace}
-    challenger = _challenger(champion, judged_artifact=judged_artifact, sample=sample, settings=settings, **judging)
+    given: Any = brought_along(workspace, policy, prompts=settings.judge_prompts, training=settings.training)
+    judging: dict[str, Any] = {"judge": settings.judge_choice, "policy": policy, "workspace": given}
+    terms = _terms(settings, policy, sample=sample, workspace=workspace)
+    challenger = _challenger(champion, judged_artifact=judged_artifact, terms=terms, settings=settings, **judging)
     asking: dict[str, Any] = {"model": settings.model, "judge_card": judge_card, **judging}
     look, questions, known = open_look(
         champion=champion,
@@ -58,10 +60,9 @@ def improve(
         evidence=evidence.with_settings(settings),
         **judging,
     )
-    before = evaluate_model(role="champion", version=champion, id="evaluate_champion", questions=questions, **asking)
-    after = evaluate_model(
-        role="challenger", version=challenger, id="evaluate_challenger", questions=questions, **asking
-    )
+    asking["questions"] = questions
+    before = evaluate_model(role="champion", version=champion, id="evaluate_champion", **asking)
+    after = evaluate_model(role="challenger", version=challenger, id="evaluate_challenger", **asking)
     winners = compare_answers(champion=before, challenger=after, **judging)
     decision = pass_gate(
         champion=before,
@@ -70,8 +71,8 @@ def improve(
         look=look,
         evidence=known,
         policy=policy,
-        terms=GateTerms(judge_card=judge_card, labels_sha256=source_sha256(str(labels_file(policy, workspace)))),
-        workspace=workspace,
+        terms=GateTerms(judge_card=judge_card, labels_sha256=labels_sha256(policy, workspace)),
+        workspace=given,
     )
     confirmed = open_sealed(
         decision=decision, champion=before, challenger=after, look=look, model=settings.model, **judging
@@ -84,22 +85,28 @@ def improve(
         evidence=known,
         approval=settings.promotion,
         policy=policy,
-        workspace=workspace,
+        workspace=given,
     )
 
 
-def _challenger(champion: str, *, judged_artifact: str, sample: Sample, settings: Settings, **judging: Any) -> Any:
+def _terms(settings: Settings, policy: Policy, *, sample: Sample, workspace: Workspace) -> PreferenceTerms:
+    return PreferenceTerms(
+        training=settings.training,
+        teacher=settings.teacher,
+        held_out=sample.more,
+        sources_sha256=sources_sha256(settings.training, policy, workspace=workspace),
+    )
+
+
+def _challenger(
+    champion: str, *, judged_artifact: str, terms: PreferenceTerms, settings: Settings, **judging: Any
+) -> Any:
     """The steps that make preferences of a champion's traffic and a challenger of those."""
     pairs = make_preferences(
         judged=Client().get_artifact_version(UUID(judged_artifact)),
         champion=champion,
         model=settings.model,
-        terms=PreferenceTerms(
-            training=settings.training,
-            teacher=settings.teacher,
-            held_out=sample.more,
-            sources_sha256=sources_sha256(settings.training, judging["policy"], workspace=judging["workspace"]),
-        ),
+        terms=terms,
         **judging,
     )
     return train_challenger(

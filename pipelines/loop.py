@@ -12,7 +12,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 
 from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
-from ontopic.data.labels import labels_file
+from ontopic.data.labels import labels_sha256
 from ontopic.data.rows import source_sha256
 from ontopic.data.sample import Sample, in_and_out, sample_in_words, sampled_questions
 from ontopic.data.sealed import sealed_in_words
@@ -278,12 +278,19 @@ class _Loop:
             alerts.deliver(now)
 
     def _finished(self, pipeline: Pipeline, label: str = "", *, called: str, **parameters: Any) -> PipelineRunResponse:
-        run = finished(pipeline, self._policy, workspace=self._workspace, called=called, **parameters)
+        run = finished(
+            pipeline,
+            self._policy,
+            workspace=self._workspace,
+            called=called,
+            cluster=self._settings.cluster,
+            **parameters,
+        )
         self.result.stages += times(run, label)
         return run
 
     def _labels_sha256(self) -> str:
-        return source_sha256(str(labels_file(self._policy, self._workspace)))
+        return labels_sha256(self._policy, self._workspace)
 
     def _champion(self) -> RegisteredModel:
         return find(self._policy.registered_model, CHAMPION, workspace=self._workspace)

@@ -11,6 +11,7 @@ from zenml.utils.pagination_utils import depaginate
 
 from ontopic.registry.promotions import open_registry
 from ontopic.state.workspace import Workspace
+from pipelines.elsewhere import runs_elsewhere
 
 _PAGE = 500
 _NOT_BEFORE = datetime(2000, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # ZenML's times have no zone
@@ -23,6 +24,8 @@ def forget_lost_results(workspace: Workspace, registered_model: str) -> int:
     Returns:
         How many steps, without those that it has forgotten before.
     """
+    if runs_elsewhere():
+        return 0
     client, versions = Client(), set(open_registry(workspace, registered_model).versions())
     lost = {
         artifact.producer_step_run_id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from zenml import pipeline
 
 from ontopic.config.policy import Policy
@@ -9,6 +11,7 @@ from ontopic.config.settings import Settings
 from ontopic.data.sample import Sample
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.state.workspace import Workspace
+from pipelines.elsewhere import brought_along
 from steps.choose_questions import choose_questions
 from steps.collect_traffic import collect_traffic
 from steps.judge_traffic import judge_traffic
@@ -33,15 +36,16 @@ def monitor(
         digest: of the version's weights.
         labels_sha256: of the policy's labels, by which scores are corrected.
     """
+    given: Any = brought_along(workspace, policy, prompts=settings.judge_prompts)
     window_records = settings.monitoring.window_records
     record_ids = collect_traffic(
-        questions=choose_questions(sample=sample),
+        questions=choose_questions(sample=sample, workspace=given),
         registered_model=policy.registered_model,
         version=version,
         digest=digest,
         model=settings.model,
         traffic=settings.traffic,
-        workspace=workspace,
+        workspace=given,
     )
     judged = judge_traffic(
         record_ids=record_ids,
@@ -49,7 +53,7 @@ def monitor(
         judge=settings.judge_choice,
         policy=policy,
         window_records=window_records,
-        workspace=workspace,
+        workspace=given,
     )
     report_traffic(
         judged=judged,
@@ -64,5 +68,5 @@ def monitor(
             limits=settings.monitoring.limits,
             beside=settings.judges_beside,
         ),
-        workspace=workspace,
+        workspace=given,
     )

@@ -36,6 +36,7 @@ def improve_on_traffic(
             policy,
             workspace=workspace,
             called=f"improve v{wanted.champion} on watched traffic",
+            cluster=settings.cluster,
             judged_artifact=str(save_artifact(wanted.judged, "watched_traffic").id),
             sample=gate_sample(settings, policy, more=wanted.held_out),
             champion=wanted.champion,

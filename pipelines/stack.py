@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ontopic.errors import UserError
+from ontopic.state.carried_files import STATE
 from ontopic.state.workspace import ENVIRONMENT, Workspace
 
 STACK = "ontopic"
@@ -44,7 +45,7 @@ def open_stack(workspace: Workspace) -> tuple[str, Workspace]:
     wanted = {
         Kind.ORCHESTRATOR: ("local", {}),
         Kind.ARTIFACT_STORE: ("local", {"path": str(workspace.zenml / "artifacts")}),
-        Kind.EXPERIMENT_TRACKER: ("mlflow", _tracker(workspace.mlflow_uri)),
+        Kind.EXPERIMENT_TRACKER: ("mlflow", tracker_configuration(workspace.mlflow_uri)),
         Kind.MODEL_REGISTRY: ("mlflow", {}),
     }
     (workspace.zenml / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -90,8 +91,8 @@ def _point_zenml_at(workspace: Workspace) -> None:
     }
 
 
-def _tracker(mlflow_uri: str) -> dict[str, Any]:
-    """Configuration of our stack's MLflow tracker."""
+def tracker_configuration(mlflow_uri: str) -> dict[str, Any]:
+    """Configuration of a stack's MLflow tracker."""
     configuration: dict[str, Any] = {"tracking_uri": mlflow_uri}
     if not mlflow_uri.startswith(("http://", "https://")):
         return configuration
@@ -116,7 +117,23 @@ def _users_stack(workspace: Workspace) -> tuple[str, Workspace]:
             f"your active ZenML stack {stack.name!r} has no MLflow experiment tracker; give it one, "
             "or make ZenML's `default` active and a stack is set up for you"
         )
+    if stack.orchestrator.flavor != "local":
+        _check_shared(stack.name, workspace)
+        os.environ[STATE] = str(workspace.root)  # where what a step wrote elsewhere is put, such as its pages
     return stack.name, workspace.tracked_by(str(tracker.get_tracking_uri()))
+
+
+def _check_shared(stack: str, workspace: Workspace) -> None:
+    """Make sure that steps on other machines find what they do not give to one another.
+
+    Raises:
+        UserError: the state is in this machine's folder alone.
+    """
+    if workspace.state_url is None:
+        raise UserError(
+            f"your active ZenML stack {stack!r} runs steps on other machines, and the state is in a folder of this "
+            "one; give PostgreSQL in ONTOPIC_STATE_URL, here and to the steps (docs/how-to/cluster.md)"
+        )
 
 
 def _user_has_stack(workspace: Workspace) -> bool:

@@ -2,7 +2,7 @@
 
 It is set up by one of these environment variables, which ``serving.process.ServedModel`` sets; without any, the service
 does not start:
-    ONTOPIC_KEYS         path of the key store (``serving.keys``)
+    ONTOPIC_KEYS         path or URL of the key store (``serving.keys``)
     ONTOPIC_KEY_SHA256   SHA-256 of the one key that is accepted
     ONTOPIC_NO_AUTH      1: no key is asked for, and only this machine is answered
 ``ONTOPIC_ALLOWED_ORIGINS``, with commas between, are the web pages' origins that may call besides; ``*`` is any, where
@@ -19,10 +19,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import anyio.to_thread
+from anyio.to_thread import run_sync
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -33,11 +32,13 @@ from serving.errors import RequestError, error_response
 from serving.html_pages import is_page
 from serving.keys import Key, KeyStore, digest
 from serving.rate_limits import Allowance, RateLimits
+from serving.shared_state import SharedState, SharedStateDownError
 
 logger = logging.getLogger("bentoml.ontopic")
 
 OPEN = ("/healthz", "/livez", "/readyz")  # to everybody
 _FRESH_S = 1.0  # a key is known, or no longer, at the latest so long after it was made or revoked
+_LONGEST_S = 600.0  # that keys are accepted while the shared state can't be asked whether they still are
 _LONGEST_HEADER = 256
 
 
@@ -58,17 +59,18 @@ class Access:
 
     def __init__(self, app: ASGIApp, environment: Mapping[str, str] = os.environ) -> None:
         self._app = app
-        self._limits = RateLimits()
         self._no_auth = environment.get("ONTOPIC_NO_AUTH") == "1"
         self._origins = allowed_origins(environment)
         self._kept: _KeptKeys | None = None
         self._keys: dict[str, Key] = {}
-        if self._no_auth:
-            return
+        shared: SharedState | None = None
         if sha256 := environment.get("ONTOPIC_KEY_SHA256"):
             self._keys[sha256] = _unlimited(sha256)
-        else:
-            self._kept = _KeptKeys(KeyStore(Path(environment["ONTOPIC_KEYS"])))
+        elif not self._no_auth:
+            at = environment["ONTOPIC_KEYS"]
+            shared = SharedState(at) if "://" in at else None
+            self._kept = _KeptKeys(KeyStore(at), shared)
+        self._limits = RateLimits(shared)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN):
@@ -97,7 +99,7 @@ class Access:
 
         try:
             if scope["path"].startswith("/v1/"):  # reading the metrics takes nothing from a client's limit
-                allowance.take_request()
+                await allowance.take_request()
         except RequestError as error:
             await error_response(error)(scope, receive, send_with_limits)
             return
@@ -147,26 +149,32 @@ class Access:
 
 
 class _KeptKeys:
-    """The keys of a store by their hashes, read anew when they are older than ``_FRESH_S``."""
+    """The keys of a store by their hashes, read anew when they are older than ``_FRESH_S``.
 
-    def __init__(self, store: KeyStore) -> None:
-        self._store = store
+    While the shared state is down, those read last are accepted for ``_LONGEST_S``: in it nobody can revoke any.
+    """
+
+    def __init__(self, store: KeyStore, shared: SharedState | None) -> None:
+        self._store, self._shared = store, shared
         self._keys: dict[str, Key] = {}
         self._read_at = -float("inf")
         self._reading = asyncio.Lock()
 
     async def active(self) -> dict[str, Key]:
         async with self._reading:
-            if time.monotonic() - self._read_at > _FRESH_S:
-                asked_at = time.monotonic()
-                try:
-                    keys = await anyio.to_thread.run_sync(self._store.all)
-                except SQLAlchemyError as error:
-                    logger.exception("the API keys could not be read")
-                    message = "the API keys could not be read; see the server's log"
-                    raise RequestError(message, status=503, code="keys_not_read", retry_after_s=1) from error
-                self._keys = {key.sha256: key for key in keys if key.revoked_at is None}
-                self._read_at = asked_at
+            asked_at = time.monotonic()
+            if asked_at - self._read_at <= _FRESH_S:
+                return self._keys
+            try:
+                keys = await (self._shared.ask(self._store.all) if self._shared else run_sync(self._store.all))
+            except (SQLAlchemyError, SharedStateDownError) as error:
+                if self._shared and asked_at - self._read_at <= _LONGEST_S:
+                    return self._keys
+                logger.exception("the API keys could not be read")
+                message = "the API keys could not be read; see the server's log"
+                raise RequestError(message, status=503, code="keys_not_read", retry_after_s=1) from error
+            self._keys = {key.sha256: key for key in keys if key.revoked_at is None}
+            self._read_at = asked_at
         return self._keys
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -13,6 +12,7 @@ from starlette.responses import JSONResponse
 
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import GuardDecision, Record, Verdict
+from ontopic.state.workspace import is_there
 from serving.assistant import ServedAssistant
 from serving.chat_request import UNSTORABLE
 from serving.errors import RequestError
@@ -55,10 +55,10 @@ def _found(assistant: ServedAssistant, record_id: str, *, key: str) -> dict[str,
 
 def _verdict(record: Record) -> Verdict | None:
     """By the judge that gates; ``None`` while the record's window is open."""
-    path = os.environ.get("ONTOPIC_WINDOWS")
-    if not path or not Path(path).is_file():
+    at = os.environ.get("ONTOPIC_WINDOWS")
+    if not at or not is_there(at):
         return None
-    with WindowStore(Path(path), record.registered_model) as windows:
+    with WindowStore(at, record.registered_model) as windows:
         for window in windows.holding([record.id]):
             if window.result is not None:
                 return windows.verdicts([record.id], window.result.judge_id).get(record.id)

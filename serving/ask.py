@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.commands.options import Project, check_has_weights, version_of
 from ontopic.config.network import http_options
 from ontopic.errors import UserError
+from ontopic.state.database import database_name
 from ontopic.state.service_file import RunningService, read_service
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def _ask_service(
             except AuthenticationError:
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"the service on port {service.port} takes other keys than {project.workspace.keys} holds; "
-                        "ask it with one of its own"
+                        f"the service on port {service.port} takes other keys than "
+                        f"{database_name(project.workspace.keys)} holds; ask it with one of its own"
                     ) from None
                 time.sleep(0.2)
             except NotFoundError:

@@ -13,9 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from ontopic.config.network import reach_this_machine_directly
 from ontopic.errors import UserError
 from ontopic.records import Record
-from ontopic.traffic.identity import user_hash
+from ontopic.state.workspace import Workspace
+from ontopic.traffic.identity import NamesKey, names_key, user_hash
 from ontopic.traffic.request_counts import RequestCounts
 from ontopic.traffic.spool import Spool
+from ontopic.traffic.spool_index import SpoolIndex
 from ontopic.traffic.store import TrafficStore
 from serving import metrics
 from serving.deployment import first_deployment
@@ -39,7 +41,7 @@ class ServedAssistant:
         deployment: the model version that answers now: the champion's.
         rolling: a challenger that is rolled out beside it; ``None`` where none is.
         created: when this service started, in seconds since 1970.
-        user_key: the file of the key that users' names are hashed with.
+        user_key: the key that users' names are hashed with, or its file.
         requests: counts those that were answered and those that failed.
         tracing: makes a trace a request, where OpenTelemetry's variables ask for it.
         spool: takes the records that the traffic store can't; ``None`` where there is no spool.
@@ -58,7 +60,7 @@ class ServedAssistant:
         self.tracing = Tracing(self.model_name, environment)
         self.user_key = _user_key(environment)
         spool, follow = environment.get("ONTOPIC_SPOOL"), environment.get("ONTOPIC_FOLLOW")
-        self.spool = Spool(Path(spool), self.traffic) if spool else None
+        self.spool = Spool(Path(spool), self.traffic, index=SpoolIndex.of(Path(spool))) if spool else None
         self.created = int(time.time())
         metrics.deployed(self.deployment.version)
         self.rolling: Rolling | None = None
@@ -108,9 +110,12 @@ class ServedAssistant:
         self.traffic.close()
 
 
-def _user_key(environment: Mapping[str, str]) -> Path:
-    """The key's file, which is there after that: named, else beside the file of the traffic store."""
+def _user_key(environment: Mapping[str, str]) -> NamesKey:
+    """The key that machines share; else its file, which is there after that: named, or beside the traffic store's."""
     given, traffic = environment.get("ONTOPIC_USER_KEY"), environment["ONTOPIC_TRAFFIC"]
+    if (shared := Workspace(root=Path())).state_url is not None:
+        is_launched = "ONTOPIC_LAUNCHER_PID" in environment  # from a state folder, whose state was moved
+        return names_key(shared, own=Path(given) if given and not is_launched else None)
     if not given and "://" in traffic:
         raise UserError(
             "ONTOPIC_USER_KEY is not set; name a file that stays, for the key that users' names are hashed with"

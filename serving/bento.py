@@ -22,4 +22,4 @@ NEEDED = [
 
 _service: Any = Assistant  # what BentoML's decorators made of it
 _service.image = Image(python_version="3.11", lock_python_packages=False).build_include("constraints.txt")
-_service.image.python_packages(*NEEDED)
+_service.image.python_packages(*NEEDED).run("install --directory --owner 1034 --group 1034 /data")

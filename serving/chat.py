@@ -138,7 +138,7 @@ class Chat:
         except Exception as error:
             logger.exception("the record could not be stored")
             message = "the record of this answer could not be stored"
-            raise RequestError(message, None, status=503, code="record_not_stored") from error
+            raise RequestError(message, None, status=503, code="record_not_stored", retry_after_s=1) from error
         shadow = self.rolling.shadow if self.rolling else None
         if shadow is not None and whole and not self.guard.refuses(self.guard.of_question):
             shadow.offer(self.request.messages, [each.sampling for each in self.generations], ids=self.ids)
@@ -216,7 +216,7 @@ async def begin_chat(
         _check_alternatives(asked, deployment.batch)
         ids = await anyio.to_thread.run_sync(deployment.prompts.ids, asked.messages, asked.sampling.limit)
         if not tokens_taken:
-            caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
+            await caller.allowance.take_tokens(len(ids) + asked.n * asked.sampling.limit)
             tokens_taken = True
         guard = ChatGuard(deployment.guard, messages, trace)
         await guard.before()

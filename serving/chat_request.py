@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ontopic.models.answer import Sampling
@@ -85,13 +84,13 @@ class ChatRequest:
         """The user's newest message."""
         return next(message["content"] for message in reversed(self.messages) if message["role"] == "user")
 
-    def conversation(self, key: str, *, user_key: Path) -> str:
+    def conversation(self, key: str, *, user_key: identity.NamesKey) -> str:
         """What is the same for the turns of one conversation: how the client names it, else a hash of who asks and the
         user's first message.
 
         Args:
             key: the name of the API key.
-            user_key: the file of the key that names are hashed with.
+            user_key: the key that names are hashed with, or its file.
         """
         if self.conversation_id:
             return identity.conversation_id(self.conversation_id, user_key)

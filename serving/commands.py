@@ -30,6 +30,7 @@ from ontopic.commands.reporting import AsJson, reporting
 from ontopic.commands.typed import line, read_any_bytes
 from ontopic.config.durations import duration
 from ontopic.errors import UserError
+from ontopic.judges.local.at_hand import guard_at_hand
 from ontopic.progress import working
 from ontopic.records import Message, Record, Verdict
 from ontopic.visible import visible
@@ -184,14 +185,14 @@ def guarding_of(project: Project) -> Guarding | None:
         UserError: the guard is to be enforced, and the policy's labelled data gives none.
     """
     settings, policy, workspace = project.settings, project.policy, project.workspace
-    card = workspace.guard(policy.registered_model)
     if settings.guard == "off":
         return None
     if settings.guard == "enforce":
         from ontopic.judges.guard.card import guard_card
 
         guard_card(policy, workspace=workspace, budget=settings.serving.guard_budget)
-    elif not card.is_file():
+    card = guard_at_hand(policy.registered_model, workspace)
+    if card is None:
         print("served without a guard, which has no card yet; python run.py calibrate makes it", file=sys.stderr)
         return None
     from serving.guarding import Guarding
@@ -277,12 +278,12 @@ def keys_table(found: Sequence[Key], now: datetime) -> Table:
     return table
 
 
-def _any_valid_key(path: Path) -> bool:
+def _any_valid_key(at: Path | str) -> bool:
     now = datetime.now(UTC)
-    return any(key.state(now) == "active" for key in _keys_in(path).all())
+    return any(key.state(now) == "active" for key in _keys_in(at).all())
 
 
-def _keys_in(path: Path) -> KeyStore:
+def _keys_in(at: Path | str) -> KeyStore:
     from serving.keys import KeyStore  # with SQLAlchemy, which --help need not wait for
 
-    return KeyStore(path)
+    return KeyStore(at)

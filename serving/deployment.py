@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from ontopic.models.answer import Batch
 from serving.guard import ServedGuard
 from serving.guarding import Guarding
-from serving.model_source import model_folder
+from serving.model_source import found_model
 
 if TYPE_CHECKING:
     from ontopic.models.loading import LanguageModel
@@ -65,7 +65,7 @@ def first_deployment(environment: Mapping[str, str]) -> Deployment:
         from serving.openai_backend import begin
 
         return _guarded(partial(begin, environment))
-    return deploy(model_folder(environment), environment["ONTOPIC_MODEL_VERSION"])
+    return deploy(*found_model(environment))
 
 
 def deploy(folder: Path, version: str) -> Deployment:

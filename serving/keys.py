@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import IntegrityError
 
 from ontopic.errors import UserError
-from ontopic.state.sqlite_file import SQLiteFile, naive_utc
+from ontopic.state.sqlite_file import naive_utc
+from ontopic.state.tables import Tables
 
-_METADATA = sql.MetaData()
+METADATA = sql.MetaData()
 _KEYS = sql.Table(
     "keys",
-    _METADATA,
+    METADATA,
     sql.Column("sha256", sql.String(64), primary_key=True),
     sql.Column("name", sql.String(64), nullable=False),
     sql.Column("prefix", sql.String(16), nullable=False),
@@ -32,7 +33,8 @@ _KEYS = sql.Table(
     sql.Column("revoked_at", sql.DateTime),
 )
 # A revoked key stays listed, and its name may be given again.
-sql.Index("one_a_name", _KEYS.c.name, unique=True, sqlite_where=_KEYS.c.revoked_at.is_(None))
+_LIVING = _KEYS.c.revoked_at.is_(None)
+sql.Index("one_a_name", _KEYS.c.name, unique=True, sqlite_where=_LIVING, postgresql_where=_LIVING)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PREFIX = 8  # characters of a key that are kept: 30 of its 256 random bits
 
@@ -82,18 +84,18 @@ class NameTakenError(UserError):
     """There is a key of this name, which is not revoked."""
 
 
-class KeyStore(SQLiteFile):
-    """API keys in an SQLite file. Several processes may use it at once; what one changes the others read.
+class KeyStore(Tables):
+    """API keys. Several processes may use the same ones at once; what one changes the others read.
 
     Args:
-        path: file and folder are made where missing, the file readable by its owner alone.
+        at: as ``Tables`` takes it.
 
     Raises:
-        UserError: the file cannot be opened, or is not such a database.
+        UserError: as ``Tables``.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, _METADATA, what="the API keys", timeout_s=5, pooled=False)
+    def __init__(self, at: Path | str) -> None:
+        super().__init__(at, METADATA, what="the API keys", timeout_s=5, pooled=False)
 
     def make(
         self,

@@ -7,32 +7,40 @@ could fill memory and page with what it likes. No label here can hold what a cli
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import generate_latest as page_of
 from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ontopic.errors import UserError
+from ontopic.state.workspace import is_there
 from serving.window_metrics import WindowMetrics
 
 if TYPE_CHECKING:
     from serving.assistant import ServedAssistant
 
+logger = logging.getLogger("bentoml.ontopic")
+
+_WINDOWS_S = 8.0  # that reading the windows may take; Prometheus gives a page up after 10
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 _REQUESTS = Counter("ontopic_requests", "Requests answered, by HTTP status.", ["status"])
 _CHATS = Counter("ontopic_chats", "Chat requests that were answered, or failed.", ["outcome"])
 _TOKENS = Counter("ontopic_tokens", "Tokens of prompts and answers.", ["kind"])
-_WAITING = Gauge("ontopic_queue_length", "Answers that wait for a place.", multiprocess_mode="mostrecent")
-_RUNNING = Gauge("ontopic_running", "Answers that are being generated.", multiprocess_mode="mostrecent")
+_WAITING = Gauge(
+    "ontopic_queue_length", "Answers that wait for a place in this replica.", multiprocess_mode="mostrecent"
+)
+_RUNNING = Gauge("ontopic_running", "Answers that this replica is generating.", multiprocess_mode="mostrecent")
 _SPOOLED = Gauge("ontopic_spooled_records", "Records that the store has not taken yet.", multiprocess_mode="mostrecent")
 _MODEL = Gauge("ontopic_model_info", "1 for the version that answers.", ["version"], multiprocess_mode="mostrecent")
 _DEPLOYED = Gauge(
@@ -52,6 +60,9 @@ _SHADOWED = Counter(
 )
 _FIRST_TOKEN = Histogram("ontopic_first_token_seconds", "From a streamed question to its first text.", buckets=_SECONDS)
 _LATENCY = Histogram("ontopic_latency_seconds", "From a question to its whole answer.", buckets=_SECONDS)
+_ALONE = Counter(
+    "ontopic_limits_counted_alone", "What was counted here alone against a key's limits, as the shared state was down."
+)
 _THUMBS = Counter("ontopic_thumbs", "Thumbs that were given, and whether with a right answer.", ["thumb", "corrected"])
 _GUARDED = Counter("ontopic_guard_decisions", "What the guard decided, by stage.", ["stage", "decision"])
 _GUARD_LATENCY = Histogram(
@@ -128,6 +139,11 @@ def latency(seconds: float) -> None:
     _LATENCY.observe(seconds)
 
 
+def counted_alone() -> None:
+    """Count that a key's use was counted in this replica alone."""
+    _ALONE.inc()
+
+
 def thumb(given: str, *, corrected: bool) -> None:
     """Count a thumb: ``up`` or ``down``."""
     _THUMBS.labels(given, "yes" if corrected else "no").inc()
@@ -169,20 +185,35 @@ class CountRequests:
 async def page(request: Request) -> Response:
     """``/metrics``."""
     assistant: ServedAssistant = request.app.state.assistant
-    queue(assistant.deployment.batch.waiting, assistant.deployment.batch.running)
+    rolling = assistant.rolling
+    batches = [assistant.deployment.batch]
+    if rolling is not None and rolling.shadow is None:  # in the shadow nobody waits for it
+        batches.append(rolling.deployment.batch)
+    queue(sum(batch.waiting for batch in batches), sum(batch.running for batch in batches))
     _SPOOLED.set(await anyio.to_thread.run_sync(assistant.spool.waiting) if assistant.spool else 0)
-    rolling = [assistant.rolling.deployment.version] if assistant.rolling else []
-    versions = [assistant.deployment.version, *rolling]
-    return Response(await anyio.to_thread.run_sync(_page, versions), media_type=CONTENT_TYPE_LATEST)
+    versions = [assistant.deployment.version, *([rolling.deployment.version] if rolling else [])]
+    told = await anyio.to_thread.run_sync(_counted)
+    with anyio.move_on_after(_WINDOWS_S):
+        told += await anyio.to_thread.run_sync(_of_windows, versions, abandon_on_cancel=True)
+    return Response(told, media_type=CONTENT_TYPE_LATEST)
 
 
-def _page(versions: Sequence[str]) -> bytes:
+def _counted() -> bytes:
+    """What this service counts."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return page_of(REGISTRY)
     registry = CollectorRegistry()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        MultiProcessCollector(registry)
-    else:
-        registry.register(REGISTRY)
-    path = os.environ.get("ONTOPIC_WINDOWS")
-    if path and Path(path).is_file():
-        registry.register(WindowMetrics(Path(path), os.environ["ONTOPIC_MODEL_NAME"], versions=versions))
+    MultiProcessCollector(registry)
     return page_of(registry)
+
+
+def _of_windows(versions: Sequence[str]) -> bytes:
+    """What the windows say; nothing while they can't be read, for what is counted here is told all the same."""
+    at = os.environ.get("ONTOPIC_WINDOWS")
+    if not at or not is_there(at):
+        return b""
+    try:
+        return page_of(WindowMetrics(at, os.environ["ONTOPIC_MODEL_NAME"], versions=versions))
+    except (SQLAlchemyError, UserError) as error:
+        logger.warning("what the windows say is not among the metrics (%s)", type(error).__name__)
+        return b""

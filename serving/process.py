@@ -85,7 +85,7 @@ class Serving(BaseModel):
     port: int = 0
     max_new_tokens: int = 128
     host: str = "127.0.0.1"
-    keys: Path | None = None
+    keys: Path | str | None = None
     no_auth: bool = False
     allowed_origins: tuple[str, ...] = ()
     follow: str | None = None
@@ -225,11 +225,10 @@ class ServedModel:
 def _environment(serving: Serving) -> dict[str, str]:
     """What ``serving.service`` reads, but for a key that is made for it."""
     workspace = Workspace(root=serving.state.resolve())
-    traffic = str(serving.traffic)
     given = {
         "ONTOPIC_MODEL_VERSION": serving.model_version,
         "ONTOPIC_MODEL_NAME": serving.model_name,
-        "ONTOPIC_TRAFFIC": traffic if "://" in traffic else str(Path(traffic).resolve()),
+        "ONTOPIC_TRAFFIC": _place(serving.traffic),
         "ONTOPIC_MAX_NEW_TOKENS": str(serving.max_new_tokens),
         "ONTOPIC_PRECISION": serving.precision,
         "ONTOPIC_WINDOWS": str(workspace.windows),
@@ -266,8 +265,13 @@ def _environment(serving: Serving) -> dict[str, str]:
     if serving.no_auth:
         given["ONTOPIC_NO_AUTH"] = "1"
     elif serving.keys is not None:
-        given["ONTOPIC_KEYS"] = str(serving.keys.resolve())
+        given["ONTOPIC_KEYS"] = _place(serving.keys)
     return given
+
+
+def _place(at: Path | str) -> str:
+    """A database's URL, or a file's path wherever the service is started."""
+    return str(at) if "://" in str(at) else str(Path(at).resolve())
 
 
 def _leave(number: int, _: object) -> None:

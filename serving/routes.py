@@ -63,7 +63,8 @@ async def feedback(request: Request) -> JSONResponse:
         known = await anyio.to_thread.run_sync(assistant.traffic.add_feedback, asked)
     except SQLAlchemyError as error:
         logger.exception("the feedback could not be stored")
-        raise RequestError("the feedback could not be stored", None, status=503, code="feedback_not_stored") from error
+        message = "the feedback could not be stored"
+        raise RequestError(message, None, status=503, code="feedback_not_stored", retry_after_s=1) from error
     if not known:
         raise RequestError("there is no record of this id", "record_id", status=404, code="record_not_found")
     metrics.thumb(asked.thumb, corrected=bool(asked.correction.strip()))

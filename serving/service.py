@@ -6,7 +6,8 @@ It is set up by environment variables, which ``serving.process.ServedModel`` set
     ONTOPIC_MODEL_VERSION    written into each record
     ONTOPIC_MODEL_NAME       the name that clients ask for
     ONTOPIC_TRAFFIC          the traffic store's path or URL
-    ONTOPIC_USER_KEY         the key that users' names are hashed with, a file; by default user.key beside the traffic
+    ONTOPIC_USER_KEY         the key that users' names are hashed with, a file; by default user.key beside the traffic;
+                             where machines share the state in PostgreSQL (ONTOPIC_STATE_URL), the key is there
     ONTOPIC_SPOOL            optional: a folder for records that the store can't take now
     ONTOPIC_MAX_NEW_TOKENS   no answer is longer
     ONTOPIC_WINDOWS          optional: what ``watch`` keeps, for the verdicts among the metrics
@@ -38,6 +39,7 @@ from serving.access import Access, cross_origin
 from serving.assistant import ServedAssistant
 from serving.chat import TIMEOUT_S
 from serving.launcher import end_with_launcher, launcher_pid
+from serving.leaving import Leaving
 from serving.routes import OwnPagesOnly, api
 
 logger = logging.getLogger("bentoml.ontopic")
@@ -95,6 +97,7 @@ class Assistant:
 
 
 _service: Any = Assistant  # what the decorators made of it
+_service.add_asgi_middleware(Leaving)
 _service.add_asgi_middleware(metrics.CountRequests)
 _service.add_asgi_middleware(cross_origin)
 _service.add_asgi_middleware(Access)

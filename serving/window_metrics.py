@@ -19,6 +19,7 @@ from ontopic.monitoring.concerns import concerns
 from ontopic.monitoring.window import Status, Window, WindowResult
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Outcome
+from ontopic.state.workspace import is_there
 from ontopic.statistics.rates import Rate
 
 _MOST_ALERTS = 1000
@@ -29,15 +30,15 @@ class WindowMetrics(Collector):
     """The newest closed window of each version that is served, what was judged, what that cost, and open alerts.
 
     Args:
-        path: of the windows; the alerts are beside it.
+        at: path of the windows, with the alerts beside it, or URL of the database with both.
         versions: of the registry or of the server behind: no label can hold what a client sends.
     """
 
-    def __init__(self, path: Path, registered_model: str, *, versions: Sequence[str]) -> None:
-        self._path, self._registered_model, self._versions = path, registered_model, versions
+    def __init__(self, at: str, registered_model: str, *, versions: Sequence[str]) -> None:
+        self._at, self._registered_model, self._versions = at, registered_model, versions
 
     def collect(self) -> Iterator[Metric]:
-        with WindowStore(self._path, self._registered_model) as store:
+        with WindowStore(self._at, self._registered_model) as store:
             newest = [window for version in self._versions for window in store.closed(1, version)]
             spent, counts = store.spending.total(), store.verdict_counts()
         yield _verdicts(counts)
@@ -48,9 +49,10 @@ class WindowMetrics(Collector):
 
     def _open_alerts(self) -> Metric:
         family = GaugeMetricFamily("ontopic_open_alerts", "Alerts that are open, by severity.", labels=["severity"])
-        path, severities = self._path.with_name("alerts.db"), list[str]()
-        if path.is_file():
-            with Alerts(path, (), policy=self._registered_model.removeprefix(OF_POLICY)) as alerts:
+        at = self._at if "://" in self._at else Path(self._at).with_name("alerts.db")
+        severities = list[str]()
+        if is_there(at):
+            with Alerts(at, (), policy=self._registered_model.removeprefix(OF_POLICY)) as alerts:
                 found = alerts.history(_MOST_ALERTS)
             severities = [alert.severity for alert in found if alert.closed_at is None]
         for severity in get_args(Severity):

@@ -11,11 +11,13 @@ from ontopic.config.settings import JudgeChoice
 from ontopic.judges.cards import card
 from ontopic.state.workspace import Workspace
 from steps.caching import depends_on_imports
+from steps.pages import PAGES
 
 
 @step(
     experiment_tracker=True,
     cache_policy=depends_on_imports(__file__),
+    output_materializers=PAGES,
 )
 def calibrate_judge(
     judge: JudgeChoice,
@@ -60,4 +62,5 @@ def calibrate_judge(
         mlflow.log_artifact(str(page))
     # Later steps take a card as a parameter; its hundreds of groups are on the page and in MLflow.
     cards += [measured.card for measured in compared.told_scope]
-    return card.JudgeCards([each.model_copy(update={"groups": ()}) for each in cards])
+    kept = card.JudgeCards([each.model_copy(update={"groups": ()}) for each in cards])
+    return kept.drawn_in([*compared.pages, compared.page])

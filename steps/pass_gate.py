@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from zenml import step
 
 from ontopic.config.policy import Policy
-from ontopic.data.labels import SPLIT, labels_file, load_labels
+from ontopic.data.labels import SPLIT, labels_of, load_labels
 from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.gate import Decision, Evaluated
 from ontopic.evaluation.looks import Look
@@ -65,7 +65,7 @@ def pass_gate(
     errors = judge_errors.judge_errors(
         before,
         after,
-        labels=load_labels(labels_file(policy, workspace), SPLIT["discordant"]),
+        labels=load_labels(labels_of(policy, workspace), SPLIT["discordant"]),
         earlier=discordant.kept_pairs(workspace, name),
         card=terms.judge_card,
         limits=policy.gate,

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from zenml import step
 
@@ -21,6 +21,7 @@ from ontopic.registry.versions import RegisteredModel
 from ontopic.state.workspace import Workspace
 from ontopic.training.preferences import Preference, Preferences, preferences_hash
 from steps.caching import depends_on_imports
+from steps.checkpoints import KeptCheckpoints
 
 
 @step(
@@ -88,9 +89,11 @@ def _trained(
 
     sha256 = preferences_hash(chosen)
     work = work_folder(start.digest, sha256, settings=settings, workspace=workspace)
-    adapter = work / "adapter"
+    adapter, kept = work / "adapter", _kept_elsewhere(work, workspace)
     if not adapter.is_dir():  # else it is whole, of a run that ended before its version was registered
-        _train(chosen, start, model=model, settings=settings, work=work)
+        if kept is not None:
+            kept.fetch(work / "checkpoints")
+        _train(chosen, start, model=model, settings=settings, work=work, kept=kept)
         hand_back()
     version = register_trained(
         adapter,
@@ -101,7 +104,18 @@ def _trained(
         tags={KIND: "orpo-lora", "ontopic.preferences_sha256": sha256, "ontopic.preferences": str(len(chosen))},
     )
     shutil.rmtree(work / "checkpoints", ignore_errors=True)  # what a killed run goes on from, several adapters large
+    if kept is not None:
+        kept.remove()
     return version.version
+
+
+def _kept_elsewhere(work: Path, workspace: Workspace) -> KeptCheckpoints | None:
+    """The training's checkpoints in the artifact store, where this machine's folder does not last."""
+    if not workspace.is_passing:
+        return None
+    from zenml.client import Client
+
+    return KeptCheckpoints(Client().active_stack.artifact_store, work.name)
 
 
 def work_folder(base_digest: str, pairs_sha256: str, *, settings: TrainingSettings, workspace: Workspace) -> Path:
@@ -111,7 +125,13 @@ def work_folder(base_digest: str, pairs_sha256: str, *, settings: TrainingSettin
 
 
 def _train(
-    pairs: Sequence[Preference], start: RegisteredModel, *, model: ModelSettings, settings: TrainingSettings, work: Path
+    pairs: Sequence[Preference],
+    start: RegisteredModel,
+    *,
+    model: ModelSettings,
+    settings: TrainingSettings,
+    work: Path,
+    kept: KeptCheckpoints | None,
 ) -> None:
     """Train the adapter in ``work``, with its metrics in MLflow."""
     import mlflow
@@ -119,15 +139,15 @@ def _train(
     def log(metrics: dict[str, float], at: int) -> None:
         mlflow.log_metrics(metrics, step=at)
 
+    wanted: dict[str, Any] = {"preferences": pairs, "settings": settings, "work": work, "log_metrics": log}
+    wanted["keep_checkpoint"] = kept.keep if kept is not None else None
     if settings.apart:
         from ontopic.training.processes import train_in_processes
 
-        train_in_processes(
-            start.folder, model.training_precision, preferences=pairs, settings=settings, work=work, log_metrics=log
-        )
+        train_in_processes(start.folder, model.training_precision, **wanted)
         return
     from ontopic.models.loading import load
     from ontopic.training.orpo import train_orpo
 
     base = load(start.folder, model.training_precision)
-    train_orpo(base, start.folder, preferences=pairs, settings=settings, work=work, log_metrics=log)
+    train_orpo(base, start.folder, **wanted)

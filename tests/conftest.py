@@ -182,12 +182,58 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 def postgres_database(postgres: str) -> str:
     """The URL of an empty database."""
+    return _new_database(postgres)
+
+
+@pytest.fixture(scope="module")
+def database_of_file(postgres: str) -> str:
+    """The URL of a database that the tests of one file share."""
+    return _new_database(postgres)
+
+
+@pytest.fixture
+def state_database(database_of_file: str) -> Iterator[str]:
+    """The URL of a database in which there may be tables of ours, and no row."""
     import psycopg
 
-    name = f"traffic_{uuid.uuid4().hex[:8]}"
+    yield database_of_file
+    with psycopg.connect(database_of_file, autocommit=True) as connection:
+        query = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '%_version'"
+        tables = ", ".join(f'"{name}"' for (name,) in connection.execute(query))
+        if tables:
+            connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())
+
+
+def _new_database(postgres: str) -> str:
+    import psycopg
+
+    name = f"ontopic_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return f"{postgres}/{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def tables_at(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where tables of ours can be opened that hold nothing: a file and a URL in turn."""
+    return tmp_path / "tables.db" if request.param == "sqlite" else str(request.getfixturevalue("state_database"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """All that a workspace keeps in tables is in its folder, and on PostgreSQL, in turn."""
+    if request.param == "postgresql":
+        monkeypatch.setenv("ONTOPIC_STATE_URL", str(request.getfixturevalue("state_database")))
+    return str(request.param)
+
+
+@pytest.fixture(params=["folder", "postgresql"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace whose state is in its folder, and one whose state other machines share, in turn."""
+    if request.param == "postgresql":
+        monkeypatch.setenv("ONTOPIC_STATE_URL", str(request.getfixturevalue("postgres_database")))
+    root = tmp_path / "state"
+    return Workspace(root=root, mlflow_uri=f"sqlite:///{root / 'mlflow.db'}")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

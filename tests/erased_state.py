@@ -10,7 +10,8 @@ import json
 import shutil
 import sqlite3
 import zipfile
-from contextlib import closing
+import zlib
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from ontopic.reports.page import text_table, write_page
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.pairs import compare
 from ontopic.statistics.scores import score
-from ontopic.traffic.identity import user_hash
+from ontopic.traffic.identity import names_key, user_hash
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, ActionStore
 
@@ -99,7 +100,7 @@ def made_state(root: Path, traffic: Path | str) -> Workspace:
     """The folder, with the traffic of ``anna`` and of another everywhere."""
     registry = made_registry(root, versions="12", name=NAME)
     workspace = Workspace(root=root, mlflow_uri=f"sqlite:///{root / 'mlflow.db'}")
-    user = user_hash("anna", workspace.user_key)
+    user = user_hash("anna", names_key(workspace))
     records = turns(user, QUESTIONS, "talk", start=0) + others()
     with TrafficStore(traffic, NAME) as store:
         store.add_many(records)
@@ -112,7 +113,9 @@ def made_state(root: Path, traffic: Path | str) -> Workspace:
     _tables(workspace, records)
     registry.tag("2", {"ontopic.preferences_sha256": "hash of the pairs"})
     _evidence(workspace, records)
-    registry.enter("gate", "2", by="the loop", why="", facts={"gate": "failed", "against": "1", "files": _hashes(root)})
+    registry.enter(
+        "gate", "2", by="the loop", why="", facts={"gate": "failed", "against": "1", "files": _hashes(workspace)}
+    )
     registry.enter("refusal", "2", by="the loop", why="leak", facts={})
     return workspace
 
@@ -127,6 +130,29 @@ def found_in(root: Path, *words: str) -> list[str]:
         for name, content in _unpacked(path.relative_to(root).as_posix(), path.read_bytes())
         if any(form in content for form in forms)
     )
+
+
+def found_in_database(url: str, *words: str) -> list[str]:
+    """The same of the tables of a PostgreSQL database."""
+    import psycopg
+    from psycopg import sql
+
+    forms = [form for word in words for form in (word, json.dumps(word)[1:-1], html.escape(word))]
+    found = set()
+    with psycopg.connect(url) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        for (table,) in tables:
+            for row in connection.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table))).fetchall():
+                texts = [_text(cell) if isinstance(cell, bytes) else str(cell) for cell in row]
+                if any(form in text for form in forms for text in texts):
+                    found.add(table)
+    return sorted(found)
+
+
+def _text(content: bytes) -> str:
+    with suppress(zlib.error):
+        content = zlib.decompress(content)
+    return content.decode(errors="replace")
 
 
 def _unpacked(name: str, content: bytes):
@@ -165,7 +191,7 @@ def _spooled(workspace: Workspace, record: Record) -> None:
 
 
 def _labelled_and_cached(workspace: Workspace, records: list[Record]) -> None:
-    labels = LabelStore(workspace.labels / "banking.jsonl")
+    labels = LabelStore(workspace.lines(workspace.labels / "banking.jsonl"))
     cache = VerdictCache(workspace.verdicts)
     for number, record in enumerate(records):
         right = f"Look into the app, kanarieM{number}." if record.user else ""
@@ -199,14 +225,12 @@ def _tables(workspace: Workspace, records: list[Record]) -> None:
         (artifact / "pairs.json", pairs),
         (artifact / "judged.json", judged),
         (artifact / "ids.json", [record.id for record in records]),
-        (
-            workspace.discordant / NAME / "gate.json",
-            {"discordant": [{"question": q, "champion": a} for q, a, _ in rows]},
-        ),
         (workspace.evidently / "p" / "snapshots" / "s.json", {"widgets": [json.loads(widget.json())]}),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
+    discordant = {"discordant": [{"question": q, "champion": a} for q, a, _ in rows]}
+    workspace.files.write(workspace.discordant / NAME / "gate.json", json.dumps(discordant).encode())
     write_page("a window", [widget], out=workspace.reports / "window.html")
     page = workspace.reports / "window.html"  # without Evidently's program of 3 MB, which is the same on all pages
     page.write_text("".join(line for line in page.read_text().splitlines(keepends=True) if len(line) < 100_000))
@@ -227,16 +251,15 @@ def _tables(workspace: Workspace, records: list[Record]) -> None:
 
 
 def _evidence(workspace: Workspace, records: list[Record]) -> None:
-    folder = workspace.evidence / "a-gate"
-    folder.mkdir(parents=True)
+    folder, files = workspace.evidence / "a-gate", workspace.files
     answers = [json.dumps({"question": r.question, "answer": r.answer}) for r in records]
     verdicts = [json.dumps({"outcome": "pass", "explanation": r.question[:15]}) for r in records]
     for name, lines in (("champion-answers.jsonl", answers), ("champion-verdicts.jsonl", verdicts)):
-        (folder / name).write_text("".join(line + "\n" for line in lines))
+        files.write(folder / name, "".join(line + "\n" for line in lines).encode())
     page = _gate_page(records)
-    (folder / "gate.html").write_text(page)
+    files.write(folder / "gate.html", page.encode())
     (workspace.reports / "gate.html").write_text(page)
-    (folder / "decision.json").write_text("{}")
+    files.write(folder / "decision.json", b"{}")
 
 
 def _gate_page(records: list[Record]) -> str:
@@ -258,6 +281,9 @@ def _gate_page(records: list[Record]) -> str:
     return draw_page("A gate", TEMPLATE, **gate_context(decision, sides[0], challenger=sides[1]))
 
 
-def _hashes(root: Path) -> dict[str, str]:
-    paths = sorted(path for path in (root / "evidence").rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+def _hashes(workspace: Workspace) -> dict[str, str]:
+    files = workspace.files
+    return {
+        path.relative_to(workspace.root).as_posix(): hashlib.sha256(files.read(path)).hexdigest()
+        for path in files.within(workspace.evidence)
+    }

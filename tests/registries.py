@@ -37,11 +37,11 @@ def made_registry(root: Path, versions: str = "123", name: str = NAME) -> ModelR
 
 def forget_heads(registry: ModelRegistry) -> None:
     """As one would who may write to the registry too: nothing there remembers the promotion record."""
-    with closing(sqlite3.connect(registry.record.path.parent / "mlflow.db", isolation_level=None)) as database:
+    with closing(sqlite3.connect(registry.record.kept.path.parent / "mlflow.db", isolation_level=None)) as database:
         database.execute("DELETE FROM registered_model_tags WHERE key LIKE 'ontopic.record.%'")
 
 
 def move_alias(registry: ModelRegistry, version: str) -> None:
     """Move the champion's alias by other means than ours."""
-    with closing(sqlite3.connect(registry.record.path.parent / "mlflow.db", isolation_level=None)) as database:
+    with closing(sqlite3.connect(registry.record.kept.path.parent / "mlflow.db", isolation_level=None)) as database:
         database.execute("UPDATE registered_model_aliases SET version = ? WHERE alias = 'champion'", (int(version),))

@@ -33,6 +33,8 @@ from ontopic.watch.replays import answered_by
 from ontopic.watch.retraining import split
 from serving.process import ServedModel
 
+pytestmark = pytest.mark.slow
+
 _BANK = [
     "send a bank transfer abroad",
     "open a bank account",
@@ -117,7 +119,7 @@ def labelled_in_context(records: list[Record], workspace: Workspace) -> None:
 
     label_records(records, store, by="uncertainty", definition="", ask=answer, say=lambda text: shown.append(str(text)))
     assert store.unlabelled(records) == []
-    labels = load_labels(store.path, "train")
+    labels = load_labels(store.kept.path, "train")
     assert {subject_of(label.request): label.in_scope for label in labels} == {each: each in _BANK for each in SUBJECTS}
 
 

@@ -13,24 +13,28 @@ import sqlite3
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import typer
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from ontopic.commands.locking import nobody_works
 from ontopic.commands.options import Project, account
 from ontopic.errors import UserError
+from ontopic.state import shared_erasing
 from ontopic.state.erased_files import (
+    BINARY,
     UNREADABLE,
     checkpoint,
     erase_from_database,
     erase_from_file,
     holds,
+    left_of,
     scrub,
 )
 from ontopic.state.erasing import Erasing, Order
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import Workspace, is_there
 
 RECORDS = "records"
 """How the traffic's records are called among what was erased."""
@@ -63,7 +67,7 @@ def erase(
     """
     workspace.root.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(f"{workspace.erasures}.lock", timeout=_WAIT_S):
+        with workspace.lines(workspace.erasures).lock("lock", timeout_s=_WAIT_S):
             _finish(workspace, tell=tell, alone=False)
             with Erasing(workspace.erasures / f"{uuid.uuid4().hex}.db") as erasing:
                 try:
@@ -96,8 +100,8 @@ def _add_corrections(workspace: Workspace, erasing: Erasing) -> None:
     wrote of others too."""
     from ontopic.data.labels import LabelStore
 
-    for path in sorted(workspace.labels.glob("*.jsonl")):
-        corrected = [row for row in LabelStore(path).labels() if row.correction]
+    for path in workspace.lines_in(workspace.labels):
+        corrected = [row for row in LabelStore(workspace.lines(path)).labels() if row.correction]
         erasing.add((), {row.correction for row in corrected if erasing.has_id(row.record_id)})
         erasing.spare(row.correction for row in corrected if not erasing.has_id(row.record_id))
 
@@ -116,10 +120,11 @@ def confirm(what: str) -> None:
 
 def finish(workspace: Workspace, *, tell: Callable[[str], object]) -> None:
     """Finish the erasures that were begun, for who holds the lock of the state folder; not while one is at work."""
+    shared_erasing.fetch(workspace)
     if not workspace.erasures.is_dir() or not any(workspace.erasures.glob("*.db")):
         return
     try:
-        with FileLock(f"{workspace.erasures}.lock", timeout=0):
+        with workspace.lines(workspace.erasures).lock("lock", timeout_s=0):
             _finish(workspace, tell=tell, alone=True)
     except Timeout:
         return
@@ -131,6 +136,7 @@ def _finish(workspace: Workspace, *, tell: Callable[[str], object], alone: bool)
     Args:
         alone: whether the caller holds the lock of the state folder.
     """
+    shared_erasing.fetch(workspace)
     for path in sorted(workspace.erasures.glob("*.db")) if workspace.erasures.is_dir() else ():
         with Erasing(path) as erasing:
             order = erasing.order
@@ -144,16 +150,11 @@ def _finish(workspace: Workspace, *, tell: Callable[[str], object], alone: bool)
 
 def _carry_out(workspace: Workspace, erasing: Erasing, *, tell: Callable[[str], object], alone: bool) -> dict[str, int]:
     """Go through all places, enter it in the promotion record, and say what is left."""
-    lock = FileLock(workspace.lock)
-    try:
-        if not alone:
-            lock.acquire(timeout=0)
-        alone = True
-    except Timeout:
-        alone = False
-    try:
+    with ExitStack() as held:
+        alone = alone or held.enter_context(nobody_works(workspace))
         order = erasing.order
         assert order is not None  # noqa: S101 (whoever calls has seen to it)
+        shared_erasing.share(workspace, erasing)
         _traffic(workspace, erasing, order=order, last=False)
         for place in _PLACES:
             place(workspace, erasing)
@@ -165,12 +166,11 @@ def _carry_out(workspace: Workspace, erasing: Erasing, *, tell: Callable[[str], 
                 tell(line)
         erasing.begin(order.model_copy(update={"carried_out": True}))
         if alone:
-            erasing.end()
+            shared_erasing.end(workspace, erasing)
         else:
+            shared_erasing.hand_over(workspace, erasing)
             tell("a loop or watch is at work in this folder; it erases once more what it is writing now")
         return counts
-    finally:
-        lock.release()
 
 
 def _traffic(workspace: Workspace, erasing: Erasing, *, order: Order, last: bool) -> None:
@@ -180,7 +180,7 @@ def _traffic(workspace: Workspace, erasing: Erasing, *, order: Order, last: bool
 
     for folder in spools(workspace):
         erase_spooled(folder, erasing)
-    if isinstance(workspace.traffic, Path) and not workspace.traffic.is_file():
+    if not is_there(workspace.traffic):
         return
     with TrafficStore(workspace.traffic) as store:
         erase_records(store, erasing, repeated=order.of_person)
@@ -191,22 +191,42 @@ def _traffic(workspace: Workspace, erasing: Erasing, *, order: Order, last: bool
 
 
 def _windows(workspace: Workspace, erasing: Erasing) -> None:
-    if not workspace.windows.is_file():
+    if not is_there(workspace.windows):
         return
     from ontopic.monitoring.windows import WindowStore
     from ontopic.watch.actions import ActionStore
+
+    of_person = erasing.order is not None and erasing.order.of_person
 
     with WindowStore(workspace.windows, "") as windows, ActionStore(workspace.windows, "") as actions:
         for ids in erasing.ids():
             erasing.count("verdicts in windows", windows.forget(ids))
             erasing.count("verdicts on predecessors' answers", actions.forget(ids))
+    if workspace.state_url is not None:
+        _shared_texts(workspace.state_url, erasing, of_person=of_person)
+        return
     with closing(sqlite3.connect(workspace.windows, timeout=60, isolation_level=None)) as database:
-        order = erasing.order
-        (scrub if order and order.of_person else checkpoint)(database)
+        (scrub if of_person else checkpoint)(database)
+
+
+def _shared_texts(url: str, erasing: Erasing, *, of_person: bool) -> None:
+    """What ``_files`` does for the files of these tables; those that go by records' ids need it not."""
+    from ontopic.monitoring import alerts, tables
+    from ontopic.state.erased_tables import erase_from_tables, scrub_tables
+    from ontopic.watch import actions
+
+    found = {
+        "alerts": alerts.METADATA.sorted_tables,
+        "windows' results and actions": [*tables.METADATA.sorted_tables, *actions.METADATA.sorted_tables],
+    }
+    for what, of_it in found.items():
+        erasing.count(what, erase_from_tables(url, erasing, tables=[t for t in of_it if t.name not in _BY_RECORD]))
+        if of_person:
+            scrub_tables(url, of_it)
 
 
 def _verdict_cache(workspace: Workspace, erasing: Erasing) -> None:
-    if workspace.verdicts.is_file():
+    if is_there(workspace.verdicts):
         from ontopic.judges.llm.verdict_cache import VerdictCache
 
         erasing.count("cached grades of LLM judges", VerdictCache(workspace.verdicts).erase(erasing.questions()))
@@ -215,8 +235,8 @@ def _verdict_cache(workspace: Workspace, erasing: Erasing) -> None:
 def _labels(workspace: Workspace, erasing: Erasing) -> None:
     from ontopic.data.labels import LabelStore
 
-    for path in sorted(workspace.labels.glob("*.jsonl")):
-        dropped = LabelStore(path).erase(erasing)
+    for path in workspace.lines_in(workspace.labels):
+        dropped = LabelStore(workspace.lines(path)).erase(erasing)
         erasing.count("labels", sum(dropped.values()))
         if dropped.get("train"):
             erasing.note(
@@ -227,8 +247,8 @@ def _labels(workspace: Workspace, erasing: Erasing) -> None:
 def _preference_edits(workspace: Workspace, erasing: Erasing) -> None:
     from ontopic.training.preference_edits import PreferenceEdits
 
-    for path in sorted(workspace.preference_edits.glob("*.jsonl")):
-        erasing.count("edits of training pairs", PreferenceEdits(path).erase(erasing))
+    for path in workspace.lines_in(workspace.preference_edits):
+        erasing.count("edits of training pairs", PreferenceEdits(workspace.lines(path)).erase(erasing))
 
 
 def _versions(workspace: Workspace, erasing: Erasing) -> None:
@@ -267,6 +287,33 @@ def _servers(workspace: Workspace, erasing: Erasing) -> None:
         erasing.note("left", "the artifacts of your own ZenML stack", value=why)
 
 
+def _shared(workspace: Workspace, erasing: Erasing) -> None:
+    """The files that machines share: what ``_files`` does with those of a state folder."""
+    if workspace.state_url is None:
+        return
+    from ontopic.state.erased_tables import scrub_tables
+    from ontopic.state.shared import METADATA
+
+    files, apart = workspace.files, (workspace.evidence, workspace.erasures)
+    for path in files.within(workspace.root):
+        if path == workspace.user_key or any(path.is_relative_to(folder) for folder in apart):
+            continue
+        if path.suffix in BINARY:
+            continue
+        content = files.read(path)
+        if (left := left_of(path.name, content, erasing=erasing)) == content:
+            continue
+        what = _IN_WORDS.get(path.relative_to(workspace.root).parts[0], "other files")
+        erasing.count(what)
+        if left is None:
+            files.delete(path)
+            erasing.note("deleted", path.relative_to(workspace.root).as_posix())
+        else:
+            files.write(path, left)
+    if erasing.order is not None and erasing.order.of_person:
+        scrub_tables(workspace.state_url, METADATA.sorted_tables)
+
+
 def _files(workspace: Workspace, erasing: Erasing) -> None:
     """All else in the state folder: pages, tables, artifacts, databases and logs."""
     for path in _others(workspace):
@@ -287,6 +334,7 @@ def _files(workspace: Workspace, erasing: Erasing) -> None:
 
 def _others(workspace: Workspace) -> Iterator[Path]:
     """The files of the folder but those of weights, of the stores that go by records' ids, and of what has its turn."""
+    workspace = workspace.by_itself
     apart = {workspace.models, workspace.registry, workspace.evidence, workspace.erasures}
     own = {workspace.traffic, workspace.verdicts, workspace.keys, workspace.user_key, workspace.promotion_record}
     for folder, folders, names in os.walk(workspace.root):
@@ -296,12 +344,26 @@ def _others(workspace: Workspace) -> Iterator[Path]:
                 yield path
 
 
+def _copy(workspace: Workspace, erasing: Erasing) -> None:
+    """What is left in the folder of before its state was moved to where machines share it."""
+    if workspace.state_url is None:
+        return
+    order, erasing.of_copy = erasing.order, ", of the copy that a move left"
+    assert order is not None  # noqa: S101 (whoever calls has seen to it)
+    try:
+        for place in (_windows, _verdict_cache, _labels, _preference_edits, _evidence):
+            place(workspace.by_itself, erasing)
+        _traffic(workspace.by_itself, erasing, order=order, last=True)
+    finally:
+        erasing.of_copy = ""
+
+
 def spools(workspace: Workspace) -> list[Path]:
     """Where records wait until the traffic store can be written."""
     return [Workspace(root=root).spool for root in (workspace.root, workspace.loop)]
 
 
-_PLACES = (_windows, _verdict_cache, _labels, _preference_edits, _versions, _evidence, _servers, _files)
+_PLACES = (_windows, _verdict_cache, _labels, _preference_edits, _versions, _evidence, _shared, _servers, _files, _copy)
 """Where traffic goes. Each takes what is erased out of its place, notes how much, and may be called again."""
 
 

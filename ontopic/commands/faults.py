@@ -117,7 +117,10 @@ def _database(error: Any) -> str | None:
         return f"{in_file or 'a database in the state folder'}: {_short(said)}; {to_do}" if to_do else None
     if type(error).__name__ not in ("OperationalError", "InterfaceError") and "permission" not in str(said):
         return None
-    return f"the database could not be used ({_short(said)}); see to the server and to ONTOPIC_TRAFFIC_URL"
+    return (
+        f"the database could not be used ({_short(said)}); see to the server, and to ONTOPIC_STATE_URL or "
+        "ONTOPIC_TRAFFIC_URL"
+    )
 
 
 def _newer(error: Any) -> str | None:

@@ -59,6 +59,37 @@ class JudgedFile(BaseModel):
         yield f"{self.records} verdicts are in {self.out}"
 
 
+class JudgedFolder(BaseModel):
+    """Partitions of records that were judged.
+
+    Attributes:
+        out: the folder of verdicts.
+        kept: of the partitions, those that an earlier call had judged.
+        outcomes: how many records have which verdict.
+        unjudged: how many are unjudged for which cause, the most frequent first.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    judge_id: str
+    out: str
+    records: int
+    partitions: int
+    kept: int
+    outcomes: dict[str, int]
+    unjudged: dict[str, int]
+
+    def in_words(self) -> Iterator[str]:
+        """Line by line, for a person."""
+        passed, failed = self.outcomes.get("pass", 0), self.outcomes.get("fail", 0)
+        yield f"passed, of the judged records: {rate(passed, passed + failed)}"
+        if self.unjudged:
+            first = ", ".join(f"{n:,} {cause}" for cause, n in list(self.unjudged.items())[:_CAUSES])
+            yield f"{self.outcomes.get('unjudged', 0):,} unjudged ({first})"
+        if self.kept:
+            yield f"{self.kept:,} partitions were judged by an earlier call"
+        yield f"{self.records:,} verdicts on {self.partitions:,} partitions are in {self.out}"
+
+
 class JudgesShown(BaseModel):
     """Judges on the same labelled records, without these and their verdicts.
 

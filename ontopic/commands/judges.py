@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,18 +29,42 @@ if TYPE_CHECKING:
 def judge(
     project: Project,
     *,
-    records: Annotated[Path, typer.Option(help="Records: `question`, `answer`, optionally `messages` and `label`.")],
-    out: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            help="Records: `question`, `answer`, optionally `messages` and `label`. With `--engine ray` a folder too; "
+            "without it, the stored traffic."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="JSONL file to write; a folder of Parquet files with `--engine ray`.")],
     grading: Annotated[
         Literal["rubric", "pairwise", "reference"],
         typer.Option(
             help="rubric: by the judge; pairwise: against `benchmark_answer`; reference: against `reference`."
         ),
     ] = "rubric",
+    engine: Annotated[
+        Literal["here", "ray"], typer.Option(help="here: in this process; ray: in workers, on one machine or many.")
+    ] = "here",
+    ray_address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="Of a running Ray cluster; one is started here by default.")
+    ] = "",
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge records; print the judge's card where they carry labels. A call that was stopped is taken up again."""
+    if engine == "ray":
+        if grading != "rubric":
+            raise UserError(f"--engine ray judges by the rubric alone; leave it out for {grading} grading")
+        if find_spec("ray") is None:
+            raise UserError("the engine ray is not installed; run pip install -c constraints.txt -e '.[ray]'")
+        from ontopic.commands.judge_by_partition import judge_by_partition
+
+        return judge_by_partition(
+            project, records=records, out=out, address=ray_address, skip_bad=skip_bad, as_json=as_json
+        )
+    if records is None:
+        raise UserError("--records is missing; give a file, or --engine ray for the stored traffic")
     from ontopic.data.labelled import LabelledRecord
     from ontopic.data.rows import stream_rows
 

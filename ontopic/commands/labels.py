@@ -48,10 +48,8 @@ def label(
     ] = "random",
 ) -> None:
     """Label records one by one on the terminal, and print how the judge does on them."""
-    from ontopic.data.drawing import records_to_label
-    from ontopic.data.labeller import label_records
-    from ontopic.data.labels import LabelStore, labels_file
-    from ontopic.progress import progress, working
+    from ontopic.data.labels import LabelStore, labels_of
+    from ontopic.progress import progress
 
     def judged(asked: Sequence[Record]) -> list[Verdict]:
         judge = judge_of(project)
@@ -67,7 +65,7 @@ def label(
             )
         _label_discordant(project, number, files=[records, labels])
         return
-    store = LabelStore(labels_file(project.policy, project.workspace), plain=_plain)
+    store = LabelStore(labels_of(project.policy, project.workspace), plain=_plain)
     if given_in is not None:
         if records is not None or labels is not None:
             raise UserError("--from mlflow takes neither --records nor --labels: its records are of the traffic")
@@ -78,8 +76,25 @@ def label(
             raise UserError("--labels takes neither --records nor --number: its rows are labelled already")
         console.print(_taken(labels, store, by=by))
         return
+    _label_here(project, store, by=by, records=records, n=number or _RECORDS, judged=judged)
+
+
+def _label_here(
+    project: Project,
+    store: LabelStore,
+    *,
+    by: Draw,
+    records: Path | None,
+    n: int,
+    judged: Callable[[Sequence[Record]], list[Verdict]],
+) -> None:
+    """Ask on the terminal for labels, record by record."""
+    from ontopic.data.drawing import records_to_label
+    from ontopic.data.labeller import label_records
+    from ontopic.progress import working
+
     found, notes, proposed = _found(project, records, feedback=by == "feedback")
-    chosen = records_to_label(found, store, by=by, n=number or _RECORDS, judge=judged, notes=notes, proposed=proposed)
+    chosen = records_to_label(found, store, by=by, n=n, judge=judged, notes=notes, proposed=proposed)
     console.print(str(chosen))
     labelled = label_records(
         chosen.records,
@@ -93,7 +108,7 @@ def label(
     splits = [row.split for row in store.labels()]
     card, training = splits.count("calibration"), splits.count("train")
     console.print(
-        f"{labelled} labelled now; {store.path} holds {card} labels of random records and {training} for training"
+        f"{labelled} labelled now; {store.kept} holds {card} labels of random records and {training} for training"
     )
     if labelled:
         with working():
@@ -147,7 +162,7 @@ def _kept(rows: Sequence[GivenLabel], store: LabelStore, *, by: Draw) -> str:
     from ontopic.data.given_labels import take_labels
 
     taken = take_labels(rows, store, by=by)
-    said = f"{taken.kept} labels were kept, {taken.known} were there already; in {store.path}"
+    said = f"{taken.kept} labels were kept, {taken.known} were there already; in {store.kept}"
     if taken.unlabelled:
         said += f"\n{taken.unlabelled} rows have no label and were left out"
     if taken.other_half:
@@ -170,10 +185,10 @@ def _label_discordant(project: Project, number: int | None, *, files: Sequence[P
     if any(files):
         raise UserError("a file and --by discordant exclude each other: these are answers of the gate")
     from ontopic.data.labeller import label_records
-    from ontopic.data.labels import LabelStore, labels_file
+    from ontopic.data.labels import LabelStore, labels_of
     from ontopic.evaluation.discordant import PAIRS, answers_to_label
 
-    store, n = LabelStore(labels_file(project.policy, project.workspace), plain=_plain), number or PAIRS
+    store, n = LabelStore(labels_of(project.policy, project.workspace), plain=_plain), number or PAIRS
     answers = answers_to_label(project.workspace, project.policy.registered_model, store=store, n=n)
     console.print(
         f"{len(answers)} answers of the newest gate wait for a label: both of {n} random questions on which champion "

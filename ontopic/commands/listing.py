@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 _SECTIONS = {
     "Beginning": ("demo", "policy"),
     "Judges and labels": ("calibrate", "label", "judge"),
-    "Serving and traffic": ("serve", "keys", "ask", "traffic"),
+    "Serving and traffic": ("serve", "keys", "ask", "traffic", "state"),
     "Watching": ("watch", "alerts", "status", "ui"),
     "Model versions": (
         "preferences",

@@ -7,14 +7,13 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from filelock import FileLock, Timeout
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.segment import Segment
 
@@ -81,17 +80,22 @@ class Project:
     workspace: Workspace
 
 
-def open_project(config: Path, state: Path, *, begins: bool = False) -> Project:
+def open_project(config: Path, state: Path, *, begins: bool = False, moves: bool = False) -> Project:
     """Read the configuration and its policy, and open the state folder.
 
     Args:
         begins: whether there need be nothing in the folder yet; what is written into it then makes it.
+        moves: whether the folder's state may be its own although a database is named that machines share.
 
     Raises:
         UserError: a file is missing or malformed, or there is no such state folder.
     """
     settings = load_settings(config)
     policy, workspace = load_policy(settings.policy), open_workspace(state, make=False)
+    if workspace.state_url is not None and not moves:
+        from ontopic.state.moving import check_moved
+
+        check_moved(workspace)
     if workspace.is_made:
         settle(workspace)
     elif not begins:
@@ -115,14 +119,14 @@ def check_begun(workspace: Workspace, first: str = "") -> None:
         )
 
 
-def on_project(function: Callable[..., None], *, begins: bool = False) -> Callable[..., None]:
+def on_project(function: Callable[..., None], *, begins: bool = False, moves: bool = False) -> Callable[..., None]:
     """Give a command the options ``--config`` and ``--state``, what they open as its argument ``project``, and
     ``--quiet``.
 
     A group's own command leaves the options to the command that follows it.
 
     Args:
-        begins: as ``open_project`` takes it.
+        begins, moves: as ``open_project`` takes them.
     """
     signature = inspect.signature(function, eval_str=True)
 
@@ -132,7 +136,7 @@ def on_project(function: Callable[..., None], *, begins: bool = False) -> Callab
         if context is not None and _leaves_to_command(context):
             return
         be_quiet(quiet=quiet)
-        function(project=open_project(config, state, begins=begins), **options)
+        function(project=open_project(config, state, begins=begins, moves=moves), **options)
 
     own = [parameter for name, parameter in signature.parameters.items() if name != "project"]
     shared = [
@@ -145,6 +149,8 @@ def on_project(function: Callable[..., None], *, begins: bool = False) -> Callab
 
 beginning = functools.partial(on_project, begins=True)
 """``on_project`` for a command that may be a user's first."""
+unmoved = functools.partial(on_project, begins=True, moves=True)
+"""``on_project`` for a command on a folder whose state may be its own, where a database is named."""
 
 
 def _leaves_to_command(context: typer.Context) -> bool:
@@ -170,34 +176,6 @@ def check_has_weights(workspace: Workspace) -> None:
             f"{workspace.root}: is the demo, whose weights are left out; `python run.py` makes the whole, with all "
             "that the demo shows, in a folder of its own"
         )
-
-
-@contextmanager
-def locked(workspace: Workspace) -> Iterator[None]:
-    """One run or watch at a time a state folder. The kernel frees the lock of a process that dies.
-
-    Raises:
-        UserError: another one uses the folder, or it is the demo's.
-    """
-    check_has_weights(workspace)
-    workspace.root.mkdir(parents=True, exist_ok=True)
-    if not os.access(workspace.root, os.W_OK):
-        raise UserError(f"{workspace.root} may not be written; give another folder with --state")
-    settle(workspace)
-    lock = FileLock(workspace.lock)
-    try:
-        lock.acquire(timeout=0.5)  # who only looks whether a run goes on holds it for a moment
-    except Timeout:
-        raise UserError(
-            f"another run or watch uses {workspace.root}; wait for it, or give another folder with --state"
-        ) from None
-    with lock:
-        try:
-            yield
-        except KeyboardInterrupt as stopped:
-            stopped.add_note("the next run goes on from here")
-            raise
-        lock.release()
 
 
 def version_of(project: Project, which: str) -> RegisteredModel:

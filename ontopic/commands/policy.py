@@ -87,9 +87,9 @@ def new(
 @beginning
 def check(project: Project, *, as_json: AsJson = False) -> None:
     """Say which commands a policy's labelled data is enough for, and what is too thin for the others, and why."""
-    from ontopic.data.labels import LabelStore, labels_file
+    from ontopic.data.labels import LabelStore, labels_of
 
-    labels = LabelStore(labels_file(project.policy, project.workspace)).labels()
+    labels = LabelStore(labels_of(project.policy, project.workspace)).labels()
     _say_needs(project, labels=sum(label.is_of_traffic for label in labels), as_json=as_json)
 
 

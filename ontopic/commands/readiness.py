@@ -42,10 +42,11 @@ def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
 
     yield signing_key
     if settings.serving.backend == "weights":
-        yield partial(_check_gpu, settings.model)
-        yield partial(_check_processes, settings.training)
+        if settings.cluster is None:  # else it is the cluster that has the GPUs, and what needs them
+            yield partial(_check_gpu, settings.model)
+            yield partial(_check_processes, settings.training)
+            yield partial(_check_packages, settings)
         yield partial(_check_optimizer, settings.training)
-        yield partial(_check_packages, settings)
         yield partial(_check_model, settings.model)
     judges = [settings.judge, *(beside.judge for beside in settings.judges_beside)]
     members = [member for judge in judges for member in _members(judge)]

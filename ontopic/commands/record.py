@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,8 @@ from ontopic.commands.reporting import AsJson, reporting
 from ontopic.errors import UserError
 from ontopic.registry.promotion_record import Entry, PromotionRecord
 from ontopic.registry.promotions import GATE, ModelRegistry, Promotion, open_registry, registered_models
+from ontopic.state.whole_file import writing
+from ontopic.state.workspace import Workspace
 from ontopic.visible import visible
 
 _SHOW = "show"
@@ -49,16 +52,19 @@ def show(
     version: Annotated[
         str | None, typer.Argument(help="champion, challenger, base, or a version number; all without it.")
     ] = None,
+    evidence: Annotated[Path | None, typer.Option(help="Folder to write the files that these entries name to.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show gates, promotions, refusals, rollbacks and approvals with their evidence; `show` may be left out."""
     name, workspace = project.policy.registered_model, project.workspace
     registry = open_registry(workspace, name)
     which = version if version is None or version.isdigit() else registry.version(version)
-    entries = PromotionRecord(workspace.promotion_record).entries(name)
+    entries = PromotionRecord.of(workspace).entries(name)
     before = _before(registry, entries)
     found = [entry for entry in entries if which in (None, entry.version)]
     earlier = [promotion for promotion in before if which in (None, promotion.version)]
+    if evidence is not None:
+        _write_evidence(found, workspace, folder=evidence)
     with reporting(as_json=as_json) as document:
         document(found)
     if as_json:
@@ -93,11 +99,11 @@ def verify(
     from ontopic.registry import record_check, record_signing
 
     workspace = project.workspace
-    record = PromotionRecord(workspace.promotion_record)
+    record = PromotionRecord.of(workspace)
     known = {line.entry.registered_model for line in record.lines() if line.entry is not None}
     found = record_check.check_record(
         record,
-        root=workspace.root,
+        workspace=workspace,
         registries=[open_registry(workspace, name) for name in sorted(known | set(registered_models(workspace)))],
         key=None if public_key is None else record_signing.public_key(public_key),
         head=head.strip().lower(),
@@ -108,12 +114,30 @@ def verify(
             console.print(visible(said))
     if found.faults:
         faults = "1 fault is" if len(found.faults) == 1 else f"{len(found.faults)} faults are"
-        raise UserError(f"{record.path}: is not as it was written; {faults} listed above")
+        raise UserError(f"{record.kept}: is not as it was written; {faults} listed above")
     if as_json:
         return
     by_key = f", {found.signed} of them signed by this key" if public_key else ""
     console.print(f"entries: {found.entries}{by_key}, files: {found.files}; all are as they were written")
     console.print(f"head: {found.head} (keep it elsewhere, and give it to --head later)")
+
+
+def _write_evidence(entries: Sequence[Entry], workspace: Workspace, *, folder: Path) -> None:
+    """Each file under the name that it has, in a folder that is called as the gate's."""
+    for entry in entries:
+        files: Any = entry.facts.get("files")
+        for name in files if isinstance(files, dict) else ():
+            try:
+                if ".." in Path(name).parts:
+                    raise FileNotFoundError(name)
+                content = workspace.files.read(workspace.root / name)
+            except FileNotFoundError:
+                print(f"{visible(name)}: is not there; see python run.py record verify", file=sys.stderr)
+                continue
+            out = folder / Path(name).parent.name / Path(name).name
+            with writing(out):
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_bytes(content)
 
 
 def _before(registry: ModelRegistry, entries: Sequence[Entry]) -> list[Promotion]:

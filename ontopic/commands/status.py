@@ -66,6 +66,8 @@ def facts_of(stands: WhereItStands) -> Iterator[tuple[str, str | Text]]:
         yield "record", Text(visible(f"{stands.off_record}; see python run.py record verify"), style="red")
     yield "service", _service(stands)
     yield "traffic", _traffic(stands)
+    for spool in stands.spools:
+        yield "spool", Text(spool.in_words, style="yellow")
     yield "windows", f"{stands.waiting_records:,} records wait for theirs to close"
     open_ = "; ".join(f"{alert.id} ({alert.severity}): {alert.text}" for alert in stands.open_alerts)
     yield "alerts", open_ or "none open"

@@ -61,16 +61,27 @@ def tools_of(workspace: Workspace, name: str) -> list[ToolPage]:
 
 
 def mlflow_links(workspace: Workspace, name: str, *, base: str) -> list[Link]:
-    """What to open in MLflow. Imports MLflow, which takes seconds, and brings its database up to date.
+    """What to open in MLflow. Where it keeps its data elsewhere, or as another release does, imports it, which takes
+    seconds, and brings its database up to date.
 
     Args:
         base: of MLflow's pages.
     """
-    from ontopic.registry.tracking import comparison_path, open_tracking
+    from ontopic.registry import mlflow_file  # with SQLAlchemy, which --help need not wait for
+    from ontopic.registry.mlflow_pages import comparison_page
 
-    experiment = open_tracking(workspace, name)
+    tables = mlflow_file.open_file(workspace.mlflow_file, name) if workspace.owns_mlflow else None
+    known = tables.evaluations() if tables else None
+    if known is None:
+        from ontopic.registry.tracking import comparison_path, open_tracking
+
+        experiment = open_tracking(workspace, name)
+        compared = comparison_path(experiment)
+    else:
+        experiment, runs = known
+        compared = comparison_page(experiment, runs)
     return [
-        Link(text="Champion against challenger", url=f"{base}/{comparison_path(experiment)}"),
+        Link(text="Champion against challenger", url=f"{base}/{compared}"),
         Link(text="Experiment", url=f"{base}/#/experiments/{experiment}"),
     ]
 

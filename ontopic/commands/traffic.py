@@ -44,6 +44,8 @@ def traffic(context: typer.Context, project: Project, *, as_json: AsJson = False
         document(summary)
         if not as_json:
             console.print(overview(summary, name))
+            for spool in _spools(project.workspace):
+                console.print(spool)
         if ahead:
             console.print(
                 f"{ahead:,} of them bear a time more than a day ahead, which is wrong: they are in no window, and "
@@ -65,6 +67,15 @@ def overview(summary: TrafficSummary, name: str) -> Group:
     return Group(table, Text(f"Personal data taken out: {counts or 'nothing'}{_others(summary)}"))
 
 
+def _spools(workspace: Workspace) -> list[str]:
+    """What waits in spools, where machines share what is known of them."""
+    if workspace.state_url is None:
+        return []
+    from ontopic.traffic.spool_index import known_spools
+
+    return [spool.in_words for spool in known_spools(workspace.state_url)]
+
+
 def _others(summary: TrafficSummary) -> str:
     others = ", ".join(f"{n:,} of {visible(model) or 'no policy'}" for model, n in summary.others.items())
     return f". Records of others there: {others}" if others else ""
@@ -81,11 +92,12 @@ def import_records(
     """Store the records of a file. An import that was stopped is taken up again; nothing is stored twice."""
     from ontopic.registry.unnamed import named
     from ontopic.traffic.files import import_traffic
+    from ontopic.traffic.identity import names_key
     from ontopic.traffic.store import TrafficStore
 
     model, workspace = project.policy.registered_model, project.workspace
     with named(TrafficStore(workspace.traffic, model), workspace) as store:
-        done = import_traffic(file, store, user_key=workspace.user_key, skip_bad=skip_bad)
+        done = import_traffic(file, store, user_key=names_key(workspace), skip_bad=skip_bad)
     say_skipped(done.skipped)
     console.print(f"{done.stored} records were stored, {done.known} were there already; in {_name(workspace)}")
     if done.feedback:
@@ -153,7 +165,7 @@ def erase_traffic(
 ) -> None:
     """Erase a user, a conversation or a record for good, everywhere it went, also among other policies' traffic."""
     from ontopic.traffic.erasure import Selection, collect, collect_spooled
-    from ontopic.traffic.identity import conversation_id, user_hash
+    from ontopic.traffic.identity import conversation_id, names_key, user_hash
     from ontopic.traffic.store import TrafficStore
 
     given = {"user": user, "conversation": conversation, "record": record}
@@ -162,9 +174,10 @@ def erase_traffic(
         raise UserError("erase takes exactly one of --user, --conversation and --record, and whom or what it is of")
     workspace = project.workspace
     stored_traffic(workspace, project.policy.registered_model).close()
+    key = names_key(workspace)
     selection = Selection(
-        user=user_hash(user or "", workspace.user_key),
-        conversation=conversation_id(conversation or "", workspace.user_key),
+        user=user_hash(user or "", key),
+        conversation=conversation_id(conversation or "", key),
         record=record or "",
     )
 
@@ -196,7 +209,7 @@ def adopt(project: Project) -> None:
 
 @app.command("send")
 @beginning
-def send(
+def send(  # noqa: PLR0913  # each is an option that somebody sets
     project: Project,
     *,
     questions: Annotated[Path, typer.Option(help="Questions with `question` and boolean `in_scope`.")],
@@ -211,6 +224,7 @@ def send(
     api_key_variable: Annotated[
         str | None, typer.Option(help="The environment variable that holds the key; OPENAI_API_KEY by default.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Ask questions at a rate, whether or not the earlier ones are answered, of the model that `serve` serves."""
     from ontopic.config.settings import EndpointSettings
@@ -229,21 +243,23 @@ def send(
     base_url, api_key = str(base_url_of(served)), key_of(api_key_variable)
     chosen = questions_to_send(load_rows(questions, Question).rows, count, in_scope_share=in_scope_share)
     sent = Sent()
-    with progress("questions", len(chosen), unit="questions", status=lambda: str(sent)) as advance:
-        ask_at_rate(
-            (question.messages for question in chosen),
-            base_url,
-            model=model or project.policy.registered_model,
-            api_key=api_key,
-            max_tokens=project.settings.traffic.max_tokens,
-            rate=rate,
-            sent=sent,
-            advance=advance,
-        )
-    console.print(str(sent))
+    with reporting(as_json=as_json) as document:
+        with progress("questions", len(chosen), unit="questions", status=lambda: str(sent)) as advance:
+            ask_at_rate(
+                (question.messages for question in chosen),
+                base_url,
+                model=model or project.policy.registered_model,
+                api_key=api_key,
+                max_tokens=project.settings.traffic.max_tokens,
+                rate=rate,
+                sent=sent,
+                advance=advance,
+            )
+        console.print(str(sent))
+        document(sent.shown())
     if sent.refusal or not sent.answered:
         raise UserError(_refusal(sent, base_url, key_variable=api_key_variable, has_key=api_key != NO_KEY))
-    if sent.failed:
+    if sent.failed and not as_json:
         console.print(f"the first failure: {sent.error}")
 
 
@@ -275,14 +291,15 @@ def stored_traffic(workspace: Workspace, registered_model: str) -> TrafficStore:
         UserError: there is no store yet, or it is of an older release and does not say of which policy it is.
     """
     from ontopic.registry.unnamed import named
+    from ontopic.state.workspace import is_there
     from ontopic.traffic.store import TrafficStore
 
-    if isinstance(workspace.traffic, Path) and not workspace.traffic.is_file():
+    if not is_there(workspace.traffic):
         raise UserError(f"{workspace.traffic}: there is no traffic yet; run the loop, serve a model or import some")
     return named(TrafficStore(workspace.traffic, registered_model), workspace)
 
 
 def _name(workspace: Workspace) -> str:
-    from ontopic.traffic.store import store_name
+    from ontopic.state.database import database_name
 
-    return store_name(workspace.traffic)
+    return database_name(workspace.traffic)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -16,10 +15,13 @@ from ontopic.registry.promotions import ModelRegistry, Promotion, open_registry
 from ontopic.registry.rollouts import Rollout, rollout_of
 from ontopic.registry.sign_off import SignOff
 from ontopic.registry.unnamed import named
+from ontopic.state.database import database_name
+from ontopic.state.lead import is_led
 from ontopic.state.service_file import read_service
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import Workspace, is_there
 from ontopic.statistics.rates import Rate
-from ontopic.traffic.store import TrafficStore, store_name
+from ontopic.traffic.spool_index import SpoolStands, known_spools
+from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import Action, ActionStore, free_at
 
 _WINDOWS = 8
@@ -73,6 +75,7 @@ class WhereItStands(BaseModel):
         promotion: the newest move of the alias.
         gate_score: of the champion; ``None`` where no gate has measured it.
         off_record: what the registry says and the promotion record doesn't; empty where they agree.
+        spools: in which records wait, of the services that machines share a database with.
         waiting_records: those that wait for their window to close.
         watch_runs: whether a loop or a watch does; ``None`` where that can't be known.
         retrains_after: when something may be retrained again; ``None`` where it may now.
@@ -90,6 +93,7 @@ class WhereItStands(BaseModel):
     off_record: str
     service: ServiceStands | None
     traffic: TrafficStands
+    spools: list[SpoolStands]
     waiting_records: int
     open_alerts: list[Alert]
     approvals: list[Awaited]
@@ -131,12 +135,13 @@ def where_it_stands(project: Project) -> WhereItStands:
         off_record=registry.off_record() or "",
         service=_service(workspace),
         traffic=_traffic(workspace, name),
+        spools=[] if workspace.state_url is None else known_spools(workspace.state_url),
         waiting_records=waiting,
         open_alerts=open_,
         approvals=_awaited(sign_off),
         rollout=None if rollout is None else _told(rollout),
         rollout_in_words="" if rollout is None else rollout.in_words,
-        watch_runs=_watch_runs(workspace),
+        watch_runs=_watch_runs(workspace, name),
         retrains_after=_later(free_at(settings.watch, actions, history=history, record=sign_off.entries())),
         windows=windows,
         actions=actions,
@@ -163,11 +168,11 @@ def _service(workspace: Workspace) -> ServiceStands | None:
 
 def _traffic(workspace: Workspace, name: str) -> TrafficStands:
     where = workspace.traffic
-    if isinstance(where, Path) and not where.is_file():
+    if not is_there(where):
         return TrafficStands(where=str(where))
     with named(TrafficStore(where, name), workspace) as store:
         newest = store.newest(1)
-        return TrafficStands(where=store_name(where), n=store.count(), newest=newest[0].asked_at if newest else None)
+        return TrafficStands(where=database_name(where), n=store.count(), newest=newest[0].asked_at if newest else None)
 
 
 def _awaited(sign_off: SignOff) -> list[Awaited]:
@@ -189,7 +194,9 @@ def _told(rollout: Rollout) -> dict[str, JsonValue]:
     return {**rollout.model_dump(mode="json", exclude={"key"}), "share": rollout.share}
 
 
-def _watch_runs(workspace: Workspace) -> bool | None:
+def _watch_runs(workspace: Workspace, name: str) -> bool | None:
+    if workspace.state_url is not None:
+        return is_led(workspace.state_url, name)
     try:
         with FileLock(workspace.lock, timeout=0):
             return False

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ontopic.config.alert_settings import DEFAULT_RULES, AlertSettings, MonitoringLimits
+from ontopic.config.cluster_settings import ClusterSettings
 from ontopic.config.model_settings import ModelSettings
 from ontopic.config.section import Duration, Section
 from ontopic.config.training_settings import TrainingSettings
@@ -284,6 +285,8 @@ class Settings(Section):
     """How the challenger is trained."""
     evaluation: EvaluationSettings
     """The gate's questions."""
+    cluster: ClusterSettings | None = None
+    """What the steps of a remote ZenML stack run in; without it, as ZenML has it."""
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ontopic.config.section import Section
 
@@ -84,7 +84,11 @@ class TrainingSettings(Section):
     """After how many checkpoints without a better margin on held-out pairs training stops, and the best is kept; 0
     holds out no pairs, trains to the end and averages the later steps' weights."""
     processes: int = Field(1, ge=1)
-    """How many processes train together, a GPU each."""
+    """How many processes train together on a machine, a GPU each."""
+    nodes: int = Field(1, ge=1)
+    """How many machines train together, with ``processes`` each, on a state folder that all of them see."""
+    rendezvous: str | None = Field(None, pattern=r"^[^\s:/]+:[0-9]{1,5}$", validate_default=True)
+    """Where several machines meet, as ``host:port`` of the one that starts the training; needed with ``nodes``."""
     threads: int = Field(0, ge=0)
     """How many threads a training takes, in a process of its own that gives way to a service beside it; 0 for one a
     core, and no such process."""
@@ -102,10 +106,17 @@ class TrainingSettings(Section):
             raise ValueError(f"the shares add up to {total:.3g}, and must leave some of 1 to the traffic's pairs")
         return sets
 
+    @field_validator("rendezvous")
+    @classmethod
+    def _is_given_to_nodes(cls, given: str | None, info: ValidationInfo) -> str | None:
+        if given is None and info.data.get("nodes", 1) > 1:
+            raise ValueError("several training.nodes have to meet somewhere; give host:port of the first one")
+        return given
+
     @property
     def apart(self) -> bool:
         """Whether training is in processes of its own."""
-        return self.processes > 1 or self.threads > 0
+        return self.processes > 1 or self.nodes > 1 or self.threads > 0
 
     def beside(self, path: Path) -> TrainingSettings:
         """These settings with the whole paths of the files that they name.

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
-from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from ontopic.config.policy import Policy
@@ -21,7 +20,7 @@ from ontopic.errors import UserError
 from ontopic.records import Record
 from ontopic.state.erased_files import erase_from_lines, gone_lines
 from ontopic.state.erasing import Erasing
-from ontopic.state.whole_file import whole_file
+from ontopic.state.lines import Lines, as_lines
 from ontopic.state.workspace import Workspace
 
 Draw = Literal["random", "uncertainty", "feedback", "discordant"]
@@ -57,19 +56,19 @@ class TrafficLabel(LabelledRecord):
 
 
 class LabelStore:
-    """Human labels in a JSONL file, one a line; only ever appended to, and on disk when a call returns.
+    """Human labels, one a line; only ever appended to, and they last when a call returns.
 
     Of several lines on the same conversation and answer the last one counts; what is labelled of the gate's answers
     counts apart, as it is no sample of the traffic. Each line is a ``LabelledRecord`` with, besides, how the record was
     drawn, who labelled it and when.
 
     Args:
-        path: made on the first label; may be used by several processes at once.
+        place: ``labels_of`` a policy, or a file; may be used by several processes at once.
         plain: takes personal data out of what the labeller writes.
     """
 
-    def __init__(self, path: Path, *, plain: Callable[[str], str] = str) -> None:
-        self.path, self.plain = path, plain
+    def __init__(self, place: Path | Lines, *, plain: Callable[[str], str] = str) -> None:
+        self.kept, self.plain = as_lines(place), plain
 
     def add(
         self, record: Record, label: Literal["pass", "fail"], *, by: Draw, why: str = "", correction: str = ""
@@ -89,7 +88,7 @@ class LabelStore:
     def labels(self) -> list[TrafficLabel]:
         """The labels that count, in the order they were given. Raises what ``load_labels`` raises."""
         last: dict[tuple[tuple[str, str], bool], TrafficLabel] = {}
-        for row in _rows(self.path):
+        for row in _rows(self.kept):
             key = (row.conversation_and_answer, _is_of_gate(row))
             last.pop(key, None)
             if row.label is not None:
@@ -106,13 +105,15 @@ class LabelStore:
 
     def erase(self, erasing: Erasing) -> dict[str, int]:
         """Drop the lines on records that are erased; returns how many by split."""
-        with FileLock(f"{self.path}.lock"):
-            text = self.path.read_text(encoding="utf-8")
+        dropped: list[str] = []
+
+        def left(content: bytes) -> bytes:
+            text = content.decode()
             gone = gone_lines(text, erasing)
-            dropped = [row for number, row in enumerate(text.split("\n")) if number in gone]
-            if (left := erase_from_lines(text, erasing)) != text:
-                with whole_file(self.path) as part:
-                    part.write_text(left, encoding="utf-8")
+            dropped.extend(row for number, row in enumerate(text.split("\n")) if number in gone)
+            return erase_from_lines(text, erasing).encode()
+
+        self.kept.rewrite(left)
         return Counter(str(json.loads(row).get("split")) for row in dropped)
 
     def _append(self, record: Record, what: dict[str, str | None]) -> None:
@@ -129,25 +130,25 @@ class LabelStore:
             "labeller": _labeller(),
             "labelled_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"), self.path.open("a+b") as file:
-            _end_last_line(file)
-            file.write(json.dumps(row).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self.kept.append(lambda *_: json.dumps(row).encode())
 
 
 def _is_of_gate(row: LabelledRecord) -> bool:
     return row.split == SPLIT["discordant"]
 
 
-def labels_file(policy: Policy, workspace: Workspace) -> Path:
-    """Where the human labels for a policy are kept."""
-    return workspace.labels / f"{policy.name}.jsonl"
+def labels_of(policy: Policy, workspace: Workspace) -> Lines:
+    """The human labels for a policy."""
+    return workspace.lines(workspace.labels / f"{policy.name}.jsonl")
 
 
-def load_labels(path: Path, split: str) -> list[LabelledRecord]:
-    """The human labels of one split; none where the file is missing.
+def labels_sha256(policy: Policy, workspace: Workspace) -> str:
+    """sha256 (hex) of all human labels for a policy, those that were taken back among them."""
+    return hashlib.sha256(labels_of(policy, workspace).read()).hexdigest()
+
+
+def load_labels(place: Path | Lines, split: str) -> list[LabelledRecord]:
+    """The human labels of one split; none where there are no labels.
 
     A last line that a crash left half-written is dropped, with a notice on standard error.
 
@@ -156,17 +157,15 @@ def load_labels(path: Path, split: str) -> list[LabelledRecord]:
     """
     # As plain ones: what is learned from a label does not hang on when its record was asked.
     plain = LabelledRecord.model_fields
-    rows = [row for row in LabelStore(path).labels() if row.split == split]
+    rows = [row for row in LabelStore(place).labels() if row.split == split]
     return [LabelledRecord(**{name: getattr(row, name) for name in plain}) for row in rows]
 
 
-def _rows(path: Path) -> list[TrafficLabel]:
+def _rows(kept: Lines) -> list[TrafficLabel]:
     try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
+        lines = kept.read().split(b"\n")
     except OSError as error:
-        raise UserError(f"{path}: the labels cannot be read ({error}); check the file and its rights") from error
+        raise UserError(f"{kept}: the labels cannot be read ({error}); check the file and its rights") from error
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -175,29 +174,12 @@ def _rows(path: Path) -> list[TrafficLabel]:
             rows.append(TrafficLabel.model_validate(json.loads(line)))
         except (ValueError, ValidationError, RecursionError):
             if number == len(lines):  # no newline behind it: a crash cut it off
-                print(f"{path}: the last line is half-written and was dropped", file=sys.stderr)
+                print(f"{kept}: the last line is half-written and was dropped", file=sys.stderr)
                 break
             raise UserError(
-                f"{path}:{number}: is not a label as this program writes it; mend or remove that line"
+                f"{kept}:{number}: is not a label as this program writes it; mend or remove that line"
             ) from None
     return rows
-
-
-def _end_last_line(file: BinaryIO) -> None:
-    """Drop what a crash left of a last line; end one that only lacks its newline."""
-    size = file.seek(0, os.SEEK_END)
-    if not size:
-        return
-    file.seek(0)
-    content = file.read()
-    tail = content[content.rfind(b"\n") + 1 :]
-    if not tail:
-        return
-    try:
-        TrafficLabel.model_validate(json.loads(tail))
-        file.write(b"\n")
-    except (ValueError, ValidationError, RecursionError):
-        file.truncate(size - len(tail))
 
 
 def _labeller() -> str:

@@ -17,6 +17,7 @@ from ontopic.data.cells import as_fields, problem_in_words, table_cells
 from ontopic.data.csv_file import csv_rows
 from ontopic.data.json_file import json_rows
 from ontopic.errors import UserError
+from ontopic.state.carried_files import here
 
 _PACKAGE = "ontopic:"
 _JSON, _TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab", ".txt")
@@ -159,7 +160,7 @@ def _required(schema: type[BaseModel]) -> list[str]:
 def _path(name: str, base: Path | None) -> Path:
     if name.startswith(_PACKAGE):
         return Path(str(files("ontopic") / "data" / name.removeprefix(_PACKAGE)))
-    return (base or Path()) / os.path.expanduser(name)  # noqa: PTH111 (Path's fails on an unknown user)
+    return here((base or Path()) / os.path.expanduser(name))  # noqa: PTH111 (Path's fails on an unknown user)
 
 
 def _raw_rows(

@@ -21,7 +21,6 @@ from ontopic.data.labels import LabelStore
 from ontopic.errors import UserError
 from ontopic.evaluation.answers import Evaluation
 from ontopic.records import Message, Record
-from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 
 PAIRS = 60
@@ -134,11 +133,8 @@ def pairs_of(champion: Evaluation, challenger: Evaluation, *, registered_model: 
 def keep_pairs(pairs: GatePairs, workspace: Workspace) -> Path:
     """Keep a gate's pairs in the state folder, in place of those of the same models on the same questions."""
     name = _hash(pairs.registered_model, pairs.champion, pairs.challenger, pairs.judge_id, pairs.sample_id)
-    folder = workspace.discordant / pairs.registered_model
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name[:24]}.json"
-    with whole_file(path) as part:
-        part.write_text(pairs.model_dump_json(), encoding="utf-8")
+    path = workspace.discordant / pairs.registered_model / f"{name[:24]}.json"
+    workspace.files.write(path, pairs.model_dump_json().encode())
     return path
 
 
@@ -148,12 +144,12 @@ def kept_pairs(workspace: Workspace, registered_model: str) -> list[GatePairs]:
     Raises:
         UserError: a file cannot be read.
     """
-    found = []
-    for path in (workspace.discordant / registered_model).glob("*.json"):
+    found, files = [], workspace.files
+    for path in files.within(workspace.discordant / registered_model):
         try:
-            found.append(GatePairs.model_validate_json(path.read_bytes()))
+            found.append(GatePairs.model_validate_json(files.read(path)))
         except (OSError, ValueError):
-            raise UserError(f"{path}: these pairs of a gate cannot be read; remove the file") from None
+            raise UserError(f"{files.where(path)}: these pairs of a gate cannot be read; remove the file") from None
     return sorted(found, key=lambda pairs: pairs.at)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -12,6 +13,10 @@ from ontopic.config.settings import Settings
 from ontopic.evaluation.gate import Decision
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.statistics.scores import SHARES
+
+_GROUPS = {"attempt": "training", "trained_by": "training", "look": "gate", "alpha": "gate"} | dict.fromkeys(
+    ("policy_sha256", "questions_sha256", "sample_sha256", "seed"), "data"
+)
 
 
 class Evidence(BaseModel):
@@ -48,15 +53,16 @@ class Evidence(BaseModel):
         return self.model_copy(update={"settings": kept})
 
     def tags(self) -> dict[str, str]:
-        """What is known, by name."""
+        """What is known, by a name that begins with what it is of."""
         known = self.model_dump(mode="json", exclude={"at", "settings"}, exclude_none=True)
-        return {name: str(value) for name, value in known.items() if value != ""}
+        return {f"ontopic.{_GROUPS[name]}.{name}": str(value) for name, value in known.items() if value != ""}
 
 
 def gate_tags(
     decision: Decision, card: JudgeCard, *, champion: str, weights_sha256: str, evidence: Evidence
 ) -> dict[str, str]:
-    """Tags by name, each beginning with ``ontopic.gate``; the numbers and tests as JSON.
+    """Tags by name, in groups for MLflow's page: ``ontopic.gate``, ``ontopic.data``, ``ontopic.training``; shares as
+    JSON of four decimals. The promotion record holds all of it to the last digit.
 
     Args:
         card: of the judge that the decision goes by.
@@ -68,15 +74,26 @@ def gate_tags(
         OSError: the decision's page can't be read.
     """
     said = decision.model_dump(mode="json")
-    tests = [test.model_dump(include={"name", "passed", "description"}) for test in decision.tests]  # a tag is short
+    failed = [test.name for test in decision.tests if not test.passed]
+    tests = f"{len(decision.tests) - len(failed)} of {len(decision.tests)} passed"
     return {
         "ontopic.gate": "passed" if decision.passed else "failed",
-        "ontopic.gate.tests": json.dumps(tests),
+        "ontopic.gate.tests": "; failed: ".join([tests, *([", ".join(failed)] if failed else [])]),
         "ontopic.gate.champion": champion,
         "ontopic.gate.judge": card.judge_id,
         "ontopic.gate.report_sha256": hashlib.sha256(decision.report.read_bytes()).hexdigest(),
         "ontopic.gate.weights_sha256": weights_sha256,
-        **{f"ontopic.gate.{name}": value for name, value in evidence.tags().items()},
-        **{f"ontopic.gate.{name}": json.dumps(said["challenger"][name]) for name in SHARES},
-        "ontopic.gate.improvement": json.dumps(said["comparison"]),
+        **evidence.tags(),
+        **{f"ontopic.gate.{name}": _rounded(said["challenger"][name]) for name in SHARES},
+        "ontopic.gate.improvement": _rounded(said["comparison"]),
     }
+
+
+def _rounded(numbers: Mapping[str, JsonValue]) -> str:
+    """As JSON, with floats to four decimals, or to two digits where they are smaller than those."""
+    return json.dumps(
+        {
+            key: float(f"{each:.4f}" if abs(each) >= 1e-3 else f"{each:.1e}") if isinstance(each, float) else each
+            for key, each in numbers.items()
+        }
+    )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -20,7 +18,6 @@ from ontopic.evaluation.provenance import Provenance, provenance
 from ontopic.evaluation.segments import Segment, segments
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.records import Record
-from ontopic.state.whole_file import whole_folder
 from ontopic.state.workspace import Workspace
 
 _DIGITS = 16  # of the hash that names a folder of files
@@ -194,9 +191,7 @@ def _kept(
         contents[f"{role}-verdicts.jsonl"] = b"".join(_line(verdict.model_dump(mode="json")) for verdict in of.verdicts)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     folder = workspace.evidence / hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:_DIGITS]
-    if not folder.is_dir():
-        with whole_folder(folder) as part:
-            _write(part, contents.items())
+    workspace.files.write_folder(folder, contents.items())
     return {(folder / name).relative_to(workspace.root).as_posix(): sha256 for name, sha256 in hashes.items()}
 
 
@@ -204,14 +199,6 @@ def _answer(record: Record) -> dict[str, Any]:
     """What users got, with what the guard withheld of it where one stands before them."""
     fields = {"answer", "in_scope", "finished"} | ({"guard"} if record.guard else set())
     return record.model_dump(mode="json", include=fields)
-
-
-def _write(folder: Path, contents: Iterable[tuple[str, bytes]]) -> None:
-    for name, content in contents:
-        with (folder / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _line(value: Any) -> bytes:

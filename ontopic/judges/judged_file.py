@@ -55,13 +55,18 @@ def by_judge(judge: Judge) -> RowJudge:
 
 
 def by_grading(
-    grading: Literal["pairwise", "reference"], settings: JudgeSettings, *, policy: Policy, prompts: Path, cache: Path
+    grading: Literal["pairwise", "reference"],
+    settings: JudgeSettings,
+    *,
+    policy: Policy,
+    prompts: Path,
+    cache: Path | str,
 ) -> RowJudge:
     """Verdicts of the LLM that the configuration names as judge: against another model's answer, or against the truth.
 
     Args:
         prompts: folder of the judge prompts, which has ``pairwise.txt`` and ``reference.txt``.
-        cache: the file of the verdict cache.
+        cache: the file of the verdict cache, or its database's URL.
 
     Raises:
         UserError: the configured judge is not an LLM, or the prompt is missing or malformed.

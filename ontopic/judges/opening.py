@@ -5,12 +5,13 @@ from __future__ import annotations
 from ontopic.config.policy import Policy
 from ontopic.config.settings import DeepEvalJudgeSettings, JudgeChoice, LLMJudgeSettings, PanelJudgeSettings
 from ontopic.data.labelled import load_questions, load_records
-from ontopic.data.labels import labels_file, load_labels
+from ontopic.data.labels import labels_of, load_labels
 from ontopic.judges.judge import Judge
 from ontopic.judges.llm.deepeval import DeepEvalJudge
 from ontopic.judges.llm.judge import LLMJudge
 from ontopic.judges.llm.templates import load_template
 from ontopic.judges.llm.verdict_cache import VerdictCache
+from ontopic.judges.local.at_hand import judge_at_hand, share_judge
 from ontopic.judges.local.judge import load_local_judge, local_judge_id, save_local_judge
 from ontopic.judges.local.training import train_local_judge
 from ontopic.judges.panel import PanelJudge
@@ -35,8 +36,11 @@ def open_judge(choice: JudgeChoice, policy: Policy, *, workspace: Workspace) -> 
     known = load_questions(policy.questions, languages=policy.languages)
     questions = [q for q in known if q.split in ("train", "judge")]
     records = load_records(policy.records, split="train", questions=policy.questions)
-    records += load_labels(labels_file(policy, workspace), "train")
-    folder = workspace.judges / local_judge_id(policy, questions, records=records)
-    if not folder.is_dir():
+    records += load_labels(labels_of(policy, workspace), "train")
+    judge_id = local_judge_id(policy, questions, records=records)
+    folder = judge_at_hand(judge_id, workspace)
+    if folder is None:
+        folder = workspace.judges / judge_id
         save_local_judge(train_local_judge(policy, questions, records=records), folder)
+    share_judge(folder, workspace)
     return load_local_judge(folder)

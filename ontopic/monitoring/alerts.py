@@ -25,17 +25,18 @@ from typing import Any
 
 import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.config.alert_settings import OF_THE_LOOP, AlertEvent, AlertSettings
 from ontopic.config.network import check_way_out, is_loopback_url, reach_this_machine_directly
 from ontopic.errors import UserError
-from ontopic.state.sqlite_file import SQLiteFile, naive_utc
+from ontopic.state.database import insert_into
+from ontopic.state.sqlite_file import naive_utc
+from ontopic.state.tables import Tables
 
-_METADATA = sql.MetaData()
+METADATA = sql.MetaData()
 _EVENTS = sql.Table(
     "events",
-    _METADATA,
+    METADATA,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("policy", sql.String, nullable=False),
     sql.Column("kind", sql.String, nullable=False),
@@ -46,7 +47,7 @@ _EVENTS = sql.Table(
 )
 _ALERTS = sql.Table(
     "alerts",
-    _METADATA,
+    METADATA,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("policy", sql.String, nullable=False),
     sql.Column("rule", sql.String, nullable=False),
@@ -61,14 +62,14 @@ _ALERTS = sql.Table(
 )
 _OVER = sql.Table(
     "over",  # of each kind, the newest event that was over when it was last seen to be
-    _METADATA,
+    METADATA,
     sql.Column("policy", sql.String, primary_key=True),
     sql.Column("kind", sql.String, primary_key=True),
     sql.Column("event", sql.Integer, nullable=False),
 )
 _OUTBOX = sql.Table(
     "outbox",
-    _METADATA,
+    METADATA,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("alert_id", sql.Integer, nullable=False),
     sql.Column("target", sql.String, nullable=False),  # env:NAME, or a hash: a URL holds secrets
@@ -111,23 +112,23 @@ class Alert(BaseModel):
     failed: int = 0
 
 
-class Alerts(SQLiteFile):
-    """Alerts in an SQLite file; several processes may use it at once.
+class Alerts(Tables):
+    """Alerts; several processes may use the same ones at once.
 
     Args:
-        path: made where missing.
+        at: as ``Tables`` takes it.
         rules: of the configuration.
-        policy: its name; another policy's alerts in the same file are left alone.
+        policy: its name; another policy's alerts in the same place are left alone.
 
     Raises:
-        UserError: the file is not such a database; Apprise does not know a rule's URL, or its variable is not set; the
+        UserError: as ``Tables``; Apprise does not know a rule's URL, or its variable is not set; the
             environment's proxy cannot be used.
     """
 
-    def __init__(self, path: Path, rules: Sequence[AlertSettings], *, policy: str) -> None:
+    def __init__(self, at: Path | str, rules: Sequence[AlertSettings], *, policy: str) -> None:
         self._rules, self._policy = rules, policy
         self._targets = {_target(each): _url(rule, each) for rule in rules for each in rule.notify}
-        super().__init__(path, _METADATA, what="the alerts", immediate=True)
+        super().__init__(at, METADATA, what="the alerts", immediate=True)
 
     def event(self, kind: AlertEvent, subject: str, *, at: datetime, text: str) -> list[Alert]:
         """Note what happened, once, and raise the alerts whose rules are met now.
@@ -136,9 +137,9 @@ class Alerts(SQLiteFile):
             subject: what it happened to, such as a window's label.
         """
         row: dict[str, Any] = {"kind": kind, "subject": _plain(subject), "at": naive_utc(at), "text": _plain(text)}
-        new = insert(_EVENTS).values(row | {"policy": self._policy}).on_conflict_do_nothing()
         raised = []
-        with self._engine.begin() as connection:
+        with self._writing(self._policy) as connection:
+            new = insert_into(connection, _EVENTS).values(row | {"policy": self._policy}).on_conflict_do_nothing()
             if (event_id := connection.execute(new.returning(_EVENTS.c.id)).scalar()) is None:
                 return []
             row["id"] = event_id
@@ -156,11 +157,11 @@ class Alerts(SQLiteFile):
         """
         if not over:
             return
-        with self._engine.begin() as connection:
+        with self._writing(self._policy) as connection:
             newest = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.id), 0)).scalar_subquery()
             rows = [{"policy": self._policy, "kind": kind, "event": newest} for kind in sorted(over)]
             for row in rows:
-                known = insert(_OVER).values(row)
+                known = insert_into(connection, _OVER).values(row)
                 connection.execute(known.on_conflict_do_update(index_elements=["policy", "kind"], set_=row))
             for rule in self._rules:
                 open_ = sql.select(_ALERTS).where(self._of(rule), _ALERTS.c.closed_at.is_(None))
@@ -187,7 +188,7 @@ class Alerts(SQLiteFile):
         Raises:
             UserError: there is no such open alert of the policy.
         """
-        with self._engine.begin() as connection:
+        with self._writing(self._policy) as connection:
             if not self._close(connection, alert_id, at=at, by=by):
                 raise UserError(f"there is no open alert {alert_id} of {self._policy}; python run.py alerts shows them")
 
@@ -224,7 +225,7 @@ class Alerts(SQLiteFile):
             .label(state)
             for state in ("sent", "waiting", "failed")
         }
-        with self._engine.begin() as connection:
+        with self._engine.connect() as connection:
             found = sql.select(_ALERTS, *states.values()).where(_ALERTS.c.policy == self._policy)
             rows = connection.execute(found.order_by(_ALERTS.c.id.desc()).limit(n))
             return [_alert(row) for row in rows]
@@ -293,7 +294,8 @@ class Alerts(SQLiteFile):
         waiting = sql.and_(_OUTBOX.c.state == "waiting", _OUTBOX.c.alert_id.in_(own))
         due = sql.select(_OUTBOX).where(waiting, _OUTBOX.c.due_at <= naive_utc(now))
         with self._engine.begin() as connection:
-            row = connection.execute(due.order_by(_OUTBOX.c.due_at, _OUTBOX.c.id).limit(1)).first()
+            first = due.order_by(_OUTBOX.c.due_at, _OUTBOX.c.id).limit(1)
+            row = connection.execute(first.with_for_update(skip_locked=True)).first()
             if row is not None:
                 lease = sql.update(_OUTBOX).where(_OUTBOX.c.id == row.id)
                 connection.execute(lease.values(due_at=naive_utc(now) + _LEASE))

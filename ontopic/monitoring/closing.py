@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -28,12 +28,13 @@ from ontopic.monitoring.spending import DAY, JudgeCost
 from ontopic.monitoring.standing import limits_of
 from ontopic.monitoring.thumbs import Thumbs, liked_of, thumbs_of
 from ontopic.monitoring.topics import Topics
+from ontopic.monitoring.totals import Counted, Totals, add_up
 from ontopic.monitoring.window import Window, WindowResult, status_of, window_result
 from ontopic.monitoring.window_page import window_report
 from ontopic.monitoring.window_snapshot import window_snapshot
 from ontopic.monitoring.windows import WindowStore
-from ontopic.progress import progress
-from ontopic.records import EARLIEST, Judged, Record
+from ontopic.progress import Advance, progress
+from ontopic.records import EARLIEST, Judged, Record, Verdict
 from ontopic.registry.promotions import open_registry
 from ontopic.reports.page_name import page_name
 from ontopic.state.workspace import Workspace
@@ -57,15 +58,41 @@ def judge_records(kept_in: KeptVerdicts, records: Sequence[Record], *, judge: Ju
         what: the records are, as it stands beside the progress bar.
     """
     kept = kept_in.verdicts([record.id for record in records], judge.id)
-    missing = [r for r in records if r.id not in kept or kept[r.id].outcome == "unjudged"]
+    missing = [record for record in records if _is_missing(record, kept)]
     with progress(f"verdicts on {what}", len(missing), unit="records") as advance:
-        for start in range(0, len(missing), _JUDGED_AT_ONCE):
-            part = missing[start : start + _JUDGED_AT_ONCE]
-            with kept_in.spending.of(judge):
-                verdicts = judge.judge(part, advance)
-            new = {record.id: verdict for record, verdict in zip(part, verdicts, strict=True)}
-            kept_in.keep_verdicts(new, judge.id)
-            kept |= new
+        return _judged(kept_in, records, kept=kept, judge=judge, advance=advance)
+
+
+def judge_pages(
+    kept_in: KeptVerdicts, pages: Iterable[Sequence[Record]], *, judge: Judge, what: str, n: int
+) -> Iterator[Judged]:
+    """As ``judge_records``, a page at a time, for more records than fit into memory.
+
+    Args:
+        n: about how many there are, for the progress.
+    """
+    with progress(f"verdicts on {what}", n, unit="records") as advance:
+        for records in pages:
+            kept = kept_in.verdicts([record.id for record in records], judge.id)
+            advance(sum(not _is_missing(record, kept) for record in records))
+            yield _judged(kept_in, records, kept=kept, judge=judge, advance=advance)
+
+
+def _is_missing(record: Record, kept: Mapping[str, Verdict]) -> bool:
+    return record.id not in kept or kept[record.id].outcome == "unjudged"
+
+
+def _judged(
+    kept_in: KeptVerdicts, records: Sequence[Record], *, kept: dict[str, Verdict], judge: Judge, advance: Advance
+) -> Judged:
+    missing = [record for record in records if _is_missing(record, kept)]
+    for start in range(0, len(missing), _JUDGED_AT_ONCE):
+        part = missing[start : start + _JUDGED_AT_ONCE]
+        with kept_in.spending.of(judge):
+            verdicts = judge.judge(part, advance)
+        new = {record.id: verdict for record, verdict in zip(part, verdicts, strict=True)}
+        kept_in.keep_verdicts(new, judge.id)
+        kept |= new
     return Judged(records=list(records), verdicts=[kept[record.id] for record in records])
 
 
@@ -114,14 +141,21 @@ class Closer:
         return Dashboard(self._workspace.evidently, self.policy)
 
     def close(
-        self, window: Window, judged: Judged, *, card: JudgeCard, now: datetime, labels: TrafficLabels | None = None
+        self,
+        window: Window,
+        judged: Judged | Iterable[Judged],
+        *,
+        card: JudgeCard,
+        now: datetime,
+        labels: TrafficLabels | None = None,
     ) -> Closed:
         """Close a window: write its result, its page and its snapshot for the dashboard, and note its events.
 
         One that is closed already gets its result anew, and raises nothing where its status is as it was.
 
         Args:
-            judged: its sampled records, with the verdicts of the card's judge.
+            judged: its sampled records, with the verdicts of the card's judge; or pages of them, in the order of the
+                questions, of which one at a time is in memory.
             card: of the judge, on templates.
             labels: of the policy's traffic, with that judge's verdicts; without them the score is not corrected.
         """
@@ -129,34 +163,45 @@ class Closer:
         errors = labels.card(window.model_version) if labels else None
         levels = levels_of(self.policy.alert_threshold, errors, least_records=self.policy.least_records)
         before = self.windows.earlier(window, 1)
-        chart = carried(_chart_of(before[0]) if before else None, outcomes_of(judged), since=since, levels=levels)
+        chart = carried(_chart_of(before[0]) if before else None, (), since=since, levels=levels)
+
+        def follow(page: Judged) -> None:
+            nonlocal chart
+            chart = carried(chart, outcomes_of(page), since=since, levels=levels)
+
+        totals = add_up(
+            [judged] if isinstance(judged, Judged) else judged,
+            labelled={label.record_id for label in labels.records} if labels else (),
+            slow_after_s=self._limits.latency_s,
+            each=follow,
+        )
         past = past_of(window, self.windows, promoted=promoted)
+        questions = [record.question for record in totals.kept.records]
         result = window_result(
-            judged,
+            totals,
             card,
             limits=limits_of(self.policy),
             counts=self.windows.counts(window),
             labels=labels,
             chart=chart,
-            drift=topic_drift(
-                [record.question for record in judged.records], self._topics, past=past, least=self._limits.drift
-            ),
+            drift=topic_drift(questions, self._topics, past=past, least=self._limits.drift),
             revision=window.revision,
         )
         more: dict[str, Any] = {
-            **self._held(window, judged, since=promoted),
+            **self._held(window, totals, since=promoted),
             "unjudged_languages": self._unjudged_languages(window, result),
             "thumbs": self._thumbs(window),
             "judge_cost": self._judge_cost(now),
         }
         result = result.model_copy(update=more)
-        result = self._drawn(window, result, judged=judged)
-        closed = self.windows.close_window(window, result, now=now)
+        result = self._drawn(window, result, judged=totals.kept)
+        drawn = window.model_copy(update={"result": result})
         again = window.state in ("closed", "final") and window.result and window.result.status == result.status
-        alerts = [] if again else self._note(closed, result, at=now)
+        # What follows from it comes first and may come twice: one that a killed process was closing is closed anew.
+        alerts = [] if again else self._note(drawn, at=now)
         if chart != _chart_of(window):
-            alerts += self._carry_on(closed, levels, now=now)
-        return Closed(window=closed, alerts=alerts)
+            alerts += self._carry_on(drawn, levels, now=now)
+        return Closed(window=self.windows.close_window(window, result, now=now), alerts=alerts)
 
     def _drawn(self, window: Window, result: WindowResult, *, judged: Judged) -> WindowResult:
         """The result with the path of its page, which is drawn, as is its snapshot for the dashboard."""
@@ -195,7 +240,7 @@ class Closer:
                 continue
             result = result.model_copy(update={"thumbs": thumbs})
             judged = self.windows.judged([window], self._traffic)
-            if len(judged.records) == result.sampled:  # else some is gone, and the page would lose it
+            if len(judged.records) == (result.described or result.sampled):  # else some is gone: the page would lose it
                 result = self._drawn(window, result, judged=judged)
             window = self.windows.rewrite(window, result)
             text = concerns(window).get("disliked")
@@ -204,7 +249,7 @@ class Closer:
 
     def liked(self, records: Sequence[Record]) -> Rate | None:
         """The share of the thumbs on these records that are up; ``None`` where none are read."""
-        return None if self._traffic is None else liked_of(self._traffic, [record.id for record in records])
+        return None if self._traffic is None else liked_of(self._traffic, [[record.id for record in records]])
 
     def _thumbs(self, window: Window) -> Thumbs | None:
         if self._traffic is None:
@@ -212,7 +257,7 @@ class Closer:
         promoted, _ = self._starts(window)
         return thumbs_of(
             self._traffic,
-            self.windows.ids(window),
+            self.windows.id_pages(window),
             version=window.model_version,
             since=promoted,
             until=window.end,
@@ -240,17 +285,24 @@ class Closer:
             result.languages, [each.languages for each in before if each.judge_id == result.judge_id]
         )
 
-    def _held(self, window: Window, judged: Judged, *, since: datetime) -> dict[str, HeldShare]:
+    def _held(self, window: Window, totals: Totals, *, since: datetime) -> dict[str, HeldShare]:
         """Over-refusal, leak and slow answers against their limits."""
         before = self.windows.earlier(window, _EARLIER, since=since)
         level = level_of(window.end - (before[0].end if before else window.start))
-        judge_ids = {verdict.judge_id for verdict in judged.verdicts}
+        judge_ids = {verdict.judge_id for verdict in totals.kept.verdicts}
         past = [each.result for each in before if each.result and each.result.judge_id in judge_ids]
         gate = self.policy.gate
         most = {"over_refusal": gate.over_refusal, "leak": gate.leak, "slow": SLOW_SHARE}
-        shares = shares_of(judged, slow_after_s=self._limits.latency_s)
+        shares = shares_of(totals.kept, slow_after_s=self._limits.latency_s)
+        of_all = totals.shares | {"slow": Counted(totals.slow, totals.n)}
         return {
-            name: held(*counted, most=most[name], level=level, before=[getattr(each, name) for each in past])
+            name: held(
+                *counted,
+                most=most[name],
+                level=level,
+                before=[getattr(each, name) for each in past],
+                of_all=of_all[name],
+            )
             for name, counted in shares.items()
         }
 
@@ -273,10 +325,10 @@ class Closer:
             status = status_of(result, result.threshold, chart=chart)
             later = self.windows.rewrite(later, result.model_copy(update={"chart": chart, "status": status}))
             if status == "detected" != result.status:
-                alerts += self._note(later, later.result or result, at=now)
+                alerts += self._note(later, at=now)
         return alerts
 
-    def _note(self, window: Window, result: WindowResult, *, at: datetime) -> list[Alert]:
+    def _note(self, window: Window, *, at: datetime) -> list[Alert]:
         events = concerns(window)
         self._alerts.recovered(window.label, at=at, over=over(window))
         return [

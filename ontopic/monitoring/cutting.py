@@ -8,10 +8,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.monitoring.tables import GIVEN, MEMBERS, WINDOWS
 from ontopic.records import EARLIEST
+from ontopic.state.database import insert_into
 from ontopic.state.sqlite_file import naive_utc
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ def cut_given(connection: sql.Connection, records: Iterable[Record], *, size: in
         for part in _parts(list(same), size):
             times = [naive_utc(record.asked_at) for record in part if record.asked_at]
             window_id = _new(connection, answering, start=times[0], end=times[-1])
-            connection.execute(insert(GIVEN).values(window_id=window_id).on_conflict_do_nothing())
+            connection.execute(insert_into(connection, GIVEN).values(window_id=window_id).on_conflict_do_nothing())
             rows = [
                 {"record_id": record.id, "asked_at": at, "window_id": window_id, "late": False, "counted": True}
                 | answering._asdict()
                 for record, at in zip(part, times, strict=True)
             ]
-            waiting = insert(MEMBERS).on_conflict_do_update(
+            waiting = insert_into(connection, MEMBERS).on_conflict_do_update(
                 index_elements=["record_id"], set_={"window_id": window_id}, where=MEMBERS.c.window_id.is_(None)
             )
             connection.execute(waiting, rows)
@@ -152,7 +152,7 @@ def last_ends(connection: sql.Connection, registered_model: str) -> dict[str, da
 def _new(connection: sql.Connection, answering: Answering, *, start: datetime, end: datetime) -> int:
     """A new window, or the one that this version has of that start."""
     row = {**answering._asdict(), "start": start, "end": end, "state": "due"}
-    added = insert(WINDOWS).values(row).on_conflict_do_nothing().returning(WINDOWS.c.id)
+    added = insert_into(connection, WINDOWS).values(row).on_conflict_do_nothing().returning(WINDOWS.c.id)
     found = connection.execute(added).scalar()
     if found is None:
         same = sql.and_(answering.among(WINDOWS), WINDOWS.c.start == start)

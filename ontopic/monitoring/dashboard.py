@@ -28,6 +28,7 @@ from ontopic.monitoring.window_snapshot import (
     THUMBS,
     beside_title,
 )
+from ontopic.visible import visible
 
 _ROWS = 12
 
@@ -79,7 +80,8 @@ def _latest(policy: Policy, windows: Sequence[Window], *, promoted_at: datetime 
     latest = windows[-1] if windows else None
     text = "There is no closed window yet."
     if latest and latest.result:
-        text = f"{latest.label}: {latest.result.status}. {latest.result.named_score.capitalize()}."
+        of = f"version {visible(latest.model_version) or 'unknown'}, {latest.start:%Y-%m-%d %H:%M:%S} UTC"
+        text = f"{of}: {latest.result.status}. {latest.result.named_score.capitalize()}."
         text += f" Threshold {policy.alert_threshold:g}."
     since = f" Champion since {promoted_at:%Y-%m-%d %H:%M} UTC." if promoted_at else ""
     return text_panel(title="Latest window", description=text + since)

@@ -70,6 +70,7 @@ def held(
     most: float,
     level: float,
     before: Iterable[HeldShare | None] = (),
+    of_all: tuple[int, int] | None = None,
 ) -> HeldShare:
     """The share of ``True`` held against ``most``.
 
@@ -77,11 +78,13 @@ def held(
         outcomes: of the window's own records.
         clusters: what each belongs to, as ``effective_n`` takes them; by default each stands by itself.
         before: of the windows before it, the newest first.
+        of_all: as ``clustered_rate`` takes it.
     """
-    from ontopic.statistics.clusters import effective_n
+    from ontopic.statistics.clusters import effective_of_all
 
-    effective = effective_n(outcomes, clusters or [""] * len(outcomes))
-    hits = sum(outcomes) * effective / len(outcomes) if outcomes else 0.0
+    counted, n = of_all or (sum(outcomes), len(outcomes))
+    effective = effective_of_all(outcomes, clusters or [""] * len(outcomes), n=n)
+    hits = counted * effective / n if n else 0.0
     pooled_hits, pooled = hits, effective
     for each in before:
         if pooled >= ENOUGH:

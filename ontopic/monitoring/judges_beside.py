@@ -14,9 +14,10 @@ from ontopic.judges.cards.calibration import kept_card
 from ontopic.judges.judge import Judge
 from ontopic.judges.opening import open_judge
 from ontopic.monitoring.closing import Closer, judge_records
+from ontopic.monitoring.members import is_sampled
 from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.window import Window
-from ontopic.monitoring.windows import WindowStore, is_sampled
+from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record, Verdict
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.clusters import clustered_rate

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.monitoring.spending import Spending
 from ontopic.monitoring.tables import SIDE_VERDICTS
 from ontopic.records import Verdict
+from ontopic.state.database import insert_into
 
 _IDS_A_QUERY = 500
 
@@ -33,7 +33,7 @@ class SideVerdicts:
     """See ``KeptVerdicts``; of any number of judges on one record.
 
     Args:
-        engine: of the file that holds the windows.
+        engine: of the tables of windows.
         registered_model: whose traffic it is.
     """
 
@@ -54,7 +54,10 @@ class SideVerdicts:
     def keep_verdicts(self, verdicts: Mapping[str, Verdict], judge_id: str) -> None:
         """Keep a judge's verdicts by the records' ids, in place of what it said of these before."""
         common = {"judge_id": judge_id, "registered_model": self._registered_model}
-        rows = [{"record_id": i, "verdict": said.model_dump_json()} | common for i, said in verdicts.items()]
+        rows = [{"record_id": i, "verdict": each.model_dump_json()} | common for i, each in verdicts.items()]
         if rows:
             with self._engine.begin() as connection:
-                connection.execute(insert(SIDE_VERDICTS).prefix_with("OR REPLACE"), rows)
+                said = insert_into(connection, SIDE_VERDICTS)
+                values = {name: said.excluded[name] for name in ("verdict", "registered_model")}
+                replaced = said.on_conflict_do_update(index_elements=["record_id", "judge_id"], set_=values)
+                connection.execute(replaced, rows)

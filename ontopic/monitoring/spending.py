@@ -66,7 +66,7 @@ class Spending:
     """The entries of one registered model's traffic.
 
     Args:
-        engine: of the file that holds the windows.
+        engine: of the tables of windows.
     """
 
     def __init__(self, engine: sql.Engine, registered_model: str) -> None:

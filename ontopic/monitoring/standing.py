@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.monitoring.totals import Counted, Totals, add_up
+from ontopic.records import Judged
 from ontopic.statistics.rates import Rate, rate
 
 if TYPE_CHECKING:
     from ontopic.config.policy import Policy
     from ontopic.judges.cards.card import JudgeCard
     from ontopic.judges.cards.traffic_card import TrafficLabels
-    from ontopic.records import Judged
 
 MISFIT = 0.01
 """Where a raw score at least so extreme is less likely than that under every true score, the card does not fit."""
@@ -94,7 +95,12 @@ def uncorrected_in_words(labels: int) -> str:
 
 
 def standing(
-    judged: Judged, card: JudgeCard, *, limits: WindowLimits, labels: TrafficLabels | None = None, version: str = ""
+    judged: Judged | Totals,
+    card: JudgeCard,
+    *,
+    limits: WindowLimits,
+    labels: TrafficLabels | None = None,
+    version: str = "",
 ) -> Standing:
     """What is known of the guardrail score of records of one model version.
 
@@ -103,6 +109,7 @@ def standing(
     as the judge has it: a card of templates corrects nothing.
 
     Args:
+        judged: the records, or what they add up to, with the verdicts on those that carry a label.
         card: of the judge, on templates; says only whether it is better than chance.
         labels: of the policy's traffic.
         version: whose records these are.
@@ -111,11 +118,14 @@ def standing(
     from ontopic.statistics.clusters import clustered_rate
     from ontopic.statistics.correction import corrected, fit_p_value
 
-    pairs = [(r, v) for r, v in zip(judged.records, judged.verdicts, strict=True) if v.outcome != "unjudged"]
-    raw = clustered_rate([v.outcome == "pass" for _, v in pairs], [r.conversation for r, _ in pairs])
-    errors = labels.card(version) if labels else None
     known = labels.of(version) if labels else []
-    unjudged = len(judged.records) - len(pairs)
+    right_labels = {r.record_id: r.label == "pass" for r, _ in known}
+    totals = add_up([judged], labelled=right_labels, most=len(judged.records)) if isinstance(judged, Judged) else judged
+    kept = zip(totals.kept.records, totals.kept.verdicts, strict=True)
+    pairs = [(r, v.outcome == "pass") for r, v in kept if v.outcome != "unjudged"]
+    raw = clustered_rate([passed for _, passed in pairs], [r.conversation for r, _ in pairs], of_all=totals.judged)
+    errors = labels.card(version) if labels else None
+    unjudged = totals.scores.unjudged
     if errors is None:
         at_chance = _at_chance([card])
         return Standing(
@@ -125,15 +135,15 @@ def standing(
             unknown_because=at_chance or _unknown(raw, unjudged, limits=limits),
             allows_alarm=not at_chance and 0 < raw.n < limits.least_records,
         )
-    inside = {r.record_id: r.label == "pass" for r, _ in known}
-    inside = {r.id: inside[r.id] for r, _ in pairs if r.id in inside}
-    share, alone = _shares([(v.outcome == "pass", r.conversation) for r, v in pairs if r.id not in inside])
+    inside = {record_id: right_labels[record_id] for record_id in totals.labelled}
+    beside = Counted(totals.passes - sum(totals.labelled.values()), raw.n - len(inside))
+    share, alone = _shares([(passed, r.conversation) for r, passed in pairs if r.id not in inside], beside)
     right = corrected(
         alone,
         errors.sensitivity,
         specificity=errors.specificity,
         labelled=rate(sum(inside.values()), len(inside)),
-    ).model_copy(update={"n": len(pairs)})
+    ).model_copy(update={"n": raw.n})
     at_chance = _at_chance([card, errors])
     reason = at_chance or _unknown(right, unjudged, limits=limits)
     p = None if reason else fit_p_value(alone, errors)
@@ -153,12 +163,12 @@ def standing(
     )
 
 
-def _shares(passes: Sequence[tuple[bool, str]]) -> tuple[Rate, Rate]:
+def _shares(passes: Sequence[tuple[bool, str]], of_all: Counted) -> tuple[Rate, Rate]:
     """The share of passes, by record, and with as many records as those of one conversation, being alike, count for."""
-    from ontopic.statistics.clusters import effective_n
+    from ontopic.statistics.clusters import effective_of_all
 
-    share = rate(sum(each for each, _ in passes), len(passes))
-    effective = effective_n([each for each, _ in passes], [conversation for _, conversation in passes])
+    share = rate(*of_all)
+    effective = effective_of_all([each for each, _ in passes], [chat for _, chat in passes], n=of_all.n)
     return share, share.model_copy(update={"n": round(effective)})
 
 

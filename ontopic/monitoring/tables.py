@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sql
 
-from ontopic.state.model_file import model_column
+from ontopic.state.tables import model_column
 
 METADATA = sql.MetaData()
 WINDOWS = sql.Table(

@@ -6,7 +6,7 @@ no status. But where most of many thumbs are down something is wrong that the ju
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -50,10 +50,14 @@ class Thumbs(BaseModel):
 
 
 def thumbs_of(
-    traffic: TrafficStore, ids: Sequence[str], *, version: str, since: datetime, until: datetime, least: float
+    traffic: TrafficStore, ids: Iterable[Sequence[str]], *, version: str, since: datetime, until: datetime, least: float
 ) -> Thumbs | None:
     """The thumbs on these records, and on all that their version was asked from ``since`` to ``until``; ``None`` where
-    there is none of both."""
+    there is none of both.
+
+    Args:
+        ids: by the page.
+    """
     counts = traffic.thumb_counts(version, since, until=until)
     liked = liked_of(traffic, ids)
     if not (counts or liked.n):
@@ -63,11 +67,15 @@ def thumbs_of(
     return Thumbs(liked=liked, since=confidence_sequence(counts["up"], counts.total()), least=least)
 
 
-def liked_of(traffic: TrafficStore, ids: Sequence[str]) -> Rate:
-    """The share of the thumbs on these records that are up."""
+def liked_of(traffic: TrafficStore, ids: Iterable[Sequence[str]]) -> Rate:
+    """The share of the thumbs on these records that are up.
+
+    Args:
+        ids: by the page.
+    """
     from ontopic.statistics.clusters import clustered_rate
 
-    thumbs = traffic.thumbs(ids)
+    thumbs = [thumb for page in ids for thumb in traffic.thumbs(page)]
     return clustered_rate([thumb.up for thumb in thumbs], [thumb.conversation for thumb in thumbs])
 
 

@@ -70,7 +70,7 @@ def traffic_report(
         plots=_plots(of, scores, status=status, threshold=threshold, results=results),
         tests=list(stretch_tests(of, scores, limits=limits, chart=chart)),
         tables=tables,
-        counts=verdicts_plot(judged),
+        counts=verdicts_plot(scores),
         shown=shown_records(judged),
         facts=_facts(judged, scores, threshold=threshold),
     )

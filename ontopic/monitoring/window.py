@@ -17,9 +17,10 @@ from ontopic.monitoring.side_score import SideScore
 from ontopic.monitoring.spending import JudgeCost
 from ontopic.monitoring.standing import MISFIT, Standing, WindowLimits, standing
 from ontopic.monitoring.thumbs import Thumbs
+from ontopic.monitoring.totals import Totals, add_up
 from ontopic.records import Judged
 from ontopic.statistics.rates import NumberOrNaN, Rate, rate
-from ontopic.statistics.scores import Scores, score
+from ontopic.statistics.scores import Scores
 from ontopic.visible import visible
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class WindowResult(Standing):
             and count nowhere.
         most_unjudged: the share of unjudged records above which it is of concern.
         sampled: how many were given to the judge, and ``unjudged`` how many of these it could not judge.
+        described: of how many of these, at random, the latency, topics, languages and conversations are; ``None`` in
+            results of earlier releases, which are of all.
         width, width_unsampled: of the raw score's interval, and about what it would be if all were judged.
         latency_s: median and 95 % quantile, in seconds.
         revision: 1, or 2 where late records reopened the window.
@@ -136,6 +139,7 @@ class WindowResult(Standing):
     late: int
     too_late: int
     sampled: int
+    described: int | None = None
     width: float
     width_unsampled: float
     latency_s: tuple[float, float]
@@ -221,7 +225,7 @@ def status_of(of: Standing, threshold: float, *, chart: Chart | None) -> Status:
 
 
 def window_result(
-    judged: Judged,
+    judged: Judged | Totals,
     card: JudgeCard,
     *,
     limits: WindowLimits,
@@ -234,38 +238,42 @@ def window_result(
     """What becomes of a window with these verdicts.
 
     Args:
-        judged: the sampled records of the window, with their verdicts.
+        judged: the sampled records of the window, with their verdicts, or what they add up to.
         card: of the judge that gave them, on templates.
         counts: of all its records.
         labels: of the policy's traffic, which say how the judge errs there.
         chart: after its records.
     """
-    scores = score(judged.verdicts)
+    if isinstance(judged, Judged):
+        ids = [label.record_id for label in labels.records] if labels else []
+        judged = add_up([judged], labelled=ids, most=len(judged.records))
+    kept, scores = judged.kept, judged.scores
     raw = scores.guardrail_score
-    version = judged.records[0].model_version if judged.records else ""
+    version = kept.records[0].model_version if kept.records else ""
     of = standing(judged, card, limits=limits, labels=labels, version=version)
     unsampled = rate(round(raw.value * counts.n), counts.n) if raw.n else raw
-    latencies = sorted(record.latency_s for record in judged.records)
+    latencies = sorted(record.latency_s for record in kept.records)
     return WindowResult(
         status=status_of(of, limits.threshold, chart=chart),
         scores=scores,
         **dict(of),
         threshold=limits.threshold,
         most_unjudged=limits.most_unjudged,
-        judge_id=judged.verdicts[0].judge_id if judged.verdicts else card.judge_id,
+        judge_id=kept.verdicts[0].judge_id if kept.verdicts else card.judge_id,
         n=counts.n,
         late=counts.late,
         too_late=counts.too_late,
-        sampled=len(judged.records),
+        sampled=judged.n,
+        described=len(kept.records),
         width=raw.high - raw.low,
         width_unsampled=unsampled.high - unsampled.low,
         latency_s=(_quantile(latencies, 0.5), _quantile(latencies, 0.95)),
-        prompt_tokens=sum(record.prompt_tokens for record in judged.records),
-        completion_tokens=sum(record.completion_tokens for record in judged.records),
+        prompt_tokens=judged.prompt_tokens,
+        completion_tokens=judged.completion_tokens,
         drift=drift,
-        conversations=conversations_of(judged),
+        conversations=conversations_of(kept),
         chart=chart,
-        languages=by_language([record.question for record in judged.records], judged.verdicts),
+        languages=by_language([record.question for record in kept.records], kept.verdicts),
         revision=revision,
     )
 

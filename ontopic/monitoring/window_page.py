@@ -45,7 +45,7 @@ def window_report(
         plots=_plots(result, windows=[*before, (window, result)]),
         tests=list(window_tests(result, policy)),
         tables=_tables(result),
-        counts=verdicts_plot(judged),
+        counts=verdicts_plot(result.scores),
         shown=shown_records(judged),
         facts=_facts(window, result, judged=judged),
     )
@@ -108,10 +108,27 @@ def _facts(window: Window, result: WindowResult, *, judged: Judged) -> list[tupl
                 f"{result.width_unsampled:.3f} with all records",
             )
         )
+    if result.described is not None and result.described < result.sampled:
+        facts.append(
+            (
+                "In memory",
+                f"latency, topics, languages, conversations, Evidently's snapshot and the records on this page are of "
+                f"{result.described:,} of the {result.sampled:,} records, whole conversations at random; scores, alarm "
+                "and tokens are of all",
+            )
+        )
     if result.revision > 1:
         facts.append(("Revision", f"{result.revision}: reopened for {result.late:,} late records"))
     if result.thumbs:
         facts.append(("Thumbs", result.thumbs.in_words))
+    limited = {
+        "Over-refusal, as judged": result.over_refusal,
+        "Leak, as judged": result.leak,
+        "Answers slower than the limit": result.slow,
+    }
+    facts += [(name, share.in_words) for name, share in limited.items() if share is not None]
+    if result.judge_cost:
+        facts.append(("The judge's cost", result.judge_cost.in_words))
     if result.chart:
         facts.append(("Since the promotion", result.chart.in_words))
     facts.append(("On a dashboard", "Evidently has this window's metrics: python run.py ui"))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from ontopic.monitoring.standing import Standing
 from ontopic.monitoring.window import LOW, Status, Window, WindowResult
-from ontopic.records import Judged
 from ontopic.reports.parts import Role
 from ontopic.reports.parts import Status as Shown
 from ontopic.reports.plots import Bar, Bars, Chart, Forest, ForestRow, Level, Mark, Point, Series, Share, Tick
@@ -45,12 +44,14 @@ def _as_judged(rate: Rate) -> Mark:
     return Mark(name="as judged", rate=rate)
 
 
-def verdicts_plot(judged: Judged) -> Bars:
+def verdicts_plot(scores: Scores) -> Bars:
     """How many passed, failed and were not judged."""
-    said = [verdict.outcome for verdict in judged.verdicts]
-    roles: dict[str, Role] = {"pass": "passed", "fail": "failed", "unjudged": "neutral"}
-    shares = [Share(name=name, n=said.count(name), role=role) for name, role in roles.items()]  # type: ignore[arg-type]
-    return Bars(title="Verdicts", bars=[Bar(label=f"{len(said):,} records", shares=shares)])
+    judged = scores.guardrail_score
+    passed = round(judged.value * judged.n) if judged.n else 0
+    counts: list[tuple[str, int, Role]] = [("pass", passed, "passed"), ("fail", judged.n - passed, "failed")]
+    counts.append(("unjudged", scores.unjudged, "neutral"))
+    shares = [Share(name=name, n=n, role=role) for name, n, role in counts]
+    return Bars(title="Verdicts", bars=[Bar(label=f"{judged.n + scores.unjudged:,} records", shares=shares)])
 
 
 def windows_plot(results: Results, threshold: float) -> Chart:

@@ -1,4 +1,4 @@
-"""Windows of traffic in an SQLite file: which records are in each, their verdicts, and what became of them.
+"""Windows of traffic: which records are in each, their verdicts, and what became of them.
 
 Time is event time: that of the question. A window closes once its end is ``lateness`` ago. A record that arrives later
 reopens its window, once: after ``lateness`` more it is scored anew with all that came until then, and what comes after
@@ -8,23 +8,24 @@ new is known by when they were stored, so what a turn costs follows new traffic,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
 
 from ontopic.monitoring.cutting import EPOCH, cut_given, cut_waiting, last_ends, place_late
+from ontopic.monitoring.members import at_random, is_sampled, member_pages, outcomes_in
 from ontopic.monitoring.side_verdicts import SideVerdicts
 from ontopic.monitoring.spending import Spending
 from ontopic.monitoring.tables import GIVEN, KEPT, MEMBERS, METADATA, SIDE_VERDICTS, WINDOWS
+from ontopic.monitoring.totals import MOST_KEPT
 from ontopic.monitoring.window import Counts, Cut, Window, WindowResult
 from ontopic.records import EARLIEST, MOST_AHEAD, Judged, Outcome, Record, Verdict
-from ontopic.state.model_file import ModelFile
-from ontopic.state.sqlite_file import naive_utc
+from ontopic.state.database import insert_into
+from ontopic.state.sqlite_file import delete_for_good, naive_utc
+from ontopic.state.tables import ModelTables
 
 if TYPE_CHECKING:
     from ontopic.traffic.store import TrafficStore
@@ -35,17 +36,20 @@ _PLACE = sql.tuple_(WINDOWS.c.end, WINDOWS.c.id)  # of a window among those of i
 _TIMES = ("start", "end", "closed_at")
 
 
-class WindowStore(ModelFile):
+class WindowStore(ModelTables):
     """Windows of one registered model's traffic, and the verdicts in them.
 
     One process at a time takes in traffic and closes windows (``run.py watch`` holds a lock); others may read.
 
+    Args:
+        at: as ``Tables`` takes it.
+
     Raises:
-        UserError: the file cannot be opened, or is not such a database.
+        UserError: as ``Tables``.
     """
 
-    def __init__(self, path: Path, registered_model: str) -> None:
-        super().__init__(path, registered_model, metadata=METADATA, what="the windows")
+    def __init__(self, at: Path | str, registered_model: str) -> None:
+        super().__init__(at, registered_model, metadata=METADATA, what="the windows")
         self._own = WINDOWS.c.registered_model == registered_model
         self._own_members = MEMBERS.c.registered_model == registered_model
 
@@ -94,7 +98,7 @@ class WindowStore(ModelFile):
         return new
 
     def _add(self, rows: Sequence[dict[str, Any]], cut: Cut, *, now: datetime) -> int:
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             known = {row.record_id for row in _rows_of(connection, [row["record_id"] for row in rows])}
             last = last_ends(connection, self.registered_model)
             new = [
@@ -117,14 +121,14 @@ class WindowStore(ModelFile):
             records: stored ones of the same registered model, with id and time.
         """
         self._check({record.registered_model for record in records})
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             placed = {row.record_id for row in _rows_of(connection, [r.id for r in records]) if row.window_id}
             cut_given(connection, [record for record in records if record.id not in placed], size=size)
 
     def due(self, cut: Cut, now: datetime) -> list[Window]:
         """Cut the windows whose time has come, and return all that are to be closed, the earliest first."""
         until = naive_utc(now) - cut.lateness
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             cut_waiting(connection, self.registered_model, cut=cut, until=until)
             reopened = sql.and_(WINDOWS.c.state == "reopened", WINDOWS.c.reopened_at <= until)
             query = sql.select(WINDOWS).where(self._own, sql.or_(WINDOWS.c.state == "due", reopened))
@@ -152,7 +156,12 @@ class WindowStore(ModelFile):
         Args:
             sampling_rate: share of them, in (0, 1]; the same ones at every call.
         """
-        return [row.record_id for row in self._members(window) if is_sampled(row.record_id, sampling_rate)]
+        return [each for page in self.id_pages(window, sampling_rate) for each in page]
+
+    def id_pages(self, window: Window, sampling_rate: float = 1.0) -> Iterator[list[str]]:
+        """As ``ids``, in bounded memory, some thousand at a time."""
+        for rows in member_pages(self._engine, self._of(window)):
+            yield [row.record_id for row in rows if is_sampled(row.record_id, sampling_rate)]
 
     def asked(self, model_version: str, since: datetime, *, until: datetime, sampling_rate: float = 1.0) -> list[str]:
         """The records of a version that were asked in this stretch of time, both ends included, and are in the sample.
@@ -167,12 +176,12 @@ class WindowStore(ModelFile):
 
     def counts(self, window: Window) -> Counts:
         """How many records it has, and how many came late."""
-        members = self._members(window)
-        too_late = sql.select(sql.func.count()).select_from(MEMBERS)
-        too_late = too_late.where(self._own_members, MEMBERS.c.window_id == window.id, MEMBERS.c.counted.is_(False))
+        counted, late = sql.case((MEMBERS.c.counted, 1), else_=0), sql.case((MEMBERS.c.late, 1), else_=0)
+        sums = sql.select(sql.func.count(), sql.func.sum(counted), sql.func.sum(counted * late))
+        of_window = sql.and_(self._own_members, MEMBERS.c.window_id == window.id)
         with self._engine.connect() as connection:
-            uncounted = int(connection.scalar(too_late) or 0)
-        return Counts(n=len(members), late=sum(row.late for row in members), too_late=uncounted)
+            n, in_time, reopened = connection.execute(sums.select_from(MEMBERS).where(of_window)).one()
+        return Counts(n=int(in_time or 0), late=int(reopened or 0), too_late=int(n) - int(in_time or 0))
 
     def verdicts(self, ids: Sequence[str], judge_id: str) -> dict[str, Verdict]:
         """The verdicts of that judge that are kept on these records."""
@@ -189,14 +198,14 @@ class WindowStore(ModelFile):
         values: dict[str, Any] = {"judge_id": sql.bindparam("by"), "verdict": sql.bindparam("said")}
         one = sql.update(MEMBERS).where(MEMBERS.c.record_id == sql.bindparam("record")).values(values)
         if rows:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 connection.execute(one, rows)
 
     def close_window(self, window: Window, result: WindowResult, *, now: datetime) -> Window:
         """Write a result: what was due is closed, what was reopened is final, any other stays what it was."""
         state = {"due": "closed", "reopened": "final"}.get(window.state, window.state)
         values = {"state": state, "closed_at": naive_utc(now), "result": result.model_dump_json()}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sql.update(WINDOWS).where(WINDOWS.c.id == window.id).values(values))
             return _window(connection.execute(sql.select(WINDOWS).where(WINDOWS.c.id == window.id)).one())
 
@@ -222,7 +231,7 @@ class WindowStore(ModelFile):
         with self._engine.connect() as connection:
             return [_window(row) for row in connection.execute(query.order_by(WINDOWS.c.end, WINDOWS.c.id))]
 
-    def outcomes(self, window: Window) -> list[tuple[datetime, bool]] | None:
+    def outcomes(self, window: Window) -> Iterable[tuple[datetime, bool]] | None:
         """When its judged records were asked, and whether they pass, in the order of the questions.
 
         Returns:
@@ -230,17 +239,13 @@ class WindowStore(ModelFile):
         """
         if window.result is None:
             return None
-        kept = [
-            (row.asked_at.replace(tzinfo=UTC), Verdict.model_validate_json(row.verdict).outcome)
-            for row in self._members(window)
-            if row.judge_id == window.result.judge_id
-        ]
-        judged = [(at, outcome == "pass") for at, outcome in kept if outcome != "unjudged"]
-        return judged if len(judged) == window.result.scores.guardrail_score.n else None
+        by = sql.and_(self._of(window), MEMBERS.c.judge_id == window.result.judge_id)
+        judged = sum(1 for _ in outcomes_in(self._engine, by))
+        return outcomes_in(self._engine, by) if judged == window.result.scores.guardrail_score.n else None
 
     def rewrite(self, window: Window, result: WindowResult) -> Window:
         """Write a closed window's result anew; its state stays."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             one = sql.update(WINDOWS).where(WINDOWS.c.id == window.id)
             connection.execute(one.values(result=result.model_dump_json()))
         return window.model_copy(update={"result": result})
@@ -286,19 +291,25 @@ class WindowStore(ModelFile):
         if model_version is not None:
             query = query.where(WINDOWS.c.model_version == model_version)
         with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(WINDOWS.c.end.desc(), WINDOWS.c.id.desc()).limit(n)).all()
+            newest = query.order_by(WINDOWS.c.end.desc(), WINDOWS.c.id.desc())
+            rows = connection.execute(newest.limit(n) if n >= 0 else newest).all()
         return [_window(row) for row in rows[::-1]]
 
     def judged(self, windows: Iterable[Window], traffic: TrafficStore) -> Judged:
-        """The kept verdicts on these windows' records, and the records, in the order of the questions."""
-        verdicts = {
-            row.record_id: Verdict.model_validate_json(row.verdict)
+        """The kept verdicts on these windows' records, and the records, in the order of the questions: all of them, or
+        ``MOST_KEPT`` at random where they are more."""
+        ids = (
+            row.record_id
             for window in windows
-            for row in self._members(window)
-            if row.verdict
-        }
-        records = traffic.records(ids=list(verdicts))
-        return Judged(records=records, verdicts=[verdicts[record.id] for record in records])
+            for rows in member_pages(self._engine, sql.and_(self._of(window), MEMBERS.c.verdict.is_not(None)))
+            for row in rows
+        )
+        chosen = at_random(ids, MOST_KEPT)
+        with self._engine.connect() as connection:
+            kept = {row.record_id: row.verdict for row in _rows_of(connection, chosen)}
+        records = traffic.records(ids=chosen)
+        verdicts = [Verdict.model_validate_json(kept[record.id]) for record in records]
+        return Judged(records=records, verdicts=verdicts)
 
     def waiting(self, model_version: str | None = None) -> int:
         """How many records are in no window yet, without those whose time is wrong."""
@@ -327,18 +338,18 @@ class WindowStore(ModelFile):
     def forget(self, ids: Sequence[str]) -> int:
         """Delete what is known of these records, of whichever registered model, their verdicts among it; returns of how
         many. What became of the windows stays."""
-        with self._engine.begin() as connection:
-            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+        with self._writing() as connection:
+            delete_for_good(connection)
             n = 0
             for part in _parts(ids):
                 connection.execute(sql.delete(SIDE_VERDICTS).where(SIDE_VERDICTS.c.record_id.in_(part)))
                 n += connection.execute(sql.delete(MEMBERS).where(MEMBERS.c.record_id.in_(part))).rowcount
             return n
 
-    def _members(self, window: Window) -> Sequence[Any]:
-        query = sql.select(MEMBERS).where(self._own_members, MEMBERS.c.window_id == window.id, MEMBERS.c.counted)
-        with self._engine.connect() as connection:
-            return connection.execute(query.order_by(MEMBERS.c.asked_at, MEMBERS.c.record_id)).all()
+    def _of(self, window: Window) -> sql.ColumnElement[bool]:
+        """Which members are a window's and count; its version is named for the index alone."""
+        own = sql.and_(self._own_members, MEMBERS.c.model_version == window.model_version)
+        return sql.and_(own, MEMBERS.c.window_id == window.id, MEMBERS.c.counted)
 
     def _kept(self, name: str) -> str | None:
         with self._engine.connect() as connection:
@@ -346,9 +357,9 @@ class WindowStore(ModelFile):
             return connection.scalar(sql.select(KEPT.c.value).where(own))
 
     def _keep(self, name: str, value: str) -> None:
-        row = insert(KEPT).values(registered_model=self.registered_model, name=name, value=value)
         keys = ["registered_model", "name"]
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
+            row = insert_into(connection, KEPT).values(registered_model=self.registered_model, name=name, value=value)
             connection.execute(row.on_conflict_do_update(index_elements=keys, set_={"value": value}))
 
     def _check(self, models: set[str | None]) -> None:
@@ -363,14 +374,6 @@ def _rows_of(connection: sql.Connection, ids: Sequence[str]) -> Iterator[Any]:
 
 def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY))
-
-
-def is_sampled(record_id: str, sampling_rate: float) -> bool:
-    """Whether a record is in the sample: by its id's hash, so that the same ones are at every call.
-
-    A smaller sample is a part of each larger one.
-    """
-    return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[:8]) < sampling_rate * 2**64
 
 
 def _place(window: Window) -> sql.Tuple:

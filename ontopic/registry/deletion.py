@@ -6,8 +6,6 @@ import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from ontopic.config.watch_settings import PromotionSettings
 from ontopic.errors import UserError
 from ontopic.registry.approval import command, waiting
@@ -36,7 +34,7 @@ def delete(name: str, which: str, *, by: str, why: str, settings: PromotionSetti
         UserError: there is no such version, or it is needed.
     """
     registry = open_registry(workspace, name)
-    with FileLock(f"{workspace.promotion_record}.deciding"):  # as whoever decides on a challenger holds it
+    with registry.record.deciding():  # as whoever decides on a challenger holds it
         version = registry.version(which)
         if reason := _needed(registry, version, settings=settings):
             raise UserError(f"version {version} of {name!r} is not deleted: {reason}")

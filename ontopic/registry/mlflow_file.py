@@ -45,6 +45,16 @@ _VERSIONS = _table(
 )
 _VERSION_TAGS = _table("model_version_tags", key="key name version")
 
+_EXPERIMENT = (
+    "SELECT experiment_id FROM experiments WHERE name = :name AND workspace = :workspace AND lifecycle_stage = 'active'"
+)
+_EVALUATIONS = (
+    "SELECT role.value AS role, runs.run_uuid FROM runs "
+    "JOIN tags AS stage ON stage.run_uuid = runs.run_uuid AND stage.key = 'stage' AND stage.value = 'evaluation' "
+    "JOIN tags AS role ON role.run_uuid = runs.run_uuid AND role.key = 'role' "
+    "WHERE runs.experiment_id = :experiment AND runs.lifecycle_stage = 'active' ORDER BY runs.start_time"
+)
+
 
 class FileTables:
     """``RegistryTables`` in a file; where the file is missing, there is nothing to read.
@@ -121,6 +131,18 @@ class FileTables:
         if parts.scheme not in ("", "file") or not parts.path:
             return None
         return Path(unquote(parts.path)) / row.source.removeprefix(run)
+
+    def evaluations(self) -> tuple[str, dict[str, str]] | None:
+        """The experiment of this model, by its id, and the newest gate's evaluation runs by the model's role; ``None``
+        where there is no such experiment."""
+        if not self._path.is_file():
+            return None
+        with self._reading.connect() as connection:
+            experiment = connection.scalar(sql.text(_EXPERIMENT), {"name": self._name, "workspace": _WORKSPACE})
+            if experiment is None:
+                return None
+            runs = connection.execute(sql.text(_EVALUATIONS), {"experiment": experiment})
+            return str(experiment), {row.role: row.run_uuid for row in runs}  # of each role the last, the newest
 
     def set_alias(self, alias: str, version: str) -> None:
         """See ``RegistryTables``."""

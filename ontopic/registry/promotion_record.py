@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from ontopic.errors import UserError
 from ontopic.registry.record_signing import signature, signing_key
+from ontopic.state.lines import Lines, as_lines
+from ontopic.state.workspace import Workspace
 
 EntryKind = Literal[
     "rehearsal",
@@ -75,10 +76,10 @@ class Entry(BaseModel):
 
 
 class Line(BaseModel):
-    """A line of the record's file as it is found.
+    """A line of the record as it is found.
 
     Attributes:
-        number: 1 for the first line of the file.
+        number: 1 for the first line.
         entry: ``None`` where the line is not one.
         ended: whether a newline is behind it; else a crash cut it off, or its newline.
     """
@@ -91,16 +92,21 @@ class Line(BaseModel):
 
 
 class PromotionRecord:
-    """The entries in a JSONL file, which is only ever appended to; on disk when a call returns.
+    """The entries, as lines that are only ever appended to; they last when a call returns.
 
     A last line that a crash left half-written counts as none, and the next entry takes its place.
 
     Args:
-        path: made with the first entry; may be used by several processes at once.
+        place: ``Workspace.lines`` of the record, or its file; may be used by several processes at once.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Path | Lines) -> None:
+        self.kept = as_lines(place)
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> PromotionRecord:
+        """That of a workspace."""
+        return cls(workspace.lines(workspace.promotion_record))
 
     def add(
         self,
@@ -124,10 +130,13 @@ class PromotionRecord:
             ValueError: the facts are not JSON.
         """
         key = signing_key()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         by, why, kept = _encodable([by, why, dict(facts)])
-        with FileLock(f"{self.path}.lock"), self.path.open("a+b") as file:
-            before = self._end_last_line(file)
+        added: list[Entry] = []
+
+        def make(n: int, last: bytes) -> bytes:
+            before = _entry(last) if n else None
+            if n and before is None:
+                raise self._unreadable(n)
             entry = Entry(
                 number=before.number + 1 if before else 1,
                 at=at or datetime.now(UTC),
@@ -141,11 +150,11 @@ class PromotionRecord:
             )
             sha256 = entry.digest()
             signed = None if key is None else signature(sha256, key)
-            entry = entry.model_copy(update={"sha256": sha256, "signature": signed})
-            file.write(entry_line(entry.model_dump(mode="json")) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return entry
+            added.append(entry.model_copy(update={"sha256": sha256, "signature": signed}))
+            return entry_line(added[-1].model_dump(mode="json"))
+
+        self.kept.append(make)
+        return added[-1]
 
     def entries(self, registered_model: str | None = None) -> list[Entry]:
         """The entries, of one registered model or of all, in their order.
@@ -166,18 +175,16 @@ class PromotionRecord:
         return [entry for entry in self.entries(registered_model) if entry.kind == "gate"]
 
     def lines(self) -> Iterator[Line]:
-        """What is in the file, line by line, whether or not it is an entry.
+        """What is there, line by line, whether or not it is an entry.
 
         Raises:
-            UserError: the file can't be read.
+            UserError: it can't be read.
         """
         try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return
+            content = self.kept.read()
         except OSError as error:
             raise UserError(
-                f"{self.path}: the promotion record cannot be read ({error.strerror}); check the file and its rights"
+                f"{self.kept}: the promotion record cannot be read ({error.strerror}); check the file and its rights"
             ) from None
         lines = content.split(b"\n")
         for number, line in enumerate(lines, start=1):
@@ -185,26 +192,17 @@ class PromotionRecord:
             if ended or line:
                 yield Line(number=number, content=line, entry=_entry(line), ended=ended)
 
-    def _end_last_line(self, file: BinaryIO) -> Entry | None:
-        """Drop what a crash left of a last line; end one that only lacks its newline. Returns the last entry."""
-        file.seek(0)
-        content = file.read()
-        whole, _, tail = content.rpartition(b"\n")
-        if tail and (entry := _entry(tail)) is not None:
-            file.write(b"\n")
-            return entry
-        if tail:
-            file.truncate(len(content) - len(tail))
-        if not whole and not content.startswith(b"\n"):
-            return None
-        entry = _entry(whole.rpartition(b"\n")[2])
-        if entry is None:
-            raise self._unreadable(whole.count(b"\n") + 1)
-        return entry
+    def moving(self) -> AbstractContextManager[object]:
+        """Held by who moves a champion's alias, from the look at who is the champion until the alias is moved."""
+        return self.kept.lock("moving.lock")
+
+    def deciding(self) -> AbstractContextManager[object]:
+        """Held by who decides on a challenger that waits, or deletes a version; it may move the alias meanwhile."""
+        return self.kept.lock("deciding")
 
     def _unreadable(self, number: int) -> UserError:
         return UserError(
-            f"{self.path}:{number}: is no entry of the promotion record; put the file back from a copy, or move it "
+            f"{self.kept}:{number}: is no entry of the promotion record; put the file back from a copy, or move it "
             "away and keep it: a new record then begins"
         )
 

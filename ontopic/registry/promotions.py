@@ -13,7 +13,7 @@ from ontopic.errors import UserError
 from ontopic.registry.base_version import base_version
 from ontopic.registry.descriptions import describe
 from ontopic.registry.promotion_record import OF_NO_VERSION, Entry, EntryKind, PromotionRecord
-from ontopic.registry.registry_tables import RegistryTables
+from ontopic.registry.registry_tables import RegistryTables, open_tables
 from ontopic.state.workspace import Workspace
 
 CHAMPION, CHALLENGER, BASE = "champion", "challenger", "base"
@@ -134,19 +134,26 @@ class ModelRegistry:
         Args:
             at: now where it is not given.
             tags: of the version.
-            facts: for the entry, besides what the version's last gate said. It counts as done by hand unless
-                ``by_hand`` among them is false.
+            facts: for the entry, besides its last gate's. It counts as done by hand unless ``by_hand`` is false.
 
         Raises:
-            UserError: there is no such version, or it is the champion.
+            UserError: there is no such version, it is the champion, or it goes by a gate against another champion than
+                the present one and not by a person's hand.
         """
         self._check(version)
-        self.tag(version, tags or {})
-        champion = self.champion()
-        said: dict[str, Any] = {"by_hand": True, **self.gate_of(version), **(facts or {})}
-        ungated = (said["gate"], said["gate_against"]) != ("passed", champion)
-        said["override"] = bool(said.get("override")) or (bool(said["by_hand"]) and ungated)
-        return self._move("promotion", version, by=by, why=why, at=at, facts={"before": champion, **said})
+        with self.record.moving():
+            self._check(version)  # another may have been first
+            self.tag(version, tags or {})
+            champion = self.champion()
+            said: dict[str, Any] = {"by_hand": True, **self.gate_of(version), **(facts or {})}
+            if not said["by_hand"] and said["gate"] == "passed" and said["gate_against"] not in ("", champion):
+                raise UserError(
+                    f"version {version} of {self.name!r} passed its gate against version {said['gate_against']}, and "
+                    f"the champion is version {champion} now; run it again, and a gate against that one decides"
+                )
+            ungated = (said["gate"], said["gate_against"]) != ("passed", champion)
+            said["override"] = bool(said.get("override")) or (bool(said["by_hand"]) and ungated)
+            return self._move("promotion", version, by=by, why=why, at=at, facts={"before": champion, **said})
 
     def roll_back(
         self, by: str, *, why: str, at: datetime | None = None, facts: Mapping[str, Any] | None = None
@@ -154,21 +161,20 @@ class ModelRegistry:
         """Give the alias back to the champion before the present one.
 
         Args:
-            facts: for the record's entry: what shows that the present one is worse. Without them it counts as done by
-                hand.
+            facts: for the record's entry: what shows that the present one is worse. Without them it is done by hand.
 
         Raises:
             UserError: there was no champion before, or its version is gone.
         """
-        champion = self.champion()
-        if not champion:
-            raise UserError(f"{self.name!r} has no champion yet; run `python run.py` first, or promote a version")
-        back = self.predecessor(champion)
-        if back is None:
-            raise UserError(f"there was no champion before version {champion} of {self.name!r}; promote a version")
-        self._check(back)
-        said = {"before": champion, "by_hand": facts is None, **(facts or {})}
-        return self._move("rollback", back, by=by, why=why, at=at, facts=said)
+        with self.record.moving():
+            champion = self.champion()
+            if not champion:
+                raise UserError(f"{self.name!r} has no champion yet; run `python run.py` first, or promote a version")
+            if (back := self.predecessor(champion)) is None:
+                raise UserError(f"there was no champion before version {champion} of {self.name!r}; promote a version")
+            self._check(back)
+            said = {"before": champion, "by_hand": facts is None, **(facts or {})}
+            return self._move("rollback", back, by=by, why=why, at=at, facts=said)
 
     def ensure_champion(self, version: str) -> None:
         """Make ``version`` the champion where there is none; a move that was killed before the alias is finished."""
@@ -228,9 +234,8 @@ class ModelRegistry:
         """
         entries = self.record.entries(self.name) if entries is None else entries
         champion = self.champion()
-        moves = [entry for entry in entries if entry.kind in _MOVES]
-        if moves and moves[-1].version != champion:
-            last = moves[-1]
+        last = _last_move(entries)
+        if last is not None and last.version != champion:
             where = f"version {champion}" if champion else "no version"
             return (
                 f"on record version {last.version} is the champion (entry {last.number}, {last.kind} by {last.by}), "
@@ -294,8 +299,10 @@ class ModelRegistry:
         at: datetime | None,
         facts: Mapping[str, Any],
     ) -> Promotion:
-        last = self.unfinished()
-        same = (kind, version, by[:_MOST_BY], why[:_MOST_WHY])
+        from ontopic.state.lead import check_still_leading  # with SQLAlchemy
+
+        check_still_leading()  # MLflow would not know that another process has taken over
+        last, same = self.unfinished(), (kind, version, by[:_MOST_BY], why[:_MOST_WHY])
         if last is not None and (last.kind, last.version, last.by, last.why) == same:
             return self._made(last)
         return self._made(self.enter(kind, version, by=by, why=why, at=at, facts=facts))
@@ -316,6 +323,8 @@ class ModelRegistry:
         self._tables.set_tag(_tag_of(promotion.at), promotion.model_dump_json())
         if self.noted(ROLLOUT, NO_ROLLOUT) != NO_ROLLOUT:  # it was against the champion until now
             self.note(ROLLOUT, NO_ROLLOUT)
+        if _last_move(self.record.entries(self.name)) != entry:  # this process was cut off from its lock
+            raise UserError(f"another process has moved the champion of {self.name!r} since; see python run.py record")
         self._tables.set_alias(CHAMPION, entry.version)
         # The challenger has become the champion, now or earlier.
         if self._tables.alias(CHALLENGER) in (entry.version, promotion.before):
@@ -325,17 +334,20 @@ class ModelRegistry:
 
     def finish(self) -> Entry | None:
         """Make the last move on record, where it was killed before anything of it was made; returns its entry."""
-        last = self.unfinished()
-        if last is None or _tag_of(last.at) in self._tables.tags() or last.version not in self.versions():
+        if self.unfinished() is None:  # nothing to wait for others for
             return None
-        self._made(last)
-        return last
+        with self.record.moving():
+            last = self.unfinished()
+            if last is None or _tag_of(last.at) in self._tables.tags() or last.version not in self.versions():
+                return None
+            self._made(last)
+            return last
 
     def unfinished(self) -> Entry | None:
         """The last move on record, where the alias is still on the champion that it was made against."""
-        moves = [entry for entry in self.record.entries(self.name) if entry.kind in _MOVES]
-        if moves and moves[-1].version != self.champion() == moves[-1].facts.get("before"):
-            return moves[-1]
+        last = _last_move(self.record.entries(self.name))
+        if last is not None and last.version != self.champion() == last.facts.get("before"):
+            return last
         return None
 
     def _lost_head(self) -> Head | None:
@@ -358,13 +370,17 @@ class ModelRegistry:
         return UserError(f"{self.name!r} has no {what}; its versions are: {among}")
 
 
+def _last_move(entries: Sequence[Entry]) -> Entry | None:
+    return next((entry for entry in reversed(entries) if entry.kind in _MOVES), None)
+
+
 def _tag_of(at: datetime) -> str:
     return f"{_PROMOTION}{at:%Y%m%dT%H%M%S%f}"
 
 
 def open_registry(workspace: Workspace, name: str) -> ModelRegistry:
     """The registered model ``name`` of a workspace."""
-    return ModelRegistry(name, _tables(workspace, name), record=PromotionRecord(workspace.promotion_record))
+    return ModelRegistry(name, open_tables(workspace, name), record=PromotionRecord.of(workspace))
 
 
 def of_gate(entry: Entry) -> dict[str, JsonValue]:
@@ -379,22 +395,4 @@ def of_gate(entry: Entry) -> dict[str, JsonValue]:
 
 def registered_models(workspace: Workspace) -> list[str]:
     """The registered models of a workspace that are named after policies."""
-    return sorted(name for name in _tables(workspace, "").models() if name.startswith(OF_POLICY))
-
-
-def _tables(workspace: Workspace, name: str) -> RegistryTables:
-    """What is kept of a registered model.
-
-    Where MLflow keeps its data in the state folder, its database is read and written directly: MLflow itself takes
-    seconds to import.
-    """
-    if workspace.owns_mlflow:
-        from ontopic.registry.mlflow_file import open_file  # with SQLAlchemy, which --help need not wait for
-
-        tables = open_file(workspace.mlflow_file, name)
-        if tables is not None:
-            return tables
-    from ontopic.registry.mlflow_client import ClientTables, reach
-
-    reach(workspace)
-    return ClientTables(workspace.mlflow_uri, name)
+    return sorted(name for name in open_tables(workspace, "").models() if name.startswith(OF_POLICY))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.errors import UserError
 from ontopic.registry.promotion_record import FIRST, Entry, Line, PromotionRecord, entry_line, entry_sha256
 from ontopic.registry.promotions import ModelRegistry
 from ontopic.registry.record_signing import is_signed
+from ontopic.state.workspace import Workspace
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -41,7 +42,7 @@ class RecordCheck(BaseModel):
 def check_record(
     record: PromotionRecord,
     *,
-    root: Path,
+    workspace: Workspace,
     registries: Sequence[ModelRegistry],
     key: Ed25519PublicKey | None = None,
     head: str = "",
@@ -49,7 +50,7 @@ def check_record(
     """Look at every line, at the files that the entries name, and at what the registry remembers.
 
     Args:
-        root: the state folder, to which the files' paths are relative.
+        workspace: to whose state folder the files' paths are relative.
         registries: of the registered models whose champions and heads are compared.
         key: of the signatures; without it they are not looked at.
         head: ``sha256`` of an entry that was kept elsewhere, which must be among these.
@@ -61,13 +62,13 @@ def check_record(
     entries = [line.entry for line in lines if line.entry is not None]
     erased = _erased(entries)
     files = [(entry, path, _after(path, sha256, erased=erased)) for entry in entries for path, sha256 in _files(entry)]
-    faults = [f"{record.path}:{fault}" for fault in _chain(lines)]
+    faults = [f"{record.kept}:{fault}" for fault in _chain(lines)]
     notes = []
     if lines and not lines[-1].ended and lines[-1].entry is None:
-        notes.append(f"{record.path}:{len(lines)}: was cut off while it was written; the next entry takes its place")
+        notes.append(f"{record.kept}:{len(lines)}: was cut off while it was written; the next entry takes its place")
     signed = sum(entry.signature is not None for entry in entries)
     if key is not None:
-        faults += [f"{record.path}:{fault}" for fault in _signatures(lines, key)]
+        faults += [f"{record.kept}:{fault}" for fault in _signatures(lines, key)]
     elif signed:
         notes.append(f"{signed} of {len(entries)} entries are signed; --public-key FILE looks at the signatures")
     if n := len({path for path, _ in erased}):
@@ -75,7 +76,7 @@ def check_record(
     known = {entry.sha256: entry.number for entry in entries}
     if head and head not in known:
         faults.append(f"no entry has the hash {head[:80]}: entries were taken away or replaced since it was kept")
-    faults += [f"{record.path}:{entry.number}: {said}" for entry, said in _wrong_files(files, root)]
+    faults += [f"{record.kept}:{entry.number}: {said}" for entry, said in _wrong_files(files, workspace)]
     for registry in registries:
         faults += [f"{registry.name}: {fault}" for fault in _registry(registry, entries)]
     return RecordCheck(
@@ -150,17 +151,22 @@ def _after(path: str, sha256: str, *, erased: Mapping[tuple[str, str], str]) -> 
     return sha256
 
 
-def _wrong_files(files: Sequence[tuple[Entry, str, str]], root: Path) -> Iterator[tuple[Entry, str]]:
+def _wrong_files(files: Sequence[tuple[Entry, str, str]], workspace: Workspace) -> Iterator[tuple[Entry, str]]:
+    kept = workspace.files
     for entry, path, sha256 in files:
+        where = kept.where(workspace.root / path)
         try:
-            found = file_sha256(root / path)
+            found = hashlib.sha256(kept.read(workspace.root / path)).hexdigest()
         except OSError as error:
             if not sha256:  # an erasure took it away
                 continue
-            yield entry, f"{root / path} cannot be read ({error.strerror}), which this entry names as evidence"
+            yield entry, f"{where} cannot be read ({error.strerror}), which this entry names as evidence"
+            continue
+        except UserError as error:  # what the database holds is not what was stored
+            yield entry, str(error)
             continue
         if found != sha256:
-            yield entry, f"{root / path} is not the file that this entry names as evidence: its hash has changed"
+            yield entry, f"{where} is not the file that this entry names as evidence: its hash has changed"
 
 
 def _registry(registry: ModelRegistry, entries: Sequence[Entry]) -> Iterator[str]:
@@ -179,13 +185,3 @@ def _registry(registry: ModelRegistry, entries: Sequence[Entry]) -> Iterator[str
             yield f"the registry has a move to version {promotion.version} by {promotion.by} that is not on record"
     if said := registry.off_record(own):
         yield said
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file.
-
-    Raises:
-        OSError: it can't be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

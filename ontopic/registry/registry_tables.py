@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ontopic.state.workspace import Workspace
+
 
 class RegistryTables(Protocol):
     """What is read and written of one registered model. Where there is no such model, there is nothing to read."""
@@ -34,3 +36,21 @@ class RegistryTables(Protocol):
 
     def describe(self, text: str, version: str = "") -> None:
         """Write the description of a version, or of the registered model; both must exist."""
+
+
+def open_tables(workspace: Workspace, name: str) -> RegistryTables:
+    """What is kept of a registered model; with an empty name, of all.
+
+    Where MLflow keeps its data in the state folder, its database is read and written directly: MLflow itself takes
+    seconds to import.
+    """
+    if workspace.owns_mlflow:
+        from ontopic.registry.mlflow_file import open_file  # with SQLAlchemy, which --help need not wait for
+
+        tables = open_file(workspace.mlflow_file, name)
+        if tables is not None:
+            return tables
+    from ontopic.registry.mlflow_client import ClientTables, reach
+
+    reach(workspace)
+    return ClientTables(workspace.mlflow_uri, name)

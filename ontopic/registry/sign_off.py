@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from ontopic.config.policy import Policy
@@ -70,7 +69,7 @@ class SignOff:
     ) -> None:
         self._settings, self._policy, self._workspace, self._now = settings, policy, workspace, now
         self._name = policy.registered_model
-        self._lock = FileLock(f"{workspace.promotion_record}.deciding")
+        self._record = PromotionRecord.of(workspace)
 
     def ask(self, version: str, *, gate: Entry, champion: str, weights_sha256: str, trained_by: str) -> Waiting:
         """Have a challenger wait that passed the gate.
@@ -84,7 +83,7 @@ class SignOff:
         """
         if self._settings.approval == "automatic":
             raise ValueError("no approval is asked for")
-        with self._lock:
+        with self._record.deciding():
             now = self._now()
             terms = Terms(
                 approval=self._settings.approval,
@@ -101,7 +100,7 @@ class SignOff:
 
     def entries(self) -> list[Entry]:
         """The promotion record's entries on this policy's registered model, in their order."""
-        return PromotionRecord(self._workspace.promotion_record).entries(self._name)
+        return self._record.entries(self._name)
 
     def waiting(self) -> list[tuple[Waiting, str | None]]:
         """The challengers that wait, each with why an approval would be void now; nothing is written."""
@@ -123,7 +122,7 @@ class SignOff:
             UserError: there is no such version, it does not wait, what the gate let pass has changed meanwhile, or this
                 person may not approve it.
         """
-        with self._lock:
+        with self._record.deciding():
             self._registry.finish()
             wait = self._find(which, reads_weights=True)
             if wait.is_approved:  # a process ended before it promoted it
@@ -143,7 +142,7 @@ class SignOff:
         Raises:
             UserError: there is no such version, or it does not wait.
         """
-        with self._lock:
+        with self._record.deciding():
             wait = self._find(which)
             self._add("rejection", wait.version, by=by, why=why, facts=_bound(wait) | {"account": account})
             return wait
@@ -161,7 +160,7 @@ class SignOff:
         Raises:
             UserError: there is no such version.
         """
-        with self._lock:
+        with self._record.deciding():
             facts = {"override": True, "account": account}
             why = f"override of the approval: {why}"
             return self._registry.promote(version, by=by, why=why, at=self._now(), facts=facts)
@@ -171,7 +170,7 @@ class SignOff:
         if not self._undecided() and self._registry.unfinished() is None:  # nothing to wait for others for
             return Settled()
         ended, left = [], []
-        with self._lock:
+        with self._record.deciding():
             finished = self._registry.finish()
             promoted = [finished] if finished is not None and "waiting" in finished.facts else []
             for wait in self._undecided():

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 import mlflow
 from mlflow.entities import LifecycleStage
@@ -14,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from ontopic.config.network import reach_this_machine_directly
 from ontopic.registry.mlflow_client import reach
+from ontopic.registry.mlflow_pages import comparison_page
 from ontopic.state.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -109,12 +109,9 @@ def close_stale_runs(workspace: Workspace, experiment: str) -> None:
 
 
 def comparison_path(experiment_id: str) -> str:
-    """Path of MLflow's page that compares the newest challenger's answers in the gate with its champion's, question by
-    question; of the list of evaluation runs where there is none."""
+    """``comparison_page`` of the newest gate in an experiment."""
     found = mlflow.search_runs(
         [experiment_id], "tags.stage = 'evaluation'", order_by=["attributes.start_time DESC"], output_format="list"
     )
     newest = {run.data.tags.get("role"): run.info.run_id for run in reversed(found)}
-    roles = {"selectedRunUuid": "challenger", "compareToRunUuid": "champion"}
-    chosen = {name: newest[role] for name, role in roles.items() if role in newest}
-    return f"#/experiments/{experiment_id}/evaluation-runs" + (f"?{urlencode(chosen)}" if chosen else "")
+    return comparison_page(experiment_id, {str(role): run for role, run in newest.items()})

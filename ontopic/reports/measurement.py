@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.reports.parts import Answered, Cell, Headline, Table, TestRow
 from ontopic.reports.plots import Bars, Chart, Forest
 
-MOST, MOST_TEXT = 80, 60_000
+MOST, MOST_TEXT = 50, 40_000
 """Records of one kind that are shown, and characters in them: a page is to be mailed."""
 
 

@@ -15,38 +15,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.reports.parts import Role, Status
+from ontopic.reports.scale import Drawing, Scale, Shape, anchor_at, scale_of, steps
 from ontopic.statistics.rates import Rate, with_interval
 
 _TEXT = 38.0  # percent that "0.388 [0.344, 0.434]" takes of a page of 390 pixels
-
-
-class Shape(BaseModel):
-    """A line, a dot, a bar or a text. x in percent of the width, y in pixels from above.
-
-    Attributes:
-        look: classes of the style sheet.
-        anchor: of a text.
-        hint: what a pointer over it is told.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    kind: Literal["line", "dot", "square", "bar", "text"]
-    x: float
-    y: float
-    x2: float = 0.0
-    y2: float = 0.0
-    look: str = ""
-    text: str = ""
-    anchor: Literal["start", "middle", "end"] = "start"
-    hint: str = ""
-
-
-class Drawing(BaseModel):
-    """A plot's shapes and its height in pixels."""
-
-    model_config = ConfigDict(frozen=True)
-    height: float
-    shapes: list[Shape]
 
 
 class _Plot(BaseModel):
@@ -119,7 +91,7 @@ class Forest(_Plot):
 
     def drawing(self) -> Drawing:
         """Its shapes."""
-        scale = _scale([mark.rate for row in self.rows for mark in row.marks], self.low, high=self.high)
+        scale = scale_of([mark.rate for row in self.rows for mark in row.marks], self.low, high=self.high)
         shapes: list[Shape] = []
         head, each, gap = (19, 11, 6) if self.dense else (22, 20, 12)
         y = 4.0
@@ -131,7 +103,8 @@ class Forest(_Plot):
                 x = scale.at(row.limit)
                 shapes.append(Shape(kind="line", x=x, x2=x, y=y - 3, y2=end + 3, look="limit", hint=row.limit_text))
             for mark in row.marks:
-                shapes += _mark(mark, y + each / 2, scale=scale, texts=not self.dense)
+                limit = None if row.limit is None else scale.at(row.limit)
+                shapes += _mark(mark, y + each / 2, scale=scale, texts=not self.dense, limit=limit)
                 y += each
             y += gap
         return Drawing(height=y + 34, shapes=[*scale.grid(0, y), *scale.labels(y + 14, self.axis), *shapes])
@@ -219,7 +192,7 @@ class Chart(_Plot):
         points = [point for each in self.series for point in each.points]
         xs = [*(p.x for p in points), *(e.x for e in self.events), *(t.x for t in self.ticks)] or [0.0, 1.0]
         ys = [y for each in points for y in (each.y, each.low, each.high) if y is not None and math.isfinite(y)]
-        across = _Scale(min(xs), max(xs), begin=9.0, end=97.0)
+        across = Scale(min(xs), max(xs), begin=9.0, end=97.0)
         low, high = min([self.y_low, *ys]), max([self.y_high, *ys])
         top, bottom = (26.0 if self.events else 10.0), self.height
 
@@ -228,13 +201,11 @@ class Chart(_Plot):
 
         shapes = [*_grid_down(low, high, down=down), *_ticks(self.ticks, across, y=bottom + 18)]
         for level in self.levels:
-            y = down(level.y)
-            shapes.append(Shape(kind="line", x=9, x2=97, y=y, y2=y, look="limit"))
-            shapes.append(Shape(kind="text", x=97, y=y - 4, anchor="end", look="muted", text=level.label))
+            shapes += _level(level, [(across.at(p.x), down(p.y)) for p in points], y=down(level.y))
         for event in self.events:
             x = across.at(event.x)
             shapes.append(Shape(kind="line", x=x, x2=x, y=top - 6, y2=bottom, look="event"))
-            shapes.append(Shape(kind="text", x=x, y=12, anchor=_anchor(x), look="muted", text=event.label))
+            shapes.append(Shape(kind="text", x=x, y=12, anchor=anchor_at(x), look="muted", text=event.label))
         for each in self.series:
             shapes += _series(each, across, down=down)
         if self.x_axis:
@@ -294,56 +265,6 @@ class Bars(_Plot):
         return Drawing(height=y, shapes=shapes)
 
 
-class _Scale:
-    """Values as percents of the width."""
-
-    def __init__(self, low: float, high: float, *, begin: float = 2.0, end: float = 98.0) -> None:
-        self.low, self.high, self.begin, self.end = low, high, begin, end
-
-    def at(self, value: float) -> float:
-        """Where a value lies; what lies beyond an end is at the end."""
-        share = (min(max(value, self.low), self.high) - self.low) / ((self.high - self.low) or 1.0)
-        return round(self.begin + share * (self.end - self.begin), 3)
-
-    def grid(self, top: float, bottom: float) -> Iterator[Shape]:
-        """A line at each step."""
-        for step in _steps(self.low, self.high):
-            look = "zero" if step == 0 and self.low < 0 else "grid"
-            yield Shape(kind="line", x=self.at(step), x2=self.at(step), y=top, y2=bottom, look=look)
-
-    def labels(self, y: float, axis: str) -> Iterator[Shape]:
-        """The value of each step, and under them what they measure."""
-        for step in _steps(self.low, self.high):
-            x = self.at(step)
-            yield Shape(kind="text", x=x, y=y, anchor=_anchor(x), look="muted", text=f"{step:g}")
-        if axis:
-            yield Shape(kind="text", x=50, y=y + 18, anchor="middle", look="muted", text=axis)
-
-
-def _scale(rates: Sequence[Rate], low: float, *, high: float) -> _Scale:
-    """An axis on which all intervals lie, whose ends are steps."""
-    known = [end for rate in rates if rate.n for end in (rate.low, rate.high) if math.isfinite(end)]
-    least, most = min([low, *known]), max([high, *known])
-    step = _step(most - least)
-    return _Scale(math.floor(least / step + 1e-9) * step, math.ceil(most / step - 1e-9) * step)
-
-
-def _step(spread: float) -> float:
-    """A round one of which there are four to eight."""
-    size = 10 ** math.floor(math.log10(spread or 1.0))
-    return float(next(part * size for part in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if spread / (part * size) <= 8))
-
-
-def _steps(low: float, high: float) -> list[float]:
-    step = _step(high - low)
-    first = math.ceil(low / step - 1e-9)
-    return [round(step * i, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _anchor(x: float) -> Literal["start", "middle", "end"]:
-    return "start" if x < 8 else "end" if x > 92 else "middle"
-
-
 def _row_head(row: ForestRow, y: float) -> Iterator[Shape]:
     yield Shape(kind="text", x=0, y=y + 14, look="strong", text=row.label)
     sign = {"passed": "✓ ", "failed": "✕ ", "neutral": "", None: ""}[row.status]
@@ -352,7 +273,7 @@ def _row_head(row: ForestRow, y: float) -> Iterator[Shape]:
         yield Shape(kind="text", x=100, y=y + 14, anchor="end", look=look, text=sign + row.limit_text)
 
 
-def _mark(mark: Mark, y: float, *, scale: _Scale, texts: bool) -> Iterator[Shape]:
+def _mark(mark: Mark, y: float, *, scale: Scale, texts: bool, limit: float | None) -> Iterator[Shape]:
     rate, look = mark.rate, f"of-{mark.role}"
     if not rate.n or math.isnan(rate.value):
         yield Shape(kind="text", x=scale.begin, y=y + 4, look="muted", text=f"{mark.name}: no records")
@@ -362,6 +283,9 @@ def _mark(mark: Mark, y: float, *, scale: _Scale, texts: bool) -> Iterator[Shape
     yield Shape(kind="line", x=low, x2=high, y=y, y2=y, look=look, hint=hint)
     yield Shape(kind=_dot(mark.role), x=value, y=y, look=look, hint=hint)
     text = with_interval(rate.value, rate.low, high=rate.high)
+    if limit is not None:  # a number that would lie on its line stands beyond it, where there is room
+        high = limit if high < limit < high + _TEXT and limit + _TEXT <= 100 else high
+        low = limit if low - _TEXT < limit < low and limit >= _TEXT else low
     if texts and high + _TEXT <= 100:
         yield Shape(kind="text", x=high + 2, y=y + 4, look="number", text=text)
     elif texts and low >= _TEXT:
@@ -373,13 +297,13 @@ def _dot(role: Role) -> Literal["dot", "square"]:
 
 
 def _grid_down(low: float, high: float, *, down: Callable[[float], float]) -> Iterator[Shape]:
-    for step in _steps(low, high):
+    for step in steps(low, high):
         y = down(step)
         yield Shape(kind="line", x=9, x2=97, y=y, y2=y, look="grid")
         yield Shape(kind="text", x=8, y=y + 4, anchor="end", look="muted", text=f"{step:g}")
 
 
-def _ticks(ticks: Sequence[Tick], across: _Scale, *, y: float) -> Iterator[Shape]:
+def _ticks(ticks: Sequence[Tick], across: Scale, *, y: float) -> Iterator[Shape]:
     picked = ticks if len(ticks) <= 3 else [ticks[0], ticks[len(ticks) // 2], ticks[-1]]
     for tick in picked:
         x = across.at(tick.x)
@@ -387,7 +311,18 @@ def _ticks(ticks: Sequence[Tick], across: _Scale, *, y: float) -> Iterator[Shape
         yield Shape(kind="text", x=x, y=y, anchor=anchor, look="muted", text=tick.label)
 
 
-def _series(series: Series, across: _Scale, *, down: Callable[[float], float]) -> Iterator[Shape]:
+def _level(level: Level, dots: Sequence[tuple[float, float]], *, y: float) -> Iterator[Shape]:
+    """Its line, and its name at the end and on the side of it where the fewest dots are."""
+
+    def under(place: tuple[float, float]) -> int:
+        return sum(abs(x - place[0]) < 24 and -18 < down - place[1] < 8 for x, down in dots)
+
+    yield Shape(kind="line", x=9, x2=97, y=y, y2=y, look="limit")
+    x, base = min(((end, y + down) for end in (97.0, 9.0) for down in (-4, 15)), key=under)
+    yield Shape(kind="text", x=x, y=base, anchor="end" if x > 50 else "start", look="muted", text=level.label)
+
+
+def _series(series: Series, across: Scale, *, down: Callable[[float], float]) -> Iterator[Shape]:
     look = f"of-{series.role}"
     known = [point for point in series.points if math.isfinite(point.y)]
     for before, after in pairwise(known) if series.joined else ():

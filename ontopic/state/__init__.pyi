@@ -1,4 +1,4 @@
-from .sqlite_file import SQLiteFile as SQLiteFile
+from .tables import Tables as Tables
 from .whole_file import check_writable as check_writable
 from .whole_file import folder_sha256 as folder_sha256
 from .workspace import Workspace as Workspace

@@ -11,6 +11,7 @@ import gzip
 import json
 import re
 import sqlite3
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ ERASED = "[erased]"
 _IDS = ("id", "record_id")
 _SPLIT = ("columns", "data")  # a table in JSON as pandas splits it, which is how MLflow logs one
 _ABREAST = ("records", "verdicts", "questions")  # lists of one object whose elements belong together by their place
-_BINARY = (".safetensors", ".pt", ".pth", ".gguf", ".bin", ".joblib", ".xml", ".lock", ".pid", ".sock")
+BINARY = (".safetensors", ".pt", ".pth", ".gguf", ".bin", ".joblib", ".xml", ".lock", ".pid", ".sock")
+"""The suffixes of files that hold nobody's text."""
 _BESIDE = ("-wal", "-shm", "-journal")  # of a database, which sees to them
 _PAGE_DATA = re.compile(r"^(\s*var \w+ = )([\[{].*)(;\s*)$", re.MULTILINE)
 _PROGRAM = re.compile(r"<(script|style)\b.*?</\1>", re.DOTALL | re.IGNORECASE)
@@ -46,7 +48,7 @@ def erase_from_file(path: Path, erasing: Erasing) -> bool:
         sqlite3.Error: it is a database that can't be written.
     """
     suffixes = path.suffixes
-    if path.suffix in _BINARY or path.name.endswith(_BESIDE) or path == erasing.path:
+    if path.suffix in BINARY or path.name.endswith(_BESIDE) or path == erasing.path:
         return False
     with path.open("rb") as file:
         begin = file.read(16)
@@ -75,6 +77,22 @@ def erase_from_file(path: Path, erasing: Erasing) -> bool:
     with whole_file(path) as part:
         part.write_bytes(gzip.compress(content) if packed else content)
     return True
+
+
+def left_of(name: str, content: bytes, *, erasing: Erasing) -> bytes | None:
+    """What ``erase_from_file`` leaves of a file; ``None`` where it deletes it. Nothing is written but a passing copy.
+
+    Args:
+        name: the file's, by whose suffix its format is known.
+    """
+    if Path(name).suffix in BINARY:
+        return content
+    with tempfile.TemporaryDirectory(prefix="ontopic-") as folder:  # its owner's alone
+        copy = Path(folder) / name
+        copy.write_bytes(content)
+        if not erase_from_file(copy, erasing):
+            return content
+        return copy.read_bytes() if copy.exists() else None
 
 
 def _of_form(suffix: str) -> Callable[[str, Erasing], str | None]:
@@ -179,7 +197,7 @@ def erase_from_database(path: Path, erasing: Erasing, *, known: Sequence[str] = 
                 last = page[-1][0]
                 for rowid, *values in page:
                     for column, value in zip(columns, values, strict=True):
-                        if (written := _cell(value, erasing)) != value:
+                        if (written := erase_from_cell(value, erasing)) != value:
                             change = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"  # noqa: S608
                             database.execute("PRAGMA secure_delete=ON")
                             database.execute(change, (written, rowid))
@@ -211,13 +229,14 @@ def _columns(database: sqlite3.Connection, known: Sequence[str]) -> list[tuple[s
     return found
 
 
-def _cell(value: Any, erasing: Erasing) -> Any:
+def erase_from_cell(value: Any, erasing: Erasing) -> Any:
+    """A column's value without it."""
     if isinstance(value, bytes):
         try:
             text = value.decode()
         except UnicodeDecodeError:
             return value
-        written = _cell(text, erasing)
+        written = erase_from_cell(text, erasing)
         return value if written == text else written.encode()
     if not isinstance(value, str) or len(value) < 2:
         return value

@@ -64,10 +64,13 @@ class Erasing:
 
     Args:
         path: of the file; made where missing.
+
+    Attributes:
+        of_copy: what is said behind the name of each place while a copy is gone through, of which nothing is read.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.of_copy = path, ""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         self._database = sqlite3.connect(path, timeout=30, isolation_level=None)
@@ -184,7 +187,7 @@ class Erasing:
         """Note that so much was erased at a place."""
         if n:
             more = "INSERT INTO counts VALUES (?, ?) ON CONFLICT (place) DO UPDATE SET n = n + excluded.n"
-            self._database.execute(more, (place, n))
+            self._database.execute(more, (place + self.of_copy, n))
 
     def counts(self) -> dict[str, int]:
         """How much was erased, by place."""

@@ -99,7 +99,8 @@ def _place_before(workspace: Workspace) -> Path | None:
 def rename_within(workspace: Workspace, before: Path, *, to: Path) -> None:
     """Put one path in place of another wherever MLflow, ZenML or we have written it in a state folder."""
     new = _renaming(before, to)
-    databases = [workspace.mlflow_file, workspace.windows, workspace.alerts, *workspace.zenml.rglob("*.db")]
+    own = [workspace.root / "windows.db", workspace.root / "alerts.db"]  # what machines share stays
+    databases = [workspace.mlflow_file, *own, *workspace.zenml.rglob("*.db")]
     for path in databases:
         if path.is_file():
             _rewrite_database(path, new)

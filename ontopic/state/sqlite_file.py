@@ -6,84 +6,13 @@ import os
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 from urllib.parse import quote
 
 import sqlalchemy as sql
 from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
-
-from ontopic.errors import UserError
-from ontopic.state.older_tables import make_anew
 
 IN_WAL_MODE = ("journal_mode=WAL",)
 """Lets others read while one writes."""
-
-
-class SQLiteFile:
-    """A file of tables, readable by its owner alone; made with its folder where missing.
-
-    In a folder that may not be written, it is read as it is, and there is nothing in one that is missing.
-
-    Args:
-        metadata: the tables.
-        what: that is kept in it, as it stands in a sentence ("the alerts").
-        immediate, timeout_s: as ``sqlite_engine`` takes them.
-        pooled: whether connections are kept, in WAL mode. Without it each use opens one and leaves nothing beside the
-            file, which may be replaced by another.
-
-    Raises:
-        UserError: the file cannot be opened, or is not such a database.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        metadata: sql.MetaData,
-        *,
-        what: str,
-        immediate: bool = False,
-        timeout_s: float = 30,
-        pooled: bool = True,
-    ) -> None:
-        self.path = path
-        try:
-            if not _only_read(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch(mode=0o600)
-            self._engine = sqlite_engine(
-                sqlite_url(path),
-                timeout_s=timeout_s,
-                pooled=pooled,
-                immediate=immediate,
-                pragmas=IN_WAL_MODE if pooled else (),
-            )
-            # As one transaction: sqlite3 by itself would commit before each change of a table.
-            make_anew(
-                self._engine,
-                metadata,
-                writing=sqlite_engine(sqlite_url(path), pooled=False, immediate=True, pragmas=()),
-            )
-            with self._engine.begin() as connection:
-                for table in metadata.sorted_tables:  # another process may be making the same ones
-                    connection.execute(sql.schema.CreateTable(table, if_not_exists=True))
-                    for index in table.indexes:
-                        connection.execute(sql.schema.CreateIndex(index, if_not_exists=True))
-        except (SQLAlchemyError, OSError) as error:
-            raise UserError(
-                f"{path}: {what} cannot be read ({str(error).splitlines()[0]}); check that it is a database that "
-                "OnTopic made and that it may be written"
-            ) from error
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def sqlite_url(path: Path) -> sql.URL:
@@ -112,7 +41,7 @@ def sqlite_engine(
     """
     path = Path(url.database or ":memory:")
     poolclass: type[sql.Pool] | None = None if pooled else sql.pool.NullPool
-    if url.database is not None and _only_read(path):
+    if url.database is not None and only_read(path):
         immediate, pragmas = False, ()
         poolclass = poolclass if path.exists() else sql.pool.StaticPool
         url = _read_only(path)
@@ -134,7 +63,7 @@ def sqlite_engine(
     return engine
 
 
-def _only_read(path: Path) -> bool:
+def only_read(path: Path) -> bool:
     """Whether a file is there, or could be, and may not be written; the log beside it counts too."""
     folder = path.parent
     return folder.is_dir() and not (os.access(folder, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)))
@@ -149,6 +78,12 @@ def _read_only(path: Path) -> sql.URL:
     if not (log.is_file() and log.stat().st_size):  # else another process writes, and SQLite looks at its log
         query["immutable"] = "1"
     return sql.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
+
+
+def delete_for_good(connection: sql.Connection) -> None:
+    """Have nothing be left in an SQLite file of what this connection deletes; elsewhere that is the server's part."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")
 
 
 def naive_utc(at: datetime) -> datetime:

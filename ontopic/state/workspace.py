@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from ontopic.errors import UserError
+from ontopic.state.files import DiskFiles, Files
+from ontopic.state.lines import FileLines, Lines
 from ontopic.state.whole_file import whole_file
 
 # Telemetry of every tool is off, and nothing asks a question on a terminal.
@@ -17,6 +19,7 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # MLflow loads it, and it asks the network for prices at its start
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "TOKENIZERS_PARALLELISM": "false",
@@ -45,21 +48,52 @@ class Workspace(BaseModel):
         root: absolute.
         mlflow_uri: MLflow's tracking URI: the user's ``MLFLOW_TRACKING_URI``, else that of the ZenML stack of theirs
             that the last loop ran on, else SQLite in this folder.
+        is_passing: whether the folder goes with the process that uses it, as a step's on a remote ZenML stack does.
     """
 
     model_config = ConfigDict(frozen=True)
     root: Path
     mlflow_uri: str = ""
+    is_passing: bool = False
+    _by_itself: bool = PrivateAttr(default=False)
+
+    @property
+    def state_url(self) -> str | None:
+        """The PostgreSQL database that machines share: ``ONTOPIC_STATE_URL``, else ``ONTOPIC_TRAFFIC_URL`` where that
+        names one; ``None`` where all is in this folder, as that of the demo is.
+
+        Raises:
+            UserError: ``ONTOPIC_STATE_URL`` names another kind of database.
+        """
+        if self._by_itself or self.demo.is_file():
+            return None
+        if url := os.environ.get("ONTOPIC_STATE_URL"):
+            if not _is_postgresql(url):
+                raise UserError(
+                    "ONTOPIC_STATE_URL names no PostgreSQL database; give a URL such as "
+                    "postgresql://user:password@host/database, or leave it out, and all is kept in the state folder"
+                )
+            return url
+        url = os.environ.get("ONTOPIC_TRAFFIC_URL", "")
+        return url if _is_postgresql(url) else None
+
+    @property
+    def by_itself(self) -> Workspace:
+        """This folder whatever database is named: what is left in it of before its state was moved there."""
+        own = self.model_copy()
+        own._by_itself = True
+        return own
 
     @property
     def traffic(self) -> Path | str:
-        """The traffic store: the URL in ``ONTOPIC_TRAFFIC_URL``, else a file in this folder."""
-        return os.environ.get("ONTOPIC_TRAFFIC_URL") or self.root / "traffic.db"
+        """The traffic store: the URL in ``ONTOPIC_TRAFFIC_URL``, else ``state_url``, else a file in this folder."""
+        named = None if self._by_itself or self.demo.is_file() else os.environ.get("ONTOPIC_TRAFFIC_URL")
+        return named or self.state_url or self.root / "traffic.db"
 
     @property
-    def keys(self) -> Path:
+    def keys(self) -> Path | str:
         """The API keys of what is served: their hashes, names and limits."""
-        return self.root / "keys.db"
+        return self._tables("keys.db")
 
     @property
     def user_key(self) -> Path:
@@ -72,9 +106,9 @@ class Workspace(BaseModel):
         return self.root / "erasures"
 
     @property
-    def alerts(self) -> Path:
+    def alerts(self) -> Path | str:
         """The alerts, open and closed, and the notifications of them that are to be sent."""
-        return self.root / "alerts.db"
+        return self._tables("alerts.db")
 
     @property
     def reports(self) -> Path:
@@ -82,9 +116,9 @@ class Workspace(BaseModel):
         return self.root / "reports"
 
     @property
-    def windows(self) -> Path:
+    def windows(self) -> Path | str:
         """What `watch` keeps: windows, verdicts and what it did."""
-        return self.root / "windows.db"
+        return self._tables("windows.db")
 
     @property
     def evidently(self) -> Path:
@@ -101,9 +135,9 @@ class Workspace(BaseModel):
         return self.judges / f"{registered_model}.guard.json"
 
     @property
-    def verdicts(self) -> Path:
+    def verdicts(self) -> Path | str:
         """The cache of LLM judges' verdicts."""
-        return self.root / "verdicts.db"
+        return self._tables("verdicts.db")
 
     @property
     def labels(self) -> Path:
@@ -176,6 +210,11 @@ class Workspace(BaseModel):
         return self.root / "place"
 
     @property
+    def moved(self) -> Path:
+        """To which database this folder's state was moved (``ontopic.state.moving``)."""
+        return self.root / "moved"
+
+    @property
     def demo(self) -> Path:
         """There in the demo's state folder alone, which has no weights: the digest of what it was unpacked from."""
         return self.root / "demo"
@@ -189,6 +228,16 @@ class Workspace(BaseModel):
     def loop(self) -> Path:
         """The state folder of the service that the loop asks, apart from one that serves customers."""
         return self.root / "loop"
+
+    @property
+    def ray(self) -> Path:
+        """What Ray writes while it judges; gone at the end."""
+        return self.root / "ray"
+
+    @property
+    def ray_lock(self) -> Path:
+        """Held by the one command that has Ray judge."""
+        return self.root / "ray.lock"
 
     @property
     def service(self) -> Path:
@@ -214,6 +263,34 @@ class Workspace(BaseModel):
         """Records that wait until the traffic store can be written."""
         return self.root / "spool"
 
+    def lines(self, path: Path) -> Lines:
+        """The lines of a file of this folder, which are in the database where machines share the state."""
+        if self.state_url is None:
+            return FileLines(path)
+        from ontopic.state.shared import SharedLines  # with SQLAlchemy
+
+        return SharedLines(self.state_url, path.relative_to(self.root).as_posix())
+
+    def lines_in(self, folder: Path) -> list[Path]:
+        """The files of a folder that ``lines`` reads, in the order of their paths."""
+        if self.state_url is None:
+            return sorted(folder.glob("*.jsonl"))
+        from ontopic.state.shared import shared_lines
+
+        return [self.root / name for name in shared_lines(self.state_url, folder.relative_to(self.root).as_posix())]
+
+    @property
+    def files(self) -> Files:
+        """The files of this folder that machines share where they share the state, which then are in the database."""
+        if self.state_url is None:
+            return DiskFiles()
+        from ontopic.state.shared import SharedFiles
+
+        return SharedFiles(self.state_url, self.root)
+
+    def _tables(self, file: str) -> Path | str:
+        return self.state_url or self.root / file
+
     def tracked_by(self, stack_uri: str | None) -> Workspace:
         """This workspace for a loop on a ZenML stack.
 
@@ -231,8 +308,9 @@ class Workspace(BaseModel):
     @property
     def is_made(self) -> bool:
         """Whether anything is kept in this folder yet."""
-        kept = (self.place, self.mlflow_file, self.root / "traffic.db", self.windows, self.keys, self.alerts)
-        return any(path.exists() for path in (*kept, self.models, self.judges, self.labels, self.verdicts, self.zenml))
+        files = (self.root / f"{name}.db" for name in ("traffic", "windows", "keys", "alerts", "verdicts"))
+        kept = (self.place, self.mlflow_file, self.models, self.judges, self.labels, self.zenml)
+        return any(path.exists() for path in (*files, *kept))
 
     @property
     def is_alone(self) -> bool:
@@ -267,9 +345,19 @@ def open_workspace(root: Path, *, make: bool = True) -> Workspace:
         what = "is no folder" if wrong else "has a character in its name that a state folder cannot have"
         raise UserError(f"{ascii(str(root))[1:-1]}: {what}; give another folder with --state")
     workspace = Workspace(root=root, mlflow_uri=_mlflow_uri(root))
+    _ = workspace.state_url  # or says what is wrong with it, before anything is begun
     for name in _NEVER_LEFT if not workspace.owns_mlflow else (*_NEVER_LEFT, *_OTHER_MLFLOW):
         os.environ.pop(name, None)
     return workspace
+
+
+def is_there(at: Path | str) -> bool:
+    """Whether tables can be looked into without making them: a file that is there, or a database (a URL)."""
+    return "://" in str(at) or Path(at).is_file()
+
+
+def _is_postgresql(url: str) -> bool:
+    return url.partition("://")[0].partition("+")[0] in ("postgresql", "postgres") and "://" in url
 
 
 def _mlflow_uri(root: Path) -> str:

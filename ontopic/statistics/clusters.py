@@ -54,12 +54,23 @@ def effective_n(outcomes: Sequence[bool], clusters: Sequence[str]) -> float:
     return max(1.0, n / effect * (Z95 / float(t.ppf(0.975, k - 1))) ** 2)
 
 
-def clustered_rate(outcomes: Sequence[bool], clusters: Sequence[str]) -> Rate:
-    """The share of passes with its Wilson score interval, for as many records as ``effective_n`` says; n counts all."""
-    n, effective = len(outcomes), effective_n(outcomes, clusters)
-    plain = rate(sum(outcomes), n)
+def clustered_rate(outcomes: Sequence[bool], clusters: Sequence[str], *, of_all: tuple[int, int] | None = None) -> Rate:
+    """The share of passes with its Wilson score interval, for as many records as ``effective_n`` says; n counts all.
+
+    Args:
+        of_all: how many of how many pass, where these are a random sample of the clusters and more is counted.
+    """
+    passes, n = of_all or (sum(outcomes), len(outcomes))
+    effective = effective_of_all(outcomes, clusters, n=n)
+    plain = rate(passes, n)
     if effective == n:
         return plain
     centre = (plain.value * effective + Z95**2 / 2) / (effective + Z95**2)
     half = Z95 / (effective + Z95**2) * math.sqrt(effective * plain.value * (1 - plain.value) + Z95**2 / 4)
     return Rate(value=plain.value, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)
+
+
+def effective_of_all(outcomes: Sequence[bool], clusters: Sequence[str], *, n: int) -> float:
+    """``effective_n`` of n records, of whose clusters these are a random sample, or all."""
+    known = len(outcomes)
+    return effective_n(outcomes, clusters) * (n / known if n != known else 1) if known else float(n)

@@ -86,6 +86,24 @@ def ask_all(
     return asyncio.run(ask_each())
 
 
+class Asked(BaseModel):
+    """What became of questions that were sent.
+
+    Attributes:
+        latency_p50_s, latency_p95_s: from the time that a question was due to its whole answer; ``None`` without one.
+        error: the first one.
+        refusal: as ``Sent`` has it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    answered: int
+    failed: int
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    error: str | None
+    refusal: str | None
+
+
 @dataclass
 class Sent:
     """What became of questions that were sent, so far.
@@ -106,14 +124,27 @@ class Sent:
         """How many have an answer."""
         return len(self.latencies_s)
 
-    def __str__(self) -> str:
-        latencies = ""
+    def shown(self) -> Asked:
+        """As it stands."""
+        p50 = p95 = None
         if self.latencies_s:
             import numpy as np
 
-            p50, p95 = np.quantile(self.latencies_s, [0.5, 0.95])
-            latencies = f", latency p50 {p50:.3f} s, p95 {p95:.3f} s"
-        return f"{self.answered} answered, {self.failed} failed{latencies}"
+            p50, p95 = map(float, np.quantile(self.latencies_s, [0.5, 0.95]))
+        return Asked(
+            answered=self.answered,
+            failed=self.failed,
+            latency_p50_s=p50,
+            latency_p95_s=p95,
+            error=self.error,
+            refusal=self.refusal,
+        )
+
+    def __str__(self) -> str:
+        now, latencies = self.shown(), ""
+        if now.latency_p50_s is not None:
+            latencies = f", latency p50 {now.latency_p50_s:.3f} s, p95 {now.latency_p95_s:.3f} s"
+        return f"{now.answered} answered, {now.failed} failed{latencies}"
 
 
 def ask_at_rate(

@@ -10,11 +10,11 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.records import Feedback
+from ontopic.state.database import insert_into
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.reading import parts
 from ontopic.traffic.redaction import redact
 from ontopic.traffic.schema import FEEDBACK, ORIGIN, TRAFFIC
-from ontopic.traffic.writing import insert_into
 
 _TEXTS = ("comment", "correction")
 _CONVERSATION = sql.func.coalesce(ORIGIN.c.conversation, TRAFFIC.c.conversation)

@@ -21,7 +21,7 @@ from ontopic.progress import progress
 from ontopic.records import EARLIEST, MOST_AHEAD, Feedback, GuardDecision, Message, Parameters, Record
 from ontopic.state.whole_file import check_writable, output_file
 from ontopic.traffic.chats import chat_line, from_chat, json_line, request_in, rest
-from ontopic.traffic.identity import begun_alike, conversation_id, user_hash
+from ontopic.traffic.identity import NamesKey, begun_alike, conversation_id, user_hash
 from ontopic.traffic.logs import from_log
 from ontopic.traffic.store import TrafficStore
 from ontopic.traffic.traces import from_trace, trace_line
@@ -168,11 +168,11 @@ class TrafficRow(BaseModel):
             raise ValueError(f"{time} is more than a day after this import; give the true time, or none")
         return utc if time.tzinfo else time
 
-    def record(self, user_key: Path | None) -> Record:
+    def record(self, user_key: NamesKey | None) -> Record:
         """The record that the row holds.
 
         Args:
-            user_key: the file of the key that names are hashed with; ``None`` to leave them out.
+            user_key: the key that names are hashed with, or its file; ``None`` to leave them out.
         """
         values = {name: value for name, value in self if name not in _NAMES}
         values["messages"] = [Message(role=each.role, content=each.content) for each in self.messages]
@@ -205,7 +205,7 @@ class Imported:
 
 
 def import_traffic(
-    source: Path, store: TrafficStore, *, skip_bad: bool = False, user_key: Path | None = None
+    source: Path, store: TrafficStore, *, skip_bad: bool = False, user_key: NamesKey | None = None
 ) -> Imported:
     """Store the rows of a file of any length, after all of them were checked.
 
@@ -217,7 +217,7 @@ def import_traffic(
             or of another tool's logs.
         store: of the registered model that a row is of where it does not say.
         skip_bad: leave out malformed rows instead of stopping.
-        user_key: ``Workspace.user_key``, for the names in other tools' logs, which are not kept without it.
+        user_key: ``identity.names_key``, for the names in other tools' logs, which are not kept without it.
 
     Raises:
         UserError: the file can't be read, or (without ``skip_bad``) a row is malformed; nothing is stored then.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from ontopic.errors import UserError
+from ontopic.state.files import DiskFiles
+from ontopic.state.workspace import Workspace
 from ontopic.traffic.redaction import redact
 
 _KEY_BYTES = 32
@@ -18,27 +18,52 @@ _CHARACTERS = 32  # of a hash that is stored: 128 bits
 _LONGEST = 64
 
 
-def user_hash(name: str, key_file: Path) -> str:
+NamesKey = Path | bytes
+"""The key that names are hashed with, or its file."""
+
+
+def names_key(workspace: Workspace, own: Path | None = None) -> NamesKey:
+    """The key of a workspace: its file, or, where machines share the state, the key, which is made where missing.
+
+    Args:
+        own: a file that machines had before they shared the state: the key is taken from it, where there is none yet.
+
+    Raises:
+        UserError: what is kept is no key, or not that in the file.
+    """
+    if workspace.state_url is None:
+        return workspace.user_key
+    before = own.read_bytes().strip() if own is not None and own.is_file() else b""
+    where = workspace.files.where(workspace.user_key)
+    kept = workspace.files.make(workspace.user_key, before or _new())
+    if before and kept.strip() != before:
+        raise UserError(f"{own}: is another key than that in {where}, which users' names are hashed with; remove one")
+    return _checked(kept, where)
+
+
+def user_hash(name: str, key: NamesKey) -> str:
     """What is stored of whom a client said it asks for: an HMAC-SHA256 in hex, of 128 bits; empty for no name.
 
     Without the key nobody can try names until one gives the hash.
 
     Args:
-        key_file: ``Workspace.user_key``; made where missing, readable by its owner alone.
+        key: ``names_key``; a file is made where missing, readable by its owner alone.
 
     Raises:
         UserError: the file cannot be read or made, or holds no key.
     """
     if not name:
         return ""
-    return hmac.digest(_key(key_file), name.encode("utf-8", "surrogatepass"), "sha256").hex()[:_CHARACTERS]
+    return hmac.digest(
+        key if isinstance(key, bytes) else _key(key), name.encode("utf-8", "surrogatepass"), "sha256"
+    ).hex()[:_CHARACTERS]
 
 
-def conversation_id(given: str, key_file: Path) -> str:
+def conversation_id(given: str, key: NamesKey) -> str:
     """What is stored of a conversation's id that a client gave: the id, or, of one that is too long, is not printable
     or holds personal data, a hash as ``user_hash`` makes it."""
     plain = given.isprintable() and len(given) <= _LONGEST and redact(given).text == given
-    return given if plain else user_hash(given, key_file)
+    return given if plain else user_hash(given, key)
 
 
 def begun_alike(key: str, user: str, *, first: str) -> str:
@@ -55,28 +80,30 @@ def begun_alike(key: str, user: str, *, first: str) -> str:
 
 def _key(path: Path) -> bytes:
     try:
-        if not path.exists():
-            _make(path)
-        key = bytes.fromhex(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not hexadecimal"
-        raise UserError(
-            f"{path}: the key that users' names are hashed with cannot be read ({why}); see to the file's rights, or "
-            "delete it: names are then hashed anew, and what was stored of them before is not found by name any more"
-        ) from error
+        content = DiskFiles().make(path, _new())
+    except OSError as error:
+        raise _unreadable(str(path), error.strerror) from error
+    return _checked(content, str(path))
+
+
+def _new() -> bytes:
+    return secrets.token_hex(_KEY_BYTES).encode()
+
+
+def _checked(content: bytes, where: str) -> bytes:
+    try:
+        key = bytes.fromhex(content.decode("ascii"))
+    except ValueError as error:
+        raise _unreadable(where, "it is not hexadecimal") from error
     if len(key) < _KEY_BYTES:
-        raise UserError(f"{path}: is too short for the key that users' names are hashed with; restore it, or delete it")
+        raise UserError(
+            f"{where}: is too short for the key that users' names are hashed with; restore it, or delete it"
+        )
     return key
 
 
-def _make(path: Path) -> None:
-    """Put a new key there, whole, unless another process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:  # noqa: PTH123
-        file.write(secrets.token_hex(_KEY_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    with suppress(FileExistsError):
-        os.link(part, path)
-    part.unlink()
+def _unreadable(where: str, why: str | None) -> UserError:
+    return UserError(
+        f"{where}: the key that users' names are hashed with cannot be read ({why}); see to the file's rights, or "
+        "delete it: names are then hashed anew, and what was stored of them before is not found by name any more"
+    )

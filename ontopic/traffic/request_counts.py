@@ -13,9 +13,9 @@ from typing import Self
 import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 
+from ontopic.state.database import insert_into, let_go
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.schema import REQUESTS, open_database
-from ontopic.traffic.writing import insert_into
 
 KEPT_FOR = timedelta(days=90)
 
@@ -77,8 +77,8 @@ class RequestCounts:
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
-        self._writing.dispose()
+        let_go(self._engine)
+        let_go(self._writing)
 
     def __enter__(self) -> Self:
         return self

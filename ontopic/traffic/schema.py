@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sql
 
-from ontopic.errors import UserError
+from ontopic.state.database import Migrations, database_name, database_url, hold_open, postgresql_engine
 from ontopic.state.sqlite_file import IN_WAL_MODE, sqlite_engine, sqlite_url
 from ontopic.traffic.redaction import KINDS
 
@@ -87,9 +87,13 @@ REQUESTS = sql.Table(
     sql.Column("failed", sql.Integer, nullable=False),
 )
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")  # of migrations/, oldest first
-_VERSION_TABLE = "traffic_version"  # MLflow and ZenML keep an alembic_version of their own, maybe in the same database
-_LOCK = 7_264_150_931  # any number, the same in every process
-_DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+MIGRATIONS = Migrations(
+    what="the traffic store",
+    folder=Path(__file__).parent / "migrations",
+    revisions=REVISIONS,
+    version_table="traffic_version",
+    lock=7_264_150_931,
+)
 # Pages that several records fit on, where the file is new; and the log is synced at each commit, so that a record
 # survives a power cut.
 _DURABLE = ("page_size=32768", *IN_WAL_MODE, "synchronous=FULL")
@@ -97,6 +101,8 @@ _DURABLE = ("page_size=32768", *IN_WAL_MODE, "synchronous=FULL")
 
 def open_database(url_or_path: str | Path) -> tuple[sql.Engine, sql.Engine]:
     """An engine for reading the store's database, whose tables are there and of this release, and one for writing.
+
+    Both are held open (``let_go``).
 
     Those who read wait for nobody. A transaction that writes reads first what it writes beside, so on SQLite it takes
     the right to write when it begins.
@@ -108,71 +114,17 @@ def open_database(url_or_path: str | Path) -> tuple[sql.Engine, sql.Engine]:
     """
     url = _url(url_or_path)
     is_sqlite = url.get_backend_name() == "sqlite"
-    engine = sqlite_engine(url, pragmas=_DURABLE) if is_sqlite else _postgresql_engine(url)
+    engine = sqlite_engine(url, pragmas=_DURABLE) if is_sqlite else postgresql_engine(url)
     writing = sqlite_engine(url, immediate=True, pragmas=_DURABLE) if is_sqlite else engine
-    with engine.connect() as connection:
-        revision = _revision(connection)
-    if revision != REVISIONS[-1]:
+    if not MIGRATIONS.are_done(engine):
         upgrading = sqlite_engine(url, immediate=True, pooled=False, pragmas=_DURABLE) if is_sqlite else engine
-        _upgrade(upgrading, store_name(url_or_path))
-    return engine, writing
-
-
-def store_name(url_or_path: str | Path) -> str:
-    """A store's path or URL as it may be shown: without user and password."""
-    text = str(url_or_path)
-    if "://" not in text:
-        return text
-    return text.partition("://")[0] + "://" + text.partition("://")[2].rpartition("@")[2].partition("?")[0]
+        MIGRATIONS.upgrade(upgrading, database_name(url_or_path))
+    return hold_open(engine), hold_open(writing)
 
 
 def _url(url_or_path: str | Path) -> sql.URL:
-    if "://" not in str(url_or_path):
-        path = Path(url_or_path).expanduser().resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return sqlite_url(path)
-    url = sql.make_url(str(url_or_path))
-    url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
-    if url.get_backend_name() not in ("sqlite", "postgresql"):
-        raise UserError(
-            f"the traffic store {store_name(url_or_path)} is neither on SQLite nor on PostgreSQL; give a URL such as "
-            "postgresql://user:password@host/database"
-        )
-    return url
-
-
-def _postgresql_engine(url: sql.URL) -> sql.Engine:
-    # An error's text must not carry a customer's.
-    return sql.create_engine(url, connect_args={"connect_timeout": 10}, pool_pre_ping=True, hide_parameters=True)
-
-
-def _revision(connection: sql.Connection) -> str | None:
-    """The revision of the store's schema; ``None`` where it has none yet."""
-    if not sql.inspect(connection).has_table(_VERSION_TABLE):
-        return None
-    return connection.execute(sql.text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar()  # noqa: S608
-
-
-def _upgrade(engine: sql.Engine, name: str) -> None:
-    """Run the migrations that are missing, in one transaction that no other process upgrades beside."""
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_LOCK)))
-        revision = _revision(connection)  # another process may have been first
-        if revision not in (None, *REVISIONS):
-            raise UserError(
-                f"the traffic store {name} is of a newer release of OnTopic (revision {revision}); "
-                "update OnTopic, or use another store"
-            )
-        if revision != REVISIONS[-1]:
-            _migrate(connection)
-
-
-def _migrate(connection: sql.Connection) -> None:
-    from alembic import command  # a fifth of a second, which only who upgrades need wait
-    from alembic.config import Config
-
-    config = Config(attributes={"connection": connection, "version_table": _VERSION_TABLE})
-    # A path's percent signs would be read as references to other options.
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    command.upgrade(config, "head")
+    if "://" in str(url_or_path):
+        return database_url(str(url_or_path), what=MIGRATIONS.what, backends=("sqlite", "postgresql"))
+    path = Path(url_or_path).expanduser().resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return sqlite_url(path)

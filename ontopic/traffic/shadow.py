@@ -12,10 +12,10 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.records import Record
+from ontopic.state.database import insert_into
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.reading import parts
 from ontopic.traffic.schema import SHADOW, TRAFFIC
-from ontopic.traffic.writing import insert_into
 
 
 class ShadowAnswer(BaseModel):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ontopic.errors import UserError
 from ontopic.records import Record
 from ontopic.state.whole_file import whole_file
 from ontopic.traffic.rows import without_personal_data
+from ontopic.traffic.spool_index import TELLS_S, SpoolIndex
 from ontopic.traffic.store import TrafficStore
 
 logger = logging.getLogger(__name__)
@@ -31,15 +34,16 @@ class Spool:
     Args:
         folder: made where missing.
         traffic: which takes the records when it can again.
+        index: where others learn how many wait; ``None`` for nowhere.
 
     Attributes:
         behind: whether the store could not be written of late: until it has taken what waits, trying it with each
             record would cost each its time-out.
     """
 
-    def __init__(self, folder: Path, traffic: TrafficStore) -> None:
+    def __init__(self, folder: Path, traffic: TrafficStore, *, index: SpoolIndex | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder, self._traffic = folder, traffic
+        self._folder, self._traffic, self._index = folder, traffic, index
         self.behind = False
         self._more, self._closed = threading.Event(), False
         self._more.set()
@@ -67,18 +71,31 @@ class Spool:
         self._closed = True
         self._more.set()
         self._thread.join()
+        self._tell()
 
     def _run(self) -> None:
         while True:
-            self._more.wait()
+            more = self._more.wait(None if self._index is None else TELLS_S)
             if self._closed:
                 return
             self._more.clear()
             try:
-                self._store()
+                if more:
+                    self._store()
             except (SQLAlchemyError, OSError) as error:
                 logger.warning("%d records wait in the spool: %s", self.waiting(), type(error).__name__)
                 threading.Timer(_RETRY_S, self._more.set).start()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Where the database can't be written now, the next time tells."""
+        if self._index is None:
+            return
+        with suppress(SQLAlchemyError, OSError, UserError):
+            if self._closed and not self.waiting():
+                self._index.leave()
+            else:
+                self._index.tell(self.waiting())
 
     def _store(self) -> None:
         while paths := sorted(self._folder.glob("*.json"))[:_AT_ONCE]:

@@ -14,17 +14,17 @@ import sqlalchemy as sql
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
-from ontopic.errors import UserError
 from ontopic.records import MOST_AHEAD, Feedback, Record
+from ontopic.state.database import database_name, let_go, not_opened
 from ontopic.state.sqlite_file import naive_utc
 from ontopic.traffic.feedback import Thumb, given, keep, thumb_counts, thumbed, thumbs
 from ontopic.traffic.reading import ROWS, of_rows, parts, records
 from ontopic.traffic.redaction import redact
 from ontopic.traffic.removal import remove, scrub
 from ontopic.traffic.rows import Said, said_by
-from ontopic.traffic.schema import ORIGIN, TRAFFIC, open_database, store_name
+from ontopic.traffic.schema import MIGRATIONS, ORIGIN, TRAFFIC, open_database
 from ontopic.traffic.shadow import ShadowAnswer, read_shadow, write_shadow
-from ontopic.traffic.summary import TrafficSummary, summarise
+from ontopic.traffic.summary import TrafficSummary, hours_of, summarise
 from ontopic.traffic.writing import write, writing
 
 _PAGE = 1000
@@ -61,20 +61,12 @@ class TrafficStore:
     """
 
     def __init__(self, url_or_path: str | Path, registered_model: str | None = None, *, redacted: bool = True) -> None:
-        self.registered_model, self.name = registered_model, store_name(url_or_path)
+        self.registered_model, self.name = registered_model, database_name(url_or_path)
         self._redacted = redacted
         try:
             self._engine, self._writing = open_database(url_or_path)
         except (SQLAlchemyError, ImportError, OSError) as error:
-            if isinstance(error, ModuleNotFoundError) and error.name == "psycopg":
-                raise UserError(
-                    "the traffic store is on PostgreSQL, whose driver is not installed; run pip install "
-                    "-c constraints.txt -e '.[postgres]'"
-                ) from error
-            raise UserError(
-                f"the traffic store {self.name} could not be opened ({_first_line(error)}); "
-                "check that it exists, is a database and may be written"
-            ) from error
+            raise not_opened(error, what=MIGRATIONS.what, name=self.name) from error
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         self._own = TRAFFIC.c.registered_model == registered_model if registered_model is not None else sql.true()
 
@@ -165,15 +157,22 @@ class TrafficStore:
         with self._engine.connect() as connection:
             return list(connection.scalars(query.order_by(TRAFFIC.c.asked_at, TRAFFIC.c.seq)))
 
-    def stream(self, model_version: str | None = None) -> Iterator[Record]:
+    def stream(
+        self, model_version: str | None = None, *, within: tuple[datetime, datetime] | None = None
+    ) -> Iterator[Record]:
         """The stored records in the order they were asked, in bounded memory, while others go on writing.
 
         A record that is stored meanwhile comes too where its time is after that of the last one given.
 
         Args:
             model_version: only what this version answered.
+            within: only what was asked from the first of these times on, and before the second.
         """
-        for rows in self._pages(self._query(model_version), TRAFFIC.c.asked_at):
+        query = self._query(model_version)
+        if within is not None:
+            start, end = map(naive_utc, within)
+            query = query.where(TRAFFIC.c.asked_at >= start, TRAFFIC.c.asked_at < end)
+        for rows in self._pages(query, TRAFFIC.c.asked_at):
             with self._engine.connect() as connection:
                 found = of_rows(connection, rows)
             yield from found
@@ -197,6 +196,11 @@ class TrafficStore:
             # Those of one time apart from the later ones: so SQLite's index finds both.
             last = getattr(rows[-1], column.name)
             after = [sql.and_(column == last, TRAFFIC.c.seq > rows[-1].seq), column > last]
+
+    def hours(self) -> list[tuple[datetime, int, int]]:
+        """See ``hours_of``."""
+        with self._engine.connect() as connection:
+            return hours_of(connection, self._own)
 
     def oldest(self) -> datetime | None:
         """When the first record was asked, in UTC; ``None`` where there is none."""
@@ -372,8 +376,8 @@ class TrafficStore:
 
     def close(self) -> None:
         """Close all connections; the store opens new ones if it is used again."""
-        self._engine.dispose()
-        self._writing.dispose()
+        let_go(self._engine)
+        let_go(self._writing)
 
     def __enter__(self) -> Self:
         return self
@@ -384,7 +388,3 @@ class TrafficStore:
 
 def _ahead() -> sql.ColumnElement[bool]:
     return TRAFFIC.c.asked_at > naive_utc(datetime.now(UTC)) + MOST_AHEAD
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

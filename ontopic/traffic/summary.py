@@ -68,3 +68,15 @@ def summarise(connection: sql.Connection, own: sql.ColumnElement[bool]) -> Traff
         redacted={kind: int(n) for kind, n in zip(KINDS, redacted, strict=True) if n},
         others=counts,
     )
+
+
+def hours_of(connection: sql.Connection, own: sql.ColumnElement[bool]) -> list[tuple[datetime, int, int]]:
+    """The hours in which these records were asked, by time: when each begins (UTC), how many they are, and the number
+    of the newest, which changes with each that comes."""
+    at = TRAFFIC.c.asked_at
+    is_sqlite = connection.dialect.name == "sqlite"
+    begun = sql.func.strftime("%Y-%m-%dT%H:00", at) if is_sqlite else sql.func.to_char(at, 'YYYY-MM-DD"T"HH24:00')
+    hour = begun.label("hour")
+    query = sql.select(hour, sql.func.count(), sql.func.max(TRAFFIC.c.seq)).where(own).group_by(hour).order_by(hour)
+    found = connection.execute(query)
+    return [(datetime.fromisoformat(of).replace(tzinfo=UTC), int(n), int(last)) for of, n, last in found]

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.dialects import sqlite
 
 from ontopic.records import Message
+from ontopic.state.database import insert_into
 from ontopic.traffic.reading import conversations, parts
 from ontopic.traffic.rows import Said
 from ontopic.traffic.schema import ORIGIN, PROMPT, TRAFFIC
@@ -66,15 +66,6 @@ def write(connection: sql.Connection, said: Sequence[Said], *, known: bool) -> i
         return len(rows)
     done = connection.execute(insert.on_conflict_do_nothing(), rows, execution_options={"preserve_rowcount": True})
     return done.rowcount  # psycopg throws it away otherwise
-
-
-def insert_into(connection: sql.Connection, table: sql.Table) -> Any:
-    """An insertion that may leave out what is there already."""
-    if connection.dialect.name == "sqlite":
-        return sqlite.insert(table)
-    from sqlalchemy.dialects import postgresql  # a twentieth of a second, which an SQLite file need not wait
-
-    return postgresql.insert(table)
 
 
 def stored_ids(connection: sql.Connection, ids: Iterable[str]) -> set[str]:

@@ -15,6 +15,8 @@ from ontopic.models.adapter_base import CONFIG, name_base
 from ontopic.progress import Advance
 
 LogMetrics = Callable[[dict[str, float], int], object]
+KeepCheckpoint = Callable[[Path], object]
+"""Called with the folder of a whole checkpoint."""
 WHOLE = "whole"
 """The name of an empty file that comes last into a checkpoint's folder: Transformers writes it file by file."""
 
@@ -55,8 +57,16 @@ class AveragedWeights(TrainerCallback):
 class Reporter(TrainerCallback):
     """Passes the trainer's logs on, with the rate in tokens per second, moves the progress bar, marks checkpoints."""
 
-    def __init__(self, log_metrics: LogMetrics | None, advance: Advance, *, tokens_a_step: float) -> None:
+    def __init__(
+        self,
+        log_metrics: LogMetrics | None,
+        advance: Advance,
+        *,
+        tokens_a_step: float,
+        keep_checkpoint: KeepCheckpoint | None = None,
+    ) -> None:
         self.log_metrics, self.advance, self.tokens_a_step = log_metrics, advance, tokens_a_step
+        self.keep_checkpoint = keep_checkpoint
         self.resumed_from = 0
         self.last: dict[str, float] = {}
         self._step_began = time.monotonic()
@@ -78,6 +88,8 @@ class Reporter(TrainerCallback):
             if (checkpoint / CONFIG).is_file():
                 name_base(checkpoint, None)
             (checkpoint / WHOLE).touch()
+            if self.keep_checkpoint:
+                self.keep_checkpoint(checkpoint)
 
     def on_log(
         self,

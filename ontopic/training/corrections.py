@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,10 +19,10 @@ from ontopic.config.policy import Policy
 from ontopic.data.drawing import drawable
 from ontopic.data.held_out import is_held_out
 from ontopic.data.labelled import Question, conversation_and_answer, load_questions
-from ontopic.data.labels import SPLIT, LabelStore, labels_file
+from ontopic.data.labels import SPLIT, LabelStore, labels_of
 from ontopic.data.same_question import near_duplicates, normalized, spoken
 from ontopic.records import Record
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import Workspace, is_there
 from ontopic.traffic.store import TrafficStore
 
 _MEASURES = ("calibration", "evaluation")
@@ -67,14 +66,14 @@ def load_corrections(policy: Policy, workspace: Workspace, *, keys: Collection[s
     Raises:
         UserError: the labels or the questions cannot be read.
     """
-    labels = [row for row in LabelStore(labels_file(policy, workspace)).labels() if row.split != SPLIT["discordant"]]
+    labels = [row for row in LabelStore(labels_of(policy, workspace)).labels() if row.split != SPLIT["discordant"]]
     rows = [
         (row.record(in_scope=row.in_scope).model_copy(update={"id": row.record_id}), row.correction)
         for row in labels
         if row.split == SPLIT["feedback"]
     ]
     labelled = {row.conversation_and_answer for row in labels}  # as bad or as good, by who has seen the feedback
-    if keys and (not isinstance(workspace.traffic, Path) or workspace.traffic.is_file()):
+    if keys and is_there(workspace.traffic):
         with TrafficStore(workspace.traffic, policy.registered_model) as traffic:
             rows += [row for row in _of_feedback(traffic, keys) if conversation_and_answer(row[0]) not in labelled]
     apart = sum(bool(row.correction.strip()) for row in labels if row.split != SPLIT["feedback"])

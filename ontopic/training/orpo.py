@@ -27,7 +27,7 @@ from ontopic.models.control_markers import control_markers, neutralised
 from ontopic.models.loading import LanguageModel
 from ontopic.progress import progress
 from ontopic.state.whole_file import whole_folder
-from ontopic.training.callbacks import WHOLE, AveragedWeights, LogMetrics, Reporter
+from ontopic.training.callbacks import WHOLE, AveragedWeights, KeepCheckpoint, LogMetrics, Reporter
 from ontopic.training.packed_trainer import PackedORPOTrainer
 from ontopic.training.preferences import Preference
 
@@ -66,6 +66,7 @@ def train_orpo(
     settings: TrainingSettings,
     work: Path,
     log_metrics: LogMetrics | None = None,
+    keep_checkpoint: KeepCheckpoint | None = None,
 ) -> TrainingResult:
     """Train a LoRA adapter on preference pairs; goes on from the last checkpoint in ``work`` where there is one.
 
@@ -75,6 +76,7 @@ def train_orpo(
         work: holds the checkpoints and, at the end, ``adapter``. Give each set of inputs a folder of its own.
         log_metrics: called with metrics and the step they belong to: loss, log odds ratio, reward margin,
             learning rate, tokens per second.
+        keep_checkpoint: called in the first process once a checkpoint is whole; training waits for it.
 
     Raises:
         UserError: there are no preferences.
@@ -90,7 +92,7 @@ def train_orpo(
     with config.main_process_first(local=False):
         checkpoint = _last_checkpoint(work / "checkpoints")
     trainer = _trainer(base, base_folder, rows=rows, settings=settings, config=config)
-    reporter = _train(trainer, log_metrics, checkpoint=checkpoint)
+    reporter = _train(trainer, log_metrics, checkpoint=checkpoint, keep_checkpoint=keep_checkpoint)
     adapter = work / "adapter"
     with whole_folder(adapter) if config.process_index == 0 else nullcontext(work) as part:
         trainer.save_model(str(part))  # under FSDP all processes take part, and the first writes
@@ -179,7 +181,13 @@ def _lora(base: LanguageModel, settings: TrainingSettings) -> LoraConfig:
     )
 
 
-def _train(trainer: PackedORPOTrainer, log_metrics: LogMetrics | None, *, checkpoint: str | None) -> Reporter:
+def _train(
+    trainer: PackedORPOTrainer,
+    log_metrics: LogMetrics | None,
+    *,
+    checkpoint: str | None,
+    keep_checkpoint: KeepCheckpoint | None,
+) -> Reporter:
     """Train to the end, from a checkpoint where there is one, with a progress bar in the first process."""
     config: Any = trainer.args
     tokenized: Any = trainer.train_dataset
@@ -192,7 +200,8 @@ def _train(trainer: PackedORPOTrainer, log_metrics: LogMetrics | None, *, checkp
     adapted: Any = trainer.model
     uncast = disable_input_dtype_casting(adapted) if config.bf16 else nullcontext()
     with shown as advance, uncast:
-        reporter = Reporter(log_metrics, advance, tokens_a_step=tokens_a_pair * pairs_a_step)
+        tokens_a_step = tokens_a_pair * pairs_a_step
+        reporter = Reporter(log_metrics, advance, tokens_a_step=tokens_a_step, keep_checkpoint=keep_checkpoint)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(reporter)
         trainer.train(resume_from_checkpoint=checkpoint)

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ontopic.config.policy import Policy
@@ -24,7 +22,7 @@ from ontopic.data.same_question import identity, normalized
 from ontopic.errors import UserError
 from ontopic.state.erased_files import erase_from_lines, gone_lines
 from ontopic.state.erasing import Erasing
-from ontopic.state.whole_file import whole_file
+from ontopic.state.lines import Lines, as_lines
 from ontopic.state.workspace import Workspace
 from ontopic.training.preference_sets import SET, check_answer
 from ontopic.training.preferences import Preference
@@ -108,31 +106,23 @@ class Edited(BaseModel):
 
 
 class PreferenceEdits:
-    """The edits of one policy's pairs in a JSONL file, which is only appended to; the last one on a pair counts.
+    """The edits of one policy's pairs, as lines that are only appended to; the last one on a pair counts.
 
     Args:
-        path: made with the first edit; may be used by several processes at once.
+        place: ``Workspace.lines`` of them, or their file; may be used by several processes at once.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Path | Lines) -> None:
+        self.kept = as_lines(place)
 
     @classmethod
     def of(cls, policy: Policy, workspace: Workspace) -> PreferenceEdits:
         """Those on a policy's pairs."""
-        return cls(workspace.preference_edits / f"{policy.name}.jsonl")
+        return cls(workspace.lines(workspace.preference_edits / f"{policy.name}.jsonl"))
 
     def add(self, edit: PreferenceEdit) -> None:
-        """Keep an edit; it is on the disk when this returns."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"), self.path.open("a+b") as file:
-            file.seek(0)
-            content = file.read()
-            whole, _, _ = content.rpartition(b"\n")  # what a crash left of a last line is dropped
-            file.truncate(len(whole) + 1 if whole else 0)
-            file.write(json.dumps(edit.model_dump(mode="json")).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Keep an edit, which lasts when this returns."""
+        self.kept.append(lambda *_: json.dumps(edit.model_dump(mode="json")).encode())
 
     def standing(self) -> dict[str, PreferenceEdit]:
         """The edits that count, by the pair's id, in the order they were made.
@@ -155,23 +145,21 @@ class PreferenceEdits:
 
     def erase(self, erasing: Erasing) -> int:
         """Drop the edits that hold what is erased; returns how many."""
-        if not self.path.is_file():
-            return 0
-        with FileLock(f"{self.path}.lock"):
-            text = self.path.read_text(encoding="utf-8")
-            gone = gone_lines(text, erasing)
-            if gone:
-                with whole_file(self.path) as part:
-                    part.write_text(erase_from_lines(text, erasing), encoding="utf-8")
+        gone = set[int]()
+
+        def left(content: bytes) -> bytes:
+            text = content.decode()
+            gone.update(gone_lines(text, erasing))
+            return erase_from_lines(text, erasing).encode() if gone else content
+
+        self.kept.rewrite(left)
         return len(gone)
 
     def _all(self) -> list[PreferenceEdit]:
         try:
-            lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
+            lines = self.kept.read().split(b"\n")
         except OSError as error:
-            raise UserError(f"{self.path}: the edits cannot be read ({error.strerror}); check its rights") from None
+            raise UserError(f"{self.kept}: the edits cannot be read ({error.strerror}); check its rights") from None
         found = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -182,7 +170,7 @@ class PreferenceEdits:
                 if number == len(lines):  # no newline behind it: a crash cut it off
                     break
                 raise UserError(
-                    f"{self.path}:{number}: is no edit as this program writes it; mend or remove that line"
+                    f"{self.kept}:{number}: is no edit as this program writes it; mend or remove that line"
                 ) from None
         return found
 

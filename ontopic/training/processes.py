@@ -1,16 +1,18 @@
 """ORPO in several processes, a GPU each: Accelerate's DDP, or FSDP for a model that one GPU cannot hold.
 
-``train_in_processes`` launches this module under ``torchrun``; each process trains on its share of every batch.
+``train_in_processes`` launches this module under ``torchrun``; each process trains on its share of every batch. With
+several nodes, each machine runs the line that it prints.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,11 +22,11 @@ from ontopic.config.model_settings import Precision
 from ontopic.config.training_settings import TrainingSettings
 from ontopic.errors import UserError
 from ontopic.models.loading import load
-from ontopic.training.callbacks import LogMetrics
+from ontopic.training.callbacks import KeepCheckpoint, LogMetrics
 from ontopic.training.orpo import TrainingResult, train_orpo
 from ontopic.training.preferences import Preference
 
-_LOGGED = "metrics "
+_LOGGED, _SAVED = "metrics ", "checkpoint "
 _YIELDS = 10  # how much nicer a training is that was told its threads
 
 
@@ -46,8 +48,9 @@ def train_in_processes(
     settings: TrainingSettings,
     work: Path,
     log_metrics: LogMetrics | None = None,
+    keep_checkpoint: KeepCheckpoint | None = None,
 ) -> TrainingResult:
-    """As ``orpo.train_orpo``, in ``settings.processes`` processes on this machine.
+    """As ``orpo.train_orpo``, in ``settings.processes`` processes on this machine, and as many on each other node.
 
     With ``settings.threads`` they have a low priority, and their threads sleep while they wait for one another, lest
     they hold up a service's on the same cores by spinning.
@@ -57,7 +60,7 @@ def train_in_processes(
         subprocess.CalledProcessError: a process failed; what it said stands on standard error.
     """
     check_processes(settings)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="job-", dir=_where_all_see_it(work, settings)) as folder:
         job = Path(folder) / "job.json"
         job.write_text(
             _Job(
@@ -68,8 +71,10 @@ def train_in_processes(
                 work=work,
             ).model_dump_json()
         )
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(settings.processes), "-m", __name__, str(job)]
+        command = [sys.executable, *node_arguments(settings, job, rank=0)]
+        if settings.nodes > 1:
+            others = shlex.join(["python", *node_arguments(settings, job, rank=1)])
+            print(f"On each other machine, with its own --node-rank up to {settings.nodes - 1}: {others}", flush=True)
         threads = max(1, (os.cpu_count() or 1) // settings.processes)
         environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
         if settings.threads:
@@ -77,16 +82,8 @@ def train_in_processes(
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             if settings.threads:  # what it starts inherits it
                 os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _YIELDS)
-            result: TrainingResult | None = None
             try:
-                for line in process.stdout or ():
-                    if not line.startswith(_LOGGED):
-                        continue
-                    metrics, step = json.loads(line.removeprefix(_LOGGED))
-                    if step is None:
-                        result = TrainingResult.model_validate(metrics)
-                    elif log_metrics:
-                        log_metrics(metrics, step)
+                result = _followed(process.stdout or (), log_metrics, keep_checkpoint=keep_checkpoint)
             except BaseException:  # Ctrl-C in a terminal reaches the workers, SIGTERM does not
                 process.terminate()  # at which torchrun ends them
                 process.wait()
@@ -94,6 +91,47 @@ def train_in_processes(
         if process.returncode or result is None:
             raise subprocess.CalledProcessError(process.returncode, command)
     return result
+
+
+def _followed(
+    lines: Iterable[str], log_metrics: LogMetrics | None, *, keep_checkpoint: KeepCheckpoint | None
+) -> TrainingResult | None:
+    """Pass on what the first process says; the result, where it came to one."""
+    result: TrainingResult | None = None
+    for line in lines:
+        if line.startswith(_SAVED) and keep_checkpoint:
+            keep_checkpoint(Path(json.loads(line.removeprefix(_SAVED))))
+        if not line.startswith(_LOGGED):
+            continue
+        metrics, step = json.loads(line.removeprefix(_LOGGED))
+        if step is None:
+            result = TrainingResult.model_validate(metrics)
+        elif log_metrics:
+            log_metrics(metrics, step)
+    return result
+
+
+def node_arguments(settings: TrainingSettings, job: Path, *, rank: int) -> list[str]:
+    """What one machine starts Python with, to train with the others: PyTorch's launcher and this module.
+
+    Args:
+        job: the file that ``train_in_processes`` writes.
+        rank: of the machine; the one that starts the training is 0.
+    """
+    meeting = ["--standalone"]
+    if settings.nodes > 1:
+        meeting = ["--nnodes", str(settings.nodes), "--node-rank", str(rank)]
+        meeting += ["--rdzv-backend", "static", "--rdzv-endpoint", str(settings.rendezvous)]
+    launcher = ["-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(settings.processes)]
+    return [*launcher, "-m", "ontopic.training.processes", str(job)]
+
+
+def _where_all_see_it(work: Path, settings: TrainingSettings) -> Path | None:
+    """The folder of the job: among the checkpoints where other machines read it, else a temporary one."""
+    if settings.nodes == 1:
+        return None
+    work.mkdir(parents=True, exist_ok=True)
+    return work
 
 
 def check_processes(settings: TrainingSettings) -> None:
@@ -131,6 +169,7 @@ def main() -> None:
         settings=job.settings,
         work=job.work,
         log_metrics=say if first else None,
+        keep_checkpoint=lambda folder: print(f"{_SAVED}{json.dumps(str(folder))}", flush=True),
     )
     if first:
         say(result.model_dump(mode="json"), None)

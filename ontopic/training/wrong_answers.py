@@ -13,6 +13,7 @@ from ontopic.data.labelled import Question
 from ontopic.data.same_question import identity
 from ontopic.progress import progress
 from ontopic.records import Judged, Record
+from ontopic.state.carried_files import here
 from ontopic.state.workspace import Workspace
 
 
@@ -74,7 +75,8 @@ def found_wrong(
         labelled: whose scope goes before the judge's opinion, and which may have references.
     """
     known = {q.identity: q for q in labelled}
-    grades_by_reference = isinstance(judge.settings, LLMJudgeSettings) and (judge.prompts / "reference.txt").is_file()
+    prompt = here(judge.prompts / "reference.txt")
+    grades_by_reference = isinstance(judge.settings, LLMJudgeSettings) and prompt.is_file()
     found: dict[str, WrongAnswer] = {}
     against: list[tuple[str, Record, str]] = []
     for record, verdict in zip(judged.records, judged.verdicts, strict=True):

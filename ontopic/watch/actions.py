@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.watch_settings import WatchSettings
 from ontopic.records import Verdict
-from ontopic.state.model_file import ModelFile, model_column
-from ontopic.state.sqlite_file import naive_utc
+from ontopic.state.database import insert_into
+from ontopic.state.sqlite_file import delete_for_good, naive_utc
+from ontopic.state.tables import ModelTables, model_column
 
 if TYPE_CHECKING:
     from ontopic.registry.promotion_record import Entry
@@ -35,10 +36,10 @@ Kind = Literal[
 _ENDS = ("refused", "waiting", "stage", "promoted", "failed", "rolled_back")
 _NEWEST = 1000
 
-_METADATA = sql.MetaData()
+METADATA = sql.MetaData()
 _ACTIONS = sql.Table(
     "actions",
-    _METADATA,
+    METADATA,
     sql.Column("id", sql.Integer, primary_key=True),
     model_column(),
     sql.Column("at", sql.DateTime, nullable=False),  # naive, in UTC
@@ -49,7 +50,7 @@ _ACTIONS = sql.Table(
 )
 _REPLAYS = sql.Table(
     "replays",
-    _METADATA,
+    METADATA,
     model_column(primary_key=True),
     sql.Column("record_id", sql.String, primary_key=True),
     sql.Column("model_version", sql.String, primary_key=True),
@@ -58,7 +59,7 @@ _REPLAYS = sql.Table(
 )
 _LOOKS = sql.Table(
     "canary_looks",
-    _METADATA,
+    METADATA,
     sql.Column("id", sql.Integer, primary_key=True),
     model_column(),
     sql.Column("model_version", sql.String, nullable=False),
@@ -85,16 +86,16 @@ class Action(BaseModel):
     why: str
 
 
-class ActionStore(ModelFile):
-    """Actions on one registered model, and verdicts on predecessors' answers, in an SQLite file."""
+class ActionStore(ModelTables):
+    """Actions on one registered model, and verdicts on predecessors' answers."""
 
-    def __init__(self, path: Path, registered_model: str) -> None:
-        super().__init__(path, registered_model, metadata=_METADATA, what="what the automatic loop did")
+    def __init__(self, at: Path | str, registered_model: str) -> None:
+        super().__init__(at, registered_model, metadata=METADATA, what="what the automatic loop did")
 
     def add(self, action: Action) -> Action:
         """Write an action down."""
         row = action.model_dump() | {"at": naive_utc(action.at), "registered_model": self.registered_model}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sql.insert(_ACTIONS).values(row))
         return action
 
@@ -126,8 +127,11 @@ class ActionStore(ModelFile):
             {**replayed, "record_id": i, "judge_id": v.judge_id, "verdict": v.model_dump_json()}
             for i, v in zip(ids, verdicts, strict=True)
         ]
-        with self._engine.begin() as connection:
-            connection.execute(sql.insert(_REPLAYS).prefix_with("OR REPLACE"), rows)
+        with self._writing() as connection:
+            said = insert_into(connection, _REPLAYS)
+            key = [column.name for column in _REPLAYS.primary_key.columns]
+            replaced = said.on_conflict_do_update(index_elements=key, set_={"verdict": said.excluded.verdict})
+            connection.execute(replaced, rows)
 
     def forget(self, ids: Sequence[str]) -> int:
         """Delete verdicts on what these records were asked again for, of whichever registered model; returns how many.
@@ -135,8 +139,8 @@ class ActionStore(ModelFile):
         Args:
             ids: some hundred at a time.
         """
-        with self._engine.begin() as connection:
-            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+        with self._writing() as connection:
+            delete_for_good(connection)
             return connection.execute(sql.delete(_REPLAYS).where(_REPLAYS.c.record_id.in_(ids))).rowcount
 
     def looks(self, model_version: str, promoted_at: datetime) -> list[CanaryEvidence]:
@@ -159,7 +163,7 @@ class ActionStore(ModelFile):
         """Keep what a look found."""
         row = {"model_version": evidence.version, "promoted_at": naive_utc(evidence.promoted_at)}
         row |= {"registered_model": self.registered_model, "evidence": evidence.model_dump_json()}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sql.insert(_LOOKS).values(row))
 
 

@@ -15,7 +15,7 @@ from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.unnamed import named
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import Workspace, is_there
 from ontopic.traffic.store import TrafficStore
 from ontopic.training import preferences
 from ontopic.training.corrections import load_corrections
@@ -102,7 +102,7 @@ def _judged(
 ) -> tuple[Judged, list[Question], str]:
     """The records that the training is on, what the gate keeps of them, and where they come from, in words."""
     name = policy.registered_model
-    if not workspace.windows.is_file():
+    if not is_there(workspace.windows):
         return Judged(records=[], verdicts=[]), [], "of which there is no judged traffic yet"
     with (
         named(TrafficStore(workspace.traffic, name), workspace) as traffic,

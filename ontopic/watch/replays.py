@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ontopic.config.model_settings import ModelSettings
 from ontopic.config.settings import Settings
-from ontopic.judges.guard.card import load_guard
+from ontopic.judges.guard.card import kept_guard
 from ontopic.judges.judge import Judge
 from ontopic.models.answer import Sampling, sampling_of
 from ontopic.models.generation import answer_requests
@@ -72,7 +72,7 @@ class Replays:
         guarded = [record.guard is not None and record.guard.mode == "enforce" for record in answered]
         if not any(guarded):
             return list(answered)
-        guard = load_guard(self._workspace.guard(self._registered_model))
+        guard = kept_guard(self._registered_model, self._workspace)
         protected = guard.protected(answered)
         return [p if through else own for p, own, through in zip(protected, answered, guarded, strict=True)]
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from ontopic.monitoring.windows import WindowStore
 from ontopic.registry.unnamed import named
-from ontopic.state.workspace import Workspace
+from ontopic.state.workspace import Workspace, is_there
 from ontopic.traffic.store import TrafficStore
 from ontopic.watch.actions import ActionStore
 
 
 def stores_of(workspace: Workspace, registered_model: str) -> Iterator[TrafficStore | WindowStore | ActionStore]:
     """Those that are there, opened on one registered model."""
-    if not isinstance(workspace.traffic, Path) or workspace.traffic.is_file():
+    if is_there(workspace.traffic):
         yield TrafficStore(workspace.traffic, registered_model)
-    if workspace.windows.is_file():
+    if is_there(workspace.windows):
         yield WindowStore(workspace.windows, registered_model)
         yield ActionStore(workspace.windows, registered_model)
 

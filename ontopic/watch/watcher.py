@@ -7,8 +7,9 @@ looks shows the new one to be worse, it is rolled back. Everything that is done 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -17,13 +18,13 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import Settings
 from ontopic.endpoint.refusals import RefusedError
 from ontopic.monitoring.alerts import Alerts
-from ontopic.monitoring.closing import Closer, judge_records
+from ontopic.monitoring.closing import Closer, judge_pages
 from ontopic.monitoring.failed_requests import FailedRequests
 from ontopic.monitoring.judges_beside import judges_beside
 from ontopic.monitoring.logged_traffic import log_windows
 from ontopic.monitoring.window import Window, cut_of
 from ontopic.monitoring.windows import WindowStore
-from ontopic.records import Judged, Record, Verdict
+from ontopic.records import Judged, Verdict
 from ontopic.registry.approval import Waiting
 from ontopic.registry.promotions import open_registry
 from ontopic.registry.rollouts import Rollout
@@ -61,8 +62,8 @@ class Turn(BaseModel):
 
 
 class Watcher:
-    """Closes windows of one policy's traffic, alerts, retrains, and rolls back. One at a time a state folder: the
-    caller holds its lock.
+    """Closes windows of one policy's traffic, alerts, retrains, and rolls back. One at a time: the caller holds the
+    lock (``ontopic.commands.locking``).
 
     Args:
         improve: trains a challenger and lets the gate decide on its promotion; ``None`` where the weights are another
@@ -220,13 +221,12 @@ class Watcher:
 
     def _close(self, window: Window, now: datetime) -> Window | None:
         """The window as it is closed; ``None`` where it stays open, as the judge has no card yet and gets none now."""
-        records = self._traffic.records(ids=self._windows.ids(window, self._cut.sampling_rate))
         try:
             card, labels = self._judge.card, self._judge.labels()
         except RefusedError as error:
             self._refused(error)
             return None
-        closed = self._closer.close(window, self._judged(records, window), card=card, now=now, labels=labels)
+        closed = self._closer.close(window, self._judged(window), card=card, now=now, labels=labels)
         if (result := closed.window.result) is not None:
             why = f" ({result.unknown_because})" if result.unknown_because else ""
             said = f"{result.status}{why}, {result.named_score}, {result.n} records"
@@ -234,15 +234,23 @@ class Watcher:
         self._journal.raised(closed.alerts)
         return closed.window
 
-    def _judged(self, records: Sequence[Record], window: Window) -> Judged:
-        """The records with their verdicts; unjudged where the judge's server refuses: watching goes on."""
-        judge = self._judge.judge
+    def _judged(self, window: Window) -> Iterator[Judged]:
+        """Its sampled records with their verdicts, by the page; unjudged where the judge's server refuses: watching
+        goes on."""
+        judge, rate = self._judge.judge, self._cut.sampling_rate
+        pages = map(self._traffic.records, self._windows.id_pages(window, rate))
+        n = round(rate * self._windows.counts(window).n)
+        done = 0
         try:
-            return judge_records(self._windows, records, judge=judge, what=window.label)
+            for page in judge_pages(self._windows, pages, judge=judge, what=window.label, n=n):
+                yield page
+                done += 1
+            return
         except RefusedError as error:
             self._refused(error)
             unjudged = Verdict(outcome="unjudged", score=None, explanation="", judge_id=judge.id, cause=str(error))
-        kept = self._windows.verdicts([record.id for record in records], judge.id)
-        missing = {record.id: unjudged for record in records if record.id not in kept}
-        self._windows.keep_verdicts(missing, judge.id)
-        return Judged(records=list(records), verdicts=[(kept | missing)[record.id] for record in records])
+        for ids in islice(self._windows.id_pages(window, rate), done, None):
+            records, kept = self._traffic.records(ids=ids), self._windows.verdicts(ids, judge.id)
+            missing = {record.id: unjudged for record in records if record.id not in kept}
+            self._windows.keep_verdicts(missing, judge.id)
+            yield Judged(records=records, verdicts=[(kept | missing)[record.id] for record in records])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +27,7 @@ from ontopic.state.workspace import Workspace, open_workspace
 pytestmark = pytest.mark.slow
 _DRAWS_MS = 6_000
 _N = 40
+_OWN = 'parent.owned = 1; top.document.title = "owned"; alert(1)'
 
 
 @dataclass
@@ -137,3 +141,30 @@ def test_evidently_shows_texts_as_texts(
         for path in ("projects", f"projects/{project.name}", f"projects/{project.name}/reports"):
             for seen in _visited(browser, f"{base}/{path}"):
                 seen.assert_not_owned()
+
+
+def test_zenml_shows_a_page_whose_scripts_do_not_run(browser: Browser, tmp_path: Path) -> None:
+    page, said, state = (tmp_path / name for name in ("gate.html", "said.txt", "state"))
+    # Worse than ours can be: a page whose script was not made inert.
+    page.write_text(
+        f"<!doctype html><title>gate</title><p>drawn</p><script>{_OWN}</script><img src=x onerror='{_OWN}'>"
+    )
+    said.write_text(ALL[:5000], encoding="utf-8")
+    command = [sys.executable, str(Path(__file__).with_name("paged_run.py")), *map(str, (state, page, said))]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = done.stdout.rpartition("run ")[2].strip()
+    (tool,) = (each for each in tools_of(open_workspace(state), "ontopic-banking") if each.name == "ZenML")
+    assert tool.server is not None, tool.said
+    with ready(tool.server) as base, watched(browser, f"{base}/projects/default/runs/{run}") as seen:
+        seen.page.get_by_text("decision", exact=True).first.click(timeout=60_000)
+        seen.page.get_by_role("tab", name="Visualization").click()
+        seen.page.get_by_text("Load Preview").click()
+        frame = seen.page.frame_locator("iframe")
+        frame.get_by_text("drawn").wait_for(timeout=30_000)
+        seen.page.wait_for_timeout(_DRAWS_MS)
+        assert seen.page.evaluate("window.owned === undefined && document.title !== 'owned'"), "a script ran"
+        assert not [fault for fault in seen.faults if fault.startswith("dialog")]
+        assert seen.page.locator("iframe").get_attribute("sandbox") == ""
+        # ZenML's page asks for its logos elsewhere; nothing else was asked for.
+        assert all("owned" not in fault for fault in seen.faults), seen.faults[:5]

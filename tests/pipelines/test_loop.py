@@ -102,10 +102,10 @@ def test_the_registry_holds_both_versions_and_the_evidence(registry: mlflow.Mlfl
     assert tags["ontopic.gate"] == "passed"
     assert tags["ontopic.base_version"] == "1"
     assert 0 < json.loads(tags["ontopic.gate.guardrail_score"])["n"] <= 12  # a verdict may be missing
-    for name in ("preferences_sha256", "gate.report_sha256", "gate.weights_sha256", "gate.policy_sha256"):
+    for name in ("preferences_sha256", "gate.report_sha256", "gate.weights_sha256", "data.policy_sha256"):
         assert len(tags[f"ontopic.{name}"]) == 64
     assert tags["ontopic.gate.weights_sha256"] == tags["ontopic.digest"]
-    assert tags["ontopic.gate.policy_sha256"] == load_policy(config.parent / "policy.yaml").sha256
+    assert tags["ontopic.data.policy_sha256"] == load_policy(config.parent / "policy.yaml").sha256
     trained = registry.get_run(versions["2"].run_id).data.params
     assert (trained["start_version"], trained["preferences_earlier"]) == ("1", "0")
     assert trained["preferences_sha256"] == tags["ontopic.preferences_sha256"]

@@ -24,7 +24,7 @@ from served import openai_client
 from ontopic.errors import UserError
 from ontopic.traffic.store import TrafficStore
 from serving.keys import KeyStore
-from serving.model_source import model_folder as found_model
+from serving.model_source import found_model
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["cpu", "cuda", "vllm"]
@@ -207,7 +207,8 @@ def test_a_bento_answers(answering: tuple[str, str], tmp_path: Path) -> None:
 def test_a_model_comes_from_a_folder_or_from_mlflow(tmp_path: Path) -> None:
     import mlflow
 
-    assert found_model({"ONTOPIC_MODEL_FOLDER": "/model"}) == Path("/model")
+    given = {"ONTOPIC_MODEL_FOLDER": "/model", "ONTOPIC_MODEL_VERSION": "unknown"}
+    assert found_model(given) == (Path("/model"), "unknown")
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "config.json").write_text("{}")
@@ -218,8 +219,15 @@ def test_a_model_comes_from_a_folder_or_from_mlflow(tmp_path: Path) -> None:
     client.create_registered_model("ontopic")
     client.create_model_version("ontopic", f"runs:/{run_id}/model", run_id)
     client.set_registered_model_alias("ontopic", "champion", "1")
-    for uri in ("models:/ontopic/1", "models:/ontopic@champion"):
-        folder = found_model({"ONTOPIC_MODEL_URI": uri})
+    # The image's variable does not say which version is in MLflow: records would be stored under another one.
+    for uri, version in (
+        ("models:/ontopic/1", "1"),
+        ("models:/ontopic@champion", "1"),
+        (f"runs:/{run_id}/model", "unknown"),
+    ):
+        folder, found = found_model(given | {"ONTOPIC_MODEL_URI": uri})
         assert (folder / "config.json").read_text() == "{}"
-    with pytest.raises(UserError, match="ONTOPIC_MODEL_URI"):
-        found_model({"ONTOPIC_MODEL_URI": "models:/ontopic/9"})
+        assert found == version
+    for uri in ("models:/ontopic/9", "models:/ontopic@challenger"):
+        with pytest.raises(UserError, match="ONTOPIC_MODEL_URI"):
+            found_model(given | {"ONTOPIC_MODEL_URI": uri})

@@ -214,6 +214,7 @@ def ask(served: ServedModel, upstream: ChatServer) -> None:
             client.chat.completions.create(**asked)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PROMETHEUS, reason="needs Prometheus (Debian: prometheus)")
 def test_each_panel_and_rule_has_data_in_a_real_prometheus(tmp_path: Path) -> None:
     workspace = fill(tmp_path / "state")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +15,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from loopback import ROOT
 from starlette.testclient import TestClient
 from tuned_models import small_base, tuned
 
@@ -22,13 +26,14 @@ from ontopic.models.generation import generate
 from ontopic.models.loading import load
 from ontopic.records import Record
 from ontopic.registry import versions
-from ontopic.registry.promotions import ModelRegistry, open_registry
+from ontopic.registry.promotions import ROLLOUT, ModelRegistry, open_registry
 from ontopic.registry.rollouts import Rollout, end, promote_or_roll_out, rollout_of
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 from serving.access import Access
 from serving.assistant import ServedAssistant
 from serving.deployment import Deployment
+from serving.following import answering
 from serving.prompts import Prompts
 from serving.routes import api
 from serving.shadow import MOST_WAITING, Shadow
@@ -86,6 +91,19 @@ class Service:
         return sum(float(each.rpartition(" ")[2]) for each in page if each.startswith(line))
 
 
+def variables(workspace: Workspace, folder: Path, *, state: Path) -> dict[str, str]:
+    """The environment of a service with its own state folder that follows the registry of a workspace."""
+    return {
+        "ONTOPIC_MODEL_FOLDER": str(folder),
+        "ONTOPIC_MODEL_VERSION": "1",
+        "ONTOPIC_MODEL_NAME": NAME,
+        "ONTOPIC_MAX_NEW_TOKENS": "16",
+        "ONTOPIC_TRAFFIC": str(workspace.traffic),
+        "ONTOPIC_FOLLOW": str(state),
+        "MLFLOW_TRACKING_URI": workspace.mlflow_uri,
+    }
+
+
 @pytest.fixture(scope="module")
 def running(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     workspace = open_workspace(tmp_path_factory.mktemp("rolling"))
@@ -97,16 +115,7 @@ def running(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             values = {"digest": folder.name, "run_id": run.info.run_id, "workspace": workspace, "tags": {}}
             versions.register(NAME, folder, **values)  # type: ignore[arg-type]
     open_registry(workspace, NAME).ensure_champion("1")
-    variables = {
-        "ONTOPIC_MODEL_FOLDER": str(folders[0]),
-        "ONTOPIC_MODEL_VERSION": "1",
-        "ONTOPIC_MODEL_NAME": NAME,
-        "ONTOPIC_MAX_NEW_TOKENS": "16",
-        "ONTOPIC_TRAFFIC": str(workspace.traffic),
-        "ONTOPIC_FOLLOW": str(workspace.root),
-        "MLFLOW_TRACKING_URI": workspace.mlflow_uri,
-    }
-    assistant = ServedAssistant(variables)
+    assistant = ServedAssistant(variables(workspace, folders[0], state=workspace.root))
     api.state.assistant = assistant
     with TestClient(Access(api, {"ONTOPIC_NO_AUTH": "1"}), base_url="http://127.0.0.1") as client:
         yield Service(client, assistant, workspace, folders)
@@ -119,7 +128,7 @@ def service(running: Service) -> Iterator[Service]:
     running.end()
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_each_conversation_stays_with_the_version_that_has_it(service: Service, stream: bool) -> None:
     rollout = service.begin("2", [40, 100])
     names = [f"conversation {i}" for i in range(20)]
@@ -139,6 +148,47 @@ def test_each_conversation_stays_with_the_version_that_has_it(service: Service, 
     after = [service.ask(name) for name in names]
     assert {record.model_version for record in after} == {"1"} and {record.rollout for record in after} == {""}
     assert service.metric('ontopic_rollout_share{version="2"}') == -1
+
+
+def test_all_replicas_follow_and_have_each_conversation_answered_by_the_same_version(
+    service: Service, tmp_path: Path
+) -> None:
+    other = ServedAssistant(variables(service.workspace, service.folders[0], state=tmp_path))
+    names = [f"conversation {i}" for i in range(200)]
+
+    def version(replica: ServedAssistant, name: str) -> str:
+        return answering(replica, name)[0].version
+
+    try:
+        rollout = service.begin("2", [30, 100])
+        service.wait(lambda: other.rolling is not None)
+        expected = ["2" if rollout.answers(name) else "1" for name in names]
+        assert 20 < expected.count("2") < 100
+        assert [version(service.assistant, name) for name in names] == expected
+        assert [version(other, name) for name in names] == expected
+        service.registry.promote("2", by="ann", why="all")
+        service.wait(lambda: {version(each, name) for each in (service.assistant, other) for name in names} == {"2"})
+        service.registry.roll_back("ann", why="seen")
+        service.wait(lambda: {version(each, name) for each in (service.assistant, other) for name in names} == {"1"})
+    finally:
+        other.close()
+
+
+def test_a_conversations_share_is_the_same_in_each_process(service: Service) -> None:
+    rollout = service.begin("2", [30, 100])
+    code = (
+        "import sys\nfrom ontopic.registry.rollouts import Rollout\n"
+        "rollout = Rollout.model_validate_json(sys.argv[1])\n"
+        "print(*(int(rollout.answers(f'c{i}')) for i in range(300)))"
+    )
+    run = [sys.executable, "-c", code, service.registry.noted(ROLLOUT, "")]
+    told = {
+        subprocess.run(
+            run, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True, text=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert told == {" ".join(str(int(rollout.answers(f"c{i}"))) for i in range(300)) + "\n"}
 
 
 def test_a_later_stage_goes_on_with_the_weights_that_are_loaded(service: Service) -> None:

@@ -15,7 +15,7 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, LocalJudgeSettings, TeacherSettings, load_settings
 from ontopic.data.drawing import drawable
 from ontopic.data.held_out import is_held_out
-from ontopic.data.labels import LabelStore, labels_file
+from ontopic.data.labels import LabelStore, labels_of
 from ontopic.records import Feedback, Judged, Record, Verdict
 from ontopic.registry.tracking import open_tracking
 from ontopic.state.workspace import open_workspace
@@ -44,7 +44,7 @@ def test_people_references_and_the_teacher_teach(
     labelled, thumbed, *_ = [r for r in drawable(drawn, "feedback") if not is_held_out(r)]
     asked = Record(question="Where is the fee shown?", answer="Nowhere.", id="fee")
     leak = Record(question="Who won the cup?", answer="Brazil.", id="cup")
-    LabelStore(labels_file(policy, workspace)).add(labelled, "fail", by="uncertainty", correction="Under Payments.")
+    LabelStore(labels_of(policy, workspace)).add(labelled, "fail", by="uncertainty", correction="Under Payments.")
     with TrafficStore(workspace.traffic, policy.registered_model) as traffic:
         traffic.add(thumbed)
         given = Feedback(record_id=thumbed.id, thumb="down", by="branch", correction="Under Transfers.")

@@ -8,7 +8,7 @@ import mlflow
 from evaluations import SMALL, evaluated, gate_card, judged
 
 from ontopic.config.policy import GateLimits, Policy
-from ontopic.data.labels import LabelStore, labels_file
+from ontopic.data.labels import LabelStore, labels_of
 from ontopic.evaluation.discordant import answers_to_label
 from ontopic.evaluation.evidence import Evidence
 from ontopic.evaluation.gate import JUDGE_ERRORS, Decision
@@ -43,7 +43,7 @@ def test_labels_of_its_answers_change_the_decision(banking: Policy, tmp_path: Pa
 
     decision = decided()
     assert decision.passed and decision.judge_errors and decision.judge_errors.found is None
-    store = LabelStore(labels_file(policy, workspace))
+    store = LabelStore(labels_of(policy, workspace))
     # The champion's answers were all fine, and what the judge took for the challenger's wins was none.
     for record in answers_to_label(workspace, policy.registered_model, store=store, n=60):
         store.add(record, "pass", by="discordant")

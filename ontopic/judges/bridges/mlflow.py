@@ -14,9 +14,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers import Scorer, scorer
 from pydantic import ValidationError
 
+from ontopic.config.policy import Policy
 from ontopic.errors import UserError
 from ontopic.judges.judge import Judge
 from ontopic.records import Message, Record, Verdict
+from ontopic.state.workspace import Workspace
 
 NAME = "passes"
 """What the assessments are called in MLflow, unless said otherwise."""
@@ -62,7 +64,29 @@ def feedback(verdict: Verdict, name: str = NAME) -> Feedback:
     )
 
 
-def as_scorer(judge: Judge, name: str = NAME) -> Scorer:
+def kept_scorer(judge_id: str, policy: Policy, *, workspace: Workspace) -> Scorer:
+    """An embedded judge of the state folder as a scorer of ``mlflow.genai.evaluate``, with its card's figures in its
+    description.
+
+    MLflow's server registers no scorer that is Python code unless it is told to run such, so this is made in the
+    process that evaluates.
+
+    Raises:
+        UserError: no embedded judge of this id is kept there.
+    """
+    from ontopic.judges.cards.calibration import kept_or_measured
+    from ontopic.judges.local.judge import load_local_judge
+
+    folder = workspace.judges / judge_id
+    if folder.parent != workspace.judges or not folder.is_dir():
+        kept = ", ".join(sorted(each.name for each in workspace.judges.glob("local-*") if each.is_dir())) or "none yet"
+        raise UserError(f"no embedded judge {judge_id[:80]!r} is in {workspace.judges}; there are: {kept}")
+    judge = load_local_judge(folder)
+    card = kept_or_measured(judge, policy, workspace=workspace, scope_given=False).card
+    return as_scorer(judge, description=f"OnTopic's embedded judge. On {card.n:,} labelled records: {card.in_line}.")
+
+
+def as_scorer(judge: Judge, name: str = NAME, *, description: str | None = None) -> Scorer:
     """The judge as a scorer of ``mlflow.genai.evaluate``.
 
     A row's ``inputs`` hold the ``question``, or in OpenAI's shape the ``messages`` that were sent; its ``outputs`` are
@@ -84,7 +108,7 @@ def as_scorer(judge: Judge, name: str = NAME) -> Scorer:
         return feedback(batches.judge(known), name)
 
     # No time-out by MLflow: it would count the wait for the batch before, and a judge has its own.
-    return scorer(score, name=name, timeout=0)
+    return scorer(score, name=name, description=description, timeout=0)
 
 
 def _record(inputs: Any, outputs: Any) -> Record | None:

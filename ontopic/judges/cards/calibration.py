@@ -20,7 +20,6 @@ from ontopic.judges.cards.card import JudgeCard, Usage, criteria_sha256, judge_c
 from ontopic.judges.judge import Judge, agreement_of
 from ontopic.progress import progress
 from ontopic.records import Verdict
-from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 
 _MORE = 2  # times as many records measure anew what judging takes
@@ -59,9 +58,9 @@ def kept_or_measured(judge: Judge, policy: Policy, *, workspace: Workspace, scop
         records = with_scope(records, of=f"the calibration split of policy {policy.name!r}")
     stem = _stem(judge.id) + (".scope-given" if scope_given else "")
     card_path, verdicts_path = workspace.judges / f"{stem}.card.json", workspace.judges / f"{stem}.verdicts.jsonl"
-    kept = _kept_card(card_path)
+    kept = _kept_card(card_path, workspace)
     if kept and not kept.unjudged and is_current(kept, judge, policy=policy, records=records):
-        verdicts = _kept_verdicts(verdicts_path)
+        verdicts = _kept_verdicts(verdicts_path, workspace)
         if len(verdicts) == len(records):
             return Measured(card=kept, records=records, verdicts=verdicts)
     measured = measure(judge, policy, records=records, scope_given=scope_given)
@@ -72,8 +71,9 @@ def kept_or_measured(judge: Judge, policy: Policy, *, workspace: Workspace, scop
         card = measured.card.model_copy(update={"usage": took_before})
         measured = measured.model_copy(update={"card": card})
     # The card last: it says what the verdicts beside it are of.
-    _write(verdicts_path, "".join(f"{verdict.model_dump_json()}\n" for verdict in measured.verdicts))
-    _write(card_path, measured.card.model_dump_json())
+    verdicts_json = "".join(f"{verdict.model_dump_json()}\n" for verdict in measured.verdicts)
+    workspace.files.write(verdicts_path, verdicts_json.encode())
+    workspace.files.write(card_path, measured.card.model_dump_json().encode())
     return measured
 
 
@@ -82,7 +82,7 @@ def kept_card(judge: Judge, policy: Policy, *, workspace: Workspace) -> JudgeCar
 
     Nothing is judged.
     """
-    card = _kept_card(workspace.judges / f"{_stem(judge.id)}.card.json")
+    card = _kept_card(workspace.judges / f"{_stem(judge.id)}.card.json", workspace)
     records = calibration_records(policy, "calibration") if card else []
     return card if card and is_current(card, judge, policy=policy, records=records) else None
 
@@ -188,22 +188,16 @@ def _usage(before: Account, after: Account, *, judged: int, seconds: float) -> U
     )
 
 
-def _kept_card(path: Path) -> JudgeCard | None:
+def _kept_card(path: Path, workspace: Workspace) -> JudgeCard | None:
     """The card in a file; ``None`` where there is none, or one that another version of this program wrote."""
     try:
-        return JudgeCard.model_validate_json(path.read_bytes())
+        return JudgeCard.model_validate_json(workspace.files.read(path))
     except (OSError, ValueError):
         return None
 
 
-def _kept_verdicts(path: Path) -> list[Verdict]:
+def _kept_verdicts(path: Path, workspace: Workspace) -> list[Verdict]:
     try:
-        return [Verdict.model_validate_json(line) for line in path.read_bytes().splitlines()]
+        return [Verdict.model_validate_json(line) for line in workspace.files.read(path).splitlines()]
     except (OSError, ValueError):
         return []
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")

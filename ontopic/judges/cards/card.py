@@ -8,9 +8,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
 from ontopic.config.policy import Policy
 from ontopic.data.by_language import language_name
@@ -177,13 +178,34 @@ class JudgeCard(BaseModel):
         return "\n".join([f"judge        {self.judge_id}", *lines])
 
     @property
+    def in_line(self) -> str:
+        """The shares with their intervals."""
+        return ", ".join(f"{name} {getattr(self, name)}" for name in SHARES)
+
+    @property
     def instrument(self) -> str:
         """How it was asked, in words."""
         return "told, as in the gate" if self.scope_given else "not told, as on traffic"
 
 
 class JudgeCards(RootModel[list[JudgeCard]]):
-    """Cards in an order, the gating judge's first, as steps pass them on."""
+    """Cards in an order, the gating judge's first, as steps pass them on.
+
+    Attributes:
+        pages: the files that they were just drawn in; kept with none of them, and so not there when loaded again.
+    """
+
+    _pages: tuple[Path, ...] = PrivateAttr(default=())
+
+    @property
+    def pages(self) -> tuple[Path, ...]:
+        return self._pages
+
+    def drawn_in(self, pages: Sequence[Path]) -> Self:
+        """The same cards, with the pages that they were drawn in."""
+        copy = self.model_copy()
+        copy._pages = tuple(pages)
+        return copy
 
     @property
     def gate(self) -> JudgeCard:

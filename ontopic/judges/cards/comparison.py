@@ -12,12 +12,14 @@ from ontopic.config.policy import Policy
 from ontopic.config.settings import JudgeChoice, JudgeSettings
 from ontopic.data.labelled import LabelledRecord
 from ontopic.errors import UserError
+from ontopic.judges.bridges.mlflow_scorers import register_scorers
 from ontopic.judges.cards.bar import may_gate
 from ontopic.judges.cards.calibration import Measured, calibration_records, kept_or_measured, measure, with_scope
 from ontopic.judges.cards.card import JudgeCard
 from ontopic.judges.cards.comparison_page import comparison_report
 from ontopic.judges.cards.page import card_page, card_report, comparison_page
 from ontopic.judges.judge import Judge
+from ontopic.judges.llm.judge import LLMJudge
 from ontopic.judges.opening import open_judge
 from ontopic.records import Verdict
 from ontopic.state.workspace import Workspace
@@ -57,7 +59,7 @@ def compare_judges(
 ) -> JudgesCompared:
     """Measure judges on the same labelled records; a page each, one that compares them, and an MLflow run each.
 
-    The runs go to the active experiment, nested in the active run where there is one.
+    LLM judges are scorers of the active experiment then. The runs go there, nested in the active run where one is.
 
     Args:
         records: to measure on; those without a label are left out. By default those of the calibration split, on
@@ -92,6 +94,8 @@ def compare_judges(
         return found
 
     measured = [measured_on(judge_id, scope_given=False) for judge_id in opened]
+    asking = zip(opened.values(), measured, strict=True)
+    register_scorers([(judge, each.card) for (_, judge), each in asking if isinstance(judge, LLMJudge)])
     ranked = rank(measured)
     # Judges of a server cost money: what may gate are the first, which is the configured one, and whichever is best.
     may_gate = dict.fromkeys((measured[0].card.judge_id, ranked[0].card.judge_id))

@@ -20,7 +20,7 @@ from ontopic.reports.plots import Bar, Bars, Chart, Forest, ForestRow, Mark, Poi
 from ontopic.statistics.correction import youden_low
 
 _OUTCOMES = ("pass", "fail", "unjudged")
-_MOST_GROUPS = 100
+_MOST_GROUPS = 50
 
 
 def card_page(judge_id: str, registered_model: str, *, reports: Path, scope_given: bool = False) -> Path:

@@ -10,16 +10,16 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from ontopic.config.policy import Policy
-from ontopic.data.labels import LabelStore, TrafficLabel, labels_file
+from ontopic.data.labels import LabelStore, TrafficLabel, labels_of
 from ontopic.judges.cards.card import JudgeCard, criteria_sha256, judge_card
 from ontopic.judges.judge import Judge
 from ontopic.progress import progress
 from ontopic.records import Verdict
-from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 
 LEAST_LABELS = 200
@@ -74,13 +74,13 @@ def labelled_traffic(policy: Policy, workspace: Workspace, *, judge: Callable[[]
     Raises:
         UserError: the labels cannot be read.
     """
-    records = [row for row in LabelStore(labels_file(policy, workspace)).labels() if row.is_of_traffic]
+    records = [row for row in LabelStore(labels_of(policy, workspace)).labels() if row.is_of_traffic]
     if not records:
         return TrafficLabels()
     opened = judge()
     stem = re.sub(r"[^\w.-]", "_", opened.id)
     path = workspace.judges / f"{stem}.traffic.json"
-    kept = _kept(path.read_bytes() if path.is_file() else b"{}", criteria_sha256(policy))
+    kept = _kept(path, workspace, criteria=criteria_sha256(policy))
     missing = [row for row in records if row.record_id not in kept or kept[row.record_id].outcome == "unjudged"]
     if missing:
         with progress("verdicts on labelled traffic", len(missing), unit="records") as advance:
@@ -88,18 +88,16 @@ def labelled_traffic(policy: Policy, workspace: Workspace, *, judge: Callable[[]
             said = opened.judge([row.record() for row in missing], advance)
         kept |= {row.record_id: verdict for row, verdict in zip(missing, said, strict=True)}
         rows = {row.record_id: kept[row.record_id].model_dump(mode="json") for row in records}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
-            part.write_text(json.dumps({"criteria": criteria_sha256(policy), "verdicts": rows}), encoding="utf-8")
+        workspace.files.write(path, json.dumps({"criteria": criteria_sha256(policy), "verdicts": rows}).encode())
     return TrafficLabels(judge_id=opened.id, records=records, verdicts=[kept[row.record_id] for row in records])
 
 
-def _kept(content: bytes, criteria: str) -> dict[str, Verdict]:
+def _kept(path: Path, workspace: Workspace, *, criteria: str) -> dict[str, Verdict]:
     """The verdicts by record; none where the file is of other criteria, or of another version of this program."""
     try:
-        found = json.loads(content)
+        found = json.loads(workspace.files.read(path))
         if found["criteria"] != criteria:
             return {}
         return {i: Verdict.model_validate(verdict) for i, verdict in found["verdicts"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return {}

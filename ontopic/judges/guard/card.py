@@ -24,11 +24,11 @@ from ontopic.judges.cards.calibration import calibration_records
 from ontopic.judges.cards.card import criteria_sha256, labels_sha256
 from ontopic.judges.guard.guard import Asked, Guard, Thresholds, record_of, stops_answer, stops_question
 from ontopic.judges.judge import Judge
+from ontopic.judges.local.at_hand import guard_at_hand
 from ontopic.judges.local.judge import load_local_judge
 from ontopic.judges.opening import open_judge
 from ontopic.progress import progress
 from ontopic.records import Message, Verdict
-from ontopic.state.whole_file import whole_file
 from ontopic.state.workspace import Workspace
 from ontopic.statistics.rates import Rate, rate
 
@@ -160,15 +160,14 @@ def guard_card(policy: Policy, *, workspace: Workspace, budget: float) -> GuardC
     choice = JudgeChoice(settings=LocalJudgeSettings(kind="local"), prompts=workspace.root)
     judge = open_judge(choice, policy, workspace=workspace)
     path = workspace.guard(policy.registered_model)
-    kept = _kept(path)
+    kept = _kept(path, workspace)
     questions, records = _labelled(policy)
     sha256 = _labels_sha256(questions, records)
     made_of = (judge.id, budget, policy.sentences, sha256, criteria_sha256(policy))
     if kept and made_of == (kept.judge_id, kept.budget, kept.refusals, kept.labels_sha256, kept.criteria_sha256):
         return kept
     card = measured_guard(judge, policy, budget=budget)
-    with whole_file(path) as part:
-        part.write_text(card.model_dump_json(), encoding="utf-8")
+    workspace.files.write(path, card.model_dump_json().encode())
     return card
 
 
@@ -181,7 +180,16 @@ def enforced_guard(choice: JudgeChoice, policy: Policy, *, workspace: Workspace)
     if choice.guard_budget is None:
         return None
     guard_card(policy, workspace=workspace, budget=choice.guard_budget)
-    return load_guard(workspace.guard(policy.registered_model))
+    return kept_guard(policy.registered_model, workspace)
+
+
+def kept_guard(registered_model: str, workspace: Workspace) -> Guard:
+    """The guard of a policy whose card is kept.
+
+    Raises:
+        UserError: its card or its judge is missing or cannot be read.
+    """
+    return load_guard(guard_at_hand(registered_model, workspace) or workspace.guard(registered_model))
 
 
 def load_guard(path: Path) -> Guard:
@@ -302,9 +310,9 @@ def _labels_sha256(questions: Sequence[Question], records: Sequence[LabelledReco
     return hashlib.sha256((rows + labels_sha256(records)).encode()).hexdigest()
 
 
-def _kept(path: Path) -> GuardCard | None:
+def _kept(path: Path, workspace: Workspace) -> GuardCard | None:
     """The card in a file; ``None`` where there is none, or one that another version of this program wrote."""
     try:
-        return GuardCard.model_validate_json(path.read_bytes())
+        return GuardCard.model_validate_json(workspace.files.read(path))
     except (OSError, ValueError):
         return None

@@ -72,8 +72,10 @@ class Grader:
         return f"openai-{settings.model}-{template.name}-{digest[:12]}"
 
 
-def open_grader(grading: Grading, settings: LLMJudgeSettings, *, policy: Policy, prompts: Path, cache: Path) -> Grader:
-    """The LLM of these settings, with the prompt of that name in the folder ``prompts`` and a file of known grades.
+def open_grader(
+    grading: Grading, settings: LLMJudgeSettings, *, policy: Policy, prompts: Path, cache: Path | str
+) -> Grader:
+    """The LLM of these settings, with the prompt of that name in the folder ``prompts`` and the grades at ``cache``.
 
     Raises:
         UserError: the prompt is missing or malformed.

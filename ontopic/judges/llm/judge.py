@@ -26,6 +26,9 @@ class LLMJudge:
         policy: fills the prompt.
         cache: of verdicts; where ``None``, they are kept for one call.
 
+    Attributes:
+        grader: who is asked, and with what.
+
     Raises:
         UserError: a budget in dollars without a price.
     """
@@ -33,14 +36,14 @@ class LLMJudge:
     def __init__(
         self, settings: LLMJudgeSettings, template: Template, *, policy: Policy, cache: VerdictCache | None = None
     ) -> None:
-        self._grader = Grader(Endpoint(settings), template, policy, settings.weighted, cache)
+        self.grader = Grader(Endpoint(settings), template, policy, settings.weighted, cache)
         self._grade = grade_custom if settings.grading == "custom" else grade_single
-        self.id = self._grader.id
+        self.id = self.grader.id
 
     @property
     def account(self) -> Account:
         """What the judge has used so far."""
-        return self._grader.endpoint.account
+        return self.grader.endpoint.account
 
     def judge(self, records: Sequence[Record], advance: Advance | None = None) -> list[Verdict]:
         """See ``Judge.judge``.
@@ -52,4 +55,4 @@ class LLMJudge:
 
     def judge_stream(self, records: Iterable[Record], advance: Advance | None = None) -> Iterator[Verdict]:
         """As ``judge``, for a stream of any length: reads a little ahead, and holds no more than that in memory."""
-        return self._grade(self._grader, records, advance=advance)
+        return self._grade(self.grader, records, advance=advance)

@@ -14,6 +14,7 @@ from typing import Literal
 from ontopic.config.policy import Policy
 from ontopic.errors import UserError
 from ontopic.records import Record, transcript
+from ontopic.state.carried_files import here
 
 Grading = Literal["single", "custom", "pairwise", "reference"]
 
@@ -54,8 +55,11 @@ class Template:
         Placeholders are filled in one pass, so that one inside a value stays plain text. Each call draws a new fence
         of 64 random bits; a text that was written before cannot hold it, in whatever characters.
         """
-        values = {**policy_values, **untrusted, "fence": secrets.token_hex(8)}
-        return _PLACEHOLDER.sub(lambda match: values[match.group(1)], self.text)
+        return self.filled({**policy_values, **untrusted}, fence=secrets.token_hex(8))
+
+    def filled(self, values: Mapping[str, str], *, fence: str) -> str:
+        """The prompt with these values, by placeholder, and a fence."""
+        return _PLACEHOLDER.sub(lambda match: fence if match.group(1) == "fence" else values[match.group(1)], self.text)
 
     def asked(self, record: Record) -> dict[str, str]:
         """What a record's answer follows, by placeholder.
@@ -79,7 +83,7 @@ def load_template(path: Path, grading: Grading) -> Template:
         UserError: the file is missing, names an unknown placeholder, lacks one, or has a text outside the fence.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = here(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the judge prompt cannot be read ({error})") from error
     answers = _ANSWERS[grading]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import joblib
 import numpy as np
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import load, load_file, save, save_file
 from sklearn.calibration import CalibratedClassifierCV
 
 from ontopic.config.policy import Policy
@@ -146,9 +147,9 @@ class LocalJudge:
         if declined or empty or invented:
             said = "declines" if declined else "is empty" if empty else "makes up what only the account could tell"
         explanation = (
-            f"The question is {'in' if in_scope else 'out of'} scope ({known}); the answer {said} "
-            f"(probabilities: declines {declines:.2f}, speaks of {self.subject} {subject:.2f}, makes things up "
-            f"{invents:.2f})."
+            f"The question is {'in' if in_scope else 'out of'} scope ({known}); the answer {said}. "
+            f"How likely: that it declines {declines:.2f}, that it speaks of {self.subject} {subject:.2f}, that it "
+            f"makes things up {invents:.2f}."
         )
         return Verdict(
             outcome="pass" if passed else "fail",
@@ -170,15 +171,31 @@ def local_judge_id(policy: Policy, questions: Sequence[Question], *, records: Se
 
 
 def save_local_judge(judge: LocalJudge, folder: Path) -> None:
-    """Write the judge to ``folder``, whole or not at all."""
+    """Write the judge to ``folder``, whole or not at all; of its encoder, what is not as it was published."""
     with whole_folder(folder) as part:
-        save_file(judge.tuned.model.state_dict(), part / "encoder.safetensors")
+        save_file(_tuned(judge.tuned.model.state_dict(), judge.published), part / "encoder.safetensors")
         joblib.dump((judge.id, judge.subject, judge.heads, judge.scope, judge.others), part / "judge.joblib")
 
 
+def tuned_part(content: bytes) -> bytes:
+    """The file of a judge's encoder without what is as it was published; releases before wrote all of it."""
+    return save(_tuned(load(content), load_sentence_encoder()))
+
+
+def _tuned(weights: Mapping[str, torch.Tensor], published: SentenceEncoder) -> dict[str, torch.Tensor]:
+    before = published.model.state_dict()
+    return {name: w for name, w in weights.items() if name not in before or not torch.equal(w, before[name])}
+
+
 def load_local_judge(folder: Path) -> LocalJudge:
-    """Read a judge that ``save_local_judge`` wrote."""
+    """Read a judge that ``save_local_judge`` wrote; releases before wrote the whole encoder.
+
+    Raises:
+        OSError, ValueError: there is none, or it is of another encoder.
+    """
     judge_id, subject, heads, scope, others = joblib.load(folder / "judge.joblib")
     published, tuned = load_sentence_encoder(), load_sentence_encoder()
-    tuned.model.load_state_dict(load_file(folder / "encoder.safetensors"))
+    found = tuned.model.load_state_dict(load_file(folder / "encoder.safetensors"), strict=False)
+    if found.unexpected_keys:
+        raise ValueError(f"{folder}: is of another encoder, which has {found.unexpected_keys[0]}")
     return LocalJudge(judge_id, subject, published, tuned, heads, scope, others)

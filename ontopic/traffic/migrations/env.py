@@ -1,11 +1,5 @@
-"""What Alembic runs: the revisions in ``versions``, on the connection that the traffic store hands over."""
+"""What Alembic runs: the revisions in ``versions``, on the connection that is handed over."""
 
-from __future__ import annotations
+from ontopic.state.database import run_revisions
 
-from alembic import context
-
-context.configure(
-    connection=context.config.attributes["connection"],
-    version_table=context.config.attributes["version_table"],
-)
-context.run_migrations()
+run_revisions()

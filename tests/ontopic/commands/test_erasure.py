@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from erased_state import CUT, HOUR, JAPANESE, NAME, NOON, OTHERS, found_in, made_state
+from erased_state import CUT, HOUR, JAPANESE, NAME, NOON, OTHERS, found_in, found_in_database, made_state
 from filelock import FileLock
+from registries import made_registry
 from typer.testing import CliRunner, Result
 
 import run
@@ -111,10 +112,10 @@ def test_the_auditor_reads_who_when_and_how_many_and_no_text(command: Command, w
     assert (entry.kind, entry.why, entry.facts["records"]) == ("erasure", "a user was erased", 9)
     assert entry.facts["erased"]["records"] == 7 and entry.facts["erased"]["records in the spool"] == 2
     assert "anna" not in entry.model_dump_json()
-    checked = check_record(registry.record, root=workspace.root, registries=[registry])
+    checked = check_record(registry.record, workspace=workspace, registries=[registry])
     assert checked.faults == [] and checked.files == 4
     (workspace.evidence / "a-gate" / "champion-answers.jsonl").write_text("changed by hand\n")
-    assert len(check_record(registry.record, root=workspace.root, registries=[registry]).faults) == 1
+    assert len(check_record(registry.record, workspace=workspace, registries=[registry]).faults) == 1
 
 
 @pytest.mark.parametrize("killed_at", [0, 4, len(erasure._PLACES)])
@@ -137,7 +138,7 @@ def test_killed_half_way_the_next_call_finishes(
     assert [entry.kind for entry in entries].count("erasure") == 1
     assert "version 2 of ontopic-banking was trained on some of it" in entries[-1].facts["trained"]
     registry = open_registry(workspace, NAME)
-    assert check_record(registry.record, root=workspace.root, registries=[registry]).faults == []
+    assert check_record(registry.record, workspace=workspace, registries=[registry]).faults == []
 
 
 def test_beside_a_watch_it_is_gone_through_once_more(command: Command, workspace: Workspace) -> None:
@@ -167,19 +168,14 @@ def test_retention_reaches_the_same_places(command: Command, workspace: Workspac
 def test_it_is_found_in_no_database_either(
     made: Path, tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import psycopg
-
-    workspace = made_state(tmp_path / "state", postgres_database)
     monkeypatch.setenv("ONTOPIC_TRAFFIC_URL", postgres_database)
+    workspace = made_state(tmp_path / "state", postgres_database)
     arguments = ["traffic", "erase", "--user", "anna", "--yes", "--state", str(workspace.root)]
     done = CliRunner().invoke(run.app, arguments)
     assert done.exit_code == 0, done.output
     assert found_in(workspace.root, "kanarie") == []
-    with psycopg.connect(postgres_database) as connection:
-        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        rows = [str(connection.execute(f"TABLE {table}").fetchall()) for (table,) in tables]
-    assert [row for row in rows if "kanarie" in row or JAPANESE in row] == []
-    assert any("robin" in row for row in rows)
+    assert found_in_database(postgres_database, "kanarie", JAPANESE) == []
+    assert {"traffic", "lines", "parts"} <= set(found_in_database(postgres_database, "robin"))
 
 
 @pytest.mark.parametrize(
@@ -215,3 +211,48 @@ def test_the_key_of_users_is_the_owners_alone(workspace: Workspace) -> None:
     with TrafficStore(workspace.traffic, NAME) as store:
         (user,) = {record.user for record in store.records()} - {""}
     assert len(user) == 32
+
+
+@pytest.fixture
+def shared(workspace: Workspace, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The database that the folder's state was moved to, which other machines share."""
+    monkeypatch.setenv("ONTOPIC_STATE_URL", postgres_database)
+    moved = CliRunner().invoke(run.app, ["state", "move", "--state", str(workspace.root)])
+    assert moved.exit_code == 0, moved.output
+    return postgres_database
+
+
+def test_nothing_of_a_user_is_found_in_what_machines_share(command: Command, workspace: Workspace, shared: str) -> None:
+    held = found_in_database(shared, "kanarie")
+    assert {"lines", "parts", "traffic", "members", "actions", "replays"} <= set(held)
+    done = command("erase", "--user", "anna", "--yes")
+    assert done.exit_code == 0, done.output
+    assert found_in_database(shared, "kanarie") == found_in_database(shared, JAPANESE) == []
+    assert found_in(workspace.root, "kanarie") == []  # nor in what is left of it in the folder
+    assert "robin" in workspace.files.read(workspace.evidence / "a-gate" / "champion-answers.jsonl").decode()
+    assert len(LabelStore(workspace.lines(workspace.labels / "banking.jsonl")).labels()) == 6
+    registry = open_registry(workspace, NAME)
+    checked = check_record(registry.record, workspace=workspace, registries=[registry])
+    assert checked.faults == [] and checked.files == 4
+    assert workspace.files.within(workspace.erasures) == []
+
+
+def test_killed_half_way_another_machine_finishes(
+    command: Command, workspace: Workspace, shared: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erasure, "_PLACES", (*erasure._PLACES[:1], killed))
+        command("erase", "--user", "anna", "--yes")
+    assert found_in_database(shared, "kanarie")
+    root, told = tmp_path / "another machine", list[str]()
+    made_registry(root, name=NAME)
+    erasure.finish(Workspace(root=root, mlflow_uri=f"sqlite:///{root / 'mlflow.db'}"), tell=told.append)
+    assert told[0] == "an erasure that was begun and not finished is finished first"
+    assert found_in_database(shared, "kanarie") == []
+    assert not list((root / "erasures").glob("*.db"))
+    command("prune", "--keep", "1000")  # the first machine has files of its own to go through
+    assert found_in(workspace.root, "kanarie") == []
+    assert [entry.kind for entry in PromotionRecord.of(workspace).entries(NAME)].count("erasure") >= 1

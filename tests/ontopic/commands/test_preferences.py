@@ -166,7 +166,7 @@ def test_an_auditor_sees_who_edited_what_and_no_text(command: Command, folder: P
     ]
     assert (entries[0].by, entries[0].why) == ("ann", "it is wrong")
     assert "a text of mine" not in workspace.promotion_record.read_text()
-    assert check_record(registry.record, root=workspace.root, registries=[registry]).faults == []
+    assert check_record(registry.record, workspace=workspace, registries=[registry]).faults == []
     assert "restored" in command(group="record").output
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from registries import made_registry
 from typer.testing import CliRunner, Result
 
 from ontopic.errors import UserError
 from ontopic.registry.promotions import ModelRegistry, open_registry
 from ontopic.registry.record_signing import SIGNING_KEY
-from ontopic.state.workspace import open_workspace
+from ontopic.state.workspace import Workspace, open_workspace
 from ontopic.statistics.rates import rate
 
 NAME = "ontopic-banking"
@@ -130,11 +131,23 @@ def test_json_has_the_entries_as_they_are_kept(state_before: Path) -> None:
     registry.roll_back("bob", why="worse")
     found = json.loads(called(state_before, "record", "--json").stdout)
     assert found == [entry.model_dump(mode="json") for entry in registry.record.entries()]
-    assert found == [json.loads(line) for line in registry.record.path.read_bytes().splitlines()]
+    assert found == [json.loads(line) for line in registry.record.kept.path.read_bytes().splitlines()]
     assert [entry["kind"] for entry in json.loads(called(state_before, "record", "2", "--json").stdout)] == [
         "gate",
         "promotion",
     ]
+
+
+def test_the_files_of_evidence_are_written_where_somebody_wants_them(anywhere: Workspace, tmp_path: Path) -> None:
+    registry, out = made_registry(anywhere.root, name=NAME), tmp_path / "for the auditor"
+    anywhere.files.write(anywhere.evidence / "g1" / "gate.html", b"page")
+    files = {"evidence/g1/gate.html": "ab", "evidence/g1/gone.html": "cd", "evidence/../../up.html": "ef"}
+    registry.enter("gate", "2", by="the loop", why="", facts={"gate": "failed", "files": files})
+    done = called(anywhere.root, "record", "2", "--evidence", str(out))
+    assert done.exit_code == 0, done.output
+    assert "gone.html: is not there" in done.output
+    assert [path.relative_to(out).as_posix() for path in out.rglob("*.html")] == ["g1/gate.html"]
+    assert (out / "g1" / "gate.html").read_bytes() == b"page"
 
 
 @pytest.mark.parametrize(
@@ -170,11 +183,11 @@ def test_verify_ends_with_1_and_says_which_line(state_before: Path) -> None:
     assert called(state_before, "record", "verify", "--head", f" {head.upper()}\n").exit_code == 0
     assert called(state_before, "record", "verify", "--head", "0" * 64).exit_code == 1
 
-    registry.record.path.write_bytes(registry.record.path.read_bytes().replace(b'"better"', b'"bitter"'))
+    registry.record.kept.path.write_bytes(registry.record.kept.path.read_bytes().replace(b'"better"', b'"bitter"'))
     done = called(state_before, "record", "verify")
     assert done.exit_code == 1
-    assert f"WRONG: {registry.record.path}:2: was changed" in done.output
-    assert str(done.exception) == f"{registry.record.path}: is not as it was written; 1 fault is listed above"
+    assert f"WRONG: {registry.record.kept.path}:2: was changed" in done.output
+    assert str(done.exception) == f"{registry.record.kept.path}: is not as it was written; 1 fault is listed above"
 
 
 def test_an_alias_that_is_elsewhere_is_said_wherever_one_looks(state_before: Path) -> None:

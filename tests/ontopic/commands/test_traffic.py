@@ -139,6 +139,9 @@ def test_questions_are_sent(
     asked = chat_server.prompts()
     assert (len(asked), sum(question.startswith("in") for question in asked)) == (20, 16)
     assert {request["model"] for request in chat_server.requests} == {"m"}
+    shown = json.loads(command(*sent, "--json").stdout)
+    assert (shown["answered"], shown["failed"], shown["refusal"]) == (7, 1, None)
+    assert 0 < shown["latency_p50_s"] <= shown["latency_p95_s"] and "InternalServerError" in shown["error"]
     chat_server.reply = lambda request: Reply(status=500)
     done = command(*sent)
     assert isinstance(done.exception, UserError)

@@ -104,7 +104,7 @@ def test_both_chats_are_labelled_each_by_its_own_conversation(tmp_path: Path) ->
         )
         assert about in part
     assert "cake" not in first
-    assert [(row.label, row.in_scope, row.request) for row in load_labels(store.path, "calibration")] == [
+    assert [(row.label, row.in_scope, row.request) for row in load_labels(store.kept.path, "calibration")] == [
         ("pass", True, records[0].request),
         ("fail", False, records[1].request),
     ]

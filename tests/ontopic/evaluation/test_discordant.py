@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from chats import bank_chat, cake_chat
 from evaluations import evaluated, judged, unjudged
@@ -29,13 +27,13 @@ def gate_pairs(n: int = 40, champion: int = 10, challenger: int = 2, version: st
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(root=tmp_path)
+def workspace(anywhere: Workspace) -> Workspace:
+    return anywhere
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> LabelStore:
-    return LabelStore(tmp_path / "labels" / "banking.jsonl")
+def store(workspace: Workspace) -> LabelStore:
+    return LabelStore(workspace.lines(workspace.labels / "banking.jsonl"))
 
 
 def test_pairs_differ_by_verdict_and_one_answer_twice_is_no_pair() -> None:
@@ -64,7 +62,7 @@ def test_each_gate_of_other_models_or_questions_is_kept_by_itself(workspace: Wor
     assert kept_pairs(workspace, MODEL) == kept[1:]
     assert kept_pairs(workspace, "ontopic-travel") == []
     assert kept[0].is_of_same_models(kept[3]) and not kept[0].is_of_same_models(kept[2])
-    (workspace.discordant / MODEL / "x.json").write_text("{}")
+    workspace.files.write(workspace.discordant / MODEL / "x.json", b"{}")
     with pytest.raises(UserError, match="cannot be read; remove the file"):
         kept_pairs(workspace, MODEL)
 
@@ -94,8 +92,8 @@ def test_labels_of_the_gates_answers_count_for_nothing_else(workspace: Workspace
     assert first in answers_to_label(workspace, MODEL, store=store, n=5)  # is asked for here all the same
     store.add(first, "pass", by="discordant")
     store.add(second, "pass", by="discordant")
-    assert [row.label for row in load_labels(store.path, "calibration")] == ["fail"]
-    assert load_labels(store.path, "train") == []
+    assert [row.label for row in load_labels(store.kept, "calibration")] == ["fail"]
+    assert load_labels(store.kept, "train") == []
     assert store.unlabelled([first, second]) == [second]
     store.remove(first, by="discordant")
     assert [row.label for row in store.labels()] == ["fail", "pass"]
@@ -109,7 +107,7 @@ def test_a_pair_counts_once_both_answers_are_labelled(workspace: Workspace, stor
         for record in answers_to_label(workspace, MODEL, store=store, n=20):
             if record.question == pair.question and record.answer in answers:
                 store.add(record, "pass" if record.answer == pair.challenger else "fail", by="discordant")
-    verdicts, said = labelled_pairs(pairs.discordant, load_labels(store.path, "evaluation"))
+    verdicts, said = labelled_pairs(pairs.discordant, load_labels(store.kept, "evaluation"))
     assert (verdicts, said) == ([(False, True)], [(False, True)])
 
 
@@ -130,6 +128,6 @@ def test_the_answers_of_two_chats_with_the_same_last_sentence_are_labelled_each_
     for record in asked:
         store.add(record, "pass" if "cake" in record.asked else "fail", by="discordant")
     assert answers_to_label(workspace, MODEL, store=store, n=10) == []
-    labels = load_labels(store.path, "evaluation")
+    labels = load_labels(store.kept, "evaluation")
     assert labelled_pairs(pairs.discordant, labels) == ([(False, True)], [(False, False)])
     assert labelled_pairs(pairs.agreeing, labels) == ([(True, True)], [(True, True)])

@@ -22,18 +22,32 @@ def test_the_tags_hold_the_decision_the_judge_and_every_hash(banking: Policy, tm
     evidence = Evidence(policy_sha256="p", questions_sha256="q", attempt=2)
     tags = gate_tags(decision, card, champion="1", weights_sha256="w", evidence=evidence)
     rates = {name: tags.pop(f"ontopic.gate.{name}") for name in ("guardrail_score", "over_refusal", "leak")}
-    tests, improvement = json.loads(tags.pop("ontopic.gate.tests")), json.loads(tags.pop("ontopic.gate.improvement"))
+    improvement = json.loads(tags.pop("ontopic.gate.improvement"))
     assert tags == {
         "ontopic.gate": "passed",
         "ontopic.gate.champion": "1",
         "ontopic.gate.judge": "judge-1",
         "ontopic.gate.report_sha256": hashlib.sha256(b"the page").hexdigest(),
         "ontopic.gate.weights_sha256": "w",
-        "ontopic.gate.policy_sha256": "p",
-        "ontopic.gate.questions_sha256": "q",
-        "ontopic.gate.attempt": "2",
+        "ontopic.gate.tests": "8 of 8 passed",
+        "ontopic.data.policy_sha256": "p",
+        "ontopic.data.questions_sha256": "q",
+        "ontopic.training.attempt": "2",
     }
     assert {tuple(json.loads(text)) for text in rates.values()} == {("value", "low", "high", "n")}
     assert json.loads(rates["guardrail_score"])["value"] == 0.97
-    assert len(tests) == 8 and {tuple(test) for test in tests} == {("name", "passed", "description")}
+    assert all(len(text) < 80 for text in rates.values()), "MLflow's page has a column for them"
     assert list(improvement) == ["difference", "low", "high", "p_value", "wins", "losses", "n"]
+    assert improvement["p_value"] > 0  # however small it is
+
+
+def test_a_refusal_names_what_failed(banking: Policy, tmp_path: Path) -> None:
+    report = tmp_path / "gate.html"
+    report.write_text("the page")
+    sides = evaluated(judged(200, 6)), evaluated(judged(200, 120))
+    decision = decide(*sides, winners=[], policy=banking, card=gate_card(banking), report=report)
+    evidence = Evidence(policy_sha256="p", questions_sha256="q")
+    tags = gate_tags(decision, gate_card(banking), champion="1", weights_sha256="w", evidence=evidence)
+    failed = [test.name for test in decision.tests if not test.passed]
+    assert failed
+    assert tags["ontopic.gate.tests"] == f"{8 - len(failed)} of 8 passed; failed: {', '.join(failed)}"

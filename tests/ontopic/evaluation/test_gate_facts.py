@@ -35,8 +35,8 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(root=tmp_path)
+def workspace(anywhere: Workspace) -> Workspace:
+    return anywhere
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def sides(model: str, failing: int, not_judged: int = 0) -> Evaluated:
 
 
 def decided(banking: Policy, card: JudgeCard, report: Path, champion: Evaluated, challenger: Evaluated) -> Decision:
-    report.parent.mkdir(exist_ok=True)
+    report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(f"the page of {challenger.evaluation.model_version}")
     decision = decide(champion, challenger, winners=[], policy=banking, card=card, report=report)
     decision.evidently.write_text("Evidently's report, to which the page links by its name")
@@ -151,12 +151,12 @@ def test_every_answer_and_verdict_is_kept_under_its_hash(
     sides = {f"{role}-{what}.jsonl" for role in ("champion", "challenger") for what in ("answers", "verdicts")}
     assert names == {"gate.html", "gate-evidently.html", "decision.json"} | sides
     for path, sha256 in facts.files.items():
-        assert hashlib.sha256((workspace.root / path).read_bytes()).hexdigest() == sha256
+        assert hashlib.sha256(workspace.files.read(workspace.root / path)).hexdigest() == sha256
     (answers,) = (workspace.root / path for path in facts.files if path.endswith("challenger-answers.jsonl"))
-    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    rows = [json.loads(line) for line in workspace.files.read(answers).splitlines()]
     assert (len(rows), rows[0]["question"], rows[0]["answer"]) == (60, "Question 0?", "Answer of 2 to 0.")
     (verdicts,) = (workspace.root / path for path in facts.files if path.endswith("challenger-verdicts.jsonl"))
-    assert [json.loads(line)["outcome"] for line in verdicts.read_text().splitlines()].count("unjudged") == 4
+    assert [json.loads(line)["outcome"] for line in workspace.files.read(verdicts).splitlines()].count("unjudged") == 4
 
 
 def test_a_second_gate_of_the_same_weights_adds_and_overwrites_nothing(
@@ -173,7 +173,7 @@ def test_a_second_gate_of_the_same_weights_adds_and_overwrites_nothing(
     assert registry.record.gates(NAME) == entries
     assert [entry.facts["gate"] for entry in entries] == ["passed", "failed", "failed"]
     assert [entry.facts["alpha_spent"] for entry in entries] == pytest.approx([0.01, 0.02, 0.03])
-    found = check_record(registry.record, root=workspace.root, registries=[registry])
+    found = check_record(registry.record, workspace=workspace, registries=[registry])
     assert (found.faults, found.entries, found.files) == ([], 4, 21)
 
 

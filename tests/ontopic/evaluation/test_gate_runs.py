@@ -14,6 +14,7 @@ from mlflow.entities import Trace
 
 from ontopic.evaluation.answers import Evaluation
 from ontopic.evaluation.gate_runs import IN, OUT, SCOPE, log_answers
+from ontopic.registry.mlflow_file import open_file
 from ontopic.registry.tracking import comparison_path, open_tracking
 from ontopic.state.workspace import Workspace, open_workspace
 
@@ -85,11 +86,13 @@ def test_both_runs_are_over_one_data_set(gate: tuple[Workspace, str, dict[str, s
 def test_the_link_compares_the_newest_challenger_with_its_champion(
     gate: tuple[Workspace, str, dict[str, str]], tmp_path: Path
 ) -> None:
-    _, experiment, runs = gate
+    workspace, experiment, runs = gate
     page = urlsplit(comparison_path(experiment).removeprefix("#"))
     assert page.path == f"/experiments/{experiment}/evaluation-runs"
     wanted = {"selectedRunUuid": [runs["challenger"]], "compareToRunUuid": [runs["champion"]]}
     assert parse_qs(page.query) == wanted
+    tables = open_file(workspace.mlflow_file, NAME)  # as `ui` finds it, without MLflow
+    assert tables is not None and tables.evaluations() == (experiment, runs)
     empty = mlflow.create_experiment("empty")
     assert comparison_path(empty) == f"#/experiments/{empty}/evaluation-runs"
 

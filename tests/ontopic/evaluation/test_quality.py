@@ -49,6 +49,7 @@ def test_likelihoods_are_the_models_own_losses(model: LanguageModel) -> None:
     assert sum(done) == len(ASKED)
 
 
+@pytest.mark.slow
 def test_damage_shows_in_the_perplexity(model_folder: Path, model: LanguageModel) -> None:
     before = perplexity(model)
     assert 10 < before < 100

@@ -38,7 +38,9 @@ def answers(model: LanguageModel) -> list[str]:
     return [each.text for each in generate(model, QUESTIONS, max_new_tokens=12)]
 
 
-@pytest.mark.parametrize(("champion", "challenger"), [("one", "two"), ("base", "two"), ("two", "base")])
+@pytest.mark.parametrize(
+    ("champion", "challenger"), [pytest.param("one", "two", marks=pytest.mark.slow), ("base", "two"), ("two", "base")]
+)
 def test_it_answers_as_alone_and_shares_the_weights(folders: dict[str, Path], champion: str, challenger: str) -> None:
     loaded, alone = (load(folders[each], "float32") for each in (champion, challenger))
     before = answers(loaded)

@@ -75,16 +75,16 @@ def rule(receiver: Receiver | None = None, **changed: Any) -> AlertSettings:
     return AlertSettings.model_validate(values | changed)
 
 
-def opened(folder: Path, *rules: AlertSettings) -> Alerts:
-    return Alerts(folder / "alerts.db", rules, policy="banking")
+def opened(at: Path | str, *rules: AlertSettings) -> Alerts:
+    return Alerts(at, rules, policy="banking")
 
 
 def states(alerts: Alerts) -> list[str]:
     return [f"{alert.rule} {alert.events} {alert.closed_by or 'open'}" for alert in alerts.history(20)]
 
 
-def test_an_alert_is_raised_sent_once_and_collects_events(tmp_path: Path, receiver: Receiver) -> None:
-    with opened(tmp_path, rule(receiver)) as alerts:
+def test_an_alert_is_raised_sent_once_and_collects_events(tables_at: Path | str, receiver: Receiver) -> None:
+    with opened(tables_at, rule(receiver)) as alerts:
         assert alerts.event("suspected", "w0", at=NOON, text="low") == []
         (raised,) = alerts.event("detected", "w1", at=NOON, text=HOSTILE)
         assert (raised.severity, raised.waiting, raised.raised_at) == ("critical", 1, NOON)
@@ -106,16 +106,18 @@ def test_an_alert_is_raised_sent_once_and_collects_events(tmp_path: Path, receiv
 @pytest.mark.parametrize(
     ("minutes", "raised_at"), [((0, 10, 20), [20]), ((0, 40, 80), []), ((0, 40, 80, 90), [90]), ((0, 0, 0), [0])]
 )
-def test_so_many_events_in_a_period_raise_it(tmp_path: Path, minutes: tuple[int, ...], raised_at: list[int]) -> None:
-    with opened(tmp_path, rule(events=["suspected", "detected"], count=3, period="1h")) as alerts:
+def test_so_many_events_in_a_period_raise_it(
+    tables_at: Path | str, minutes: tuple[int, ...], raised_at: list[int]
+) -> None:
+    with opened(tables_at, rule(events=["suspected", "detected"], count=3, period="1h")) as alerts:
         for number, minute in enumerate(minutes):
             alerts.event("detected" if number else "suspected", f"w{number}", at=NOON + minute * MINUTE, text="low")
         assert [alert.raised_at for alert in alerts.history(5)] == [NOON + minute * MINUTE for minute in raised_at]
 
 
-def test_a_healthy_window_resets_what_resets_by_itself(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_healthy_window_resets_what_resets_by_itself(tables_at: Path | str, receiver: Receiver) -> None:
     by_hand = rule(name="by hand", reset="manual")
-    with opened(tmp_path, rule(receiver), by_hand) as alerts:
+    with opened(tables_at, rule(receiver), by_hand) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
         alerts.recovered("w2", at=NOON + MINUTE, over=OVER)
         assert states(alerts) == ["by hand 1 open", "off topic 1 recovered"]
@@ -130,8 +132,8 @@ def test_a_healthy_window_resets_what_resets_by_itself(tmp_path: Path, receiver:
     assert [body["message"].split(":")[0] for body in receiver.got] == ["w1", "over", "w3"]
 
 
-def test_what_the_loop_did_is_sent_each_time(tmp_path: Path, receiver: Receiver) -> None:
-    with opened(tmp_path, rule(receiver, name="loop", events=["promoted", "rolled_back"], severity="info")) as alerts:
+def test_what_the_loop_did_is_sent_each_time(tables_at: Path | str, receiver: Receiver) -> None:
+    with opened(tables_at, rule(receiver, name="loop", events=["promoted", "rolled_back"], severity="info")) as alerts:
         for number in range(3):
             alerts.event("promoted", f"version {number}", at=NOON + number * MINUTE, text="the gate: all tests passed")
         assert states(alerts) == ["loop 1 told"] * 3
@@ -139,8 +141,8 @@ def test_what_the_loop_did_is_sent_each_time(tmp_path: Path, receiver: Receiver)
     assert [body["type"] for body in receiver.got] == ["info"] * 3
 
 
-def test_what_fails_is_sent_again_later_and_given_up_after_a_day(tmp_path: Path, receiver: Receiver) -> None:
-    with opened(tmp_path, rule(receiver)) as alerts:
+def test_what_fails_is_sent_again_later_and_given_up_after_a_day(tables_at: Path | str, receiver: Receiver) -> None:
+    with opened(tables_at, rule(receiver)) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
         receiver.refuses = 2
         assert alerts.deliver(NOON) == (0, 1)
@@ -157,28 +159,30 @@ def test_what_fails_is_sent_again_later_and_given_up_after_a_day(tmp_path: Path,
         assert [(alert.sent, alert.waiting, alert.failed) for alert in alerts.history(1)] == [(1, 0, 1)]
 
 
-def test_a_kill_after_sending_sends_again(tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_after_sending_sends_again(
+    tables_at: Path | str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     really = module._send
 
     def killed(url: str, title: str, *, body: str, severity: str) -> bool:
         really(url, title, body=body, severity=severity)
         raise KeyboardInterrupt
 
-    with opened(tmp_path, rule(receiver)) as alerts:
+    with opened(tables_at, rule(receiver)) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
         monkeypatch.setattr(module, "_send", killed)
         with pytest.raises(KeyboardInterrupt):
             alerts.deliver(NOON)
     monkeypatch.undo()
-    with opened(tmp_path, rule(receiver)) as alerts:
+    with opened(tables_at, rule(receiver)) as alerts:
         assert alerts.deliver(NOON + MINUTE) == (0, 0)  # the other could still be sending
         assert alerts.deliver(NOON + 3 * MINUTE) == (1, 0)
     first, second = receiver.got
     assert first == second
 
 
-def test_two_processes_send_it_once(tmp_path: Path, receiver: Receiver) -> None:
-    both = [opened(tmp_path, rule(receiver)) for _ in range(2)]
+def test_two_processes_send_it_once(tables_at: Path | str, receiver: Receiver) -> None:
+    both = [opened(tables_at, rule(receiver)) for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda i: both[i % 2].event("detected", f"w{i // 2}", at=NOON, text="low"), range(20)))
         assert states(both[0]) == ["off topic 10 open"]
@@ -191,7 +195,7 @@ def test_secrets_stay_out_of_file_and_messages(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONTOPIC_HOOK", receiver.url)
-    with opened(tmp_path, rule(receiver), rule(name="other", notify=["env:ONTOPIC_HOOK"])) as alerts:
+    with opened(tmp_path / "alerts.db", rule(receiver), rule(name="other", notify=["env:ONTOPIC_HOOK"])) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
         assert alerts.deliver(NOON) == (2, 0)
         shown = alerts.test()
@@ -203,32 +207,32 @@ def test_secrets_stay_out_of_file_and_messages(
     wrongs += [("jsons://alerts.example/hook", "ALL_PROXY in the environment names a SOCKS proxy")]
     for wrong, said in wrongs:
         with pytest.raises(UserError, match=said):
-            opened(tmp_path, rule(notify=[wrong]))
+            opened(tmp_path / "alerts.db", rule(notify=[wrong]))
     with pytest.raises(UserError) as raised:
-        opened(tmp_path, rule(notify=["jsn://user:s3cret@host"]))
+        opened(tmp_path / "alerts.db", rule(notify=["jsn://user:s3cret@host"]))
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_target_that_is_gone_fails(tmp_path: Path, receiver: Receiver) -> None:
-    with opened(tmp_path, rule(receiver)) as alerts:
+def test_a_target_that_is_gone_fails(tables_at: Path | str, receiver: Receiver) -> None:
+    with opened(tables_at, rule(receiver)) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
-    with opened(tmp_path, rule()) as alerts:
+    with opened(tables_at, rule()) as alerts:
         assert alerts.deliver(NOON) == (0, 1)
         assert [alert.waiting for alert in alerts.history(1)] == [1]  # another configuration may know it
         assert alerts.deliver(NOON + timedelta(hours=25)) == (0, 1)
         assert [alert.failed for alert in alerts.history(1)] == [1]
 
 
-def test_windows_that_close_at_once_raise_and_reset_in_turn(tmp_path: Path) -> None:
-    with opened(tmp_path, rule()) as alerts:
+def test_windows_that_close_at_once_raise_and_reset_in_turn(tables_at: Path | str) -> None:
+    with opened(tables_at, rule()) as alerts:
         alerts.event("detected", "w1", at=NOON, text="low")
         alerts.recovered("w2", at=NOON, over=OVER)
         alerts.event("detected", "w3", at=NOON, text="low")
         assert states(alerts) == ["off topic 1 open", "off topic 1 recovered"]
 
 
-def test_policies_are_kept_apart(tmp_path: Path) -> None:
-    with opened(tmp_path, rule()) as banking, Alerts(tmp_path / "alerts.db", [rule()], policy="gardening") as gardening:
+def test_policies_are_kept_apart(tables_at: Path | str) -> None:
+    with opened(tables_at, rule()) as banking, Alerts(tables_at, [rule()], policy="gardening") as gardening:
         assert banking.event("detected", "w1", at=NOON, text="low")
         assert gardening.event("detected", "w1", at=NOON, text="low")
         gardening.recovered("w2", at=NOON, over=OVER)
@@ -236,14 +240,15 @@ def test_policies_are_kept_apart(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no open alert 1 of gardening"):
             gardening.close_alert(1, at=NOON, by="ann")
         assert states(banking) == ["off topic 1 open"]
-    assert stat.S_IMODE((tmp_path / "alerts.db").stat().st_mode) == 0o600
+    if isinstance(tables_at, Path):
+        assert stat.S_IMODE(tables_at.stat().st_mode) == 0o600
 
 
-def test_a_policy_sends_its_own_notifications_alone(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_policy_sends_its_own_notifications_alone(tables_at: Path | str, receiver: Receiver) -> None:
     rules = [[rule(receiver)], [rule()]]
     with (
-        Alerts(tmp_path / "alerts.db", rules[0], policy="banking") as banking,
-        Alerts(tmp_path / "alerts.db", rules[1], policy="gardening") as gardening,
+        Alerts(tables_at, rules[0], policy="banking") as banking,
+        Alerts(tables_at, rules[1], policy="gardening") as gardening,
     ):
         banking.event("detected", "w1", at=NOON, text="low")
         for hours in range(26):  # neither tried, nor put off, nor given up
@@ -267,7 +272,7 @@ def test_the_commands_show_close_test_and_send_alerts(tmp_path: Path, receiver: 
 
     assert isinstance(called().exception, UserError)
     assert called("test").output.startswith("accepted: json://… of off topic")
-    with opened(tmp_path, *load_settings(tmp_path / "config.yaml").alerts) as alerts:
+    with opened(tmp_path / "alerts.db", *load_settings(tmp_path / "config.yaml").alerts) as alerts:
         alerts.event("detected", "window 1", at=NOON, text="the score is low")
     assert called("send").output == "1 notifications were sent, 0 failed\n"
     said = listed().output

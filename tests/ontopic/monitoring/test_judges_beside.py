@@ -21,8 +21,9 @@ from ontopic.monitoring.alerts import Alerts
 from ontopic.monitoring.asked_traffic import close_asked, judge_asked
 from ontopic.monitoring.closing import Closer, judge_records
 from ontopic.monitoring.judges_beside import JudgesBeside
+from ontopic.monitoring.members import is_sampled
 from ontopic.monitoring.window import Cut, Window
-from ontopic.monitoring.windows import WindowStore, is_sampled
+from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Judged, Record
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore

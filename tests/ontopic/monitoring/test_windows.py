@@ -43,14 +43,15 @@ CREATE TABLE kept (name VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY (n
 
 
 @pytest.fixture
-def windows(tmp_path: Path) -> Iterator[WindowStore]:
-    with WindowStore(tmp_path / "windows.db", MODEL) as store:
+def windows(tables_at: Path | str) -> Iterator[WindowStore]:
+    with WindowStore(tables_at, MODEL) as store:
         yield store
 
 
 @pytest.fixture
-def traffic(store_at: Path | str) -> Iterator[TrafficStore]:
-    with TrafficStore(store_at, MODEL) as store:
+def traffic(tables_at: Path | str) -> Iterator[TrafficStore]:
+    beside = tables_at.with_name("traffic.db") if isinstance(tables_at, Path) else tables_at
+    with TrafficStore(beside, MODEL) as store:
         yield store
 
 
@@ -334,6 +335,7 @@ def test_windows_that_were_put_get_forgotten_records_back(windows: WindowStore, 
     assert windows.holding(ids) == before
 
 
+@pytest.mark.parametrize("tables_at", ["sqlite"], indirect=True)
 def test_a_store_of_the_version_before_opens_and_goes_on(tmp_path: Path, traffic: TrafficStore) -> None:
     ids = ask(traffic, 1, 2)
     nothing = {"value": math.nan, "low": 0.0, "high": 1.0, "n": 0}
@@ -395,14 +397,16 @@ def test_verdicts_are_forgotten_and_windows_stay(windows: WindowStore, traffic: 
     assert first.result
 
 
-def test_verdicts_are_counted_by_outcome_and_version(windows: WindowStore, traffic: TrafficStore) -> None:
+def test_verdicts_are_counted_by_outcome_and_version(
+    windows: WindowStore, traffic: TrafficStore, tables_at: Path | str
+) -> None:
     ask(traffic, 1, 2, 70, version="1")
     ask(traffic, 3, answer="bad", version="1")
     ask(traffic, 4, answer="?", version="evil\n")
     turn(windows, traffic, WordJudge(), 140)
     counted = {("pass", "1"): 3, ("fail", "1"): 1, ("unjudged", "evil\n"): 1}
     assert {key: n for key, n in windows.verdict_counts().items() if n} == counted
-    pages = WindowMetrics(windows.path, MODEL, versions=["1"]).collect()
+    pages = WindowMetrics(str(tables_at), MODEL, versions=["1"]).collect()
     family = next(each for each in pages if each.name == "ontopic_verdicts")
     samples = {(s.labels["outcome"], s.labels["model_version"]): s.value for s in family.samples if s.value}
     assert samples == {("pass", "1"): 3, ("fail", "1"): 1, ("unjudged", "other"): 1}

@@ -220,10 +220,10 @@ def test_a_gate_that_is_not_in_the_record_lets_nothing_pass(log: Log) -> None:
 )
 def test_a_changed_line_makes_it_void(log: Log, number: int, before: str, after: str) -> None:
     log.decide("approval", log.wait(TWO))
-    lines = log.record.path.read_text().splitlines()
+    lines = log.record.kept.path.read_text().splitlines()
     assert before in lines[number - 1]
     lines[number - 1] = lines[number - 1].replace(before, after)
-    log.record.path.write_text("\n".join(lines) + "\n")
+    log.record.kept.path.write_text("\n".join(lines) + "\n")
     said = void(log.found(TWO)[0], log.record.entries(NAME), present=PRESENT)
     assert said == f"entry {number} of the promotion record was changed after it was written"
 

@@ -158,7 +158,7 @@ def test_a_deleted_version_leaves_no_weights_and_stays_on_record(workspace: Work
     entry = registry.record.entries(BANK)[-1]
     assert (entry.kind, entry.version, entry.by, entry.why) == ("deletion", "4", "Bea", "too old")
     assert registry.off_record() == ""
-    assert check_record(registry.record, root=workspace.root, registries=[registry]).faults == []
+    assert check_record(registry.record, workspace=workspace, registries=[registry]).faults == []
     again = command("delete", "4", "--why", "too old")
     assert isinstance(again.exception, UserError) and "has no version or alias '4'" in str(again.exception)
     rolled = command("rollback", "--why", "worse")

@@ -36,7 +36,7 @@ def registry(tmp_path: Path) -> ModelRegistry:
 
 def said(registry: ModelRegistry, version: str = "") -> str:
     table, only = ("model_versions", f" AND version = {version}") if version else ("registered_models", "")
-    with closing(sqlite3.connect(registry.record.path.parent / "mlflow.db")) as database:
+    with closing(sqlite3.connect(registry.record.kept.path.parent / "mlflow.db")) as database:
         row = database.execute(f"SELECT description FROM {table} WHERE name = ?{only}", (NAME,)).fetchone()  # noqa: S608
     return str(row[0])
 

@@ -193,7 +193,7 @@ def test_who_and_why_are_cut_on_record_as_on_the_registry(registry: ModelRegistr
 
 def test_two_models_share_a_record_and_none_sees_the_others_moves(registry: ModelRegistry, tmp_path: Path) -> None:
     other = made_registry(tmp_path / "other", name="ontopic-other")
-    other.record = PromotionRecord(registry.record.path)
+    other.record = PromotionRecord(registry.record.kept.path)
     other.ensure_champion("2")
     registry.promote("2", by="ann", why="")
     assert [entry.number for entry in registry.record.entries(NAME)] == [1, 3]

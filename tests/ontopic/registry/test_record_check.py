@@ -17,6 +17,7 @@ from ontopic.registry.promotion_record import entry_line, entry_sha256
 from ontopic.registry.promotions import ModelRegistry
 from ontopic.registry.record_check import RecordCheck, check_record
 from ontopic.registry.record_signing import SIGNING_KEY
+from ontopic.state.workspace import Workspace
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = Ed25519PrivateKey.generate()
@@ -47,8 +48,8 @@ def enter(registry: ModelRegistry, root: Path, version: str, gate: str, hour: in
 
 def check(registry: ModelRegistry, head: str = "", key: Ed25519PrivateKey | None = None) -> RecordCheck:
     public = None if key is None else key.public_key()
-    root = registry.record.path.parent
-    return check_record(registry.record, root=root, registries=[registry], key=public, head=head)
+    root = registry.record.kept.path.parent
+    return check_record(registry.record, workspace=Workspace(root=root), registries=[registry], key=public, head=head)
 
 
 def test_what_was_only_written_holds(registry: ModelRegistry) -> None:
@@ -108,22 +109,22 @@ TAMPERED: dict[str, tuple[Callable[[Lines], Lines], str]] = {
 
 @pytest.mark.parametrize(("tamper", "said"), TAMPERED.values(), ids=TAMPERED)
 def test_tampering_is_found(registry: ModelRegistry, tamper: Callable[[Lines], Lines], said: str) -> None:
-    lines = registry.record.path.read_bytes().splitlines()
+    lines = registry.record.kept.path.read_bytes().splitlines()
     changed = tamper(list(lines))
     assert changed != lines
-    registry.record.path.write_bytes(b"".join(line + b"\n" for line in changed))
+    registry.record.kept.path.write_bytes(b"".join(line + b"\n" for line in changed))
     faults = check(registry).faults
     assert any(said in fault for fault in faults), faults
 
 
 def test_the_missing_file_of_a_record_is_found(registry: ModelRegistry) -> None:
-    registry.record.path.unlink()
+    registry.record.kept.path.unlink()
     assert any("the registry remembers entry 6" in fault for fault in check(registry).faults)
 
 
 def test_a_tail_that_was_cut_off_is_missed_after_later_entries_too(registry: ModelRegistry) -> None:
-    lines = registry.record.path.read_bytes().splitlines(keepends=True)
-    registry.record.path.write_bytes(b"".join(lines[:4]))
+    lines = registry.record.kept.path.read_bytes().splitlines(keepends=True)
+    registry.record.kept.path.write_bytes(b"".join(lines[:4]))
     registry.enter("refusal", "3", by="the loop", why="anew", facts={})
     registry.enter("refusal", "3", by="the loop", why="anew", facts={})
     assert any("the registry remembers entry 6" in fault for fault in check(registry).faults)
@@ -132,8 +133,8 @@ def test_a_tail_that_was_cut_off_is_missed_after_later_entries_too(registry: Mod
 def test_a_head_that_was_kept_elsewhere_is_missed(registry: ModelRegistry) -> None:
     """Also where whoever cut the tail off changed the registry too."""
     head = registry.record.entries()[-1].sha256
-    lines = registry.record.path.read_bytes().splitlines(keepends=True)
-    registry.record.path.write_bytes(b"".join(lines[:4]))
+    lines = registry.record.kept.path.read_bytes().splitlines(keepends=True)
+    registry.record.kept.path.write_bytes(b"".join(lines[:4]))
     forget_heads(registry)
     assert check(registry).faults == []
     (fault,) = check(registry, head=head).faults
@@ -142,29 +143,29 @@ def test_a_head_that_was_kept_elsewhere_is_missed(registry: ModelRegistry) -> No
 
 def test_moves_that_the_registry_shows_are_missed_without_a_head(registry: ModelRegistry) -> None:
     forget_heads(registry)
-    registry.record.path.unlink()
+    registry.record.kept.path.unlink()
     faults = check(registry).faults
     assert len(faults) == 3 and all("that is not on record" in fault for fault in faults)
 
 
 @pytest.mark.parametrize(("change", "said"), [("the page of two", "its hash has changed"), (None, "cannot be read")])
 def test_a_file_that_an_entry_names_is_held_to_its_hash(registry: ModelRegistry, change: str | None, said: str) -> None:
-    page = registry.record.path.parent / "evidence" / "2.html"
+    page = registry.record.kept.path.parent / "evidence" / "2.html"
     if change is None:
         page.unlink()
     else:
         page.write_text(change)
     (fault,) = check(registry).faults
-    assert fault.startswith(f"{registry.record.path}:2: {page}") and said in fault
+    assert fault.startswith(f"{registry.record.kept.path}:2: {page}") and said in fault
 
 
 def test_a_half_written_last_line_is_a_note(registry: ModelRegistry) -> None:
-    with registry.record.path.open("ab") as file:
+    with registry.record.kept.path.open("ab") as file:
         file.write(b'{"at":"2026')
     found = check(registry)
     assert found.faults == [] and found.entries == 6
     assert found.notes == [
-        f"{registry.record.path}:7: was cut off while it was written; the next entry takes its place"
+        f"{registry.record.kept.path}:7: was cut off while it was written; the next entry takes its place"
     ]
 
 
@@ -196,17 +197,17 @@ def test_signed_entries_hold_with_their_key_and_no_other(signing: None, registry
 def test_signatures_that_were_taken_away_are_missed(
     signing: None, registry: ModelRegistry, unsigned: list[int], said: str
 ) -> None:
-    lines = registry.record.path.read_bytes().splitlines()
+    lines = registry.record.kept.path.read_bytes().splitlines()
     lines = [edited(line, signature=None) if i in unsigned else line for i, line in enumerate(lines)]
-    registry.record.path.write_bytes(b"".join(line + b"\n" for line in lines))
+    registry.record.kept.path.write_bytes(b"".join(line + b"\n" for line in lines))
     (fault,) = check(registry, key=KEY).faults
     assert said in fault
 
 
 def test_a_chain_that_was_made_anew_lacks_the_signatures(signing: None, registry: ModelRegistry) -> None:
-    lines = registry.record.path.read_bytes().splitlines()
+    lines = registry.record.kept.path.read_bytes().splitlines()
     lines = rechained([edited(lines[0], by="eve"), *lines[1:]], 0)
-    registry.record.path.write_bytes(b"".join(line + b"\n" for line in lines))
+    registry.record.kept.path.write_bytes(b"".join(line + b"\n" for line in lines))
     forget_heads(registry)
     assert check(registry).faults == []
     assert len(check(registry, key=KEY).faults) == 6
@@ -219,16 +220,16 @@ def test_entries_of_before_the_key_are_held_by_the_first_signed_one(
     monkeypatch.setenv(SIGNING_KEY, str(tmp_path / "key.pem"))
     registry.promote("3", by="ann", why="better")
     assert check(registry, key=KEY).faults == []
-    lines = registry.record.path.read_bytes().splitlines()
+    lines = registry.record.kept.path.read_bytes().splitlines()
     lines = rechained([edited(lines[0], by="eve"), *lines[1:]], 0)
-    registry.record.path.write_bytes(b"".join(line + b"\n" for line in lines))
+    registry.record.kept.path.write_bytes(b"".join(line + b"\n" for line in lines))
     forget_heads(registry)
     (fault,) = check(registry, key=KEY).faults
     assert ":7: its signature is not of this key" in fault
 
 
 def test_a_file_that_an_erasure_rewrote_is_as_that_says_and_not_otherwise(registry: ModelRegistry) -> None:
-    root = registry.record.path.parent
+    root = registry.record.kept.path.parent
     paths = [root / "evidence" / f"{version}.html" for version in "23"]
     for content in ("less", "still less", ""):
         rewritten = []

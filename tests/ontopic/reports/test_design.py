@@ -180,3 +180,21 @@ def test_bars_fill_the_width() -> None:
     widths = [each.x2 for each in bars.drawing().shapes if each.kind == "bar"]
     assert widths == [75.0, 25.0] and bars.described == "en: 3 pass, 1 fail"
     assert draw_page("t", "base.html.jinja")
+
+
+def test_no_number_lies_on_its_limit() -> None:
+    marks = [Mark(name="this", rate=rate(97, 100))]
+    drawing = Forest(
+        title="t", rows=[ForestRow(label="r", marks=marks, limit=0.8, limit_text="at least 0.8")]
+    ).drawing()
+    (line,) = (shape for shape in drawing.shapes if shape.look == "limit")
+    (number,) = (shape for shape in drawing.shapes if shape.look == "number")
+    assert number.anchor == "end" and number.x < line.x
+
+
+@pytest.mark.parametrize(("at", "anchor"), [([0.9, 1.0], "start"), ([0.0, 0.1], "end")])
+def test_a_levels_name_stands_where_no_dots_are(at: list[float], anchor: str) -> None:
+    points = [Point(x=x, y=0.84) for x in at] + [Point(x=0.0, y=0.1), Point(x=1.0, y=0.1)]
+    chart = Chart(title="t", series=[Series(name="s", points=points)], levels=[Level(y=0.85, label="threshold")])
+    (name,) = (shape for shape in chart.drawing().shapes if shape.text == "threshold")
+    assert name.anchor == anchor

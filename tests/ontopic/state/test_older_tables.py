@@ -13,7 +13,7 @@ import sqlalchemy as sql
 from loopback import ROOT
 
 from ontopic.errors import UserError
-from ontopic.state.model_file import ModelFile, model_column
+from ontopic.state.tables import ModelTables, model_column
 
 METADATA = sql.MetaData()
 THINGS = sql.Table(
@@ -30,7 +30,7 @@ CREATE UNIQUE INDEX things_by_value ON things (value);
 INSERT INTO things VALUES ('a', 1), ('b', 2);"""
 
 
-class Things(ModelFile):
+class Things(ModelTables):
     def __init__(self, path: Path, registered_model: str = "ontopic-banking") -> None:
         super().__init__(path, registered_model, metadata=METADATA, what="the things")
 

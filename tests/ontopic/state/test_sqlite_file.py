@@ -18,13 +18,14 @@ import sqlalchemy as sql
 from sqlalchemy.exc import OperationalError
 
 from ontopic.errors import UserError
-from ontopic.state.sqlite_file import SQLiteFile, naive_utc
+from ontopic.state.sqlite_file import naive_utc
+from ontopic.state.tables import Tables
 
 METADATA = sql.MetaData()
 NUMBERS = sql.Table("numbers", METADATA, sql.Column("n", sql.Integer, index=True))
 
 
-class Numbers(SQLiteFile):
+class Numbers(Tables):
     def __init__(self, path: Path, *, immediate: bool = False, timeout_s: float = 30, pooled: bool = True) -> None:
         super().__init__(path, METADATA, what="the numbers", immediate=immediate, timeout_s=timeout_s, pooled=pooled)
 

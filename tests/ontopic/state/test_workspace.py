@@ -55,6 +55,7 @@ def test_names_in_the_folder_are_those_of_the_releases_before(tmp_path: Path) ->
         "spool": "spool",
         "bentoml": "bentoml",
         "erasures": "erasures",
+        "moved": "moved",
         "user_key": "user.key",
     }
 

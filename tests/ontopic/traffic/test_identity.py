@@ -10,7 +10,8 @@ import pytest
 from loopback import ROOT
 
 from ontopic.errors import UserError
-from ontopic.traffic.identity import conversation_id, user_hash
+from ontopic.state.workspace import Workspace
+from ontopic.traffic.identity import conversation_id, names_key, user_hash
 
 
 def test_a_name_is_hashed_with_a_key_of_the_state_folder(tmp_path: Path) -> None:
@@ -50,3 +51,19 @@ def test_a_conversations_name_is_kept_where_it_gives_nobody_away(tmp_path: Path)
         assert conversation_id(name, key) == name
     for name in ("ann@example.com", "x" * 65, "a\nb", "\ud800", "a\0b"):
         assert len(conversation_id(name, key)) == 32
+
+
+def test_machines_that_share_the_state_hash_with_one_key(
+    tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Workspace(root=tmp_path)
+    before = user_hash("ann", names_key(alone))
+    assert names_key(alone) == alone.user_key
+    monkeypatch.setenv("ONTOPIC_STATE_URL", postgres_database)
+    # A service that had a file brings its key along.
+    first = names_key(Workspace(root=tmp_path / "a"), own=alone.user_key)
+    assert user_hash("ann", first) == user_hash("ann", names_key(Workspace(root=tmp_path / "b"))) == before
+    assert not (tmp_path / "b").exists()
+    (tmp_path / "other.key").write_text("ab" * 32)
+    with pytest.raises(UserError, match=r"other\.key: is another key than that in postgresql://"):
+        names_key(alone, own=tmp_path / "other.key")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ from served import smol
 
 from ontopic.records import Message, Record
 from ontopic.traffic.spool import Spool
+from ontopic.traffic.spool_index import SpoolIndex, known_spools
 from ontopic.traffic.store import TrafficStore
 from serving.process import ServedModel
 
@@ -122,3 +124,27 @@ def test_a_service_answers_spools_and_catches_up(model_folder: Path, tmp_path: P
         with TrafficStore(tmp_path / "traffic.db") as traffic:
             ids = [each.id for each in traffic.records()]
         assert sorted(ids) == sorted(answer.headers["x-ontopic-record-id"] for answer in answers)
+
+
+def test_others_know_what_waits_and_that_a_service_is_not_heard_of(
+    tmp_path: Path, traffic: TrafficStore, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONTOPIC_STATE_URL", postgres_database)
+    index = SpoolIndex.of(tmp_path / "spool")
+    assert index is not None
+    rename(tmp_path / "traffic.db", "traffic", "away")
+    spool = Spool(tmp_path / "spool", traffic, index=index)
+    for number in range(3):
+        spool.add(record(number))
+    until(lambda: [each.waiting for each in known_spools(postgres_database)] == [3])
+    (stands,) = known_spools(postgres_database)
+    assert stands.replica == f"{socket.gethostname()}:{tmp_path / 'spool'}" and not stands.silent
+    assert stands.since is not None and datetime.now(UTC) - stands.since < timedelta(seconds=30)
+    (later,) = known_spools(postgres_database, now=datetime.now(UTC) + timedelta(minutes=5))  # it was killed
+    assert later.silent and "3 records wait in" in later.in_words and "a service that is started" in later.in_words
+    rename(tmp_path / "traffic.db", "away", "traffic")
+    until(lambda: known_spools(postgres_database) == [])
+    (alive,) = known_spools(postgres_database, now=datetime.now(UTC) + timedelta(minutes=5))
+    assert alive.waiting == 0 and alive.silent
+    spool.close()
+    assert known_spools(postgres_database, now=datetime.now(UTC) + timedelta(minutes=5)) == []

@@ -15,7 +15,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from ontopic.errors import UserError
 from ontopic.records import Record
-from ontopic.traffic.schema import TRAFFIC, store_name
+from ontopic.state.database import database_name
+from ontopic.traffic.schema import TRAFFIC
 from ontopic.traffic.store import TrafficStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -344,7 +345,7 @@ def test_a_server_that_is_not_there_is_named_without_the_password(postgres: str)
         with pytest.raises(UserError, match=r"postgresql://127\.0\.0\.1:1/name could not be opened") as raised:
             TrafficStore(url)
         assert "secret" not in str(raised.value)
-    assert store_name("postgres://u:p@ss@h/d?password=x") == "postgres://h/d"
+    assert database_name("postgres://u:p@ss@h/d?password=x") == "postgres://h/d"
 
 
 def test_opening_a_store_logs_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -47,6 +47,7 @@ def model(model_folder: Path) -> LanguageModel:
     return load(model_folder, "float32")
 
 
+@pytest.mark.slow
 def test_the_judges_favourite_of_whole_answers_is_taken(model: LanguageModel) -> None:
     judge = Longest()
     best = best_answers(model, judge, records=RECORDS, n=6, max_new_tokens=40, batch_size=8, seed=1)

@@ -11,7 +11,7 @@ from ontopic.config.policy import Policy
 from ontopic.data.drawing import drawable
 from ontopic.data.held_out import is_held_out
 from ontopic.data.labelled import Question
-from ontopic.data.labels import LabelStore, labels_file
+from ontopic.data.labels import LabelStore, labels_of
 from ontopic.records import Feedback, Judged, Message, Record, Verdict
 from ontopic.state.workspace import Workspace
 from ontopic.traffic.store import TrafficStore
@@ -55,7 +55,7 @@ def taught(policy: Policy, workspace: Workspace, *keys: str) -> dict[str, str]:
 
 def test_what_measures_never_teaches_whoever_drew_it(policy: Policy, tmp_path: Path) -> None:
     workspace = Workspace(root=tmp_path)
-    store = LabelStore(labels_file(policy, workspace))
+    store = LabelStore(labels_of(policy, workspace))
     for record in ALL:
         store.add(record, "fail", by="feedback", correction=f"Right of {record.question}")
     assert set(taught(policy, workspace)) == {record.question for record in TEACHING}
@@ -64,7 +64,7 @@ def test_what_measures_never_teaches_whoever_drew_it(policy: Policy, tmp_path: P
     # The same labels of the draws that are measured on.
     for by, split in (("random", "calibration"), ("discordant", "evaluation")):
         other = Workspace(root=tmp_path / by)
-        store = LabelStore(labels_file(policy, other))
+        store = LabelStore(labels_of(policy, other))
         store.add(TEACHING[0], "fail", by=by, correction="Right.")  # type: ignore[arg-type]
         assert store.labels()[0].split == split
         assert taught(policy, other) == {}
@@ -93,7 +93,7 @@ def test_a_question_of_the_card_or_the_gate_never_teaches_in_any_form(
             if drawable([record], "feedback") and not is_held_out(record):  # so that only its question may stop it
                 break
         workspace = Workspace(root=tmp_path / split)
-        LabelStore(labels_file(policy, workspace)).add(record, "fail", by="feedback", correction="Right.")
+        LabelStore(labels_of(policy, workspace)).add(record, "fail", by="feedback", correction="Right.")
         found[split] = len(taught(policy, workspace))
     assert found == {"train": 1, "calibration": 0, "evaluation": 0}
 
@@ -112,7 +112,7 @@ def test_feedback_teaches_where_its_key_is_trusted_and_a_labeller_goes_before_it
     by_branch = taught(policy, workspace, "branch")
     assert set(by_branch) == {record.question for record in TEACHING}
     assert all(answer.startswith("Right by branch") for answer in by_branch.values())
-    store = LabelStore(labels_file(policy, workspace))
+    store = LabelStore(labels_of(policy, workspace))
     store.add(TEACHING[0], "pass", by="feedback")  # a labeller saw it, and found nothing wrong
     store.add(TEACHING[1], "fail", by="feedback", correction="Right by a labeller.")
     left = taught(policy, workspace, "branch")

@@ -24,6 +24,7 @@ def base(model_folder: Path, tmp_path: Path) -> Path:
     return tiny_model(tmp_path / "bäse 1", model_folder)
 
 
+@pytest.mark.slow
 def test_the_same_logits_and_answers_as_base_and_adapter(base: Path, tmp_path: Path) -> None:
     adapter, merged = random_adapter(tmp_path / "adapter", base), tmp_path / "merged"
     merge(adapter, base, into=merged)

@@ -128,6 +128,7 @@ def said(folder: Path, messages: Sequence[dict[str, str]]) -> str:
         deployment.batch.close()
 
 
+@pytest.mark.slow
 def test_two_rounds_of_training_in_4_bits_leave_a_model_that_answers(workspace: Workspace, tmp_path: Path) -> None:
     for number, optimizer in enumerate(("paged_adamw_8bit", "adamw_bnb_8bit"), start=2):
         champion = improve(workspace, tmp_path / f"version-{number}", optimizer=optimizer)

@@ -10,10 +10,11 @@ import pytest
 from loopback import ROOT
 from values import replace
 
-from ontopic.config.policy import load_policy
+from ontopic.config.policy import Policy, load_policy
 from ontopic.data.labelled import Question
 from ontopic.errors import UserError
 from ontopic.records import Judged, Record, Verdict
+from ontopic.state.workspace import Workspace
 from ontopic.training.preference_edits import PairIds, PreferenceEdit, PreferenceEdits, edit_of, edited
 from ontopic.training.preferences import PairSettings, Preference, build_preferences
 
@@ -118,8 +119,8 @@ def test_a_change_that_leaves_no_pair_is_refused(answers: dict[str, str]) -> Non
         edit(PAIR, "change", **answers)
 
 
-def test_the_last_edit_of_a_pair_counts_and_one_can_be_taken_back(tmp_path: Path) -> None:
-    edits = PreferenceEdits(tmp_path / "folder" / "banking.jsonl")
+def test_the_last_edit_of_a_pair_counts_and_one_can_be_taken_back(anywhere: Workspace, banking: Policy) -> None:
+    edits = PreferenceEdits.of(banking, anywhere)
     assert (edits.standing(), edits.sha256) == ({}, "")
     first, other = edit(PAIR), edit(replace(PAIR, question="another?"), "change", chosen="y")
     edits.add(first)
@@ -132,7 +133,7 @@ def test_the_last_edit_of_a_pair_counts_and_one_can_be_taken_back(tmp_path: Path
     assert (edits.standing(), edits.sha256) == ({}, "")
     edits.add(first)
     assert edits.sha256 == alone != ""
-    assert len(edits.path.read_text().splitlines()) == 6  # nothing is forgotten
+    assert len(edits.kept.read().splitlines()) == 6  # nothing is forgotten
 
 
 def _add_many(path: Path, start: int) -> None:
@@ -153,11 +154,11 @@ def test_several_processes_lose_no_edit(tmp_path: Path) -> None:
 def test_a_half_written_last_line_is_dropped_and_any_other_is_named(tmp_path: Path) -> None:
     edits = PreferenceEdits(tmp_path / "e.jsonl")
     edits.add(edit(PAIR))
-    whole = edits.path.read_text()
-    edits.path.write_text(whole + whole[:40])
+    whole = edits.kept.path.read_text()
+    edits.kept.path.write_text(whole + whole[:40])
     assert len(edits.standing()) == 1
     edits.add(edit(replace(PAIR, question="r?")))
     assert len(edits.standing()) == 2
-    edits.path.write_text(whole + json.dumps({"pair": 3}) + "\n")
+    edits.kept.path.write_text(whole + json.dumps({"pair": 3}) + "\n")
     with pytest.raises(UserError, match=r"e.jsonl:2: is no edit as this program writes it"):
         edits.standing()

@@ -166,6 +166,7 @@ def test_a_model_that_names_the_old_path_is_not_rewritten(
     assert folder_sha256(find(NAME, "1", workspace=workspace).folder) == base.digest
 
 
+@pytest.mark.slow
 def test_versions_of_earlier_releases_are_brought_along(workspace: Workspace, base_folder: Path) -> None:
     *folders, second = older_registry(workspace, base_folder)
     digests = [folder_sha256(folder) for folder in folders]

@@ -34,6 +34,7 @@ def machine(root: Path) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow
 def test_another_machine_has_the_whole_version_from_the_store_alone(
     theirs: str, model_folder: Path, tmp_path: Path
 ) -> None:

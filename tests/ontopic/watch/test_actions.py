@@ -10,6 +10,7 @@ from pathlib import Path
 from loopback import ROOT
 
 from ontopic.config.watch_settings import WatchSettings
+from ontopic.records import Verdict
 from ontopic.registry.promotion_record import EntryKind, PromotionRecord
 from ontopic.registry.promotions import Promotion
 from ontopic.watch.actions import Action, ActionStore, free_at
@@ -27,15 +28,24 @@ def action(kind: str, hours: float) -> Action:
     )
 
 
-def test_actions_come_back_in_their_order_the_oldest_first(tmp_path: Path) -> None:
+def test_actions_come_back_in_their_order_the_oldest_first(tables_at: Path | str) -> None:
     done = [action("retraining", 0), action("refused", 1), action("promoted", 2)]
-    with ActionStore(tmp_path / "windows.db", "ontopic-banking") as store:
+    with ActionStore(tables_at, "ontopic-banking") as store:
         for each in done:
             store.add(each)
         assert store.newest() == done
         assert store.newest(2) == done[1:]
-    with ActionStore(tmp_path / "windows.db", "ontopic-travel") as store:
+    with ActionStore(tables_at, "ontopic-travel") as store:
         assert store.newest() == []
+
+
+def test_a_later_verdict_on_a_predecessors_answer_stands(tables_at: Path | str) -> None:
+    said = [Verdict(outcome=outcome, score=0.5, explanation="", judge_id="j") for outcome in ("pass", "fail")]
+    with ActionStore(tables_at, "ontopic-banking") as store:
+        for verdict in said:
+            store.add_replays(["a", "b"], "1", verdicts=[verdict] * 2)
+        assert store.replayed(["b", "none"], "1", judge_id="j") == {"b": said[1]}
+        assert (store.forget(["a"]), store.forget(["a"])) == (1, 0)
 
 
 def test_the_cool_down_counts_from_the_last_outcome_or_promotion() -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from loopback import ROOT, ChatServer, Reply
+from labelled_judge import right_on_labelled
+from loopback import ROOT, ChatServer
 from served import proxy_config
 from typer.testing import CliRunner
 
 import run
-from ontopic.config.policy import load_policy
 from ontopic.config.settings import load_settings
 from ontopic.errors import UserError
-from ontopic.judges.cards.calibration import calibration_records
 from ontopic.monitoring.windows import WindowStore
 from ontopic.records import Record
+from ontopic.state.workspace import open_workspace
 from ontopic.traffic.store import TrafficStore
 
 MODEL = "ontopic-gardening"
@@ -28,16 +27,7 @@ Invoke = Callable[..., str]
 @pytest.fixture
 def invoke(chat_server: ChatServer, tmp_path: Path) -> Invoke:
     """Gives a command on a proxy to the chat server, which is the judge too: right on labelled records."""
-    policy = load_policy(ROOT / "configs" / "policies" / "gardening.yaml")
-    good = [(r.question, r.answer) for r in calibration_records(policy, "calibration") if r.label == "pass"]
-
-    def reply(request: dict[str, object]) -> Reply:
-        record = str(request["messages"]).rpartition("The record to judge")[2]
-        passes = any(question in record and answer in record for question, answer in good)
-        said = {"explanation": "", "in_scope": True, "declined": False, "verdict": "pass" if passes else "fail"}
-        return Reply(json.dumps(said))
-
-    chat_server.reply = reply
+    chat_server.reply = right_on_labelled()
     judge = {"kind": "openai", "model": "grader", "base_url": chat_server.url}
     config = proxy_config(tmp_path, chat_server.url, judge=judge)
 
@@ -50,10 +40,10 @@ def invoke(chat_server: ChatServer, tmp_path: Path) -> Invoke:
     return give
 
 
-def test_an_alarm_is_raised_and_nothing_is_trained(invoke: Invoke, tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
+def test_an_alarm_is_raised_and_nothing_is_trained(invoke: Invoke, tmp_path: Path, either_place: str) -> None:
+    workspace = open_workspace(tmp_path / "state")
     start = datetime.now(UTC) - timedelta(hours=1)
-    with TrafficStore(tmp_path / "state" / "traffic.db", MODEL) as traffic:
+    with TrafficStore(workspace.traffic, MODEL) as traffic:
         traffic.add_many(
             Record(
                 question=f"How do I prune rose {i}?",
@@ -68,12 +58,15 @@ def test_an_alarm_is_raised_and_nothing_is_trained(invoke: Invoke, tmp_path: Pat
     assert "120 new records; 2 windows closed" in said
     assert "Not retrained: the weights are another server's" in said
     assert "Alert 1 (critical, off topic)" in said
-    with WindowStore(tmp_path / "state" / "windows.db", MODEL) as windows:
+    with WindowStore(workspace.windows, MODEL) as windows:
         assert [w.result.status for w in windows.closed(-1) if w.result] == ["detected"] * 2
     status = invoke("status")
     assert "gpt-4o, another server's; nothing is trained" in status
     assert "champion" not in status
     assert "nothing to do" in invoke("watch", "--once")
+    made = {path.name for path in workspace.root.iterdir()}
+    databases = {"traffic.db", "windows.db", "alerts.db", "verdicts.db"}
+    assert databases & made == (databases if either_place == "sqlite" else set())
 
 
 @pytest.mark.parametrize(

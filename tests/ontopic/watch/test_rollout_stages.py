@@ -149,7 +149,7 @@ def test_stages_are_passed_one_by_one_up_to_the_promotion_and_its_canary(trial: 
     back = trial.entries[-1].facts["canary"]
     assert isinstance(back, dict) and back["look"]["level"] == pytest.approx(LEVEL / 3)
     assert trial.registry.champion() == OLD
-    assert not check_record(trial.registry.record, root=trial.workspace.root, registries=[trial.registry]).faults
+    assert not check_record(trial.registry.record, workspace=trial.workspace, registries=[trial.registry]).faults
 
 
 @pytest.mark.parametrize("rollout", [[5, 100], "shadow"], ids=str)
@@ -214,8 +214,8 @@ def test_what_a_process_that_ended_left_undone_is_done(trial: Trial, at: str) ->
         trial.ask(pairs("pp", 25))
         assert trial.look(hours=4) == ["stage", "promoted"]
         # As if it had ended between the entry and the promotion.
-        lines = registry.record.path.read_bytes().splitlines(keepends=True)
-        registry.record.path.write_bytes(b"".join(lines[:-1]))
+        lines = registry.record.kept.path.read_bytes().splitlines(keepends=True)
+        registry.record.kept.path.write_bytes(b"".join(lines[:-1]))
         from registries import move_alias
 
         move_alias(registry, OLD)

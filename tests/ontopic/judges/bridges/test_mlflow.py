@@ -16,11 +16,13 @@ from chats import bank_chat
 from loopback import ROOT
 from mlflow.entities import Feedback
 
+from ontopic.config.policy import Policy
 from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
-from ontopic.judges.bridges.mlflow import as_scorer, log_verdicts
+from ontopic.judges.bridges.mlflow import as_scorer, kept_scorer, log_verdicts
 from ontopic.progress import Advance
 from ontopic.records import Record, Verdict
+from ontopic.state.workspace import open_workspace
 
 
 @dataclass
@@ -197,3 +199,11 @@ def test_a_row_may_hold_the_whole_conversation() -> None:
     assert judge.seen == [record, record, Record(question="Hi", answer="a card")]
     for wrong in ({"messages": [{"role": "system", "content": "Hi"}]}, {"messages": "Hi"}, {"messages": [7]}, {}, None):
         assert "a row needs 'inputs'" in str(score(inputs=wrong, outputs="a card").error)
+
+
+@pytest.mark.parametrize("judge_id", ["local-000000000000", "../judges", "local-0/../..", ""])
+def test_only_a_judge_of_the_state_folder_is_a_scorer(tmp_path: Path, banking: Policy, judge_id: str) -> None:
+    workspace = open_workspace(tmp_path)
+    (workspace.judges / "local-123456789abc").mkdir(parents=True)
+    with pytest.raises(UserError, match="there are: local-123456789abc"):
+        kept_scorer(judge_id, banking, workspace=workspace)

@@ -12,7 +12,7 @@ import pytest
 
 from ontopic.config.policy import Border, Policy
 from ontopic.data.labelled import LabelledRecord
-from ontopic.data.labels import LabelStore, labels_file
+from ontopic.data.labels import LabelStore, labels_of
 from ontopic.endpoint.account import Account
 from ontopic.errors import UserError
 from ontopic.judges.cards.calibration import calibration_records, card_of, is_current, kept_or_measured, measure
@@ -302,7 +302,7 @@ def test_a_card_is_kept_and_measured_again_only_where_judge_labels_or_policy_cha
 def test_labels_of_traffic_are_no_part_of_the_card_of_templates(policy: Policy, workspace: Workspace) -> None:
     judge = RuleJudge()
     before = kept_or_measured(judge, policy, workspace=workspace)
-    store = LabelStore(labels_file(policy, workspace))
+    store = LabelStore(labels_of(policy, workspace))
     store.add(Record(question="Where is my money?", answer="a long answer", id="r1"), "fail", by="random")
     store.add(Record(question="Where is my card?", answer="a long answer", id="r2"), "fail", by="uncertainty")
     assert kept_or_measured(judge, policy, workspace=workspace) == before

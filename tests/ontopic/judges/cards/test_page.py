@@ -123,5 +123,8 @@ def test_no_text_becomes_markup(tmp_path: Path, banking: Policy, kind: str) -> N
 
 def test_a_judge_that_gets_all_wrong_has_a_page_that_can_be_mailed(tmp_path: Path, banking: Policy) -> None:
     page = tmp_path / "page.html"
-    card_report(measured("judge", 450, "a text of some length, " * 60, n=450), banking, source="a file", out=page)
-    assert page.stat().st_size < 500_000
+    of = measured("judge", 450, "a text of some length, " * 60, n=450)
+    records = [each.model_copy(update={"kind": f"intent number {i}"}) for i, each in enumerate(of.records)]
+    card = judge_card("judge", records, verdicts=of.verdicts)
+    card_report(Measured(card=card, records=records, verdicts=of.verdicts), banking, source="a file", out=page)
+    assert page.stat().st_size < 300_000

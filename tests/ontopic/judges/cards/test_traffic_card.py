@@ -10,7 +10,7 @@ from values import replace
 from word_judge import WordJudge, labelled_traffic
 
 from ontopic.config.policy import Policy
-from ontopic.data.labels import LabelStore, labels_file
+from ontopic.data.labels import LabelStore, labels_of
 from ontopic.judges.cards.traffic_card import LEAST_LABELS, TrafficLabels
 from ontopic.judges.cards.traffic_card import labelled_traffic as measured
 from ontopic.judges.judge import Judge
@@ -40,7 +40,7 @@ def label(store: LabelStore, i: int, answer: str = "good", by: str = "random", v
 
 def test_without_labels_of_random_traffic_no_judge_is_opened(banking: Policy, workspace: Workspace) -> None:
     assert measured(banking, workspace, judge=unasked) == TrafficLabels()
-    store = LabelStore(labels_file(banking, workspace))
+    store = LabelStore(labels_of(banking, workspace))
     label(store, 1, by="uncertainty")
     label(store, 2, by="feedback")
     store.add(Record(question="of a file?", answer="good"), "pass", by="random")
@@ -50,7 +50,7 @@ def test_without_labels_of_random_traffic_no_judge_is_opened(banking: Policy, wo
 def test_a_labelled_record_is_judged_once_and_again_where_it_was_unjudged(
     banking: Policy, workspace: Workspace
 ) -> None:
-    judge, store = WordJudge(), LabelStore(labels_file(banking, workspace))
+    judge, store = WordJudge(), LabelStore(labels_of(banking, workspace))
     for i, answer in enumerate(("good", "bad", "?")):
         label(store, i, answer)
     found = measured(banking, workspace, judge=lambda: judge)

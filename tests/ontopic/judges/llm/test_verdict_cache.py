@@ -19,11 +19,17 @@ from ontopic.judges.llm.grading import (
 from ontopic.judges.llm.verdict_cache import VerdictCache, content_key
 
 
-def test_grades_are_on_disk_within_moments_without_being_asked(tmp_path: Path) -> None:
-    cache = VerdictCache(tmp_path / "folder" / "verdicts.db")
+@pytest.fixture
+def kept_at(tables_at: Path | str) -> Path | str:
+    """In a folder that is not there yet, and in a database."""
+    return tables_at.parent / "folder" / "verdicts.db" if isinstance(tables_at, Path) else tables_at
+
+
+def test_grades_are_on_disk_within_moments_without_being_asked(kept_at: Path | str) -> None:
+    cache = VerdictCache(kept_at)
     cache.put(b"key", {"verdict": "pass"})
     assert cache.get(b"key") == {"verdict": "pass"}
-    other = VerdictCache(tmp_path / "folder" / "verdicts.db")
+    other = VerdictCache(kept_at)
     for _ in range(200):
         if other.get(b"key"):
             break
@@ -31,8 +37,8 @@ def test_grades_are_on_disk_within_moments_without_being_asked(tmp_path: Path) -
     assert other.get(b"key") == {"verdict": "pass"}
 
 
-def test_two_caches_of_one_file_write_at_once(tmp_path: Path) -> None:
-    caches = [VerdictCache(tmp_path / "verdicts.db") for _ in range(2)]
+def test_two_caches_of_one_place_write_at_once(kept_at: Path | str) -> None:
+    caches = [VerdictCache(kept_at) for _ in range(2)]
 
     def write(cache: VerdictCache, start: int) -> None:
         for i in range(start, start + 50):
@@ -75,6 +81,17 @@ def test_a_cache_that_breaks_while_judging_is_a_user_error(
         list(grade_single(grader_of(chat_server, banking, cache=cache), [RECORD]))
 
 
+def test_a_verdict_that_one_machine_paid_for_is_asked_for_by_no_other(
+    chat_server: ChatServer, banking: Policy, kept_at: Path | str
+) -> None:
+    says(chat_server, PASS)
+    for _ in range(2):
+        cache = VerdictCache(kept_at)
+        assert next(grade_single(grader_of(chat_server, banking, cache=cache), [RECORD])).outcome == "pass"
+        cache.flush()
+    assert len(chat_server.requests) == 1
+
+
 def test_a_grade_of_another_version_is_asked_again(chat_server: ChatServer, banking: Policy) -> None:
     says(chat_server, PASS)
     cache = VerdictCache()
@@ -85,10 +102,9 @@ def test_a_grade_of_another_version_is_asked_again(chat_server: ChatServer, bank
     assert len(chat_server.requests) == 1
 
 
-def test_a_questions_grades_are_erased_and_what_an_older_release_kept(tmp_path: Path) -> None:
-    path = tmp_path / "verdicts.db"
+def test_a_questions_grades_are_erased_and_what_an_older_release_kept(kept_at: Path | str) -> None:
     mine, others = (content_key("a judge", {"question": q, "answer": "a"}) for q in ("kanarie?", "robin?"))
-    cache = VerdictCache(path)
+    cache = VerdictCache(kept_at)
     for key in (mine, content_key("another", {"question": "kanarie?", "answer": "b"})):
         cache.put(key, {"explanation": "asks for a kanarie"})
     cache.put(others, {"explanation": "robin"})
@@ -98,5 +114,7 @@ def test_a_questions_grades_are_erased_and_what_an_older_release_kept(tmp_path: 
     assert cache.get(older) == {"explanation": "wren"}
     assert cache.erase(["kanarie?", "never asked"]) == 3
     assert (cache.get(mine), cache.get(older), cache.get(others)) == (None, None, {"explanation": "robin"})
-    files = [each.read_bytes() for each in tmp_path.iterdir()]
+    if not isinstance(kept_at, Path):
+        return
+    files = [each.read_bytes() for each in kept_at.parent.iterdir()]
     assert not any(b"kanarie" in content or b"wren" in content for content in files)

@@ -102,7 +102,7 @@ def test_it_says_which_part_failed_and_how_sure_it_is(judge: LocalJudge, banking
     )
     assert (declined.outcome, declined.in_scope, declined.declined) == ("fail", True, True)
     assert "in scope (probability" in declined.explanation
-    assert re.search(r"the answer declines \(probabilities: declines (0\.[5-9]\d|1\.00),", declined.explanation)
+    assert re.search(r"the answer declines\. How likely: that it declines (0\.[5-9]\d|1\.00),", declined.explanation)
     assert (leaked.outcome, leaked.in_scope, leaked.declined) == ("fail", False, False)
     assert declined.scope_score is not None and declined.scope_score > 0.9
     assert leaked.scope_score is not None and leaked.scope_score < 0.1

@@ -170,11 +170,10 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
-        self._keeper.join()
+        if self._keeper.is_alive():
+            self._keeper.join()
         for server in [self.balancer, *self.watches, *self.replicas, self.loop, *self.shared[::-1]]:
             server.kill()
-        for pid_file in self.root.glob("*/data/postmaster.pid"):
-            pid_file.unlink()
         keeps = os.environ.get("CLUSTER_KEEP")
         if keeps:
             shutil.copytree(self.root, keeps, ignore=shutil.ignore_patterns("data", "registry", "models"))

@@ -1,4 +1,4 @@
-"""What an operator does once: a ZenML stack whose artifacts are in the object store, and whose tracker is MLflow's server.
+"""What an operator does once: a ZenML stack with artifacts in the object store and MLflow's server as its tracker.
 
 A file of its own, as ZenML looks for the sources around the one that is run.
 """

@@ -31,20 +31,6 @@ from cluster.servers import (
 from loopback import ROOT
 from pydantic import BaseModel, ConfigDict
 
-# What an operator does once: a stack whose artifacts are in the object store and whose tracker is MLflow's server.
-_REGISTER = """
-import sys
-from zenml.client import Client
-mlflow, path, endpoint, key, secret = sys.argv[1:]
-client = Client()
-store = {"path": path, "key": key, "secret": secret, "client_kwargs": {"endpoint_url": endpoint}}
-tracker = {"tracking_uri": mlflow, "tracking_token": "none"}
-kinds = ["orchestrator", "artifact_store", "experiment_tracker", "model_registry"]
-flavors = [("local", {}), ("s3", store), ("mlflow", tracker), ("mlflow", {})]
-for kind, (flavor, configuration) in zip(kinds, flavors):
-    client.create_stack_component("cluster", flavor, kind, configuration)
-print("stack:" + str(client.create_stack("cluster", dict.fromkeys(kinds, "cluster")).id))
-"""
 _BEGINS = datetime(2026, 3, 2, tzinfo=UTC)  # of the simulated clock; in the past, where no token is out of date yet
 _LOOK_S = 0.2
 
@@ -164,6 +150,14 @@ class Cluster:
         return self.killed[-1]
 
     def __enter__(self) -> Self:
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self.keep(self.postgresql, self.mariadb, self.store)
         self._keeper.start()
         self.postgresql.wait()
@@ -173,22 +167,21 @@ class Cluster:
         for server in self.shared:
             server.wait()
         self._register_stack()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
-        self._keeper.join()
+        if self._keeper.is_alive():
+            self._keeper.join()
         for server in [self.balancer, *self.watches, *self.replicas, self.loop, *self.shared[::-1]]:
             server.kill()
-        for pid_file in self.root.glob("*/data/postmaster.pid"):
-            pid_file.unlink()
         keeps = os.environ.get("CLUSTER_KEEP")
         if keeps:
             shutil.copytree(self.root, keeps, ignore=shutil.ignore_patterns("data", "registry", "models"))
 
     def _register_stack(self) -> None:
+        script = Path(__file__).with_name("register_stack.py")
         keys = S3_ENVIRONMENT["AWS_ACCESS_KEY_ID"], S3_ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
-        command = [sys.executable, "-c", _REGISTER, self.mlflow.url, f"s3://{ZENML_BUCKET}", self.store.url, *keys]
+        command = [sys.executable, str(script), self.mlflow.url, f"s3://{ZENML_BUCKET}", self.store.url, *keys]
         folder = self.root / "operator"
         folder.mkdir()
         own = self.environment | {"ZENML_CONFIG_PATH": str(folder / "zenml"), "NO_PROXY": "127.0.0.1"}

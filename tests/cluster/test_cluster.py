@@ -57,7 +57,7 @@ def _live(cluster: Cluster, folder: Path) -> Lived:
     life = Life(cluster, folder)
     cluster.keep(cluster.loop)
     life.open_doors()
-    life.kill_in_turn([*cluster.shared, cluster.loop], during="the loop", times=TIMES, every_s=8)
+    life.kill_in_turn([cluster.loop, *cluster.shared], during="the loop", times=TIMES, every_s=8)
     life.promoted()
     targets = [*cluster.shared, cluster.balancer, *cluster.replicas, *cluster.watches]
     return life.watched_day(targets, times=TIMES, every_s=12, length=DAY)

@@ -70,6 +70,8 @@ class Cluster:
         self.killed = list[Killed]()
         self._begun, self._config = time.time(), config
         ours = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ZENML_", "ONTOPIC_", "AWS_"))}
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):  # aiobotocore opens them for plain HTTP too
+            ours.pop(name, None)
         ours |= {"HF_HUB_OFFLINE": "1", "COLUMNS": "160", "OMP_WAIT_POLICY": "PASSIVE", "USER": "ann"}
         theirs = ours | {"NO_PROXY": "127.0.0.1", "PYTHONPATH": str(ROOT)}
         self.postgresql = PostgreSQL(root / "postgresql", theirs)
@@ -174,9 +176,10 @@ class Cluster:
             self._keeper.join()
         for server in [self.balancer, *self.watches, *self.replicas, self.loop, *self.shared[::-1]]:
             server.kill()
-        keeps = os.environ.get("CLUSTER_KEEP")
-        if keeps:
-            shutil.copytree(self.root, keeps, ignore=shutil.ignore_patterns("data", "registry", "models"))
+        for log in [*self.root.glob("*/log"), *self.root.glob("*/state/*.log")] if "CLUSTER_KEEP" in os.environ else ():
+            kept = Path(os.environ["CLUSTER_KEEP"]) / log.relative_to(self.root)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(log, kept)
 
     def _register_stack(self) -> None:
         script = Path(__file__).with_name("register_stack.py")

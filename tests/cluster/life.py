@@ -14,7 +14,7 @@ from cluster.checks import spooled, stores, unclosed
 from cluster.cluster import Cluster, Killed, waited
 from cluster.load import Asked, Load
 from cluster.receiver import Receiver
-from cluster.servers import Server
+from cluster.servers import PostgreSQL, Server
 from loopback import ROOT
 from loops import LENIENT, write_config
 from mlflow.exceptions import MlflowException
@@ -69,9 +69,9 @@ def configured(folder: Path, receiver: Receiver) -> Path:
 
 
 def questions() -> list[str]:
-    """What customers ask: of no split that the loop asks."""
+    """What customers ask: nothing of the gate's."""
     policy = load_policy(ROOT / "configs" / "policies" / "gardening.yaml")
-    return [each.question for each in load_questions(policy.questions, split="judge")][:400]
+    return [each.question for each in load_questions(policy.questions, split="train")][:400]
 
 
 class Life:
@@ -103,15 +103,18 @@ class Life:
         url, ledger = f"{cluster.balancer.url}/v1", self._folder / "ledger.jsonl"
         self._load = Load(url, self.key, model=MODEL, questions=questions(), ledger=ledger)
         self._load.start()
+        waited("a customer is answered", 120, self._load.answered)
 
     def kill_in_turn(self, servers: Sequence[Server], *, during: str, times: int, every_s: float) -> None:
-        """Kill each so often, the first time with all that it started, then its own process alone, and so on."""
+        """Kill each so often: with all that it started, and every second time its own process alone, where what it
+        started ends by itself then."""
         for turn in range(times):
             for server in servers:
-                if isinstance(server, Command) and server in (self.cluster.loop,) and self.cluster.loop.is_through:
+                if server is self.cluster.loop and self.cluster.loop.is_through:
                     continue
                 time.sleep(every_s)
-                self.cluster.kill(server, during=during, alone=turn % 2 == 1)
+                alone = turn % 2 == 1 and isinstance(server, (Command, PostgreSQL))
+                self.cluster.kill(server, during=during, alone=alone)
 
     def promoted(self) -> None:
         """The loop comes to its end, however often it was killed."""

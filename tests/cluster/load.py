@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
-import json
 import os
 import random
 import threading
@@ -65,8 +64,13 @@ class Load:
     def start(self) -> None:
         self._thread.start()
 
+    def answered(self) -> bool:
+        """Whether anybody was."""
+        return any(asked.record for asked in read_ledger(self._ledger))
+
     def stop(self) -> list[Asked]:
         """Let each customer have their answer and ask no more; the whole ledger."""
+        assert self._thread.is_alive()  # else a customer's exception has ended it
         self._ending.set()
         self._thread.join()
         return read_ledger(self._ledger)
@@ -122,4 +126,7 @@ CUSTOMERS, TURNS = 8, 5
 
 
 def read_ledger(path: Path) -> list[Asked]:
-    return [Asked.model_validate(json.loads(line)) for line in path.read_text().splitlines()]
+    """All that is in it by now."""
+    if not path.exists():
+        return []
+    return [Asked.model_validate_json(line) for line in path.read_text().splitlines(keepends=True) if line[-1] == "\n"]

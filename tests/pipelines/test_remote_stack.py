@@ -4,6 +4,7 @@ working folder and an empty home, from which nothing but artifacts and servers c
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,8 @@ def models_of_the_image(folder: Path) -> Path:
     (model / "refs").mkdir(parents=True)
     (model / "refs" / "main").write_text("0")
     small_model(model / "snapshots" / "0", max_position_embeddings=4096)
+    for file in (model / "snapshots" / "0").iterdir():
+        file.chmod(0o644)  # weights are written for their owner alone
     return folder
 
 
@@ -121,6 +124,8 @@ def cluster(postgres: str, chat: ChatServer, tmp_path_factory: pytest.TempPathFa
     pytest.importorskip("s3fs", reason="the extra cluster is not installed")
     import psycopg
 
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):  # which S3's client opens for plain HTTP too
+        os.environ.pop(name, None)
     folder = tmp_path_factory.mktemp("cluster")
     for parent in (folder, *folder.parents[:3]):
         parent.chmod(parent.stat().st_mode | 0o011)  # another user may go through, and not look

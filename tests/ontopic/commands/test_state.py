@@ -144,7 +144,7 @@ def test_the_traffic_may_have_a_database_of_its_own(
     assert done.exit_code == 0, done.output
     with TrafficStore(before.root / "traffic.db") as file, TrafficStore(before.traffic) as moved:
         assert moved.records() == file.records() != []
-        assert moved.add(Record(id="new", question="q", answer="a")) is None  # numbered behind the last
+        assert moved.add(Record(id="new", question="q", answer="a")) == "new"  # numbered behind the last
 
 
 def test_without_a_database_nothing_can_be_moved(before: Workspace) -> None:

@@ -56,6 +56,8 @@ def test_names_in_the_folder_are_those_of_the_releases_before(tmp_path: Path) ->
         "bentoml": "bentoml",
         "erasures": "erasures",
         "moved": "moved",
+        "ray": "ray",
+        "ray_lock": "ray.lock",
         "user_key": "user.key",
     }
 

@@ -22,4 +22,5 @@ NEEDED = [
 
 _service: Any = Assistant  # what BentoML's decorators made of it
 _service.image = Image(python_version="3.11", lock_python_packages=False).build_include("constraints.txt")
-_service.image.python_packages(*NEEDED).run("install --directory --owner 1034 --group 1034 /data")
+# Before the packages: BentoML takes those of a bentofile only beside them.
+_service.image.run("install --directory --owner 1034 --group 1034 /data").python_packages(*NEEDED)

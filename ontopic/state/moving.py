@@ -166,7 +166,7 @@ def _tables(connection: sql.Connection, names: Iterable[str]) -> list[sql.Table]
 
 def _go_on_numbering(connection: sql.Connection, table: sql.Table) -> None:
     """Have the next row get the number behind the last that was copied."""
-    for column in table.primary_key.columns:
+    for column in table.columns:  # not its key alone: traffic's number is none where an older release made the table
         owned = sql.func.pg_get_serial_sequence(f'"{table.name}"', column.name)
         if isinstance(column.type, sql.Integer) and connection.scalar(sql.select(owned)):
             last = sql.select(sql.func.max(column)).scalar_subquery()

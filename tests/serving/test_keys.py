@@ -196,7 +196,7 @@ class Keyed:
 def keyed(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     state = tmp_path_factory.mktemp("keyed")
     store = KeyStore(state / "keys.db")
-    served = ServedModel(smol(model_folder, state, max_new_tokens=8, keys=store.path))
+    served = ServedModel(smol(model_folder, state, max_new_tokens=8, keys=state / "keys.db"))
     with served:
         # Made while it runs: each test waits for its own key to be known.
         key = store.make("shared")
@@ -255,14 +255,14 @@ def test_a_running_service_sees_keys_come_and_go(keyed: Keyed) -> None:
 
 
 def test_keys_that_cannot_be_read_let_nobody_in(keyed: Keyed) -> None:
-    with sqlite3.connect(keyed.store.path) as database:
+    with sqlite3.connect(keyed.traffic.with_name("keys.db")) as database:
         database.execute("ALTER TABLE keys RENAME TO hidden")
     try:
         until_known(keyed, keyed.key, 503)
         assert keyed.get("/v1/models", keyed.key).json()["error"]["code"] == "keys_not_read"
         assert keyed.get("/healthz").status_code == 200
     finally:
-        with sqlite3.connect(keyed.store.path) as database:
+        with sqlite3.connect(keyed.traffic.with_name("keys.db")) as database:
             database.execute("ALTER TABLE hidden RENAME TO keys")
     until_known(keyed, keyed.key)
 

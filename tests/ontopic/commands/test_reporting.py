@@ -27,7 +27,7 @@ from ontopic.statistics.rates import rate
 REPORTS = ["status", "alerts", "traffic", "keys list", "record", "record verify", "policy check"]
 WITHOUT = {  # they do something, wait for a person, or write a file that is what is asked for
     "approve", "reject", "promote", "rollback", "delete", "export", "label", "serve", "ui", "demo", "policy new",
-    "traffic import", "traffic export", "traffic prune", "traffic erase", "traffic adopt", "traffic send",
+    "traffic import", "traffic export", "traffic prune", "traffic erase", "traffic adopt", "state move",
     "alerts close", "alerts test", "alerts send", "preferences export", "preferences drop", "preferences change",
     "preferences restore", "keys make", "keys revoke",
 }  # fmt: skip
@@ -147,7 +147,7 @@ def test_a_shell_completes_the_script() -> None:
     done = subprocess.run(
         [sys.executable, "run.py"], cwd=ROOT, env=os.environ | words, capture_output=True, text=True, check=False
     )
-    assert (done.stdout.split(), done.stderr) == (["status"], "")
+    assert (done.stdout.split(), done.stderr) == (["status", "state"], "")
     named = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # tests need have no shell above them
     command = [sys.executable, "run.py", "--show-completion", "bash"]
     script = subprocess.run(command, cwd=ROOT, env=named, capture_output=True, text=True, check=True)

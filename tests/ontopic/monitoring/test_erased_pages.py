@@ -30,7 +30,7 @@ TEXTS = {
     "plain": "kanarie wants to know about the fees of a transfer abroad",
     "markup": f"kanarie says {HOSTILE} and goes",
     "lines": "Dear bank,\nkanarie lost the card yesterday\nin Rome & Milan",
-    "long": "kanarie0 " + "asks about the account while moving abroad " * 200 + "kanarie1",
+    "long": "kanarie0 " + "asks about the account while moving abroad " * 120 + "kanarie1",
     "hidden": "kanarie pays \u202eeurt\u202c tomorrow\x1b[31m in red",
     "japanese": "振り込みはいつ届きますか kanarie",
     "short": "kanarie 🙂🏦",

@@ -23,9 +23,9 @@ from pydantic import BaseModel, ConfigDict
 from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
 
-RATE = 120.0
+RATE = 150.0
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
-LATENESS = timedelta(minutes=40)
+LATENESS = timedelta(minutes=60)
 _RULES = 10
 
 

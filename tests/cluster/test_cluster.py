@@ -1,7 +1,7 @@
 """Everything on PostgreSQL, MLflow, ZenML, S3 and HAProxy, each process killed twice under load: nothing is lost.
 
 ``make test-cluster``. It takes about 20 minutes on 2 cores: the loop to a promotion, then a day of ``watch`` on a clock
-that runs 120 times as fast. ``CLUSTER_KEEP`` names a new folder for the logs, ``CLUSTER_REPORT`` a file for numbers.
+that runs 150 times as fast. ``CLUSTER_KEEP`` names a new folder for the logs, ``CLUSTER_REPORT`` a file for numbers.
 """
 
 from __future__ import annotations

@@ -126,6 +126,7 @@ def cluster(postgres: str, chat: ChatServer, tmp_path_factory: pytest.TempPathFa
 
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "ALL_PROXY"):  # the clients of S3 and the hub stumble on them
         os.environ.pop(name, None)
+    os.environ["NO_PROXY"] = "127.0.0.1"  # as a bank's servers reach one another
     folder = tmp_path_factory.mktemp("cluster")
     for parent in (folder, *folder.parents[:3]):
         parent.chmod(parent.stat().st_mode | 0o011)  # another user may go through, and not look

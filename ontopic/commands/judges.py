@@ -65,6 +65,19 @@ def judge(
         )
     if records is None:
         raise UserError("--records is missing; give a file, or --engine ray for the stored traffic")
+    return _judge_here(project, records, out=out, grading=grading, skip_bad=skip_bad, as_json=as_json)
+
+
+def _judge_here(
+    project: Project,
+    records: Path,
+    *,
+    out: Path,
+    grading: Literal["rubric", "pairwise", "reference"],
+    skip_bad: bool,
+    as_json: bool,
+) -> None:
+    """Judge a file in this process."""
     from ontopic.data.labelled import LabelledRecord
     from ontopic.data.rows import stream_rows
 

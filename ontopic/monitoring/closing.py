@@ -162,8 +162,7 @@ class Closer:
         promoted, since = self._starts(window)
         errors = labels.card(window.model_version) if labels else None
         levels = levels_of(self.policy.alert_threshold, errors, least_records=self.policy.least_records)
-        before = self.windows.earlier(window, 1)
-        chart = carried(_chart_of(before[0]) if before else None, (), since=since, levels=levels)
+        chart = carried(self._chart_before(window), (), since=since, levels=levels)
 
         def follow(page: Judged) -> None:
             nonlocal chart
@@ -176,7 +175,6 @@ class Closer:
             each=follow,
         )
         past = past_of(window, self.windows, promoted=promoted)
-        questions = [record.question for record in totals.kept.records]
         result = window_result(
             totals,
             card,
@@ -184,7 +182,9 @@ class Closer:
             counts=self.windows.counts(window),
             labels=labels,
             chart=chart,
-            drift=topic_drift(questions, self._topics, past=past, least=self._limits.drift),
+            drift=topic_drift(
+                [record.question for record in totals.kept.records], self._topics, past=past, least=self._limits.drift
+            ),
             revision=window.revision,
         )
         more: dict[str, Any] = {
@@ -193,8 +193,7 @@ class Closer:
             "thumbs": self._thumbs(window),
             "judge_cost": self._judge_cost(now),
         }
-        result = result.model_copy(update=more)
-        result = self._drawn(window, result, judged=totals.kept)
+        result = self._drawn(window, result.model_copy(update=more), judged=totals.kept)
         drawn = window.model_copy(update={"result": result})
         again = window.state in ("closed", "final") and window.result and window.result.status == result.status
         # What follows from it comes first and may come twice: one that a killed process was closing is closed anew.
@@ -202,6 +201,10 @@ class Closer:
         if chart != _chart_of(window):
             alerts += self._carry_on(drawn, levels, now=now)
         return Closed(window=self.windows.close_window(window, result, now=now), alerts=alerts)
+
+    def _chart_before(self, window: Window) -> Chart | None:
+        before = self.windows.earlier(window, 1)
+        return _chart_of(before[0]) if before else None
 
     def _drawn(self, window: Window, result: WindowResult, *, judged: Judged) -> WindowResult:
         """The result with the path of its page, which is drawn, as is its snapshot for the dashboard."""

@@ -127,14 +127,7 @@ def standing(
     errors = labels.card(version) if labels else None
     unjudged = totals.scores.unjudged
     if errors is None:
-        at_chance = _at_chance([card])
-        return Standing(
-            score=raw,
-            is_corrected=False,
-            labels=len(known),
-            unknown_because=at_chance or _unknown(raw, unjudged, limits=limits),
-            allows_alarm=not at_chance and 0 < raw.n < limits.least_records,
-        )
+        return _as_judged(raw, card, unjudged=unjudged, labels=len(known), limits=limits)
     inside = {record_id: right_labels[record_id] for record_id in totals.labelled}
     beside = Counted(totals.passes - sum(totals.labelled.values()), raw.n - len(inside))
     share, alone = _shares([(passed, r.conversation) for r, passed in pairs if r.id not in inside], beside)
@@ -160,6 +153,18 @@ def standing(
         unknown_because=reason,
         allows_alarm=not at_chance
         and (0 < right.n < limits.least_records or (misfit and alone.value < 1 - errors.specificity.value)),
+    )
+
+
+def _as_judged(raw: Rate, card: JudgeCard, *, unjudged: int, labels: int, limits: WindowLimits) -> Standing:
+    """The score as the judge has it, where too few labels are known to correct it."""
+    at_chance = _at_chance([card])
+    return Standing(
+        score=raw,
+        is_corrected=False,
+        labels=labels,
+        unknown_because=at_chance or _unknown(raw, unjudged, limits=limits),
+        allows_alarm=not at_chance and 0 < raw.n < limits.least_records,
     )
 
 

@@ -7,10 +7,12 @@ import math
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
+from loopback import ROOT
 from values import replace
 from word_judge import CARD, LIMITS, WordJudge, labelled_traffic
 
@@ -30,16 +32,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 HOURLY = Cut(length=HOUR, records=10, lateness=5 * MINUTE)
 TENS = Cut(length=None, records=10, lateness=5 * MINUTE)
-OLD_TABLES = """
-CREATE TABLE windows (id INTEGER NOT NULL, model_version VARCHAR NOT NULL, start DATETIME NOT NULL,
-  "end" DATETIME NOT NULL, state VARCHAR NOT NULL, reopened_at DATETIME, closed_at DATETIME, result VARCHAR,
-  PRIMARY KEY (id));
-CREATE UNIQUE INDEX one_a_stretch ON windows (model_version, start);
-CREATE TABLE members (record_id VARCHAR NOT NULL, model_version VARCHAR NOT NULL, asked_at DATETIME NOT NULL,
-  window_id INTEGER, late BOOLEAN NOT NULL, counted BOOLEAN NOT NULL, judge_id VARCHAR, verdict VARCHAR,
-  PRIMARY KEY (record_id));
-CREATE TABLE kept (name VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY (name));
-"""
+OLD_TABLES = (ROOT / "tests" / "data" / "windows-0.1.sql").read_text()
 
 
 @pytest.fixture
@@ -57,18 +50,9 @@ def traffic(tables_at: Path | str) -> Iterator[TrafficStore]:
 
 def ask(traffic: TrafficStore, *minutes: float, answer: str = "good", version: str = "1") -> list[str]:
     """A record at each of these minutes after noon; returns their ids."""
-    return [
-        traffic.add(
-            Record(
-                question="q?",
-                answer=answer,
-                model_version=version,
-                asked_at=NOON + timedelta(minutes=m),
-                latency_s=m / 100,
-            )
-        )
-        for m in minutes
-    ]
+    record = Record(question="q?", answer=answer, model_version=version)
+    asked = [record.model_copy(update={"asked_at": NOON + m * MINUTE, "latency_s": m / 100}) for m in minutes]
+    return [traffic.add(each) for each in asked]
 
 
 def turn(
@@ -360,18 +344,16 @@ def test_a_store_of_the_version_before_opens_and_goes_on(tmp_path: Path, traffic
         verdict = '{"outcome": "unjudged", "score": null, "explanation": "", "judge_id": "words", "cause": "no word"}'
         member = (record_id, "1", asked_at, 1, 0, 1, "words", verdict)
         connection.execute("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)", member)
-    stored_until = (traffic.last_stored() or NOON).isoformat()
-    kept = [("since", "0001-01-01T00:00:00+00:00"), ("stored_until", stored_until)]
-    connection.executemany("INSERT INTO kept VALUES (?, ?)", kept)
+    until = (traffic.last_stored() or NOON).isoformat()
+    for kept in (("since", "0001-01-01T00:00:00+00:00"), ("stored_until", until)):
+        connection.execute("INSERT INTO kept VALUES (?, ?)", kept)
     connection.commit()
-    connection.close()
-    with WindowStore(tmp_path / "windows.db", MODEL) as windows:
+    with closing(connection), WindowStore(tmp_path / "windows.db", MODEL) as windows:
         assert (windows.closed(5), windows.unnamed()) == ([], 5)  # a window, two members, two cursors
         assert (windows.adopt(MODEL), windows.unnamed()) == (5, 0)
         (old,) = windows.closed(5)
-        assert old.result and old.result.drift
+        assert old.result and old.result.drift and math.isnan(old.result.score.value)
         assert (old.result.status, old.result.drift.grown) == ("unknown", [("cards", 0.1, 0.2)])
-        assert math.isnan(old.result.score.value)
         assert windows.judged([old], traffic).verdicts[0].cause == "no word"
         ask(traffic, 3, 61)
         closed = turn(windows, traffic, WordJudge(), 190)

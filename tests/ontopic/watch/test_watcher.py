@@ -393,8 +393,7 @@ def test_pruned_traffic_takes_its_verdicts_along(shared: Bank) -> None:
         WindowStore(shared.workspace.windows, shared.policy.registered_model) as windows,
         TrafficStore(shared.workspace.traffic, shared.policy.registered_model) as traffic,
     ):
-        closed = windows.closed(50)
-        assert windows.judged(closed, traffic).records
+        assert windows.judged(windows.closed(50), traffic).records
     command = ["traffic", "prune", "--keep", "0", "--state", str(shared.workspace.root)]
     assert "0 are left" in CliRunner().invoke(run.app, command).output
     with contextlib.closing(sqlite3.connect(shared.workspace.windows)) as connection:

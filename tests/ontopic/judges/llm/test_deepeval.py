@@ -44,7 +44,7 @@ def says(server: ChatServer, **replies: object) -> None:
     """Reply with the named content to a request whose schema asks for that name; with text as it is."""
 
     def reply(request: dict[str, Any]) -> Reply:
-        (name,) = set(request["response_format"]["json_schema"]["schema"]["properties"]) & set(replies)
+        (name,) = replies.keys() & request["response_format"]["json_schema"]["schema"]["properties"]
         content = replies[name]
         return Reply(content if isinstance(content, str) else json.dumps(content))
 
@@ -396,8 +396,7 @@ def test_hallucination_is_measured_against_what_system_and_tools_said_too(
     chat_server: ChatServer, banking: Policy
 ) -> None:
     says(chat_server, verdicts={"verdicts": [{"verdict": "yes", "reason": "."}] * 3}, reason={"reason": "Good."})
-    found = Message(role="tool", content="A transfer abroad takes two days.")
-    record = bank_chat().model_copy(update={"messages": (*bank_chat().messages, found)})
-    (verdict,) = ask(chat_server, banking, record, metric="hallucination")
-    assert verdict.outcome == "pass"
+    chat, found = bank_chat(), Message(role="tool", content="A transfer abroad takes two days.")
+    record = chat.model_copy(update={"messages": (*chat.messages, found)})
+    assert ask(chat_server, banking, record, metric="hallucination")[0].outcome == "pass"
     assert all(text in chat_server.prompts()[0] for text in (banking.definition, SYSTEM.content, found.content))

@@ -70,6 +70,8 @@ class Cluster:
 def judged(request: dict[str, Any], scopes: dict[str, bool], refusal: str) -> Reply:
     """What the LLM judge says: as labelled, and that it declined where the refusal is in the answer."""
     prompt = request["messages"][-1]["content"]
+    if prompt.startswith("Two assistants"):
+        return Reply('{"explanation": "So.", "verdict": "tie"}')
     if "You judge whether" not in prompt:
         return Reply('{"verdict": "pass"}')
     question, _, answer = prompt.rpartition("User (the question):\n| ")[2].partition("\nAnswer: ")
@@ -102,7 +104,7 @@ def of_the_users(folder: Path) -> Path:
     """A configuration whose policy, data and prompts nobody else may read."""
     config = write_config(
         folder,
-        LENIENT,
+        LENIENT | {"preference_loss": 1.0},
         model={"name": MODEL, "max_new_tokens": 8},
         judge={"kind": "openai", "model": "judge-1"},
         cluster={"image": "no-image-is-needed-here"},

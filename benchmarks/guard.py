@@ -18,6 +18,7 @@ import contextlib
 import random
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,19 @@ async def ask_all(url: str, key: str, *, questions: list[str], clients: int, int
     into.rates.append(tokens / seconds)
 
 
+def in_turns(
+    served: Mapping[str, ServedModel], *, rounds: int, questions: list[str], clients: int
+) -> dict[str, Measured]:
+    """What running services took that are asked the same, round by round in changing order, the first one uncounted."""
+    found, chance = {side: Measured() for side in served}, random.Random(0)
+    for number in range(rounds + 1):
+        for side in chance.sample(list(served), len(served)):
+            into = found[side] if number else Measured()  # the first round warms up
+            url, key = served[side].base_url, served[side].api_key
+            asyncio.run(ask_all(url, key, questions=questions, clients=clients, into=into))
+    return found
+
+
 def cost(model: Path, card: Path, *, questions: list[str], clients: int, rounds: int) -> None:
     """Print tokens a second and the times of first token and whole answer, a line a side."""
     guardings = {
@@ -95,7 +109,6 @@ def cost(model: Path, card: Path, *, questions: list[str], clients: int, rounds:
         CUT: Guarding(mode="enforce", card=card),
         HELD: Guarding(mode="enforce", card=card, held_back="sentence"),
     }
-    found = {side: Measured() for side in guardings}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         served = {}
         for side, guarding in guardings.items():
@@ -104,12 +117,7 @@ def cost(model: Path, card: Path, *, questions: list[str], clients: int, rounds:
             values = {"model_version": "1", "model_name": "smol", "max_new_tokens": TOKENS, "guarding": guarding}
             serving = Serving(model_folder=model, traffic=state / "traffic.db", state=state, **values)
             served[side] = stack.enter_context(ServedModel(serving))
-        chance = random.Random(0)
-        for number in range(rounds + 1):
-            for side in chance.sample(list(served), len(served)):
-                into = found[side] if number else Measured()  # the first round warms up
-                url, key = served[side].base_url, served[side].api_key
-                asyncio.run(ask_all(url, key, questions=questions, clients=clients, into=into))
+        found = in_turns(served, rounds=rounds, questions=questions, clients=clients)
     print(f"{clients} clients, {rounds} rounds of {len(questions)} questions in scope, up to {TOKENS} tokens each")
     print("side | tokens/s (by round) | first token: median, 95 % (s) | whole answer: median, 95 % (s) | stopped")
     for side, of in found.items():

@@ -13,7 +13,6 @@ MLflow is not asked while an answer is made: traffic goes there after its window
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import os
 import random
@@ -25,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
-from guard import TOKENS, Measured, ask_all
+from guard import TOKENS, Measured, in_turns
 
 from ontopic.config.policy import load_policy
 from ontopic.data.labelled import load_questions
@@ -72,11 +71,11 @@ class Collector:
 
 def measured(model: Path, *, questions: list[str], clients: int, rounds: int) -> tuple[dict[str, Measured], int]:
     """What each side took, and how many bytes of traces came."""
-    found, collector = {side: Measured() for side in (PLAIN, TRACED)}, Collector()
+    collector = Collector()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         address, served = stack.enter_context(collector.running()), {}
-        for side in found:
+        for side in (PLAIN, TRACED):
             state = Path(folder) / side.replace(" ", "-")
             state.mkdir()
             os.environ.pop(VARIABLE, None)
@@ -90,12 +89,7 @@ def measured(model: Path, *, questions: list[str], clients: int, rounds: int) ->
                 max_new_tokens=TOKENS,
             )
             served[side] = stack.enter_context(ServedModel(serving))
-        chance = random.Random(0)
-        for number in range(rounds + 1):
-            for side in chance.sample(list(served), len(served)):
-                into = found[side] if number else Measured()  # the first round warms up
-                url, key = served[side].base_url, served[side].api_key
-                asyncio.run(ask_all(url, key, questions=questions, clients=clients, into=into))
+        found = in_turns(served, rounds=rounds, questions=questions, clients=clients)
     return found, collector.bytes
 
 

@@ -29,7 +29,7 @@ from ontopic.monitoring.standing import limits_of
 from ontopic.monitoring.thumbs import Thumbs, liked_of, thumbs_of
 from ontopic.monitoring.topics import Topics
 from ontopic.monitoring.totals import Counted, Totals, add_up
-from ontopic.monitoring.window import Window, WindowResult, status_of, window_result
+from ontopic.monitoring.window import Drift, Window, WindowResult, status_of, window_result
 from ontopic.monitoring.window_page import window_report
 from ontopic.monitoring.window_snapshot import window_snapshot
 from ontopic.monitoring.windows import WindowStore
@@ -174,7 +174,6 @@ class Closer:
             slow_after_s=self._limits.latency_s,
             each=follow,
         )
-        past = past_of(window, self.windows, promoted=promoted)
         result = window_result(
             totals,
             card,
@@ -182,9 +181,7 @@ class Closer:
             counts=self.windows.counts(window),
             labels=labels,
             chart=chart,
-            drift=topic_drift(
-                [record.question for record in totals.kept.records], self._topics, past=past, least=self._limits.drift
-            ),
+            drift=self._drift(window, totals.kept, promoted=promoted),
             revision=window.revision,
         )
         more: dict[str, Any] = {
@@ -265,6 +262,12 @@ class Closer:
             since=promoted,
             until=window.end,
             least=self.policy.least_liked,
+        )
+
+    def _drift(self, window: Window, judged: Judged, *, promoted: datetime) -> Drift | None:
+        past = past_of(window, self.windows, promoted=promoted)
+        return topic_drift(
+            [record.question for record in judged.records], self._topics, past=past, least=self._limits.drift
         )
 
     def _starts(self, window: Window) -> tuple[datetime, datetime]:

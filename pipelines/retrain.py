@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from zenml import save_artifact
@@ -51,10 +50,11 @@ def improve_on_traffic(
 
 def _giving_way(settings: Settings) -> Settings:
     """With a training that leaves a core to the service beside it, where nothing else is set; not on a GPU."""
-    import torch  # seconds, which `watch` need not wait until it trains
+    import joblib  # both take time that `watch` need not wait until it trains
+    import torch
 
     training = settings.training
     if training.apart or torch.cuda.is_available():
         return settings
-    threads = max(1, (os.cpu_count() or 1) // 2)
+    threads = max(1, joblib.cpu_count() // 2)
     return settings.model_copy(update={"training": training.model_copy(update={"threads": threads})})

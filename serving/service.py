@@ -66,9 +66,10 @@ class Assistant:
         end_with_launcher()
         try:
             if os.environ.get("ONTOPIC_BACKEND") != "openai":
-                import torch  # seconds, which the supervisor need not wait
+                import joblib  # both take time that the supervisor need not wait
+                import torch
 
-                torch.set_num_threads(os.cpu_count() or 1)
+                torch.set_num_threads(joblib.cpu_count())  # a container's limit is less than the machine has
             self.served = ServedAssistant()
         except BaseException:
             # BentoML would start the worker again and again; a launcher that waits wants to hear of it.

@@ -91,6 +91,7 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": self._streams,
             "NUM_STREAMS": self._streams,
+            "ENABLE_CPU_PINNING": False,  # each process would pin its first stream to the same core
         }
         self._compiled = openvino.Core().compile_model(encoder_graph(model), "CPU", options)
 

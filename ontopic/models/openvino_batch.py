@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import secrets
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 
 from ontopic.errors import UserError
@@ -202,9 +204,14 @@ _numbers = itertools.count()  # of requests, in all engines: what comes late of 
 
 
 def _properties(precision: str) -> dict[str, str]:
+    found = {"ENABLE_CPU_PINNING": "NO"}  # two processes would bind their threads to the same cores
+    threads = joblib.cpu_count()  # OpenVINO counts the machine's, and not what a container may use of them
+    if threads < (os.cpu_count() or 1):
+        found["INFERENCE_NUM_THREADS"] = str(max(2, threads))  # with one it dies of SIGFPE (2026.4)
     if precision == "float32":
-        return {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}  # keys and values are else in 8 bits
-    return {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" or cpu_multiplies_bfloat16() else "f32"}
+        return found | {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}  # they are else in 8 bits
+    fast = precision == "bfloat16" or cpu_multiplies_bfloat16()
+    return found | {"INFERENCE_PRECISION_HINT": "bf16" if fast else "f32"}
 
 
 def _settings(sampling: Sampling, ends: frozenset[int]) -> dict[str, Any]:

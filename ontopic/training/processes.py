@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import joblib
 import torch
 from pydantic import BaseModel
 
@@ -75,7 +76,7 @@ def train_in_processes(
         if settings.nodes > 1:
             others = shlex.join(["python", *node_arguments(settings, job, rank=1)])
             print(f"On each other machine, with its own --node-rank up to {settings.nodes - 1}: {others}", flush=True)
-        threads = max(1, (os.cpu_count() or 1) // settings.processes)
+        threads = max(1, joblib.cpu_count() // settings.processes)
         environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
         if settings.threads:
             environment |= {"OMP_NUM_THREADS": str(settings.threads), "OMP_WAIT_POLICY": "PASSIVE"}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +66,22 @@ def test_openvino_vectors_are_the_same_to_the_last_bit_whatever_is_beside_them(
     (together,) = engine.vectors([batch(tokens)])
     alone = [vectors[0] for vectors in engine.vectors(batch([each]) for each in tokens[::9])]
     assert np.array_equal(together[::9], alone)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed in /proc")
+def test_openvino_binds_no_thread_to_a_core_which_other_processes_would_bind_theirs_to(
+    encoder: SentenceEncoder,
+) -> None:
+    engine = OpenVINOEngine(encoder.model, bfloat16=False)
+    long = batch(encoder.tokens(["word " * 600] * 8, 512))
+    everywhere, bound = os.sched_getaffinity(0), set[frozenset[int]]()
+    computing = threading.Thread(target=lambda: list(engine.vectors([long] * 4)))
+    computing.start()
+    while computing.is_alive():
+        for task in Path("/proc/self/task").iterdir():
+            with suppress(ProcessLookupError):  # it has just ended
+                bound.add(frozenset(os.sched_getaffinity(int(task.name))))
+    assert bound == {frozenset(everywhere)}
 
 
 def test_batches_come_back_in_their_order_and_are_read_a_few_ahead(engine: EncoderEngine) -> None:

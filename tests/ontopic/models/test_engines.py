@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from whole_models import tiny_model
 
 from ontopic.errors import UserError
-from ontopic.models import openvino
+from ontopic.models import openvino, openvino_batch
 from ontopic.models.engines import begin_batch, open_beside
 from ontopic.models.generation import generate
 from ontopic.models.loading import load, open_model
@@ -37,6 +39,26 @@ def test_what_openvino_cannot_take_pytorch_answers_and_the_log_says_so(
     )
     with pytest.raises(UserError, match=r"model\.precision is int8, for which OpenVINO can't take this model"):
         begin_batch(open_model(gemma_folder, "int8"))
+
+
+@pytest.mark.parametrize(("limit", "threads"), [("1", "2"), ("3", "3")])
+def test_a_container_s_limit_of_cpus_bounds_openvino_s_threads(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, threads: str
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", limit)  # joblib reads a container's limit likewise
+    given: list[str] = []
+
+    def started(command: list[str], **more: object) -> object:
+        given.append(json.loads(command[-1])["properties"]["INFERENCE_NUM_THREADS"])
+        return popen(command, **more)
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(openvino_batch.subprocess, "Popen", started)
+    engine = openvino_batch.open_engine(open_model(model_folder, "float32"))
+    assert engine is not None and given == [threads]
+    engine.close()
 
 
 def test_a_model_is_converted_once_and_few_are_kept(

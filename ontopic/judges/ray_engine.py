@@ -34,6 +34,7 @@ from ontopic.state.workspace import Workspace, open_workspace
 
 _STORE_BYTES = 128 << 20  # Ray's object store, through which a few numbers a partition go
 _MOST_TRIES = 4  # of a partition whose worker dies: Ray would try for ever
+_LISTENS_S = 10.0
 _LONGEST_ROOT = 36  # of Ray's folder: the sockets in it have names of 107 characters at most
 
 
@@ -220,8 +221,9 @@ def _started(workspace: Workspace, cluster: Cluster) -> Iterator[int]:
         own: dict[str, Any] = {"num_cpus": cluster.workers or len(os.sched_getaffinity(0)), "include_dashboard": False}
         own |= {"_temp_dir": str(folder), "object_store_memory": _STORE_BYTES}
         try:
+            _check_listening(address)
             ray.init(address=address or "local", **common, **({} if address else own))
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             where = f"at {address}" if address else "on this machine"
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
@@ -235,6 +237,17 @@ def _started(workspace: Workspace, cluster: Cluster) -> Iterator[int]:
             yield max(1, min(cluster.workers or cpus, cpus))
         finally:
             ray.shutdown()
+
+
+def _check_listening(address: str) -> None:
+    """Ray itself would try for seven minutes.
+
+    Raises:
+        OSError: nothing listens at an address of the form ``[ray://]HOST:PORT``.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_S).close()
 
 
 @contextmanager

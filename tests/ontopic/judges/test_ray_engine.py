@@ -55,12 +55,15 @@ class Bank:
         # Ray's workers give way to all others, which on a busy machine would take minutes.
         own = {"OPENAI_API_KEY": "secret", "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "RAY_worker_niceness": "0"}
         self.environment = os.environ | own
+        self.started = list[subprocess.Popen[str]]()
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(ROOT / "run.py"), "judge", "--config", str(self.config)]
         command += ["--state", str(self.folder / "state"), *options]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=self.environment, cwd=self.folder)
+        own = {"env": self.environment, "cwd": self.folder}
+        self.started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **own))
+        return self.started[-1]
 
     def judge(self, *options: str, meanwhile: Callable[[subprocess.Popen[str]], object] | None = None) -> str:
         process = self.start(*options)
@@ -77,8 +80,11 @@ class Bank:
 
 
 @pytest.fixture
-def bank(tmp_path: Path, server: ChatServer) -> Bank:
-    return Bank(tmp_path, server)
+def bank(tmp_path: Path, server: ChatServer) -> Iterator[Bank]:
+    bank = Bank(tmp_path, server)
+    yield bank
+    for process in bank.started:  # one that a failed test left
+        process.kill()
 
 
 def write_rows(path: Path, texts: Sequence[str]) -> Path:
@@ -209,11 +215,12 @@ def test_a_cluster_is_used_by_its_address_and_left_running(bank: Bank) -> None:
         head.wait(timeout=60)
 
 
-def test_a_cluster_that_is_not_there_is_said_in_a_sentence(bank: Bank) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "ray.invalid:6379"])
+def test_a_cluster_that_is_not_there_is_said_in_a_sentence(bank: Bank, address: str) -> None:
     write_rows(bank.folder / "records.jsonl", ["one"])
     arguments = ["--records", str(bank.folder / "records.jsonl"), "--out", str(bank.folder / "out")]
-    process = bank.start("--engine", "ray", "--ray-address", "127.0.0.1:9", *arguments)
-    _, said = process.communicate(timeout=280)
+    process = bank.start("--engine", "ray", "--ray-address", address, *arguments)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "Ray cannot be reached at 127.0.0.1:9" in said
+    assert f"Ray cannot be reached at {address}" in said
     assert "Traceback" not in said

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,11 +68,13 @@ def loop(
         result, workspace = _turned(project, by=by)
         finish(workspace, tell=print)
         registry = open_registry(workspace, policy.registered_model)
-        from pipelines.last_screen import LoopReport, last_screen
+        from pipelines.last_screen import LoopReport, gate_pages, last_screen
 
         document(LoopReport.of(result))
         said, pairs = champion_in_words(registry), _pairs(result, project)
-        console.print(last_screen(result, said, pairs=pairs, earlier=_gate_pages(result, project)))
+        name = policy.registered_model
+        earlier = [] if result.decision else gate_pages(workspace.reports, name, champion=result.champion)
+        console.print(last_screen(result, said, pairs=pairs, earlier=earlier))
     if result.before:
         check_any_judged(result.before.scores)
 
@@ -103,13 +104,6 @@ def _pairs(result: LoopResult, project: Project) -> GatePairs | None:
         return None
     newest = kept_pairs(project.workspace, project.policy.registered_model)[-1:]
     return next((pairs for pairs in newest if pairs.challenger == result.challenger), None)
-
-
-def _gate_pages(result: LoopResult, project: Project) -> list[Path]:
-    """The page of the gate that let the champion pass, where this run had no gate."""
-    name = project.policy.registered_model
-    pages = project.workspace.reports.glob(f"gate-{name}-version-{result.champion}-against-*.html")
-    return sorted(pages) if result.decision is None else []
 
 
 def check_any_judged(scores: Scores) -> None:

@@ -105,6 +105,12 @@ def last_screen(
     return Group(*parts)
 
 
+def gate_pages(reports: Path, registered_model: str, *, champion: str) -> list[Path]:
+    """The pages of the gate that let this version pass, without Evidently's, to which each of them links."""
+    found = reports.glob(f"gate-{registered_model}-version-{champion}-against-*.html")
+    return sorted(page for page in found if not page.stem.endswith("-evidently"))
+
+
 def _outcome(result: LoopResult) -> Outcome:
     if result.no_gate:
         return "no gate"

@@ -23,7 +23,7 @@ from ontopic.monitoring.standing import uncorrected_in_words
 from ontopic.statistics.rates import rate
 from ontopic.statistics.scores import Scores
 from pipelines.commands import check_any_judged
-from pipelines.last_screen import LoopReport, last_screen
+from pipelines.last_screen import LoopReport, gate_pages, last_screen
 from pipelines.loop import LoopResult
 
 SCORES = Scores(guardrail_score=rate(20, 20), over_refusal=rate(0, 10), leak=rate(0, 10), unjudged=0)
@@ -92,6 +92,12 @@ def test_the_screen_shows_answers_of_both_models_and_the_pages(decision: Decisio
     assert places == sorted(places)
     assert "most of it: train 60 s, judge 2 s. 1 of 3 stages had not changed" in said
     assert "\x1b[2J" not in said
+
+
+def test_a_champion_s_gate_page_is_opened_and_not_evidently_s_nor_another_version_s(tmp_path: Path) -> None:
+    for name in ("2-against-1", "2-against-1-evidently", "3-against-2", "12-against-1"):
+        (tmp_path / f"gate-m-version-{name}.html").touch()
+    assert [page.name for page in gate_pages(tmp_path, "m", champion="2")] == ["gate-m-version-2-against-1.html"]
 
 
 def test_a_report_says_what_the_screen_says(decision: Decision) -> None:

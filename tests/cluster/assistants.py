@@ -39,10 +39,17 @@ class Command(Server):
 
 
 class Replica(Command):
-    """``serve``."""
+    """``serve``, which is ready once the process that was started last has said so: what a killed one left behind may
+    still answer for a moment."""
+
+    _said_before = 0
+
+    def start(self) -> None:
+        self._said_before = len(self.said()) if self.log.exists() else 0
+        super().start()
 
     def is_ready(self) -> bool:
-        return status_at(f"{self.url}/readyz") == 200
+        return "Ctrl-C ends it" in self.said()[self._said_before :] and status_at(f"{self.url}/readyz") == 200
 
     def version(self, key: str) -> str:
         """The version that answers here."""

@@ -34,7 +34,7 @@ from ontopic.state.workspace import Workspace, open_workspace
 
 _STORE_BYTES = 128 << 20  # Ray's object store, through which a few numbers a partition go
 _MOST_TRIES = 4  # of a partition whose worker dies: Ray would try for ever
-_LISTENS_S = 10.0
+_LISTENS_S = 10.0  # until a cluster's machine must have taken a connection
 _LONGEST_ROOT = 36  # of Ray's folder: the sockets in it have names of 107 characters at most
 
 
@@ -223,7 +223,7 @@ def _started(workspace: Workspace, cluster: Cluster) -> Iterator[int]:
         try:
             _check_listening(address)
             ray.init(address=address or "local", **common, **({} if address else own))
-        except (OSError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"at {address}" if address else "on this machine"
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
@@ -243,11 +243,15 @@ def _check_listening(address: str) -> None:
     """Ray itself would try for seven minutes.
 
     Raises:
-        OSError: nothing listens at an address of the form ``[ray://]HOST:PORT``.
+        ConnectionError: nothing listens at an address of the form ``[ray://]HOST:PORT``.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():
+    if not port.isdecimal():
+        return
+    try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_S).close()
+    except OSError as error:  # a name that is not known, no route, no answer in time
+        raise ConnectionError(str(error)) from error
 
 
 @contextmanager
